@@ -1,0 +1,36 @@
+# Every target sets itself up: `make demo` and `make test` need nothing but Python 3.11 or newer and a package index.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+
+.PHONY: demo test test-all check bench clean
+
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and "Evergreen needs Python 3.11 or newer; found %d.%d. Give another one: make demo PYTHON=python3.12" % v[:2])'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --requirement requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	touch $(READY)
+
+demo: $(READY)  ## learn the embedded stream with five methods and compare them
+	$(BIN)/evergreen data glyphs
+	$(BIN)/evergreen compare flows/configs/glyphs.yaml
+
+test: $(READY)  ## the default tier
+	$(BIN)/python -m pytest -n 2
+
+test-all: $(READY)  ## everything, the slow tier too
+	$(BIN)/python -m pytest -n 2 -m ""
+
+check: $(READY)  ## style, types, and which module may import which
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(READY)  ## speed, as ratios measured side by side
+	$(BIN)/python -m tests.bench
+
+clean:  ## what can be made again; learned models in mlruns/ stay
+	rm -rf build dist *.egg-info .ruff_cache .mypy_cache .import_linter_cache
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""Evergreen's learning side: streams, methods, measurement. Talks to no server."""

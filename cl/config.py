@@ -1,0 +1,143 @@
+"""Settings are closed: frozen pydantic models read from YAML, with dotted overrides on top."""
+
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import ValidationError as PydanticError
+
+from cl.errors import ConfigError
+
+
+class Config(BaseModel):
+    """A frozen group of settings that refuses keys it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class TrainConfig(Config):
+    """How one session is learned: batches, optimizer, schedule, precision. Units: steps, epochs, learning rate."""
+
+    epochs: PositiveInt = 5
+    batch_size: PositiveInt = 64
+    max_steps: PositiveInt | None = Field(None, description="optimizer steps per session; overrides epochs")
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    lr: PositiveFloat = 1e-4
+    weight_decay: NonNegativeFloat = 0.0
+    momentum: NonNegativeFloat = 0.9
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: PositiveFloat = 1e-8
+    warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps with linearly rising learning rate")
+    schedule: Literal["cosine", "constant"] = "cosine"
+    clip_grad: PositiveFloat | None = 1.0
+    accumulate: PositiveInt = 1
+    max_logit_scale: PositiveFloat = Field(100.0, description="exp(logit_scale) is held in [1, this] after each step")
+    precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    augment: bool = Field(False, description="random crop (scale 0.9 to 1); no mirror, since letters would change")
+    workers: NonNegativeInt = 0
+    device: Literal["auto", "cpu", "gpu"] = "auto"
+
+
+class EvalConfig(Config):
+    """How a matrix row is measured."""
+
+    batch_size: PositiveInt = 256
+    limit: PositiveInt | None = Field(None, description="at most this many test images per evaluation set, evenly spread")
+    precision: Literal["32", "bf16"] = "32"
+
+
+C = TypeVar("C", bound=BaseModel)
+_VARIABLE = re.compile(r"\$\{(\w+)(?::-([^}]*))?\}")
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML mapping with `${NAME:-default}` replaced from the environment.
+
+    Raises:
+        ConfigError: the file is missing, is not YAML, is not a mapping, or names an unset variable.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read ({error.__class__.__name__}); give the path of a YAML file") from error
+
+    def value(match: re.Match[str]) -> str:
+        found = os.environ.get(match[1], match[2])
+        if found is None:
+            raise ConfigError(f"{path}: the environment variable {match[1]} is not set; set it or write ${{{match[1]}:-default}}")
+        return found
+
+    try:
+        tree = yaml.safe_load(_VARIABLE.sub(value, text))
+    except yaml.YAMLError as error:
+        where = getattr(error, "problem_mark", None)
+        line = f", line {where.line + 1}" if where else ""
+        raise ConfigError(f"{path}{line}: not valid YAML ({getattr(error, 'problem', 'syntax error')})") from error
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path}: found {type(tree).__name__}, expected a mapping of settings")
+    return tree
+
+
+def override(tree: dict[str, Any], assignments: Sequence[str]) -> dict[str, Any]:
+    """The tree with `a.b.c=value` assignments applied, values read as YAML; the given tree stays as it was.
+
+    >>> override({"train": {"lr": 1}}, ["train.lr=0.5", "seed=3"])
+    {'train': {'lr': 0.5}, 'seed': 3}
+    """
+    result = {**tree}
+    for assignment in assignments:
+        key, equals, text = assignment.partition("=")
+        if not equals or not key:
+            raise ConfigError(f"override {assignment!r}: expected dotted.key=value, such as train.lr=1e-4")
+        node = result
+        *parents, leaf = key.split(".")
+        for parent in parents:
+            child = node.get(parent, {})
+            if not isinstance(child, dict):
+                raise ConfigError(f"override {assignment!r}: {parent!r} holds {child!r}, not a group of settings")
+            node[parent] = {**child}
+            node = node[parent]
+        try:
+            node[leaf] = _number(yaml.safe_load(text))
+        except yaml.YAMLError as error:
+            raise ConfigError(f"override {assignment!r}: the value is not valid YAML; quote it") from error
+    return result
+
+
+def _number(value: Any) -> Any:
+    # YAML 1.1 reads 1e-4 as a string; everyone who types it means the number
+    try:
+        return float(value) if isinstance(value, str) and re.fullmatch(r"[-+]?\d+(\.\d*)?e[-+]?\d+", value) else value
+    except ValueError:
+        return value
+
+
+def validate(schema: type[C], tree: dict[str, Any], source: str) -> C:
+    """The tree as `schema`; a problem is told with the dotted path of the setting and what was expected.
+
+    Raises:
+        ConfigError: any problem; the first three are named.
+    """
+    try:
+        return schema.model_validate(tree)
+    except PydanticError as error:
+        raise ConfigError(f"{source}: {explain(error)}") from error
+
+
+def explain(error: PydanticError) -> str:
+    """One line for a pydantic error: `train.lrr: unknown setting; train.lr: input should be greater than 0 (found -1)`."""
+    told = []
+    for problem in error.errors()[:3]:
+        where = ".".join(str(part) for part in problem["loc"]) or "top level"
+        if problem["type"] == "extra_forbidden":
+            told.append(f"{where}: unknown setting")
+        elif problem["type"] == "missing":
+            told.append(f"{where}: this setting is required")
+        else:
+            told.append(f"{where}: {problem['msg'][0].lower()}{problem['msg'][1:]} (found {problem['input']!r:.80})")
+    more = error.error_count() - len(told)
+    return "; ".join(told) + (f"; and {more} more" if more > 0 else "")

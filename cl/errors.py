@@ -1,0 +1,29 @@
+"""The few exceptions: each says what was found, what was expected and what to do."""
+
+
+class EvergreenError(Exception):
+    """Something the user can act on; the command line prints it as one sentence and exits with code 2."""
+
+
+class ConfigError(EvergreenError):
+    """A setting is misspelt, out of range, or asks for something that does not exist."""
+
+
+class DataError(EvergreenError):
+    """A file, table or stream cannot be used as it is."""
+
+
+class ModelError(EvergreenError):
+    """A model cannot be found, loaded, or used in the way a method asks."""
+
+
+class MethodError(EvergreenError):
+    """A method cannot use what a session offers."""
+
+
+class LearningError(EvergreenError):
+    """Learning went wrong in a way that must stop it, such as a loss that is not finite."""
+
+
+class StoreError(EvergreenError):
+    """A place results are kept in cannot be read or written."""

@@ -1,0 +1,41 @@
+"""The loss terms as pure functions, the paper of each in one line."""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+
+def classification(logits: Float[Tensor, "b k"], targets: Int[Tensor, " b"], smoothing: float = 0.0) -> Float[Tensor, ""]:
+    """Mean cross-entropy of scaled cosines against class indices 0..k-1."""
+    return F.cross_entropy(_precise(logits), targets, label_smoothing=smoothing)
+
+
+def contrastive(
+    images: Float[Tensor, "n d"], texts: Float[Tensor, "n d"], scale: Float[Tensor, ""], same: Bool[Tensor, "n n"] | None = None
+) -> Float[Tensor, ""]:
+    """Symmetric cross-entropy of matching pairs, mean of both directions (CLIP, arXiv:2103.00020).
+
+    `same[i, j]` marks texts j that are equal to text i: they are positives too, with the target mass shared
+    between them (UniCL, arXiv:2204.03610). Without it only the diagonal is positive.
+    """
+    logits = _precise(scale) * _precise(images) @ _precise(texts).T
+    if same is None:
+        target = torch.arange(len(logits), device=logits.device)
+        return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+    share = same.to(logits.dtype) / same.sum(-1, keepdim=True)
+    return (F.cross_entropy(logits, share) + F.cross_entropy(logits.T, share)) / 2
+
+
+def distillation(student: Float[Tensor, "b k"], teacher: Float[Tensor, "b k"], temperature: float = 1.0) -> Float[Tensor, ""]:
+    """T^2 times the mean over rows of KL(softmax(teacher/T) || softmax(student/T)) (LwF, arXiv:1606.09282).
+
+    Zero exactly when the rows agree up to a constant; no gradient reaches the teacher. Computed in at least fp32,
+    since bf16 logits near 20 are 0.125 apart.
+    """
+    target = F.log_softmax(_precise(teacher).detach() / temperature, dim=-1)
+    return temperature**2 * F.kl_div(F.log_softmax(_precise(student) / temperature, dim=-1), target, reduction="batchmean", log_target=True)
+
+
+def _precise(logits: Tensor) -> Tensor:
+    return logits if logits.dtype == torch.float64 else logits.float()

@@ -1,0 +1,70 @@
+"""Settings: what is refused, and how it is told."""
+
+from pathlib import Path
+
+import pytest
+
+from cl.config import TrainConfig, override, read_yaml, validate
+from cl.errors import ConfigError
+
+
+def test_a_misspelt_setting_is_told_by_its_path(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"here: lrr: unknown setting"):
+        validate(TrainConfig, {"lrr": 1}, "here")
+
+
+def test_a_value_out_of_range_is_told_with_what_was_found() -> None:
+    with pytest.raises(ConfigError, match=r"lr: input should be greater than 0 \(found -1\)"):
+        validate(TrainConfig, {"lr": -1}, "here")
+
+
+def test_settings_cannot_be_changed_once_read() -> None:
+    with pytest.raises(Exception, match="frozen"):
+        TrainConfig().lr = 1.0  # type: ignore[misc]
+
+
+def test_an_override_reaches_deep_and_leaves_the_given_tree_alone() -> None:
+    tree = {"train": {"lr": 1, "epochs": 2}}
+    assert override(tree, ["train.lr=1e-4", "stream.name=x"]) == {"train": {"lr": 1e-4, "epochs": 2}, "stream": {"name": "x"}}
+    assert tree == {"train": {"lr": 1, "epochs": 2}}
+
+
+@pytest.mark.parametrize("text", ["train.lr", "=1"])
+def test_an_override_without_key_or_value_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match=r"expected dotted.key=value"):
+        override({}, [text])
+
+
+def test_an_override_below_a_plain_value_is_refused() -> None:
+    with pytest.raises(ConfigError, match="not a group of settings"):
+        override({"seed": 1}, ["seed.x=2"])
+
+
+def test_an_override_that_is_no_yaml_is_refused() -> None:
+    with pytest.raises(ConfigError, match="not valid YAML"):
+        override({}, ["a=[1"])
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [("a: [1", "not valid YAML"), ("- 1", "expected a mapping"), ("a: ${NOT_SET_ANYWHERE}", "NOT_SET_ANYWHERE is not set"), ("\0", "not valid YAML")],
+)
+def test_a_bad_file_is_told_in_one_line(tmp_path: Path, text: str, told: str) -> None:
+    path = tmp_path / "x.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=told) as caught:
+        read_yaml(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be read"):
+        read_yaml(tmp_path / "none.yaml")
+
+
+def test_variables_come_from_the_environment_or_their_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "x.yaml"
+    path.write_text("a: ${SOME_ROOT:-here}/b\n")
+    assert read_yaml(path) == {"a": "here/b"}
+    monkeypatch.setenv("SOME_ROOT", "there")
+    assert read_yaml(path) == {"a": "there/b"}
