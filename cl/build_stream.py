@@ -1,0 +1,149 @@
+"""Builds a stream from its YAML: reads the sources, cuts them into sessions, and checks that each can be learned and examined."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+
+from cl.columns import some
+from cl.data import SCHEMA, ImageTable
+from cl.errors import DataError
+from cl.formats import read_splits
+from cl.seeds import generator
+from cl.stream import ClassName, EvalSet, Kind, Session, Stream
+from cl.stream_config import Probe, StreamConfig, Supervision
+from cl.stream_plan import Draft, Sources, chosen, drafts, source_of
+
+__all__ = ["StreamConfig", "build_stream", "class_names"]
+
+
+def build_stream(config: StreamConfig, root: Path) -> Stream:
+    """The stream that a configuration describes, over the data in `root`; the same for the same files and settings.
+
+    Raises:
+        DataError: data that cannot be read; a source, domain or class that does not exist; a session without training or
+            test images, or whose classes lack some; an image that both teaches and examines.
+    """
+    sources = {name: _read(name, config, root) for name in config.sources}
+    vocabulary: dict[str, ClassName] = {}
+    sessions = []
+    for index, draft in enumerate(drafts(config, sources), start=1):
+        session = _session(index, draft, config, vocabulary)
+        sessions.append(session)
+        vocabulary = {known.name: known for known in session.vocabulary}
+    probes = tuple(_probe(probe, config, sources) for probe in config.probes)
+    stream = Stream(config.name, tuple(sessions), probes, config.candidates)
+    _no_leak(stream)
+    return stream
+
+
+def class_names(names: Sequence[str], template: Sequence[str]) -> tuple[ClassName, ...]:
+    """Classes with one prompt per template; `_` in a name is read as a space.
+
+    >>> class_names(["polar_bear"], ["a photo of a {}."])
+    (ClassName(name='polar_bear', prompts=('a photo of a polar bear.',)),)
+    """
+    return tuple(ClassName(name, tuple(t.replace("{}", name.replace("_", " ")) for t in template)) for name in names)
+
+
+def _read(name: str, config: StreamConfig, root: Path) -> dict[str, ImageTable]:
+    source = config.sources[name]
+    splits = read_splits(root / Path(source.path).expanduser(), check=True, **source.columns())
+    prefix = pa.scalar(f"{name}/")
+    named = {split: pc.binary_join_element_wise(prefix, data.table["id"], "") for split, data in splits.items()}
+    return {split: ImageTable(data.table.set_column(0, SCHEMA.field("id"), named[split])) for split, data in splits.items()}
+
+
+def _session(index: int, draft: Draft, config: StreamConfig, known: Mapping[str, ClassName]) -> Session:
+    where, spec = f"session {draft.name!r}", draft.spec
+    for split, data in (("training", draft.train), ("test", draft.test)):
+        if not len(data):
+            raise DataError(f"{where}: no {split} image; add some, change what it selects, or leave it out")
+    supervision = spec.supervision or config.supervision
+    kind = spec.test or config.test or _kind(supervision, draft.train)
+    # captions alone teach no class; one that is only asked about is still a candidate
+    names = [] if kind == "retrieve" and supervision == "captions" else _arriving(draft, supervision, where)
+    vocabulary = {**{fresh.name: fresh for fresh in class_names(names, draft.template)}, **known}
+    order = [*known, *(name for name in names if name not in known)]
+    own = tuple(vocabulary[name] for name in names) if kind == "classify" else ()
+    test = _thin(draft.test, spec.test_limit or config.test_limit, config.seed, f"{draft.name} test")
+    train = _thin(draft.train, spec.limit or config.limit, config.seed, draft.name)
+    return Session(
+        index=index,
+        name=draft.name,
+        data=_supervised(train, supervision, names, where),
+        tests=(EvalSet(draft.name, kind, test, own),),
+        classes=tuple(order.index(name) for name in names),
+        vocabulary=tuple(vocabulary[name] for name in order),
+    )
+
+
+def _kind(supervision: Supervision, train: ImageTable) -> Kind:
+    captioned = supervision == "captions" or (supervision == "both" and not train.classes())
+    return "retrieve" if captioned else "classify"
+
+
+def _arriving(draft: Draft, supervision: Supervision, where: str) -> list[str]:
+    """The session's classes in order of first appearance; without supervision the test rows may name them too."""
+    taught, asked = list(draft.classes or draft.train.classes()), draft.test.classes()
+    if supervision == "none":
+        return list(dict.fromkeys(taught + asked))
+    lacking = [name for name in asked if name not in taught]
+    if lacking:
+        raise DataError(
+            f"{where}: {len(lacking)} of {len(asked)} tested classes have no training image ({some(lacking)}); "
+            "add images, drop those test rows, or list the classes of the session"
+        )
+    return taught
+
+
+def _supervised(train: ImageTable, supervision: Supervision, names: Sequence[str], where: str) -> ImageTable:
+    """The rows with only the columns that teach, after checking that these teach something."""
+    labels, captions = train.classes(), any(train.captions)
+    dropped = {"labels": ["captions"], "captions": ["label"], "both": [], "none": ["label", "captions"]}[supervision]
+    if (supervision == "labels" and not labels) or (supervision == "both" and not (labels or captions)):
+        raise DataError(
+            f"{where}: supervision is {supervision}, but no training image has a label; add labels, or set supervision: captions or none"
+        )
+    if supervision == "captions" and not captions:
+        raise DataError(
+            f"{where}: supervision is captions, but no training image has one; add a caption column, or set supervision: labels or none"
+        )
+    lost = [name for name in names if name not in labels] if "label" not in dropped else []
+    if lost:
+        raise DataError(f"{where}: {len(lost)} of {len(names)} classes have no training image ({some(lost)}); add images, or raise limit")
+    return train.without(*dropped)
+
+
+def _thin(data: ImageTable, limit: int | None, seed: int, what: str) -> ImageTable:
+    """At most `limit` rows, drawn by the seed so that each class keeps its share."""
+    if limit is None or limit >= len(data):
+        return data
+    labels = data.labels
+    drawn = torch.randperm(len(data), generator=generator(seed, "limit", what)).tolist()
+    drawn.sort(key=lambda row: labels[row] or "")
+    return data.take(sorted(drawn[i * len(data) // limit] for i in range(limit)))
+
+
+def _probe(probe: Probe, config: StreamConfig, sources: Sources) -> EvalSet:
+    where = f"probe {probe.name!r}"
+    data = chosen(probe, probe.split, sources, where)
+    if not len(data):
+        raise DataError(f"{where}: no {probe.split} image; add some, change what it selects, or leave it out")
+    kind: Kind = probe.test or ("classify" if data.classes() else "retrieve")
+    template = config.sources[source_of(probe.source, sources)].template or config.template
+    classes = class_names(data.classes(), template) if kind == "classify" else ()
+    return EvalSet(probe.name, kind, _thin(data, probe.limit, config.seed, f"{probe.name} probe"), classes)
+
+
+def _no_leak(stream: Stream) -> None:
+    teaches = {sample: session.name for session in stream.sessions for sample in session.data.ids}
+    for test in stream.exam(0):
+        leaked = [sample for sample in test.data.ids if sample in teaches]
+        if leaked:
+            raise DataError(
+                f"evaluation set {test.name!r}: {len(leaked)} of {len(test.data)} images also teach session {teaches[leaked[0]]!r} "
+                f"({some(leaked)}); keep each image (id) in one split"
+            )

@@ -1,0 +1,178 @@
+"""What is learned, in which order: sessions, the sets that examine them, and the stream that holds both."""
+
+import hashlib
+import json
+from collections import Counter
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import pairwise
+from typing import Any, Literal
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cl.data import SCHEMA, ImageTable, concat
+from cl.errors import DataError
+
+Candidates = Literal["own", "seen", "all"]
+Kind = Literal["classify", "retrieve"]
+
+
+@dataclass(frozen=True)
+class ClassName:
+    """A class: its name, and the prompts whose mean text feature stands for it (the first one is trained on)."""
+
+    name: str
+    prompts: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class EvalSet:
+    """Images that measure a model and never teach it.
+
+    `kind` classify: every row has a label and `classes` are the candidates. `kind` retrieve: every row has captions.
+
+    Raises:
+        DataError: no rows, or rows that lack what `kind` needs.
+    """
+
+    name: str
+    kind: Kind
+    data: ImageTable
+    classes: tuple[ClassName, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not len(self.data):
+            raise DataError(f"evaluation set {self.name!r}: no test image; add some, or leave the set out")
+        if self.kind == "classify":
+            _known(f"evaluation set {self.name!r}", self.data, self.classes, complete=True)
+        elif bare := pc.sum(pc.equal(pc.list_value_length(self.data.table["captions"]), 0)).as_py():
+            raise DataError(
+                f"evaluation set {self.name!r}: {bare} of {len(self.data)} test images have no caption; retrieval needs them all"
+            )
+
+    @cached_property
+    def digest(self) -> str:
+        """32 hex digits that change with any row, candidate or prompt."""
+        return _hash(self.name, self.kind, self.data.digest(), [(c.name, c.prompts) for c in self.classes])
+
+
+@dataclass(frozen=True)
+class Session:
+    """One increment of the stream.
+
+    `vocabulary` lists every class known once this session is over, in order of arrival: a class keeps its index for
+    ever, and a label is an index into it. `classes` are the indices this session teaches. `tests` examine it: one set,
+    or several where sessions were joined.
+
+    Raises:
+        DataError: nothing to learn from, nothing to be examined with, or a label outside the vocabulary.
+    """
+
+    index: int
+    name: str
+    data: ImageTable
+    tests: tuple[EvalSet, ...]
+    classes: tuple[int, ...]
+    vocabulary: tuple[ClassName, ...]
+
+    def __post_init__(self) -> None:
+        if not len(self.data):
+            raise DataError(f"session {self.name!r}: no training image; add some, or leave the session out")
+        if not self.tests:
+            raise DataError(f"session {self.name!r}: no evaluation set; a session needs one to show what was learned")
+        outside = [index for index in self.classes if not 0 <= index < len(self.vocabulary)]
+        if outside:
+            raise DataError(f"session {self.name!r}: class {outside[0]} is outside its vocabulary of {len(self.vocabulary)}")
+        _known(f"session {self.name!r}", self.data, tuple(self.vocabulary[index] for index in self.classes), complete=False)
+
+    @cached_property
+    def digest(self) -> str:
+        """32 hex digits that change with anything a method can learn from; what examines the session is left out."""
+        names = [(c.name, c.prompts) for c in self.vocabulary]
+        return _hash(self.index, self.name, self.data.digest(), self.classes, names)
+
+
+@dataclass(frozen=True)
+class Stream:
+    """Sessions in order, and the probes that no session teaches.
+
+    Raises:
+        DataError: no session, sessions out of order, a class whose index moves, or two evaluation sets of one name.
+    """
+
+    name: str
+    sessions: tuple[Session, ...]
+    probes: tuple[EvalSet, ...] = ()
+    candidates: Candidates = "own"
+
+    def __post_init__(self) -> None:
+        found = [session.index for session in self.sessions]
+        if not found or found != list(range(1, len(found) + 1)):
+            raise DataError(f"stream {self.name!r}: sessions are numbered {found}; expected 1, 2, ... without a gap")
+        for before, after in pairwise(self.sessions):
+            if after.vocabulary[: len(before.vocabulary)] != before.vocabulary:
+                raise DataError(
+                    f"stream {self.name!r}: session {after.name!r} moves or renames a class of {before.name!r}; only append classes"
+                )
+        names = Counter(test.name for test in self.exam(0))
+        if twice := [name for name, count in names.items() if count > 1]:
+            raise DataError(f"stream {self.name!r}: two evaluation sets are called {twice[0]!r}; give each its own name")
+
+    @property
+    def taught(self) -> tuple[int, ...]:
+        """For each set of `exam`, the number of the session that teaches it; 0 for a probe."""
+        return tuple(session.index for session in self.sessions for _ in session.tests) + (0,) * len(self.probes)
+
+    @cached_property
+    def digest(self) -> str:
+        """32 hex digits that change with any session, test, probe or choice of candidates."""
+        parts = [(session.digest, [test.digest for test in session.tests]) for session in self.sessions]
+        return _hash(self.name, parts, [probe.digest for probe in self.probes], self.candidates)
+
+    def exam(self, after: int) -> tuple[EvalSet, ...]:
+        """The evaluation sets after `after` sessions (0: before any), taught sets first, in a fixed order.
+
+        With candidates `own` a set is asked among its own classes, with `all` among the whole stream's, with `seen`
+        among those taught so far and its own.
+        """
+        return tuple(self._examined(session, test, after) for session in self.sessions for test in session.tests) + self.probes
+
+    def _examined(self, session: Session, test: EvalSet, after: int) -> EvalSet:
+        if test.kind == "retrieve" or self.candidates == "own":
+            return test
+        last = len(self.sessions) if self.candidates == "all" else max(after, session.index)
+        return replace(test, classes=self.sessions[last - 1].vocabulary)
+
+
+def joint(stream: Stream) -> Stream:
+    """The same data as one session: the usual upper bound. Every taught set stays a set of its own."""
+    last = stream.sessions[-1]
+    session = Session(
+        index=1,
+        name="joint",
+        data=concat([_named(session) for session in stream.sessions]),
+        tests=tuple(test for session in stream.sessions for test in session.tests),
+        classes=tuple(sorted({index for session in stream.sessions for index in session.classes})),
+        vocabulary=last.vocabulary,
+    )
+    return replace(stream, name=f"{stream.name} joint", sessions=(session,))
+
+
+def _named(session: Session) -> ImageTable:
+    # two sessions may teach the same image; its rows must not share an id once they lie in one table
+    ids = pc.binary_join_element_wise(pa.scalar(session.name), session.data.table["id"], "/")
+    return ImageTable(session.data.table.set_column(0, SCHEMA.field("id"), ids))
+
+
+def _known(whose: str, data: ImageTable, classes: tuple[ClassName, ...], *, complete: bool) -> None:
+    labels = data.table["label"]
+    if complete and labels.null_count:
+        raise DataError(f"{whose}: {labels.null_count} of {len(data)} images have no label; classification needs them all")
+    strange = sorted(set(pc.unique(labels).to_pylist()) - {None} - {c.name for c in classes})
+    if strange:
+        raise DataError(f"{whose}: label {', '.join(map(repr, strange[:3]))} is not among its {len(classes)} classes")
+
+
+def _hash(*parts: Any) -> str:
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]

@@ -1,0 +1,177 @@
+"""The YAML of a stream: where its data lies, what its sessions are, and what is asked of them."""
+
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, NonNegativeInt, PositiveInt, model_validator
+
+from cl.config import Config
+from cl.stream import Candidates, Kind
+
+Supervision = Literal["labels", "captions", "both", "none"]
+Split = Literal["train", "val", "test"]
+
+
+def _listed(value: Any) -> Any:
+    """One word stands for a list of one, and a whole number for its digits: classes may be called 0 to 9."""
+    words = value if isinstance(value, list | tuple) else [value]
+    return [str(word) if type(word) is int else word for word in words]
+
+
+def _one_hole(templates: tuple[str, ...]) -> tuple[str, ...]:
+    wrong = [template for template in templates if template.count("{}") != 1]
+    if wrong or not templates:
+        raise ValueError(f"a template holds {{}} once, where the class name goes; {wrong[0] if wrong else 'none'!r} does not")
+    return templates
+
+
+def _order(value: Any) -> Any:
+    if isinstance(value, list | tuple) and value and all(isinstance(name, str | int) for name in value):
+        return _listed(value)
+    if value not in ("given", "alphabetical", "shuffled"):
+        raise ValueError("expected given, alphabetical, shuffled, or a list of class names")
+    return value
+
+
+def _some(entries: Any) -> Any:
+    # not min_length: that also complains when the items are wrong
+    if not entries:
+        raise ValueError("the list is empty; name at least one, or leave it out")
+    return entries
+
+
+def _utc(moment: datetime) -> datetime:
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+
+
+Template = Annotated[tuple[str, ...], BeforeValidator(_listed), AfterValidator(_one_hole)]
+Moment = Annotated[datetime, AfterValidator(_utc)]
+Names = Annotated[tuple[str, ...], BeforeValidator(_listed), AfterValidator(_some)]
+Order = Annotated[str | tuple[str, ...], BeforeValidator(_order)]
+
+
+class Source(Config):
+    """A folder or file of images; a bare path stands for `{path: ...}`. Columns are found by name unless said here."""
+
+    path: str = Field(description="relative to the data folder, or absolute")
+    template: Template | None = Field(default=None, description="prompts of this source's class names; default: the stream's")
+    id: str | None = None
+    image: str | None = None
+    label: str | None = None
+    captions: str | None = None
+    domain: str | None = None
+    time: str | None = None
+    split: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _path(cls, value: Any) -> Any:
+        return {"path": value} if isinstance(value, str) else value
+
+    def columns(self) -> dict[str, str | None]:
+        """The chosen columns by role."""
+        return self.model_dump(exclude={"path", "template"})
+
+
+class Selection(Config):
+    """Some rows of a source: those that meet every condition given."""
+
+    source: str | None = Field(default=None, description="which source; may be left out where there is one")
+    domains: Names | None = None
+    classes: Names | None = None
+    since: Moment | None = None
+    before: Moment | None = None
+
+
+class SessionSpec(Selection):
+    """One session as listed; what is left out is as the stream says."""
+
+    name: str | None = Field(default=None, min_length=1, description="default: its domains, its classes, or its source")
+    supervision: Supervision | None = None
+    test: Kind | None = None
+    limit: PositiveInt | None = None
+    test_limit: PositiveInt | None = None
+
+
+Sessions = Annotated[tuple[SessionSpec, ...], AfterValidator(_some)]
+
+
+class Probe(Selection):
+    """An evaluation set that no session teaches."""
+
+    name: str = Field(min_length=1)
+    split: Split = "test"
+    test: Kind | None = Field(default=None, description="default: classify where there are labels, else retrieve")
+    limit: PositiveInt | None = None
+
+
+class _Stream(Config):
+    name: str = Field("stream", min_length=1)
+    sources: dict[str, Source] = Field(min_length=1)
+    supervision: Supervision = Field("labels", description="what sessions teach with; the other columns are dropped")
+    test: Kind | None = Field(
+        default=None, description="how sessions are examined; default: retrieve where they teach captions, else classify"
+    )
+    test_split: Literal["val", "test"] = "test"
+    template: Template = ("{}",)
+    candidates: Candidates = "own"
+    limit: PositiveInt | None = Field(default=None, description="at most this many training images per session")
+    test_limit: PositiveInt | None = Field(default=None, description="at most this many test images per session")
+    seed: NonNegativeInt = 0
+    probes: tuple[Probe, ...] = ()
+
+
+class ListedStream(_Stream):
+    """Sessions exactly as listed."""
+
+    kind: Literal["listed"]
+    sessions: Sessions
+
+
+class DomainStream(_Stream):
+    """One session per domain, or per source where a source has no domains; `sessions` chooses, orders and names them."""
+
+    kind: Literal["domains"]
+    sessions: Sessions | None = None
+
+
+class ClassStream(_Stream):
+    """New classes in every session: `base` of them first, then `increment` at a time; the last may have fewer."""
+
+    kind: Literal["classes"]
+    source: str | None = None
+    base: PositiveInt | None = Field(default=None, description="default: as many as increment")
+    increment: PositiveInt
+    order: Order = "given"
+
+
+class FewShotStream(_Stream):
+    """`base` classes with all their images, then sessions of `ways` classes with `shots` images each (arXiv:2004.10956)."""
+
+    kind: Literal["fewshot"]
+    source: str | None = None
+    base: PositiveInt
+    ways: PositiveInt
+    shots: PositiveInt
+    sessions: PositiveInt | None = Field(default=None, description="default: as many as there are classes for")
+    order: Order = "given"
+
+
+class TimeStream(_Stream):
+    """One session per period: between `cuts`, or `parts` periods of about as many training images each."""
+
+    kind: Literal["time"]
+    source: str | None = None
+    cuts: tuple[Moment, ...] | None = Field(default=None, min_length=1)
+    parts: int | None = Field(None, ge=2)
+
+    @model_validator(mode="after")
+    def _either(self) -> "TimeStream":
+        if (self.cuts is None) == (self.parts is None):
+            raise ValueError("give either cuts (dates) or parts (a number)")
+        if self.cuts is not None and list(self.cuts) != sorted(set(self.cuts)):
+            raise ValueError("cuts must rise from one date to the next")
+        return self
+
+
+StreamConfig = Annotated[ListedStream | DomainStream | ClassStream | FewShotStream | TimeStream, Field(discriminator="kind")]

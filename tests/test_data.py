@@ -1,0 +1,165 @@
+import io
+import zlib
+from datetime import UTC, datetime
+from time import process_time
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from cl.data import SCHEMA, ImageTable, concat, decode, opened, write
+from cl.errors import DataError
+
+
+def png(color=(200, 30, 30), size=(4, 4), mode="RGB", **options):
+    sink = io.BytesIO()
+    Image.new(mode, size, color).save(sink, "PNG", **options)
+    return sink.getvalue()
+
+
+def table(n=6):
+    return ImageTable.of(
+        [f"i{i}" for i in range(n)],
+        [png((i, 0, 0)) for i in range(n)],
+        ["cat" if i % 3 else None for i in range(n)],
+        [["a cat", "ein Kater"][: i % 3] for i in range(n)],
+        ["photo" if i % 2 else None for i in range(n)],
+        [datetime(2024, 1, 1 + i, tzinfo=UTC) if i % 4 else None for i in range(n)],
+    )
+
+
+def test_the_digest_does_not_depend_on_chunks_slices_or_what_lies_under_a_null():
+    rows = table()
+    pieces = pa.concat_tables([rows.table.slice(0, 1), rows.table.slice(1, 3), rows.table.slice(4)])
+    assert ImageTable(pieces).digest() == rows.digest()
+    assert ImageTable(rows.table.slice(2, 3)).digest() == rows.take([2, 3, 4]).digest() != rows.digest()
+    validity, offsets, data = pa.py_buffer(b"\x01"), pa.py_buffer(np.array([0, 3, 6], np.int32)), pa.py_buffer(b"catdog")
+    hidden = pa.Array.from_buffers(pa.string(), 2, [validity, offsets, data])
+    plain = rows.take([1, 2])
+    dirty = ImageTable(plain.table.set_column(2, SCHEMA.field("label"), hidden))
+    clean = ImageTable(plain.table.set_column(2, SCHEMA.field("label"), pa.array(["cat", None])))
+    assert dirty.digest() == clean.digest()
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("id", "i1x"),
+        ("image", b"x"),
+        ("label", None),
+        ("label", "cats"),
+        ("captions", ["a", " cat"]),
+        ("captions", []),
+        ("domain", ""),
+        ("time", datetime(2024, 1, 2, 0, 0, 1, tzinfo=UTC)),
+    ],
+)
+def test_the_digest_changes_with_any_value(column, value):
+    rows = table()
+    values = rows.table[column].to_pylist()
+    assert values[1] != value
+    values[1] = value
+    changed = rows.table.set_column(SCHEMA.get_field_index(column), SCHEMA.field(column), pa.array(values, SCHEMA.field(column).type))
+    assert ImageTable(changed).digest() != rows.digest()
+
+
+def test_text_that_moves_from_one_cell_to_the_next_changes_the_digest():
+    one = ImageTable.of(["a", "b"], [b"xy", b"z"], captions=[["p", "q"], []])
+    assert one.digest() != ImageTable.of(["a", "b"], [b"x", b"yz"], captions=[["p", "q"], []]).digest()
+    assert one.digest() != ImageTable.of(["a", "b"], [b"xy", b"z"], captions=[["p"], ["q"]]).digest()
+
+
+def test_the_digest_of_many_rows_is_much_faster_than_a_look_at_every_cell():
+    rows = ImageTable.of([str(i) for i in range(20_000)], [bytes(200)] * 20_000, ["a"] * 20_000, [["x", "y"]] * 20_000)
+    start = process_time()
+    rows.digest()
+    middle = process_time()
+    for column in rows.table.columns:
+        for cell in column:
+            cell.as_py()
+    assert 3 * (middle - start) < process_time() - middle
+
+
+def test_written_files_are_byte_for_byte_the_same_and_read_back_equal(tmp_path):
+    rows = table()
+    write({"train": rows}, tmp_path / "a")
+    write({"train": ImageTable(pa.concat_tables([rows.table.slice(0, 2), rows.table.slice(2)]))}, tmp_path / "b")
+    assert (tmp_path / "a" / "train.parquet").read_bytes() == (tmp_path / "b" / "train.parquet").read_bytes()
+    assert ImageTable(pq.read_table(tmp_path / "a" / "train.parquet")).digest() == rows.digest()
+    assert [file.name for file in (tmp_path / "a").iterdir()] == ["train.parquet"]
+
+
+def test_an_unknown_split_is_refused_before_anything_is_written(tmp_path):
+    with pytest.raises(DataError, match="unknown split trian; expected some of train, val, test"):
+        write({"trian": table()}, tmp_path / "a")
+    assert not (tmp_path / "a").exists()
+
+
+def test_a_table_refuses_missing_columns_wrong_types_and_empty_images():
+    rows = table().table
+    with pytest.raises(DataError, match="column image missing"):
+        ImageTable(rows.drop_columns(["image"]))
+    with pytest.raises(DataError, match="do not have the expected types"):
+        ImageTable(rows.set_column(5, "time", pa.array([["no"]] * len(rows))))
+    with pytest.raises(DataError, match="column image has empty cells"):
+        ImageTable(rows.set_column(1, "image", pa.nulls(len(rows), pa.binary())))
+
+
+def test_columns_can_be_selected_forgotten_and_joined():
+    rows = table()
+    assert rows.take([4, 1]).ids == ["i4", "i1"]
+    assert rows.where([False, True] * 3).ids == ["i1", "i3", "i5"]
+    assert rows.classes() == ["cat"]
+    bare = rows.without("label", "captions")
+    assert bare.classes() == [] and not any(bare.captions) and bare.ids == rows.ids and any(rows.captions)
+    assert concat([rows, bare]).ids == rows.ids * 2 and len(concat([])) == 0
+
+
+def test_transparency_is_laid_on_white():
+    assert decode(png((255, 0, 0, 0), mode="RGBA"), "x").getpixel((0, 0)) == (255, 255, 255)
+    palette = Image.new("P", (2, 2), 0)
+    palette.putpalette([9, 9, 9])
+    sink = io.BytesIO()
+    palette.save(sink, "PNG", transparency=0)
+    assert decode(sink.getvalue(), "x").getpixel((0, 0)) == (255, 255, 255)
+
+
+def test_sixteen_bits_are_scaled_and_not_clipped():
+    sink = io.BytesIO()
+    Image.fromarray(np.array([[0, 32896, 65535]], np.uint16)).save(sink, "PNG")
+    assert [pixel[0] for pixel in np.asarray(decode(sink.getvalue(), "x"))[0]] == [0, 128, 255]
+
+
+def test_a_photo_held_sideways_is_turned_upright():
+    image = Image.new("RGB", (4, 2), "red")
+    exif = image.getexif()
+    exif[0x0112] = 6  # rotate by 90 degrees
+    sink = io.BytesIO()
+    image.save(sink, "JPEG", exif=exif)
+    assert decode(sink.getvalue(), "x").size == (2, 4)
+
+
+def test_what_is_not_an_image_is_told_with_its_name_and_first_bytes():
+    with pytest.raises(DataError, match=r"a\.png: not a readable image \(5 bytes that start with 68656c6c"):
+        decode(b"hello", "a.png")
+    with pytest.raises(DataError, match=r"b\.png: not a readable image"):
+        decode(png()[:-30], "b.png")
+    with pytest.raises(DataError, match="0 bytes that start with nothing"):
+        decode(b"", "c.png")
+
+
+def test_formats_that_start_helper_programs_are_not_tried():
+    sink = io.BytesIO()
+    Image.new("RGB", (4, 4)).save(sink, "EPS")
+    with pytest.raises(DataError, match=r"evil\.eps: not a readable image .*read are PNG, JPEG"):
+        opened(sink.getvalue(), "evil.eps")
+
+
+def test_a_decompression_bomb_is_refused_by_its_header():
+    bomb = bytearray(png(size=(1, 1)))
+    bomb[16:24] = (9000).to_bytes(4, "big") * 2
+    bomb[29:33] = zlib.crc32(bytes(bomb[12:29])).to_bytes(4, "big")
+    with pytest.raises(DataError, match="9000 x 9000 pixels"):
+        decode(bytes(bomb), "bomb.png")
