@@ -1,0 +1,280 @@
+"""The model: four things asked of any open_clip model (images, texts, scale, pixels), and its life on disk."""
+
+import copy
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import open_clip
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from open_clip.tokenizer import DEFAULT_CONTEXT_LENGTH, HFTokenizer
+from open_clip.transform import PreprocessCfg, image_transform_v2, merge_preprocess_dict
+from open_clip.transformer import VisionTransformer
+from PIL import Image
+from pydantic import Field
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from cl.config import Config
+from cl.errors import ModelError
+from cl.model_source import CONFIG, WEIGHTS, fill, find, first_line, reach_towers
+from cl.prompted import TextPrompts, TextTower, VisionPrompts, image_features, text_features, text_tower
+
+__all__ = ["Clip", "ModelConfig", "TextPrompts", "VisionPrompts", "build", "load"]
+
+
+class ModelConfig(Config):
+    """Which model, and its weights."""
+
+    name: str = Field("glyph_base", description="glyph_base, tiny, local-dir:PATH, hf-hub:ORG/REPO or an open_clip name such as ViT-B-32")
+    pretrained: str | None = Field(None, description="an open_clip tag, `random`, or the path of a safetensors file")
+    seed: int = Field(0, description="for random weights")
+
+
+class Clip(nn.Module):
+    """An open_clip model in fp32 with its tokenizer and preprocessing; features come out with length 1, normalised in fp32.
+
+    Batch normalisation stays in eval mode whatever the mode of the rest: a session is too small and too narrow to estimate
+    statistics from, and frozen ones let teacher and student see the same image the same way. Dropout follows the mode.
+    """
+
+    def __init__(self, model: Any, model_cfg: Mapping[str, Any], preprocess_cfg: Mapping[str, Any], tokenizer: Any) -> None:
+        super().__init__()
+        self.model: Any = model  # open_clip has no type for what its models share
+        self.model_cfg = copy.deepcopy(dict(model_cfg))
+        size = {"size": model.visual.image_size}
+        self.preprocess_cfg: dict[str, Any] = merge_preprocess_dict(merge_preprocess_dict(PreprocessCfg(), dict(preprocess_cfg)), size)
+        self.tokenizer = tokenizer
+        self.eval()
+
+    def train(self, mode: bool = True) -> "Clip":
+        """Change the mode of everything but batch normalisation."""
+        super().train(mode)
+        for module in self.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.eval()
+        return self
+
+    def encode_image(self, images: Float[Tensor, "b 3 h w"], prompts: VisionPrompts | None = None) -> Float[Tensor, "b d"]:
+        """Unit-length image features.
+
+        Raises:
+            ModelError: prompts for a tower that is not open_clip's vision transformer, or of the wrong shape.
+        """
+        if prompts is None:
+            return unit(self.model.encode_image(images, normalize=False))
+        return unit(image_features(self._vision(), images, prompts))
+
+    def encode_text(self, tokens: Int[Tensor, "b t"], prompts: TextPrompts | None = None) -> Float[Tensor, "b d"]:
+        """Unit-length text features of `tokenize`'s output, or of any token sequences up to the context length.
+
+        Raises:
+            ModelError: prompts for a tower that cannot take them, or captions and prompts longer than the context.
+        """
+        tower = text_tower(self.model)
+        if tower is None and prompts is None:
+            return unit(self.model.encode_text(tokens, normalize=False))
+        return unit(text_features(self._text() if tower is None else tower, tokens, prompts))
+
+    def scale(self) -> Float[Tensor, ""]:
+        """What cosines are multiplied with to become logits: exp(logit_scale)."""
+        return self.logit_scale.exp().reshape(())
+
+    @property
+    def logit_scale(self) -> nn.Parameter:
+        """The logarithm of the scale, as a parameter."""
+        return self.model.logit_scale
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.logit_scale.device
+
+    def part(self, part: Literal["whole", "image", "text"]) -> Iterator[nn.Parameter]:
+        """The parameters of the whole model, or of one tower and the logit scale."""
+        for name, parameter in self.model.named_parameters():
+            image = name.startswith("visual.")
+            if part == "whole" or name == "logit_scale" or (image if part == "image" else not image and name != "logit_bias"):
+                yield parameter
+
+    def tokenize(self, texts: Sequence[str], reserve: int = 0) -> Int[Tensor, "n t"]:
+        """Token ids, cut to the longest caption where that is exact; a caption over the context loses its last words, not its end.
+
+        `reserve` leaves room for that many prompt tokens in the context.
+        """
+        tokens = self.tokenizer(list(texts), context_length=self.context_length - reserve)
+        tower = text_tower(self.model)
+        return tokens if tower is None else tower.trim(tokens)
+
+    def transform(self, augment: bool = False) -> Callable[[Image.Image], Float[Tensor, "3 h w"]]:
+        """Image to pixels as the model's own preprocessing has it; `augment` is open_clip's training crop and never mirrors.
+
+        It keeps 90 to 100 % of the area; an image longer than 4:3 gets the same central crop every time.
+
+        The crop is drawn from torch's global generator: a caller that wants it repeatable seeds that first.
+        """
+        return image_transform_v2(PreprocessCfg(**self.preprocess_cfg), is_train=augment)
+
+    @property
+    def context_length(self) -> int:
+        """Longest token sequence the text tower takes, prompts included."""
+        return int(self.tokenizer.context_length)
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of token ids."""
+        return int(self.model.vocab_size)
+
+    @property
+    def sot(self) -> int:
+        """Id of the start token."""
+        return self._special("sot_token_id", "bos_token_id")
+
+    @property
+    def eot(self) -> int:
+        """Id of the end token."""
+        return self._special("eot_token_id", "eos_token_id")
+
+    @property
+    def image_width(self) -> int:
+        """Width of the image tower's tokens; a ModelError where it has none. `image_layers` likewise."""
+        return int(self._vision().transformer.width)
+
+    @property
+    def image_layers(self) -> int:
+        """Number of the image tower's layers."""
+        return len(self._vision().transformer.resblocks)
+
+    @property
+    def text_width(self) -> int:
+        """Width of the text tower's tokens; a ModelError where prompts cannot enter it. `text_layers` likewise."""
+        return int(self._text().positions.shape[1])
+
+    @property
+    def text_layers(self) -> int:
+        """Number of the text tower's layers."""
+        return len(self._text().blocks)
+
+    def _vision(self) -> VisionTransformer:
+        if not isinstance(self.model.visual, VisionTransformer):
+            found = f"this model's image tower ({type(self.model.visual).__name__}) has no token sequence"
+            raise ModelError(f"image prompts need open_clip's vision transformer and {found}; choose a model such as ViT-B-32")
+        return self.model.visual
+
+    def _text(self) -> TextTower:
+        tower = text_tower(self.model)
+        if tower is None:
+            found = "this model has another text tower"
+            raise ModelError(f"text prompts need open_clip's causal text transformer and {found}; choose a model such as ViT-B-32")
+        return tower
+
+    def _special(self, simple: str, hugging_face: str) -> int:
+        own = isinstance(self.tokenizer, open_clip.SimpleTokenizer)
+        found = getattr(self.tokenizer, simple) if own else getattr(self.tokenizer.tokenizer, hugging_face)
+        if found is None:
+            raise ModelError(f"the tokenizer of this model has no {hugging_face}; choose a model with CLIP's own tokenizer")
+        return int(found)
+
+    def digest(self) -> str:
+        """32 hex digits that change with any weight, the configuration or the preprocessing, and with nothing else."""
+        content = hashlib.sha256(json.dumps([self.model_cfg, self.preprocess_cfg], sort_keys=True).encode())
+        for name, tensor in sorted(self.model.state_dict().items()):
+            content.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            content.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        return content.hexdigest()[:32]
+
+    def save(self, folder: Path, dtype: torch.dtype = torch.float32) -> None:
+        """Write open_clip's folder layout, which `load` and plain open_clip read as `local-dir:`. No half-written model is readable.
+
+        Raises:
+            ModelError: the folder cannot be written.
+        """
+        folder = folder.absolute()
+        part = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.part")
+        try:
+            part.mkdir(parents=True)
+            self._fill(part, dtype)
+            folder.mkdir(exist_ok=True)
+            # without its configuration a folder is no model: it goes first and comes last
+            (folder / CONFIG).unlink(missing_ok=True)
+            for path in sorted(part.iterdir(), key=lambda path: path.name == CONFIG):
+                os.replace(path, folder / path.name)
+        except OSError as error:
+            why = error.strerror or error
+            raise ModelError(f"{folder}: the model cannot be written ({why}); free space or choose another folder") from error
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+
+    def _fill(self, folder: Path, dtype: torch.dtype) -> None:
+        weights = {name: tensor.detach().cpu() for name, tensor in self.model.state_dict().items()}
+        weights = {name: (tensor.to(dtype) if tensor.is_floating_point() else tensor).contiguous() for name, tensor in weights.items()}
+        save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
+        config = {"model_cfg": self.model_cfg, "preprocess_cfg": self.preprocess_cfg}
+        (folder / CONFIG).write_text(json.dumps(config, indent=1), encoding="utf-8")
+        if not isinstance(self.tokenizer, open_clip.SimpleTokenizer):
+            self.tokenizer.save_pretrained(str(folder))
+
+
+def unit(features: Float[Tensor, "b d"]) -> Float[Tensor, "b d"]:
+    """Rows of length 1, computed in at least fp32.
+
+    >>> unit(torch.tensor([[3.0, 4.0]]))
+    tensor([[0.6000, 0.8000]])
+    """
+    return F.normalize(features if features.dtype == torch.float64 else features.float(), dim=-1)
+
+
+def build(model_cfg: Mapping[str, Any], preprocess_cfg: Mapping[str, Any] | None = None, seed: int = 0, home: Path | None = None) -> Clip:
+    """A model with random weights, the same for the same seed, from open_clip's own settings; `home` is its folder, if it has one.
+
+    Raises:
+        ModelError: open_clip cannot build it.
+    """
+    settings = copy.deepcopy(dict(model_cfg))
+    try:
+        custom = settings.pop("custom_text", False) or "hf_model_name" in settings["text_cfg"]
+        settings["vision_cfg"]["timm_model_pretrained"] = settings["text_cfg"]["hf_model_pretrained"] = False
+        kind = open_clip.CoCa if "multimodal_cfg" in settings else open_clip.CustomTextCLIP if custom else open_clip.CLIP
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)
+            model = kind(**settings)
+        clip = Clip(model, model_cfg, preprocess_cfg or {}, _tokenizer(model_cfg["text_cfg"], home))
+        clip.transform()
+    except Exception as error:  # a configuration can be wrong in as many ways as there are towers
+        why = f"{type(error).__name__}: {first_line(error)}"
+        raise ModelError(f"open_clip cannot build this model ({why}); check its configuration") from error
+    return clip
+
+
+def _tokenizer(text_cfg: Mapping[str, Any], home: Path | None) -> Any:
+    # open_clip.get_tokenizer reads the configuration a second time, for hf-hub: over the network
+    context = text_cfg.get("context_length", DEFAULT_CONTEXT_LENGTH)
+    options = text_cfg.get("tokenizer_kwargs") or {}
+    if not text_cfg.get("hf_tokenizer_name"):
+        return open_clip.SimpleTokenizer(context_length=context, **options)
+    mode = text_cfg.get("tokenizer_mode")
+    return HFTokenizer(str(home or text_cfg["hf_tokenizer_name"]), context_length=context, tokenizer_mode=mode, **options)
+
+
+def load(config: ModelConfig, root: Path | None = None) -> Clip:
+    """The model in eval mode, fp32, on the CPU; a relative `local-dir:` starts at `root`, by default the working directory.
+
+    Raises:
+        ModelError: the name or tag is unknown, or files are missing, damaged, of another model, or out of reach.
+    """
+    source = find(config.name, config.pretrained, root)
+    reach_towers(source, config.name)
+    try:
+        clip = build(source.model_cfg, source.preprocess_cfg, config.seed, source.home)
+    except ModelError as error:
+        raise ModelError(f"{config.name}: {error}") from error.__cause__
+    if source.weights is not None:
+        fill(clip.model, source.weights)
+    return clip
