@@ -1,0 +1,139 @@
+"""One matrix row: what a model scores on every evaluation set, and which samples it gets right."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from cl.config import EvalConfig
+from cl.data import ImageTable
+from cl.errors import DataError
+from cl.methods.base import Method
+from cl.stream import EvalSet
+
+RANKS = (1, 5, 10)
+HEADLINE = {"classify": "top1", "retrieve": "recall@10"}
+Progress = Callable[[int, int, str], None]
+
+
+class Score(NamedTuple):
+    """Metrics in 0..1, and for each image whether it was right (top-1; for retrieval: an own caption among the first ten)."""
+
+    metrics: dict[str, float]
+    hits: Bool[np.ndarray, " n"]
+
+
+def evaluate(method: Method, sets: Sequence[EvalSet], config: EvalConfig, progress: Progress | None = None) -> dict[str, Score]:
+    """Scores by set name. Changes neither the method nor any random state.
+
+    Each image is encoded once and each distinct class list once per call.
+    """
+    training = method.training
+    method.eval()
+    scores = {}
+    with torch.no_grad(), torch.autocast(method.clip.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+        for done, examined in enumerate(sets):
+            data = spread(examined.data, config.limit)
+            scores[examined.name] = (
+                _classify(method, examined, data, config) if examined.kind == "classify" else _retrieve(method, data, config)
+            )
+            if progress:
+                progress(done + 1, len(sets), examined.name)
+    method.train(training)  # scoring must leave no trace
+    return scores
+
+
+def spread(data: ImageTable, limit: int | None) -> ImageTable:
+    """At most `limit` rows, evenly spaced, so that every class and domain of an ordered table keeps its share."""
+    if limit is None or len(data) <= limit:
+        return data
+    return data.take([int(row) for row in np.linspace(0, len(data) - 1, limit).round()])
+
+
+def _classify(method: Method, examined: EvalSet, data: ImageTable, config: EvalConfig) -> Score:
+    index = {known.name: position for position, known in enumerate(examined.classes)}
+    unknown = sorted({str(label) for label in data.labels if label not in index})
+    if unknown:
+        raise DataError(f"evaluation set {examined.name}: {len(unknown)} labels are no candidate class ({', '.join(unknown[:3])})")
+    targets = np.array([index[label or ""] for label in data.labels])
+    features = method.class_features(examined.classes)
+    logits = torch.cat([method.classify(images, features).float().cpu() for images in _images(method, data, config)]).numpy()
+    hits = logits.argmax(-1) == targets
+    return Score({"top1": float(hits.mean()), "top5": float((rank_of(logits, targets) < 5).mean())}, hits)
+
+
+def rank_of(logits: Float[np.ndarray, "n k"], targets: Int[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
+    """How many candidates come before the target, ties counted half: 0 is first.
+
+    >>> rank_of(np.array([[3.0, 1.0, 2.0], [1.0, 1.0, 1.0]]), np.array([0, 0])).tolist()
+    [0.0, 1.0]
+    """
+    own = np.take_along_axis(logits, targets[:, None], 1)
+    return np.asarray((logits > own).sum(1) + ((logits == own).sum(1) - 1) / 2)
+
+
+def _retrieve(method: Method, data: ImageTable, config: EvalConfig) -> Score:
+    images = torch.cat([method.encode_image(batch).float() for batch in _images(method, data, config)])
+    captions = data.captions
+    texts = [text for own in captions for text in own]
+    owner = np.repeat(np.arange(len(captions)), [len(own) for own in captions])
+    features = torch.cat(
+        [
+            method.encode_text(method.clip.tokenize(texts[start : start + config.batch_size]).to(images.device)).float()
+            for start in range(0, len(texts), config.batch_size)
+        ]
+    )
+    return retrieval((images @ features.T).cpu().numpy(), owner)
+
+
+def retrieval(similarity: Float[np.ndarray, "n m"], owner: Int[np.ndarray, " m"]) -> Score:
+    """Recall at 1, 5, 10 both ways; `owner[j]` is the image that text j belongs to.
+
+    Image to text counts an image as found when the best of its own texts is (as CLIP and Mod-X do); text to image asks every
+    text. A rank is the number of wrong items above, ties counted half, so that a model whose features collapsed scores nothing.
+    `recall@k` is the mean of the two directions.
+    """
+    n, m = similarity.shape
+    own = owner[None, :] == np.arange(n)[:, None]
+    best = np.where(own, similarity, -np.inf).max(1, keepdims=True)
+    wrong = np.where(own, -np.inf, similarity)
+    by_image = (wrong > best).sum(1) + (wrong == best).sum(1) / 2
+    target = similarity[owner, np.arange(m)]
+    others = np.where(own, -np.inf, similarity)
+    by_text = (others > target).sum(0) + (others == target).sum(0) / 2
+    metrics = {}
+    for k in RANKS:
+        metrics[f"i2t@{k}"], metrics[f"t2i@{k}"] = float((by_image < k).mean()), float((by_text < k).mean())
+        metrics[f"recall@{k}"] = (metrics[f"i2t@{k}"] + metrics[f"t2i@{k}"]) / 2
+    return Score(metrics, by_image < 10)
+
+
+def headline(sets: Sequence[EvalSet]) -> dict[str, str]:
+    """The one metric of each set that stands in the matrix."""
+    return {examined.name: HEADLINE[examined.kind] for examined in sets}
+
+
+def headline_row(row: Mapping[str, Mapping[str, float]], names: Mapping[str, str]) -> list[float]:
+    """The headline values of a row, in the order of `names`."""
+    return [row[name][metric] for name, metric in names.items()]
+
+
+class _Decoded(Dataset[Tensor]):
+    def __init__(self, data: ImageTable, method: Method) -> None:
+        self.data, self.transform = data, method.clip.transform()
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, row: int) -> Tensor:
+        return self.transform(self.data.image(row))
+
+
+def _images(method: Method, data: ImageTable, config: EvalConfig) -> Iterator[Tensor]:
+    own = torch.Generator()  # else the loader would draw a seed from the global one
+    for batch in DataLoader(_Decoded(data, method), batch_size=config.batch_size, generator=own):
+        yield batch.to(method.clip.device)

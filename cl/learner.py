@@ -1,0 +1,222 @@
+"""The one LightningModule, the rows in their order, and `learn`, which takes a method through one session."""
+
+import logging
+import math
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.loggers import Logger
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from cl.config import TrainConfig
+from cl.data import ImageTable
+from cl.errors import LearningError
+from cl.loader import Collate, Order, Rows
+from cl.methods.base import Batch, Method
+from cl.seeds import derive
+from cl.stream import Session
+
+Progress = Callable[[int, int, str], None]  # (done, total, what)
+_LOG_EVERY = 10  # steps; a value read back from the device is a wait
+
+
+class Learned(NamedTuple):
+    """What learning a session took."""
+
+    steps: int
+    samples: int
+    seconds: float
+
+
+class Learner(pl.LightningModule):
+    """Descends on whatever terms a method returns; the same for every method."""
+
+    def __init__(self, method: Method, config: TrainConfig, steps: int) -> None:
+        super().__init__()
+        self.method = method
+        self.config = config
+        self.steps = steps
+        self.done = 0
+
+    def training_step(self, batch: Batch, index: int) -> Tensor:
+        """The sum of the method's terms.
+
+        Raises:
+            LearningError: a term is not finite; nothing has been changed by this step.
+        """
+        terms = self.method.losses(batch)
+        loss = torch.stack([term.float() for term in terms.values()]).sum()
+        if not torch.isfinite(loss):
+            values = ", ".join(f"{name} {float(term.detach()):g}" for name, term in terms.items())
+            raise LearningError(
+                f"step {self.done} of {self.steps}: the loss is not finite ({values}); lower train.lr or use precision 32-true"
+            )
+        if self.logger and self.done % _LOG_EVERY == 0 and index % self.config.accumulate == 0:
+            values_now = {f"train/{name}": float(term.detach()) for name, term in terms.items()}
+            values_now |= {"train/loss": float(loss.detach()), "train/scale": float(self.method.clip.scale().detach())}
+            self.logger.log_metrics(values_now | {"train/lr": self.rate()}, step=self.done)
+        return loss
+
+    def rate(self) -> float:
+        """The learning rate of the step to come: linear warm-up, then cosine to zero or constant."""
+        return self.method.rate * self.config.lr * schedule(self.done, self.steps, self.config)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """A new optimizer each session; gains, biases and the logit scale do not decay."""
+        config = self.config
+        weights = [p for p in self.method.trainable()]
+        groups = [
+            {"params": [p for p in weights if p.ndim >= 2], "weight_decay": config.weight_decay},
+            {"params": [p for p in weights if p.ndim < 2], "weight_decay": 0.0},
+        ]
+        if config.optimizer == "sgd":
+            return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum)
+        return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps)
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Gradients are whole: the method may edit them, then Lightning clips."""
+        self.method.before_step()
+
+    def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
+        """One step at the scheduled rate, then the logit scale back into its bounds, then the method's own edit."""
+        for group in optimizer.param_groups:
+            group["lr"] = self.rate()
+        optimizer.step(closure=optimizer_closure)
+        with torch.no_grad():  # clamping inside the graph would kill the gradient at the bound
+            self.method.clip.logit_scale.clamp_(0.0, math.log(self.config.max_logit_scale))
+        self.method.after_step()
+        self.done += 1
+
+
+def schedule(step: int, steps: int, config: TrainConfig) -> float:
+    """Share of the top learning rate at a step, 0..1.
+
+    >>> [round(schedule(s, 4, TrainConfig(warmup=0.5)), 3) for s in range(4)]
+    [0.5, 1.0, 1.0, 0.5]
+    """
+    warm = int(config.warmup * steps)
+    if step < warm:
+        return (step + 1) / warm
+    if config.schedule == "constant":
+        return 1.0
+    return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
+
+
+def learn(
+    method: Method, session: Session, config: TrainConfig, seed: int, *, logger: Logger | None = None, progress: Progress | None = None
+) -> Learned:
+    """Take a method through one session; the method is changed in place.
+
+    Raises:
+        MethodError: the method cannot use the session.
+        LearningError: a loss is not finite.
+    """
+    started = time.perf_counter()
+    method.check(session)
+    method.to(_device(config))
+    wanted = {id(parameter) for parameter in method.trainable()}
+    for parameter in method.parameters():
+        parameter.requires_grad_(id(parameter) in wanted)
+    steps = samples = 0
+    for turn, data in enumerate(method.rounds(session)):
+        count = _steps(len(data), config) if wanted else 0
+        if count:
+            _descend(method, session, data, config, seed, turn, count, logger, progress)
+        steps += count
+        samples += count * config.accumulate * min(config.batch_size, len(data))
+    method.eval()
+    with torch.no_grad():
+        method.end(session)
+    return Learned(steps, samples, time.perf_counter() - started)
+
+
+def _steps(rows: int, config: TrainConfig) -> int:
+    if config.max_steps:
+        return config.max_steps
+    per_epoch = max(1, rows // min(config.batch_size, rows))
+    return max(1, per_epoch * config.epochs // config.accumulate)
+
+
+def _descend(
+    method: Method,
+    session: Session,
+    data: ImageTable,
+    config: TrainConfig,
+    seed: int,
+    turn: int,
+    steps: int,
+    logger: Logger | None,
+    progress: Progress | None,
+) -> None:
+    rows = Rows(
+        data, method.clip, method.vocabulary, augment=config.augment, pixels=method.pixels, seed=derive(seed, "rows", session.index, turn)
+    )
+    order = Order(len(rows), config.batch_size, steps * config.accumulate, derive(seed, "batches", session.index, turn))
+    learner = Learner(method, config, steps)
+    loader = DataLoader(
+        rows,
+        batch_sampler=order,
+        num_workers=config.workers,
+        collate_fn=Collate(method.clip.tokenize),
+        generator=torch.Generator(),  # else it would draw a seed from the global one
+    )
+    with _quiet():
+        trainer = pl.Trainer(
+            max_epochs=1,
+            accelerator="gpu" if method.clip.device.type == "cuda" else "cpu",
+            devices=1,
+            precision=config.precision,
+            gradient_clip_val=config.clip_grad,
+            accumulate_grad_batches=config.accumulate,
+            logger=logger or False,
+            callbacks=[Told(progress, steps, session.name)] if progress else [],
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            use_distributed_sampler=False,
+            inference_mode=False,
+            log_every_n_steps=_LOG_EVERY,
+        )
+        method.train()
+        trainer.fit(learner, loader)
+
+
+class Told(pl.Callback):
+    """Tells the caller how far a session is."""
+
+    def __init__(self, progress: Progress, steps: int, name: str) -> None:
+        self.progress, self.steps, self.name = progress, steps, name
+
+    def on_train_batch_end(self, trainer: pl.Trainer, learner: pl.LightningModule, *_: Any) -> None:
+        """After every batch."""
+        assert isinstance(learner, Learner)
+        self.progress(learner.done, self.steps, self.name)
+
+
+def _device(config: TrainConfig) -> torch.device:
+    wants_gpu = config.device == "gpu" or (config.device == "auto" and torch.cuda.is_available())
+    return torch.device("cuda" if wants_gpu else "cpu")
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    # Lightning greets every fit with hardware lines, advice and adverts
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.pytorch.utilities.rank_zero")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"lightning\..*")
+            warnings.filterwarnings("ignore", message=".*(does not have many workers|LeafSpec|isinstance).*")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

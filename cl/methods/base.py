@@ -1,0 +1,118 @@
+"""What a method is: one way to learn a session, in the few holes the learner calls."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+from pydantic import Field
+from torch import Tensor, nn
+
+from cl.clip import Clip
+from cl.config import Config
+from cl.data import ImageTable
+from cl.stream import ClassName, Session
+from cl.zero_shot import class_features
+
+
+class Batch(NamedTuple):
+    """What one step sees.
+
+    `labels` index the session's vocabulary, -1 where a sample has none; `texts` hold one caption's tokens each, and mean
+    something where `captioned`; `rows` are positions in the table that `rounds` gave; `step` counts the session's batches.
+    """
+
+    images: Float[Tensor, "b 3 h w"]
+    labels: Int[Tensor, " b"]
+    texts: Int[Tensor, "b t"]
+    captioned: Bool[Tensor, " b"]
+    rows: Int[Tensor, " b"]
+    step: int
+
+
+class MethodConfig(Config):
+    """Settings of a method; a subclass adds `name: Literal[...]` and its knobs."""
+
+    label: str | None = None  # what tables call it, where one method stands there twice
+    train: dict[str, Any] = Field({}, description="training settings that this method wants otherwise")
+
+    def build(self, clip: Clip, seed: int) -> "Method":
+        """The method over a clip that it may change."""
+        raise NotImplementedError
+
+
+class Method(nn.Module, ABC):
+    """One way to learn a session: what it minimises and what it remembers.
+
+    Whatever outlives a session is a parameter, a buffer or plain extra state: `state_dict()` is the whole memory.
+    All randomness comes from generators made of (seed, session, step), so that a resumed run repeats itself exactly.
+    """
+
+    pixels: ClassVar[bool] = True  # False: `losses` reads no images (features are cached by row), so none are decoded
+
+    def __init__(self, clip: Clip, seed: int) -> None:
+        super().__init__()
+        self.clip = clip
+        self.seed = seed
+        self.vocabulary: tuple[ClassName, ...] = ()  # every class so far; a label is an index into it
+        self.candidates: tuple[int, ...] = ()  # the classes that compete in this session's loss
+        self.session = 0
+        self.rate = 1.0  # times the learning rate: scaling a gradient would change nothing under Adam
+
+    @abstractmethod
+    def losses(self, batch: Batch) -> dict[str, Float[Tensor, ""]]:
+        """Named loss terms of one step, already weighted; the learner sums and logs them."""
+
+    def trainable(self) -> Iterable[nn.Parameter]:
+        """The parameters that descend; none at all means there is nothing to train by gradient."""
+        return self.clip.parameters()
+
+    def check(self, session: Session) -> None:
+        """Say before anything is trained that a session cannot be used.
+
+        Raises:
+            MethodError: names the session, what it lacks and what to do.
+        """
+
+    def begin(self, session: Session) -> ImageTable:
+        """Get ready for a session; returns the rows to learn from."""
+        self.session = session.index
+        self.vocabulary = session.vocabulary
+        self.candidates = session.classes
+        return session.data
+
+    def rounds(self, session: Session) -> Iterator[ImageTable]:
+        """The tables to learn from, one after the other, each with a new optimizer; most methods have just the one of `begin`."""
+        yield self.begin(session)
+
+    def end(self, session: Session) -> None:
+        """The session is learned: drop what was only for it, keep what must be kept."""
+
+    def before_step(self) -> None:
+        """Gradients are complete and not yet clipped."""
+
+    def after_step(self) -> None:
+        """The optimizer has just moved the weights."""
+
+    def position(self, labels: Int[Tensor, " b"]) -> Int[Tensor, " b"]:
+        """Where each label stands among the candidates."""
+        where = labels.new_full((len(self.vocabulary),), -1)
+        where[list(self.candidates)] = torch.arange(len(self.candidates), device=labels.device)
+        return where[labels]
+
+    def encode_image(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]:
+        """Unit-length image features."""
+        return self.clip.encode_image(images)
+
+    def encode_text(self, tokens: Int[Tensor, "b t"]) -> Float[Tensor, "b d"]:
+        """Unit-length text features."""
+        return self.clip.encode_text(tokens)
+
+    def class_features(self, classes: Sequence[ClassName]) -> Float[Tensor, "k d"]:
+        """What `classify` compares images with; computed once per evaluation set, not once per batch."""
+        return class_features(self.encode_text, self.clip.tokenize, classes)
+
+    def classify(self, images: Float[Tensor, "b 3 h w"], features: Float[Tensor, "k d"]) -> Float[Tensor, "b k"]:
+        """Logits over the classes whose `class_features` are given."""
+        return self.clip.scale() * self.encode_image(images) @ features.T

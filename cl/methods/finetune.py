@@ -1,0 +1,83 @@
+"""Plain fine-tuning of the whole model: what forgetting looks like when nothing is done against it."""
+
+from collections.abc import Iterable
+from typing import Literal
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from cl.clip import Clip
+from cl.data import ImageTable
+from cl.errors import MethodError
+from cl.losses import classification, contrastive
+from cl.methods.base import Batch, Method, MethodConfig
+from cl.stream import Session
+
+Part = Literal["whole", "image", "text"]
+
+
+class FinetuneConfig(MethodConfig):
+    """Settings of finetune."""
+
+    name: Literal["finetune"] = "finetune"
+    part: Part = "whole"  # the logit scale always trains
+
+    def build(self, clip: Clip, seed: int) -> "Finetune":
+        """Fine-tuning over the clip, which it changes."""
+        return Finetune(clip, seed, self.part)
+
+
+def supervised(session: Session) -> ImageTable:
+    """The rows of a session that have a label or a caption."""
+    data = session.data
+    return data.where([label is not None or bool(texts) for label, texts in zip(data.labels, data.captions, strict=True)])
+
+
+class Finetune(Method):
+    """Cross-entropy over the session's class prompts where rows have labels, contrastive where they have captions."""
+
+    def __init__(self, clip: Clip, seed: int, part: Part = "whole") -> None:
+        super().__init__(clip, seed)
+        self.part = part
+
+    def trainable(self) -> Iterable[nn.Parameter]:
+        """The chosen towers and the logit scale."""
+        return self.clip.part(self.part)
+
+    def check(self, session: Session) -> None:
+        """A session needs at least one labelled or captioned row."""
+        if not len(supervised(session)):
+            raise MethodError(
+                f"session {session.index} ({session.name}): none of its {len(session.data)} rows has a label or a caption to learn from; "
+                "give it supervision: labels or captions, or choose a method for unlabelled images"
+            )
+
+    def begin(self, session: Session) -> ImageTable:
+        """The rows that have a label or a caption."""
+        super().begin(session)
+        return supervised(session)
+
+    def losses(self, batch: Batch) -> dict[str, Float[Tensor, ""]]:
+        """`classify` and/or `contrast`, whichever the batch has rows for."""
+        return self.fit(batch, self.encode_image(batch.images))
+
+    def fit(self, batch: Batch, features: Float[Tensor, "b d"]) -> dict[str, Float[Tensor, ""]]:
+        """The same, for image features that are already there."""
+        terms = {}
+        labelled, captioned = batch.labels >= 0, batch.captioned
+        if labelled.any():
+            logits = self.clip.scale() * features[labelled] @ self.candidate_features().T
+            terms["classify"] = classification(logits, self.position(batch.labels[labelled]))
+        if captioned.any():
+            texts = batch.texts[captioned]
+            same = (texts[:, None] == texts[None]).all(-1)
+            terms["contrast"] = contrastive(features[captioned], self.encode_text(texts), self.clip.scale(), same)
+        if len(terms) == 2:  # a row must not weigh more for its kind being rare
+            share = labelled.sum() / (labelled.sum() + captioned.sum())
+            terms = {"classify": terms["classify"] * share, "contrast": terms["contrast"] * (1 - share)}
+        return terms
+
+    def candidate_features(self) -> Float[Tensor, "k d"]:
+        """Text features of the candidate classes, first prompt each, with gradient: the student encodes them every step."""
+        prompts = [self.vocabulary[index].prompts[0] for index in self.candidates]
+        return self.encode_text(self.clip.tokenize(prompts).to(self.clip.device))

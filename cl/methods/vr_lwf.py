@@ -1,0 +1,118 @@
+"""VR-LwF: learning without forgetting on a replayed random vocabulary (arXiv:2207.09248)."""
+
+import copy
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int
+from pydantic import Field, NonNegativeFloat, PositiveInt
+from torch import Tensor, nn
+
+from cl.clip import Clip
+from cl.data import ImageTable
+from cl.losses import distillation
+from cl.methods.base import Batch, MethodConfig
+from cl.methods.finetune import Finetune, Part
+from cl.seeds import generator
+from cl.stream import Session
+
+
+class VRLwFConfig(MethodConfig):
+    """Settings of vr_lwf; defaults as in the authors' code."""
+
+    name: Literal["vr_lwf"] = "vr_lwf"
+    part: Part = "whole"
+    alpha: NonNegativeFloat = Field(1.0, description="weight of the distillation terms (the authors use 0.5 to 2)")
+    texts: PositiveInt = Field(100, description="random texts per step")
+    length: int = Field(10, ge=3, description="tokens per random text, start and end included")
+    temperature: float = Field(1.0, gt=0)
+    teacher: Literal["session", "original"] = "session"  # the model as this session found it, or as the stream found it
+    lwf: bool = Field(False, description="from the second session on, distil over the class names seen so far as well")
+    strict_official: bool = Field(False, description="never draw the last token id, as the authors' off-by-one does")
+
+    def build(self, clip: Clip, seed: int) -> "VRLwF":
+        """VR-LwF over the clip, which it changes."""
+        return VRLwF(clip, seed, self.part, self)
+
+
+class VRLwF(Finetune):
+    """Fine-tuning that keeps the image-to-text distribution over random texts where the teacher has it.
+
+    Random token sequences stand in for the unknown vocabulary. Both student and teacher encode them, so the gradient reaches the
+    text tower through the replayed texts too; each side uses its own logit scale; the images are the batch's own.
+    """
+
+    def __init__(self, clip: Clip, seed: int, part: Part, config: VRLwFConfig) -> None:
+        super().__init__(clip, seed, part)
+        self.config = config
+        # a teacher is no memory: kept out of the module tree, it is neither saved nor trained
+        self._teachers: list[Clip] = [frozen_copy(clip)] if config.teacher == "original" else []
+        self._teacher_classes: Tensor | None = None
+
+    def begin(self, session: Session) -> ImageTable:
+        """Freeze the teacher and encode, once, the class names it is asked about."""
+        data = super().begin(session)
+        if self.config.teacher == "session":
+            self._teachers = [frozen_copy(self.clip)]
+        if self.config.lwf and session.index > 1:
+            with torch.no_grad():
+                self._teacher_classes = self.teacher.encode_text(self._class_tokens())
+        return data
+
+    @property
+    def teacher(self) -> Clip:
+        """The frozen copy, on the student's device."""
+        return self._teachers[0].to(self.clip.device)
+
+    def losses(self, batch: Batch) -> dict[str, Float[Tensor, ""]]:
+        """The terms of fine-tuning, plus `vocabulary` and perhaps `lwf`, both weighted by alpha."""
+        config = self.config
+        student = self.encode_image(batch.images)
+        texts = random_texts(
+            config.texts,
+            config.length,
+            (self.clip.sot, self.clip.eot),
+            generator(self.seed, "vocabulary", self.session, batch.step),
+            strict_official=config.strict_official,
+        ).to(self.clip.device)
+        with torch.no_grad():
+            teacher = self.teacher.encode_image(batch.images)
+            target = self.teacher.scale() * teacher @ self.teacher.encode_text(texts).T
+        logits = self.clip.scale() * student @ self.clip.encode_text(texts).T
+        terms = self.fit(batch, student)
+        terms["vocabulary"] = config.alpha * distillation(logits, target, config.temperature)
+        if self._teacher_classes is not None:
+            names = self.clip.scale() * student @ self.clip.encode_text(self._class_tokens()).T
+            old = self.teacher.scale() * teacher @ self._teacher_classes.T
+            terms["lwf"] = config.alpha * distillation(names, old, config.temperature)
+        return terms
+
+    def end(self, session: Session) -> None:
+        """Drop the session's teacher."""
+        super().end(session)
+        self._teacher_classes = None
+        if self.config.teacher == "session":
+            self._teachers = []
+
+    def _class_tokens(self) -> Int[Tensor, "k t"]:
+        return self.clip.tokenize([known.prompts[0] for known in self.vocabulary]).to(self.clip.device)
+
+
+def frozen_copy(clip: Clip) -> Clip:
+    """A copy in eval mode that shares no storage with the original and never gets a gradient."""
+    teacher = copy.deepcopy(clip).eval()
+    nn.Module.requires_grad_(teacher, False)
+    return teacher
+
+
+def random_texts(
+    count: int, length: int, ends: tuple[int, int], source: torch.Generator, *, strict_official: bool = False
+) -> Int[Tensor, "count length"]:
+    """`count` texts of `length` tokens: start, length - 2 ids drawn uniformly from those below start, end.
+
+    A causal text tower reads nothing after the end token, so the padding to the full context is left out: same features at
+    `length` / 77 of the cost. The authors' code never draws the last ordinary id; `strict_official` repeats that.
+    """
+    start, end = ends
+    words = torch.randint(0, start - strict_official, (count, length - 2), generator=source)
+    return torch.cat([torch.full((count, 1), start), words, torch.full((count, 1), end)], dim=1)

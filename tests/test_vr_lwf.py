@@ -1,0 +1,138 @@
+"""VR-LwF: the replayed vocabulary, the teacher, and where the gradient goes."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+
+from cl.learner import learn
+from cl.config import TrainConfig
+from cl.losses import distillation
+from cl.methods.finetune import FinetuneConfig
+from cl.methods.vr_lwf import VRLwFConfig, frozen_copy, random_texts
+from cl.seeds import generator
+from tests import make
+
+SOT, EOT = 49406, 49407
+
+
+def batch_of(method: object, session: object, rows: int = 6) -> object:
+    from cl.loader import Collate, Rows
+
+    data = Rows(session.data, method.clip, session.vocabulary)
+    return Collate(method.clip.tokenize)([data[(row, 0, 0)] for row in range(rows)])
+
+
+def test_random_texts_start_and_end_once_and_hold_ordinary_tokens_only() -> None:
+    texts = random_texts(1000, 10, (SOT, EOT), torch.Generator().manual_seed(0))
+    assert texts.shape == (1000, 10)
+    assert (texts[:, 0] == SOT).all() and (texts[:, -1] == EOT).all()
+    assert texts[:, 1:-1].max() < SOT and texts[:, 1:-1].min() >= 0
+
+
+def test_random_texts_are_uniform_over_the_ids_and_the_official_bound_leaves_out_the_last() -> None:
+    few = random_texts(20_000, 10, (8, 9), torch.Generator().manual_seed(1))[:, 1:-1]
+    counts = np.bincount(few.flatten(), minlength=8)
+    assert ((counts - 20_000) ** 2 / 20_000).sum() < 30  # chi-square, 7 degrees of freedom: p < 0.0001
+    official = random_texts(20_000, 10, (8, 9), torch.Generator().manual_seed(1), strict_official=True)[:, 1:-1]
+    assert official.max() == 6
+
+
+def test_a_step_has_its_own_texts_and_repeats_them() -> None:
+    draw = lambda step: random_texts(5, 10, (SOT, EOT), generator(7, "vocabulary", 1, step))
+    assert torch.equal(draw(3), draw(3)) and not torch.equal(draw(3), draw(4))
+
+
+def test_a_teacher_equal_to_the_student_gives_no_loss_and_no_gradient() -> None:
+    session = make.session(1, (0, 1), (0, 1))
+    method = VRLwFConfig().build(make.tiny().double(), 0)
+    plain = FinetuneConfig().build(make.tiny().double(), 0)
+    for each in (method, plain):
+        each.begin(session)
+    batch = batch_of(method, session)
+    batch = batch._replace(images=batch.images.double())
+    terms = method.losses(batch)
+    assert terms["vocabulary"].item() == pytest.approx(0.0, abs=1e-12)
+    gradients = torch.autograd.grad(terms["vocabulary"], list(method.clip.parameters()), allow_unused=True, retain_graph=True)
+    assert all(g is None or g.abs().max() < 1e-10 for g in gradients)
+    assert terms["classify"].item() == pytest.approx(plain.losses(batch)["classify"].item(), abs=1e-12)
+
+
+def test_the_vocabulary_term_is_the_published_form() -> None:
+    session = make.session(1, (0, 1), (0, 1))
+    method = VRLwFConfig(alpha=2.0, texts=17, length=6).build(make.tiny(), 5)
+    method.begin(session)
+    with torch.no_grad():
+        for parameter in method.clip.parameters():
+            parameter.add_(0.02 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(parameter.numel())))
+    batch = batch_of(method, session)
+    texts = random_texts(17, 6, (method.clip.sot, method.clip.eot), generator(5, "vocabulary", 1, batch.step))
+    with torch.no_grad():
+        found = method.losses(batch)["vocabulary"].item()
+        model, teacher = method.clip.model, method.teacher.model
+        p = (teacher.logit_scale.exp() * teacher.encode_image(batch.images, normalize=True) @ teacher.encode_text(make.padded(method.clip, texts), normalize=True).T).double().softmax(-1)
+        q = (model.logit_scale.exp() * model.encode_image(batch.images, normalize=True) @ model.encode_text(make.padded(method.clip, texts), normalize=True).T).double().softmax(-1)
+    assert found == pytest.approx(2.0 * float((p * (p.log() - q.log())).sum() / len(p)), rel=1e-4)
+    assert found > 1e-6
+
+
+def test_the_replayed_texts_teach_the_text_tower_too() -> None:
+    session = make.session(1, (0, 1), (0, 1))
+    method = VRLwFConfig().build(make.tiny(), 0)
+    method.begin(session)
+    with torch.no_grad():
+        method.clip.model.visual.conv1.weight.mul_(1.5)
+    method.losses(batch_of(method, session))["vocabulary"].backward()
+    text = [p.grad for n, p in method.clip.named_parameters() if "visual" not in n and "token_embedding" in n]
+    assert text and all(g is not None and g.abs().sum() > 0 for g in text)
+    assert method.clip.logit_scale.grad is not None
+    assert all(p.grad is None for p in method.teacher.parameters())
+
+
+def test_the_teacher_shares_no_storage_and_never_moves() -> None:
+    method = VRLwFConfig().build(make.tiny(), 0)
+    method.begin(make.session(1, (0, 1), (0, 1)))
+    teacher = method.teacher
+    mine = {p.data_ptr() for p in method.clip.parameters()}
+    assert not mine & {p.data_ptr() for p in teacher.parameters()}
+    before = copy.deepcopy(teacher.state_dict())
+    method._teachers = [teacher]
+    learn_on(method, teacher)
+    assert all(torch.equal(before[name], value) for name, value in teacher.state_dict().items())
+
+
+def learn_on(method: object, teacher: object) -> None:
+    method.config = method.config.model_copy(update={"teacher": "original"})  # begin must not make another one
+    learn(method, make.session(1, (0, 1), (0, 1)), TrainConfig(max_steps=3, batch_size=4, lr=1e-2, device="cpu"), 0)
+
+
+def test_without_weight_it_is_plain_fine_tuning_bit_for_bit() -> None:
+    session, train = make.session(1, (0, 1), (0, 1)), TrainConfig(max_steps=3, batch_size=4, lr=1e-2, device="cpu")
+    method, plain = VRLwFConfig(alpha=0).build(make.tiny(), 0), FinetuneConfig().build(make.tiny(), 0)
+    learn(method, session, train, 0)
+    learn(plain, session, train, 0)
+    for (name, mine), theirs in zip(method.clip.state_dict().items(), plain.clip.state_dict().values(), strict=True):
+        assert torch.equal(mine, theirs), name
+
+
+def test_names_seen_so_far_are_distilled_from_the_second_session_on() -> None:
+    method = VRLwFConfig(lwf=True).build(make.tiny(), 0)
+    first, second = make.stream((0, 1), (2, 3)).sessions
+    method.begin(first)
+    assert "lwf" not in method.losses(batch_of(method, first))
+    method.end(first)
+    method.begin(second)
+    with torch.no_grad():
+        for parameter in method.clip.parameters():
+            parameter.mul_(1.1)
+    batch = batch_of(method, second)
+    with torch.no_grad():
+        tokens = method.clip.tokenize([c.prompts[0] for c in second.vocabulary])
+        logits = [c.scale() * c.encode_image(batch.images) @ c.encode_text(tokens).T for c in (method.clip, method.teacher)]
+        assert method.losses(batch)["lwf"].item() == pytest.approx(distillation(*logits).item(), rel=1e-5)
+
+
+def test_a_frozen_copy_is_in_eval_mode_and_asks_for_no_gradient() -> None:
+    copied = frozen_copy(make.tiny().train())
+    assert not copied.training and not any(p.requires_grad for p in copied.parameters())
