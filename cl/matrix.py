@@ -1,0 +1,204 @@
+"""The accuracy matrix and what is read off it; every metric is a pure function of the whole matrix."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from cl.errors import DataError
+
+Square = Float[np.ndarray, "t t"]
+
+
+@dataclass(frozen=True, eq=False)
+class Matrix:
+    """`rows[t, j]`: score (0..1; NaN: not measured) on set j after session t. Row 0 is the model before any learning.
+
+    `taught[j]` is the session (1..T) that teaches set j, 0 for a probe, which none teaches.
+    """
+
+    rows: Float[np.ndarray, "t s"]
+    sets: tuple[str, ...]
+    taught: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if self.rows.ndim != 2 or self.rows.shape[1] != len(self.sets) or len(self.sets) != len(self.taught):
+            raise DataError(
+                f"matrix: {self.rows.shape} scores for {len(self.sets)} sets taught by {len(self.taught)} sessions; expected one each"
+            )
+
+    @property
+    def sessions(self) -> int:
+        """Sessions learned so far."""
+        return len(self.rows) - 1
+
+    @property
+    def known(self) -> list[int]:
+        """Columns of the sets taught so far."""
+        return [j for j, session in enumerate(self.taught) if 0 < session <= self.sessions]
+
+    @property
+    def probes(self) -> list[int]:
+        """Columns of the probes."""
+        return [j for j, session in enumerate(self.taught) if session == 0]
+
+    def upto(self, session: int) -> "Matrix":
+        """The matrix as it stood after a session."""
+        return Matrix(self.rows[: session + 1], self.sets, self.taught)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values; null where nothing was measured."""
+        rows = [[None if np.isnan(value) else float(value) for value in row] for row in self.rows]
+        return {"rows": rows, "sets": list(self.sets), "taught": list(self.taught)}
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> "Matrix":
+        """What `to_json` gave, to the last bit."""
+        rows = np.array([[np.nan if score is None else score for score in row] for row in value["rows"]], dtype=np.float64)
+        return cls(rows.reshape(len(value["rows"]), len(value["sets"])), tuple(value["sets"]), tuple(value["taught"]))
+
+
+def last(m: Matrix) -> float:
+    """Mean over taught sets of the last row."""
+    return _mean(m.rows[-1, m.known])
+
+
+def average(m: Matrix) -> float:
+    """Mean over t >= 1 of the mean over the sets taught up to t (macro: each set counts the same, whatever its size)."""
+    return _mean([last(m.upto(t)) for t in range(1, m.sessions + 1)])
+
+
+def learned(m: Matrix) -> float:
+    """Mean over taught sets of the score right after being taught: how well new things are learned."""
+    return _mean([m.rows[m.taught[j], j] for j in m.known])
+
+
+def backward_transfer(m: Matrix) -> float:
+    """BWT: mean over sets taught before the last session of last score minus score right after being taught."""
+    return _mean([m.rows[-1, j] - m.rows[m.taught[j], j] for j in m.known if m.taught[j] < m.sessions])
+
+
+def forgetting(m: Matrix) -> float:
+    """Mean over sets taught before the last session of the best score since being taught, the last left out, minus the last.
+
+    Chaudhry et al., arXiv:1801.10112. Negative where a set went on improving.
+    """
+    return _mean([m.rows[m.taught[j] : -1, j].max() - m.rows[-1, j] for j in m.known if m.taught[j] < m.sessions])
+
+
+def forward_transfer(m: Matrix) -> float:
+    """FWT: mean over sets not taught by the first session of the score just before being taught minus the score at the start."""
+    return _mean([m.rows[m.taught[j] - 1, j] - m.rows[0, j] for j in m.known if m.taught[j] > 1])
+
+
+def transfer(m: Matrix) -> float:
+    """Mean over sets not taught by the first session of the mean score of all sessions before it (ZSCL, arXiv:2303.06628)."""
+    return _mean([m.rows[1 : m.taught[j], j].mean() for j in m.known if m.taught[j] > 1])
+
+
+def zero_shot_drop(m: Matrix) -> float:
+    """Mean over probes of the score at the start minus the last: what was lost of what nobody taught."""
+    return _mean(m.rows[0, m.probes] - m.rows[-1, m.probes])
+
+
+METRICS = {
+    "last": last,
+    "average": average,
+    "learned": learned,
+    "forgetting": forgetting,
+    "bwt": backward_transfer,
+    "fwt": forward_transfer,
+    "transfer": transfer,
+    "zero_shot_drop": zero_shot_drop,
+}
+
+
+def summary(m: Matrix) -> dict[str, float]:
+    """All metrics by name; NaN where one is not defined, such as forgetting after a single session."""
+    return {name: metric(m) for name, metric in METRICS.items()}
+
+
+def performance_drop(accuracies: Sequence[float]) -> float:
+    """PD of few-shot class-incremental learning: first accuracy minus last, each over all classes seen by then.
+
+    >>> performance_drop([90.0, 80.0, 70.0])
+    20.0
+    """
+    return float(accuracies[0] - accuracies[-1])
+
+
+def bootstrap(mine: Bool[np.ndarray, " n"], theirs: Bool[np.ndarray, " n"], draws: int = 2000, seed: int = 0) -> tuple[float, float, float]:
+    """Difference of two models' mean scores on the same samples, with its 95 % percentile interval over paired redraws.
+
+    Raises:
+        DataError: the models were not scored on the same number of samples.
+    """
+    if mine.shape != theirs.shape or not mine.size:
+        raise DataError(f"bootstrap: {mine.size} and {theirs.size} samples; expected the same, at least one")
+    difference = mine.astype(np.float64) - theirs.astype(np.float64)
+    rows = np.random.default_rng(seed).integers(0, len(difference), (draws, len(difference)))
+    low, high = np.percentile(difference[rows].mean(1), [2.5, 97.5])
+    return float(difference.mean()), float(low), float(high)
+
+
+def _mean(values: Any) -> float:
+    found = np.asarray(values, dtype=np.float64)
+    return float(found.mean()) if found.size else float("nan")
+
+
+# The same words mean other things elsewhere. Each function below takes A[i, j], the score on set j after session i (both from
+# 0, sessions and sets alike T in number), and answers as that code base would.
+
+
+def avalanche(a: Square) -> dict[str, float]:
+    """Forgetting is first minus last and BWT its negative, over all but the last set."""
+    lost = np.diag(a)[:-1] - a[-1, :-1]
+    return {"forgetting": float(lost.mean()), "bwt": float(-lost.mean())}
+
+
+def mammoth(a: Square) -> dict[str, float]:
+    """Forgetting is the best of all rows, the last among them, minus the last: never negative (PyCIL and PILOT do the same)."""
+    return {"forgetting": float((a.max(0) - a[-1])[:-1].mean()), "bwt": float((a[-1] - np.diag(a))[:-1].mean())}
+
+
+def renate(a: Square) -> dict[str, float]:
+    """Forgetting is the best of the earlier rows, those before the set was taught among them, minus the last."""
+    return {"forgetting": float((a[:-1].max(0) - a[-1])[:-1].mean()), "bwt": float((a[-1] - np.diag(a))[:-1].mean())}
+
+
+def continuum(a: Square) -> dict[str, float]:
+    """BWT averages the change since being taught over every later session, not over the last alone."""
+    later = [a[i, j] - a[j, j] for i in range(1, len(a)) for j in range(i)]
+    return {"forgetting": renate(a)["forgetting"], "bwt": float(np.mean(later))}
+
+
+def libcontinual(a: Square) -> dict[str, float]:
+    """Forgetting leaves out the newest old set but still divides by T - 1; BWT sums over all later sessions and divides by T(T-1)/2."""
+    t = len(a)
+    lost = sum(a[:-1, j].max() - a[-1, j] for j in range(t - 2))
+    moved = sum(a[i, j] - a[j, j] for i in range(1, t - 1) for j in range(i))
+    return {"forgetting": float(lost / (t - 1)), "bwt": float(moved / (t * (t - 1) / 2))}
+
+
+def zscl(a: Square) -> dict[str, float]:
+    """Transfer, average over the whole square, and last (arXiv:2303.06628); the row before learning is not counted."""
+    before = [a[:j, j].mean() for j in range(1, len(a))]
+    return {"transfer": float(np.mean(before)), "average": float(a.mean()), "last": float(a[-1].mean())}
+
+
+def clclip(a: Square) -> dict[str, float]:
+    """BWT with the zero of the newest set counted in: (T - 1) / T of the usual one (arXiv:2207.09248's code)."""
+    return {"bwt": float((a[-1] - np.diag(a)).mean())}
+
+
+DIALECTS = {
+    "avalanche": avalanche,
+    "mammoth": mammoth,
+    "renate": renate,
+    "continuum": continuum,
+    "libcontinual": libcontinual,
+    "zscl": zscl,
+    "clclip": clclip,
+}

@@ -1,0 +1,64 @@
+"""Reports as one HTML page that needs nothing but itself."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import jinja2
+import numpy as np
+from matplotlib.figure import Figure
+
+from cl.figures import curves, heat_map
+from cl.matrix import Matrix
+from cl.tables import COLUMNS, REFERENCES, grouped, overview, percent
+
+if TYPE_CHECKING:
+    from cl.report import Report
+
+
+def render(reports: Sequence[Report]) -> str:
+    """The page. Names are escaped, pictures are inline, and no script runs."""
+    groups = grouped(reports)
+    means = {method: _mean([member.matrix for member in members]) for method, members in groups.items()}
+    longest = max(reports, key=lambda report: len(report.sessions))
+    template = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(
+        (Path(__file__).parent / "assets" / "report.html.j2").read_text(encoding="utf-8")
+    )
+    methods = []
+    for method, members in groups.items():
+        rows = list(zip(("start", *members[0].sessions), means[method].rows, strict=True))
+        methods.append(
+            {
+                "name": method,
+                "seeds": len(members),
+                "picture": _picture(heat_map(means[method], members[0].sessions, method)),
+                "sets": means[method].sets,
+                "rows": [(after, [percent(value) for value in row]) for after, row in rows],
+            }
+        )
+    return template.render(
+        title=reports[0].stream,
+        sessions=longest.sessions,
+        columns=[name for name, _ in COLUMNS],
+        overview=overview(groups),
+        references=REFERENCES,
+        curves=_picture(curves(means, longest.sessions)),
+        methods=methods,
+        headline=reports[0].headline,
+        reports=reports,
+    )
+
+
+def _mean(matrices: Sequence[Matrix]) -> Matrix:
+    return replace(matrices[0], rows=np.mean([matrix.rows for matrix in matrices], axis=0))
+
+
+def _picture(figure: Figure) -> str:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=160, facecolor="white")
+    return base64.b64encode(buffer.getvalue()).decode()

@@ -1,0 +1,214 @@
+"""What a run found: the matrix with where it comes from, described as items that any tracker can write, and as pages to read."""
+
+import json
+import os
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure as Picture
+
+from cl.errors import StoreError
+from cl.figures import curves, heat_map
+from cl.matrix import Matrix, summary
+from cl.page import render
+from cl.tables import COLUMNS, grouped, line, overview, percent, plain
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Everything that has to be the same for the numbers to be the same."""
+
+    data: str  # DVC md5, or a content digest where there is no DVC
+    stream: str
+    code: str
+    seed: int
+    base_model: str
+    config: dict[str, Any]
+    versions: dict[str, str]
+    started: str  # ISO 8601
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a session took: trainable parameters, bytes kept after it, seconds, optimizer steps, samples seen."""
+
+    trainable: int
+    stored_bytes: int
+    seconds: float
+    steps: int
+    samples: int
+
+
+@dataclass(frozen=True, eq=False)
+class Report:
+    """One method on one stream with one seed. `matrix` holds each set's headline metric, `details` one matrix per metric."""
+
+    method: str
+    stream: str
+    sessions: tuple[str, ...]
+    matrix: Matrix
+    details: dict[str, Matrix]
+    headline: dict[str, str]
+    costs: tuple[Cost, ...]
+    provenance: Provenance
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {
+            "method": self.method,
+            "stream": self.stream,
+            "sessions": list(self.sessions),
+            "matrix": self.matrix.to_json(),
+            "details": {metric: matrix.to_json() for metric, matrix in self.details.items()},
+            "headline": self.headline,
+            "costs": [asdict(cost) for cost in self.costs],
+            "provenance": asdict(self.provenance),
+        }
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> "Report":
+        """What `to_json` gave."""
+        return cls(
+            method=value["method"],
+            stream=value["stream"],
+            sessions=tuple(value["sessions"]),
+            matrix=Matrix.from_json(value["matrix"]),
+            details={metric: Matrix.from_json(matrix) for metric, matrix in value["details"].items()},
+            headline=value["headline"],
+            costs=tuple(Cost(**cost) for cost in value["costs"]),
+            provenance=Provenance(**value["provenance"]),
+        )
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A number; `step` counts sessions."""
+
+    name: str
+    value: float
+    step: int
+
+
+@dataclass(frozen=True)
+class Table:
+    """Named columns of equal length, as rows."""
+
+    name: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Any, ...], ...]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A matplotlib figure."""
+
+    name: str
+    figure: Picture
+
+
+@dataclass(frozen=True)
+class Tag:
+    """A short text."""
+
+    name: str
+    value: str
+
+
+@dataclass(frozen=True)
+class Text:
+    """A file's worth of text."""
+
+    name: str
+    content: str
+
+
+Item = Metric | Table | Figure | Tag | Text
+
+
+def items(report: Report) -> Iterator[Item]:
+    """The report as items to be written by whoever knows where to: what stood after each session has that session as its step."""
+    source = report.provenance
+    yield from (Tag(name, value) for name, value in [("method", report.method), ("stream", report.stream), ("data", source.data)])
+    yield from (Tag(name, value) for name, value in [("code", source.code), ("seed", str(source.seed)), ("base_model", source.base_model)])
+    for session in range(len(report.matrix.rows)):
+        yield from metrics(report, session)
+    columns = ("after", *report.matrix.sets)
+    after = ("start", *report.sessions)
+    yield Table("matrix", columns, tuple((name, *map(float, row)) for name, row in zip(after, report.matrix.rows, strict=True)))
+    yield Figure("matrix", heat_map(report.matrix, report.sessions, report.method))
+    yield Figure("curves", curves({report.method: report.matrix}, report.sessions))
+    yield Text("report.json", json.dumps(report.to_json(), indent=1))
+
+
+def metrics(report: Report, session: int) -> Iterator[Metric]:
+    """What is known after one session; metrics not defined yet are left out."""
+    matrix = report.matrix.upto(session)
+    for name, value in summary(matrix).items() if session else ():
+        if not np.isnan(value):
+            yield Metric(f"cl/{name}", value, session)
+    for metric, detail in report.details.items():
+        for name, value in zip(detail.sets, detail.rows[session], strict=True):
+            if not np.isnan(value):
+                yield Metric(f"{metric.replace('@', '_at_')}/{name}", float(value), session)
+    if session:
+        yield from (Metric(f"cost/{name}", float(value), session) for name, value in asdict(report.costs[session - 1]).items())
+
+
+def markdown(reports: Sequence[Report]) -> str:
+    """The reports as one Markdown page; several seeds of a method become mean ± standard deviation."""
+    groups = grouped(reports)
+    text = [
+        f"# {reports[0].stream}",
+        "",
+        _DEFINITIONS,
+        "",
+        line([name for name, _ in COLUMNS]),
+        line(["---"] + ["---:"] * (len(COLUMNS) - 1)),
+    ]
+    text += [line(row) for row in overview(groups)]
+    for method, members in groups.items():
+        first = members[0]
+        mean = np.mean([member.matrix.rows for member in members], axis=0)
+        text += ["", f"## {plain(method)}", "", line(["after", *first.matrix.sets]), line(["---"] + ["---:"] * len(first.matrix.sets))]
+        text += [line([name, *map(percent, row)]) for name, row in zip(("start", *first.sessions), mean, strict=True)]
+    text += ["", "## Provenance", "", line(["method", "seed", "data", "stream", "code", "base model", "started"]), line(["---"] * 7)]
+    for report in reports:
+        p = report.provenance
+        text.append(line([report.method, str(p.seed), p.data, p.stream, p.code, p.base_model, p.started]))
+    versions = ", ".join(f"{name} {version}" for name, version in reports[0].provenance.versions.items())
+    return "\n".join([*text, "", f"Made with {versions}.", ""])
+
+
+def html(reports: Sequence[Report]) -> str:
+    """The reports as one self-contained page: no script, nothing fetched."""
+    return render(reports)
+
+
+def write(reports: Sequence[Report], folder: Path) -> None:
+    """Write report.md, report.html and report.json, each whole or not at all.
+
+    Raises:
+        StoreError: the folder cannot be written.
+    """
+    pages = {"report.md": markdown(reports), "report.html": html(reports)}
+    pages["report.json"] = json.dumps([report.to_json() for report in reports], indent=1)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, content in pages.items():
+            part = folder / f".{name}.{uuid.uuid4().hex}.part"
+            part.write_text(content, encoding="utf-8")
+            os.replace(part, folder / name)
+    except OSError as error:
+        raise StoreError(f"{folder}: the report cannot be written ({error.strerror}); free space or choose another folder") from error
+
+
+_DEFINITIONS = (
+    "Scores in percent: top-1 accuracy, or the mean of both directions' R@10 where a set is for retrieval. "
+    "Last: mean over taught sets at the end. Average: mean over sessions of the mean over sets taught so far (macro). "
+    "Learned: score right after being taught. Forgetting: best score since being taught minus last (Chaudhry et al. 2018). "
+    "BWT: last minus right after being taught. Zero-shot drop: loss on probes, which no session teaches."
+)
