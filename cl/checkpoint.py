@@ -1,0 +1,109 @@
+"""A method's whole memory on disk: safetensors and JSON, written beside and renamed, checked on the way back in."""
+
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from cl.errors import StoreError
+from cl.methods.base import Method
+
+
+def memory(method: Method) -> dict[str, Tensor]:
+    """What outlives a session: all of `state_dict()` but the clip's weights that the method never trains."""
+    trained = {id(parameter) for parameter in method.trainable()}
+    frozen = {name for name, parameter in method.named_parameters() if name.startswith("clip.") and id(parameter) not in trained}
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in method.state_dict().items() if name not in frozen}
+
+
+def restore(method: Method, tensors: Mapping[str, Tensor], source: str) -> None:
+    """Put a memory back into a freshly built method.
+
+    Raises:
+        StoreError: the tensors belong to another method or model.
+    """
+    expected = memory(method)
+    odd = sorted(set(expected) ^ set(tensors))
+    if odd:
+        raise StoreError(
+            f"{source}: {len(odd)} tensors do not fit the method ({', '.join(odd[:3])}); it was written by another method or model"
+        )
+    try:
+        method.load_state_dict(dict(tensors), strict=False)
+    except RuntimeError as error:
+        raise StoreError(f"{source}: shapes do not fit the model ({str(error).splitlines()[-1].strip()})") from error
+
+
+def write_tensors(tensors: Mapping[str, Tensor], path: Path) -> str:
+    """Write safetensors whole or not at all; returns the SHA-256 of the file."""
+    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
+    save_file(dict(tensors), part)
+    digest = sha256(part)
+    os.replace(part, path)
+    return digest
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Read safetensors.
+
+    Raises:
+        StoreError: missing or damaged.
+    """
+    try:
+        return dict(load_file(path))
+    except (SafetensorError, OSError) as error:
+        raise StoreError(f"{path}: not there or not a safetensors file ({error})") from error
+
+
+def write_json(value: Any, path: Path) -> None:
+    """Write JSON whole or not at all."""
+    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
+    part.write_text(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=True), encoding="utf-8")
+    os.replace(part, path)
+
+
+def sha256(path: Path) -> str:
+    """Hex SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON.
+
+    Raises:
+        StoreError: missing or damaged.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise StoreError(f"{path}: not there or not JSON ({error})") from error
+
+
+@contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """A temporary folder that gets its name when the block ends well and vanishes when it does not.
+
+    Raises:
+        StoreError: the place cannot be written.
+    """
+    part = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.part")
+    try:
+        part.mkdir(parents=True)
+        yield part
+        if folder.exists():  # damaged, or finished meanwhile by another process: what is written now is whole
+            shutil.rmtree(folder)
+        os.replace(part, folder)
+    except OSError as error:
+        raise StoreError(f"{folder}: cannot be written ({error.strerror or error}); free space or make it writable") from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)

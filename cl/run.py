@@ -1,0 +1,275 @@
+"""The whole loop with no orchestrator: each step is addressed by its content, found or learned, and kept whole on disk."""
+
+import functools
+import hashlib
+import importlib.metadata
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch.loggers import Logger
+
+from cl.build_stream import build_stream
+from cl.checkpoint import memory, new_folder, read_json, read_tensors, restore, sha256, write_json, write_tensors
+from cl.clip import Clip, ModelConfig, load
+from cl.errors import StoreError
+from cl.evaluate import Score, evaluate, headline, headline_row
+from cl.learner import Learned, Progress, learn
+from cl.matrix import Matrix
+from cl.methods import Method
+from cl.report import Cost, Provenance, Report
+from cl.run_config import RunConfig, label, methods, parse_config, read_config, train_config, variants
+from cl.stream import Stream, joint
+
+__all__ = [
+    "Plan",
+    "RunConfig",
+    "Step",
+    "advance",
+    "find",
+    "label",
+    "load_clip",
+    "load_method",
+    "methods",
+    "parse_config",
+    "plan",
+    "read_config",
+    "report",
+    "run",
+    "variants",
+]
+
+_VERSIONS = ("evergreen-clip", "torch", "lightning", "open_clip_torch", "avalanche-lib")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run before it happens. Position t is the model after session t, 0 before any.
+
+    `states[t]` names the weights: the base model, method, settings, code, seed and every session up to t. `keys[t]` names the
+    weights together with what they are examined on: sessions added later leave learned states valid and only ask for new rows.
+    """
+
+    config: RunConfig
+    stream: Stream
+    states: tuple[str, ...]
+    keys: tuple[str, ...]
+    data: str
+    base: str
+
+
+@dataclass(frozen=True)
+class State:
+    """A learned state on disk: the hash of its weights file, and what learning its session cost."""
+
+    sha256: str
+    cost: Cost
+
+
+@dataclass(frozen=True)
+class Step:
+    """A finished step: its matrix row, what it cost, and the name of the state it measured."""
+
+    key: str
+    parent: str | None
+    state: str
+    index: int
+    session: str
+    row: dict[str, dict[str, float]]
+    cost: Cost
+    finished: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> "Step":
+        """What `to_json` gave."""
+        return cls(**{**value, "cost": Cost(**value["cost"])})
+
+
+def plan(config: RunConfig, data_root: Path, data_version: str) -> Plan:
+    """Build the stream and the chain of keys; say now what a method could not use later.
+
+    Raises:
+        ConfigError, DataError, ModelError, MethodError: what is wrong with settings, data, model, or a session.
+    """
+    stream = build_stream(config.stream, data_root)
+    stream = joint(stream) if config.joint else stream
+    base = _base(config.model)
+    method = config.method.build(base, config.seed)
+    for session in stream.sessions:
+        method.check(session)
+    settings = [base.digest(), config.method.model_dump(exclude={"label", "train"}), config.seed, code_version()]
+    states = [_key("start", settings)]
+    for session in stream.sessions:
+        states.append(_key(states[-1], session.digest, train_config(config).model_dump(exclude={"device", "workers"})))
+    exams = [[examined.digest for examined in stream.exam(index)] for index in range(len(states))]
+    keys = tuple(_key(state, exam, config.evaluate.model_dump()) for state, exam in zip(states, exams, strict=True))
+    return Plan(config, stream, tuple(states), keys, data_version, base.digest())
+
+
+def find(plan: Plan, index: int, store: Path) -> Step | None:
+    """The finished step, if its row and its weights are both there and whole; None if it has to be made."""
+    try:
+        step = Step.from_json(read_json(store / "steps" / plan.keys[index] / "result.json"))
+    except StoreError:
+        return None
+    return step if find_state(plan, index, store) else None
+
+
+def find_state(plan: Plan, index: int, store: Path) -> State | None:
+    """The learned state, if its weights are what they were when it was written."""
+    folder = store / "states" / plan.states[index]
+    try:
+        noted = read_json(folder / "state.json")
+        state = State(noted["sha256"], Cost(**noted["cost"]))
+        return state if sha256(folder / "state.safetensors") == state.sha256 else None
+    except (StoreError, OSError):
+        return None
+
+
+def advance(plan: Plan, index: int, store: Path, *, logger: Logger | None = None, progress: Progress | None = None) -> Step:
+    """The step at `index`, found or made. Calling it again changes nothing; being killed leaves nothing half-written.
+
+    Raises:
+        StoreError: the step before it is not there, or the store cannot be written.
+        LearningError: learning failed.
+    """
+    done = find(plan, index, store)
+    if done:
+        return done
+    state = find_state(plan, index, store)
+    if state:
+        method = load_method(plan, index, store)
+    else:
+        method = load_method(plan, index - 1, store) if index else _build(plan.config)
+        learned = Learned(0, 0, 0.0)
+        if index:
+            session = plan.stream.sessions[index - 1]
+            learned = learn(method, session, train_config(plan.config), plan.config.seed, logger=logger, progress=progress)
+        state = _keep_state(plan, index, store, method, learned)
+    scores = evaluate(method, plan.stream.exam(index), plan.config.evaluate, progress)
+    return _keep_step(plan, index, store, state, scores)
+
+
+def load_method(plan: Plan, index: int, store: Path) -> Method:
+    """The method as it was after a step.
+
+    Raises:
+        StoreError: that state is not in this store.
+    """
+    folder = store / "states" / plan.states[index]
+    state = find_state(plan, index, store)
+    if state is None:
+        raise StoreError(f"{folder}: the state after session {index} is not there or was damaged; run the stream again to make it")
+    method = _build(plan.config)
+    restore(method, read_tensors(folder / "state.safetensors"), str(folder))
+    return method.eval()
+
+
+def load_clip(plan: Plan, index: int, store: Path) -> Clip:
+    """The model as it was after a step."""
+    return load_method(plan, index, store).clip
+
+
+def report(plan: Plan, steps: Sequence[Step]) -> Report:
+    """What the steps so far say together."""
+    sets = plan.stream.exam(0)
+    names = headline(sets)
+    taught = plan.stream.taught
+    metrics = sorted({metric for step in steps for scores in step.row.values() for metric in scores})
+
+    def matrix(pick: Any) -> Matrix:
+        return Matrix(np.array([pick(step) for step in steps], dtype=np.float64), tuple(names), taught)
+
+    details = {metric: matrix(lambda step, m=metric: [step.row[name].get(m, float("nan")) for name in names]) for metric in metrics}
+    return Report(
+        method=label(plan.config),
+        stream=plan.config.name,
+        sessions=tuple(step.session for step in steps[1:]),
+        matrix=matrix(lambda step: headline_row(step.row, names)),
+        details=details,
+        headline=names,
+        costs=tuple(step.cost for step in steps[1:]),
+        provenance=_provenance(plan, steps),
+    )
+
+
+def run(plan: Plan, store: Path, *, logger: Logger | None = None, progress: Progress | None = None) -> Report:
+    """All steps in order."""
+    return report(plan, [advance(plan, index, store, logger=logger, progress=progress) for index in range(len(plan.keys))])
+
+
+@functools.cache
+def code_version() -> str:
+    """16 hex digits over the sources of `cl`: other code is another result, whether committed or not."""
+    state = hashlib.sha256()
+    root = Path(__file__).parent
+    for path in sorted(root.rglob("*.py")):
+        state.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    return state.hexdigest()[:16]
+
+
+@functools.lru_cache(maxsize=2)
+def _base(config: ModelConfig) -> Clip:
+    return load(config)
+
+
+def _build(config: RunConfig) -> Method:
+    return config.method.build(load(config.model), config.seed)
+
+
+def _key(*parts: Any) -> str:
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:24]
+
+
+def _keep_state(plan: Plan, index: int, store: Path, method: Method, learned: Learned) -> State:
+    kept = memory(method)
+    cost = Cost(
+        trainable=sum(parameter.numel() for parameter in method.trainable()),
+        stored_bytes=sum(tensor.nbytes for tensor in kept.values()),
+        seconds=learned.seconds,
+        steps=learned.steps,
+        samples=learned.samples,
+    )
+    with new_folder(store / "states" / plan.states[index]) as folder:
+        state = State(write_tensors(kept, folder / "state.safetensors"), cost)
+        write_json(asdict(state), folder / "state.json")
+    return state
+
+
+def _keep_step(plan: Plan, index: int, store: Path, state: State, scores: dict[str, Score]) -> Step:
+    step = Step(
+        key=plan.keys[index],
+        parent=plan.keys[index - 1] if index else None,
+        state=plan.states[index],
+        index=index,
+        session=plan.stream.sessions[index - 1].name if index else "start",
+        row={name: score.metrics for name, score in scores.items()},
+        cost=state.cost,
+        finished=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+    with new_folder(store / "steps" / step.key) as folder:
+        write_tensors({name: torch.from_numpy(score.hits) for name, score in scores.items()}, folder / "hits.safetensors")
+        write_json(step.to_json(), folder / "result.json")
+    return step
+
+
+def _provenance(plan: Plan, steps: Sequence[Step]) -> Provenance:
+    return Provenance(
+        data=plan.data,
+        stream=plan.stream.digest,
+        code=code_version(),
+        seed=plan.config.seed,
+        base_model=f"{plan.config.model.name} ({plan.base})",
+        config=plan.config.model_dump(mode="json", exclude={"compare"}),
+        versions={name: importlib.metadata.version(name) for name in _VERSIONS},
+        started=steps[0].finished if steps else "",
+    )

@@ -1,0 +1,87 @@
+"""What a run is made of, read from YAML; and a comparison, which is many runs."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, NonNegativeInt
+
+from cl.build_stream import StreamConfig
+from cl.clip import ModelConfig
+from cl.config import Config, EvalConfig, TrainConfig, override, read_yaml, validate
+from cl.errors import ConfigError
+from cl.methods import CONFIGS, AnyMethodConfig
+
+
+class CompareConfig(Config):
+    """What `compare` learns the stream with: method names, or groups with a `name`, settings and perhaps a `label`."""
+
+    seeds: list[NonNegativeInt] = Field([0], min_length=1)
+    methods: list[str | dict[str, Any]] = Field(min_length=1)
+
+
+class RunConfig(Config):
+    """One method on one stream."""
+
+    name: str = Field(pattern=r"^[\w][\w .-]*$")
+    seed: NonNegativeInt = 0
+    joint: bool = Field(False, description="learn all sessions' data at once: the usual upper bound")
+    model: ModelConfig = ModelConfig()
+    stream: StreamConfig
+    method: AnyMethodConfig
+    train: TrainConfig = TrainConfig()
+    evaluate: EvalConfig = EvalConfig()
+    compare: CompareConfig | None = None
+
+
+def read_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
+    """A run from a YAML file and `dotted.key=value` overrides.
+
+    Raises:
+        ConfigError: names the setting by its path.
+    """
+    return parse_config(override(read_yaml(path), overrides), str(path))
+
+
+def parse_config(tree: dict[str, Any], source: str) -> RunConfig:
+    """A run from plain values; `method` may be a bare name, and defaults to finetune."""
+    method = tree.get("method", "finetune")
+    if isinstance(method, str):
+        method = {"name": method}
+    if isinstance(method, dict) and method.get("name") not in CONFIGS:
+        raise ConfigError(
+            f"{source}: method.name: unknown method {method.get('name')!r}; there are {', '.join(sorted(CONFIGS))}, and joint in compare"
+        )
+    return validate(RunConfig, {**tree, "method": method}, source)
+
+
+def label(config: RunConfig) -> str:
+    """What a run's method is called in tables."""
+    name = config.method.label or config.method.name
+    return ("joint" if name == "finetune" else f"joint {name}") if config.joint else name
+
+
+def variants(config: RunConfig) -> list[RunConfig]:
+    """One run per method and seed of the `compare` section, methods first; the run itself where there is none."""
+    if config.compare is None:
+        return [config]
+    tree = config.model_dump(mode="json", exclude={"compare", "method", "seed", "joint"})
+    runs = []
+    for entry in config.compare.methods:
+        group = {"name": entry} if isinstance(entry, str) else dict(entry)
+        together = group.get("name") == "joint" or group.pop("joint", False)
+        if group.get("name") == "joint":
+            group["name"] = "finetune"
+        for seed in config.compare.seeds:
+            runs.append(parse_config({**tree, "method": group, "seed": seed, "joint": together}, f"{config.name}: compare.methods"))
+    return runs
+
+
+def train_config(config: RunConfig) -> TrainConfig:
+    """The training settings with the method's own `train` section on top."""
+    return validate(TrainConfig, {**config.train.model_dump(), **config.method.train}, f"{config.name}: method.train")
+
+
+def methods() -> dict[str, str]:
+    """What there is to choose from: name and first line of its description."""
+    return {name: (config.__doc__ or "").splitlines()[0] for name, config in CONFIGS.items()}
