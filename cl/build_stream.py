@@ -7,8 +7,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
-from cl.columns import some
-from cl.data import SCHEMA, ImageTable
+from cl.columns import openable, some
+from cl.data import SCHEMA, ImageTable, concat
 from cl.errors import DataError
 from cl.formats import read_splits
 from cl.seeds import generator
@@ -50,7 +50,8 @@ def class_names(names: Sequence[str], template: Sequence[str]) -> tuple[ClassNam
 
 def _read(name: str, config: StreamConfig, root: Path) -> dict[str, ImageTable]:
     source = config.sources[name]
-    splits = read_splits(root / Path(source.path).expanduser(), check=True, **source.columns())
+    # images are looked at once it is known which ones the stream uses
+    splits = read_splits(root / Path(source.path).expanduser(), check=False, **source.columns())
     prefix = pa.scalar(f"{name}/")
     named = {split: pc.binary_join_element_wise(prefix, data.table["id"], "") for split, data in splits.items()}
     return {split: ImageTable(data.table.set_column(0, SCHEMA.field("id"), named[split])) for split, data in splits.items()}
@@ -70,6 +71,7 @@ def _session(index: int, draft: Draft, config: StreamConfig, known: Mapping[str,
     own = tuple(vocabulary[name] for name in names) if kind == "classify" else ()
     test = _thin(draft.test, spec.test_limit or config.test_limit, config.seed, f"{draft.name} test")
     train = _thin(draft.train, spec.limit or config.limit, config.seed, draft.name)
+    openable(concat([train, test]), where)
     return Session(
         index=index,
         name=draft.name,
@@ -135,7 +137,9 @@ def _probe(probe: Probe, config: StreamConfig, sources: Sources) -> EvalSet:
     kind: Kind = probe.test or ("classify" if data.classes() else "retrieve")
     template = config.sources[source_of(probe.source, sources)].template or config.template
     classes = class_names(data.classes(), template) if kind == "classify" else ()
-    return EvalSet(probe.name, kind, _thin(data, probe.limit, config.seed, f"{probe.name} probe"), classes)
+    data = _thin(data, probe.limit, config.seed, f"{probe.name} probe")
+    openable(data, where)
+    return EvalSet(probe.name, kind, data, classes)
 
 
 def _no_leak(stream: Stream) -> None:

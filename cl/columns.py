@@ -98,7 +98,7 @@ def finish(table: pa.Table, file: Path, *, base: Path, root: Path, split: str, c
         columns[name] = table[name] if name in table.column_names else pa.nulls(len(first), _TYPES[name])
     rows = ImageTable(pa.table({name: columns[name] for name in SCHEMA.names}))
     if check:
-        _openable(rows, file)
+        openable(rows, str(file))
     return rows
 
 
@@ -262,7 +262,12 @@ def _bytes(cell: Any, path: str | None, base: Path, where: str) -> bytes:
         raise DataError(f"{where}: the image text is not base64 ({error}); write data:image/png;base64,...") from error
 
 
-def _openable(rows: ImageTable, file: Path) -> None:
+def openable(rows: ImageTable, where: str) -> None:
+    """Look at the header of every image.
+
+    Raises:
+        DataError: names the first three that are no images.
+    """
     problems = []
     for name, data in zip(rows.ids, rows.table["image"], strict=True):
         try:
@@ -270,4 +275,4 @@ def _openable(rows: ImageTable, file: Path) -> None:
         except DataError as error:
             problems.append(str(error))
     if problems:
-        raise DataError(f"{file}: {len(problems)} of {len(rows)} images cannot be used. {'. '.join(problems[:3])}")
+        raise DataError(f"{where}: {len(problems)} of {len(rows)} images cannot be used. {'. '.join(problems[:3])}")

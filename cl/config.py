@@ -125,14 +125,14 @@ def validate(schema: type[C], tree: dict[str, Any], source: str) -> C:
     try:
         return schema.model_validate(tree)
     except PydanticError as error:
-        raise ConfigError(f"{source}: {explain(error)}") from error
+        raise ConfigError(f"{source}: {explain(error, tree)}") from error
 
 
-def explain(error: PydanticError) -> str:
+def explain(error: PydanticError, tree: Any) -> str:
     """One line for a pydantic error: `train.lrr: unknown setting; train.lr: input should be greater than 0 (found -1)`."""
     told = []
     for problem in error.errors()[:3]:
-        where = ".".join(str(part) for part in problem["loc"]) or "top level"
+        where = _path(problem["loc"], tree)
         if problem["type"] == "extra_forbidden":
             told.append(f"{where}: unknown setting")
         elif problem["type"] == "missing":
@@ -141,3 +141,17 @@ def explain(error: PydanticError) -> str:
             told.append(f"{where}: {problem['msg'][0].lower()}{problem['msg'][1:]} (found {problem['input']!r:.80})")
     more = error.error_count() - len(told)
     return "; ".join(told) + (f"; and {more} more" if more > 0 else "")
+
+
+def _path(loc: Sequence[str | int], tree: Any) -> str:
+    # pydantic names the chosen member of a union as if it were a key; what was given has no such key
+    told = []
+    for place, part in enumerate(loc):
+        inside = (isinstance(tree, dict) and part in tree) or (
+            isinstance(tree, list | tuple) and isinstance(part, int) and part < len(tree)
+        )
+        if not inside and place < len(loc) - 1 and isinstance(part, str):
+            continue
+        told.append(str(part))
+        tree = tree[part] if inside else None
+    return ".".join(told) or "top level"

@@ -1,7 +1,9 @@
 """One matrix row: what a model scores on every evaluation set, and which samples it gets right."""
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -133,7 +135,23 @@ class _Decoded(Dataset[Tensor]):
         return self.transform(self.data.image(row))
 
 
+_PIXELS: WeakKeyDictionary[ImageTable, dict[str, Tensor]] = WeakKeyDictionary()  # decoded sets, for as long as their tables live
+_PIXEL_BYTES = 1 << 27  # a larger set is decoded anew each time
+
+
 def _images(method: Method, data: ImageTable, config: EvalConfig) -> Iterator[Tensor]:
+    """Batches of preprocessed images; the same small sets are asked after every session, so they are decoded once."""
+    preprocess = json.dumps(method.clip.preprocess_cfg, sort_keys=True, default=str)
+    if preprocess in _PIXELS.setdefault(data, {}):
+        for batch in _PIXELS[data][preprocess].split(config.batch_size):
+            yield batch.to(method.clip.device)
+        return
+    kept: list[Tensor] = []
     own = torch.Generator()  # else the loader would draw a seed from the global one
     for batch in DataLoader(_Decoded(data, method), batch_size=config.batch_size, generator=own):
+        kept.append(batch)
+        if len(data) * batch[0].nbytes > _PIXEL_BYTES:
+            kept.clear()
         yield batch.to(method.clip.device)
+    if kept:
+        _PIXELS[data][preprocess] = torch.cat(kept)

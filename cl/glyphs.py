@@ -17,7 +17,14 @@ FAMILIES = ("DejaVuSans", "DejaVuSansMono", "DejaVuSerif", "STIXGeneral")
 # one style of each family is never trained on: two weights, three slants, so that a test font is new but not strange
 TEST_FONTS = frozenset({"DejaVuSans-Oblique", "DejaVuSansMono-Bold", "DejaVuSerif-Italic", "STIXGeneralBol"})
 _EM, _BASELINE, _MARGIN = 22, 23, 1
-_RANGES = {"arrows": (0x2190, 0x21FF), "operators": (0x2200, 0x22FF), "shapes": (0x2500, 0x25FF), "marks": (0x2000, 0x206F)}
+_BLOCKS = {
+    "greek": (0x0370, 0x03FF),
+    "cyrillic": (0x0400, 0x04FF),
+    "marks": (0x2000, 0x206F),
+    "arrows": (0x2190, 0x21FF),
+    "operators": (0x2200, 0x22FF),
+    "shapes": (0x2500, 0x25FF),  # box drawing, block elements, geometric shapes
+}
 _SCRIPTS = ("latin", "greek", "cyrillic", "armenian", "georgian", "hebrew", "arabic", "canadian", "braille")
 _HELD_OUT = 5  # one in so many letter + diacritic combinations
 
@@ -92,12 +99,12 @@ def domains() -> dict[int, str]:
 def _domain(code: int, held: frozenset[int]) -> str:
     if code in held:
         return "latin diacritics"
-    for domain, (first, last) in _RANGES.items():
+    for domain, (first, last) in _BLOCKS.items():
         if first <= code <= last:
             return domain
     script = name_of(code).split()[0]
     if script in _SCRIPTS:
-        return script
+        return f"{script} extended" if script in _BLOCKS else script
     return "marks" if code < 0x100 else "symbols"
 
 

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 import torch
 from lightning.pytorch.loggers import Logger
+from pydantic import TypeAdapter
 
-from cl.build_stream import build_stream
+from cl.build_stream import StreamConfig, build_stream
 from cl.checkpoint import memory, new_folder, read_json, read_tensors, restore, sha256, write_json, write_tensors
 from cl.clip import Clip, ModelConfig, load
 from cl.errors import StoreError
@@ -100,8 +101,7 @@ def plan(config: RunConfig, data_root: Path, data_version: str) -> Plan:
     Raises:
         ConfigError, DataError, ModelError, MethodError: what is wrong with settings, data, model, or a session.
     """
-    stream = build_stream(config.stream, data_root)
-    stream = joint(stream) if config.joint else stream
+    stream = _stream(config.stream.model_dump_json(), str(data_root), data_version, config.joint)
     base = _base(config.model)
     method = config.method.build(base, config.seed)
     for session in stream.sessions:
@@ -215,6 +215,14 @@ def code_version() -> str:
     for path in sorted(root.rglob("*.py")):
         state.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
     return state.hexdigest()[:16]
+
+
+@functools.lru_cache(maxsize=2)
+def _stream(config: str, root: str, data_version: str, together: bool) -> Stream:
+    # the methods of a comparison share one stream, and with it the pixels decoded for evaluation
+    if together:
+        return joint(_stream(config, root, data_version, False))
+    return build_stream(TypeAdapter(StreamConfig).validate_json(config), Path(root))
 
 
 @functools.lru_cache(maxsize=2)
