@@ -39,7 +39,9 @@ def names(colours: Sequence[int]) -> tuple[ClassName, ...]:
     return tuple(ClassName(COLOURS[c], (f"a {COLOURS[c]} square",)) for c in colours)
 
 
-def session(index: int, colours: Sequence[int], known: Sequence[int], *, each: int = 8, labels: bool = True, captions: bool = False) -> Session:
+def session(
+    index: int, colours: Sequence[int], known: Sequence[int], *, each: int = 8, labels: bool = True, captions: bool = False
+) -> Session:
     """A session that teaches `colours` when `known` are all the colours known once it is over."""
     test = table(colours, 4, seed=100 + index, labels=True, captions=True)
     kind = "classify" if labels or not captions else "retrieve"

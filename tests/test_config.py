@@ -47,7 +47,12 @@ def test_an_override_that_is_no_yaml_is_refused() -> None:
 
 @pytest.mark.parametrize(
     ("text", "told"),
-    [("a: [1", "not valid YAML"), ("- 1", "expected a mapping"), ("a: ${NOT_SET_ANYWHERE}", "NOT_SET_ANYWHERE is not set"), ("\0", "not valid YAML")],
+    [
+        ("a: [1", "not valid YAML"),
+        ("- 1", "expected a mapping"),
+        ("a: ${NOT_SET_ANYWHERE}", "NOT_SET_ANYWHERE is not set"),
+        ("\0", "not valid YAML"),
+    ],
 )
 def test_a_bad_file_is_told_in_one_line(tmp_path: Path, text: str, told: str) -> None:
     path = tmp_path / "x.yaml"

@@ -157,7 +157,9 @@ def test_a_mixed_batch_weighs_rows_of_both_kinds_alike() -> None:
     def terms(data: object) -> dict[str, float]:
         rows = Rows(data, method.clip, method.vocabulary)
         with torch.no_grad():
-            return {k: v.item() for k, v in method.losses(Collate(method.clip.tokenize)([rows[(r, 0, 0)] for r in range(len(data))])).items()}
+            return {
+                k: v.item() for k, v in method.losses(Collate(method.clip.tokenize)([rows[(r, 0, 0)] for r in range(len(data))])).items()
+            }
 
     both = terms(concat([labelled, captioned]))
     assert both["classify"] == pytest.approx(terms(labelled)["classify"] * 6 / 8, rel=1e-5)

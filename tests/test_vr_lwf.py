@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from cl.learner import learn
 from cl.config import TrainConfig
+from cl.learner import learn
 from cl.losses import distillation
 from cl.methods.finetune import FinetuneConfig
 from cl.methods.vr_lwf import VRLwFConfig, frozen_copy, random_texts
@@ -40,7 +40,9 @@ def test_random_texts_are_uniform_over_the_ids_and_the_official_bound_leaves_out
 
 
 def test_a_step_has_its_own_texts_and_repeats_them() -> None:
-    draw = lambda step: random_texts(5, 10, (SOT, EOT), generator(7, "vocabulary", 1, step))
+    def draw(step: int) -> torch.Tensor:
+        return random_texts(5, 10, (SOT, EOT), generator(7, "vocabulary", 1, step))
+
     assert torch.equal(draw(3), draw(3)) and not torch.equal(draw(3), draw(4))
 
 
@@ -59,6 +61,11 @@ def test_a_teacher_equal_to_the_student_gives_no_loss_and_no_gradient() -> None:
     assert terms["classify"].item() == pytest.approx(plain.losses(batch)["classify"].item(), abs=1e-12)
 
 
+def _probabilities(encoder: torch.nn.Module, images: torch.Tensor, texts: torch.Tensor) -> torch.Tensor:
+    features = encoder.encode_image(images, normalize=True), encoder.encode_text(texts, normalize=True)
+    return (encoder.logit_scale.exp() * features[0] @ features[1].T).double().softmax(-1)
+
+
 def test_the_vocabulary_term_is_the_published_form() -> None:
     session = make.session(1, (0, 1), (0, 1))
     method = VRLwFConfig(alpha=2.0, texts=17, length=6).build(make.tiny(), 5)
@@ -71,8 +78,7 @@ def test_the_vocabulary_term_is_the_published_form() -> None:
     with torch.no_grad():
         found = method.losses(batch)["vocabulary"].item()
         model, teacher = method.clip.model, method.teacher.model
-        p = (teacher.logit_scale.exp() * teacher.encode_image(batch.images, normalize=True) @ teacher.encode_text(make.padded(method.clip, texts), normalize=True).T).double().softmax(-1)
-        q = (model.logit_scale.exp() * model.encode_image(batch.images, normalize=True) @ model.encode_text(make.padded(method.clip, texts), normalize=True).T).double().softmax(-1)
+        p, q = (_probabilities(encoder, batch.images, make.padded(method.clip, texts)) for encoder in (teacher, model))
     assert found == pytest.approx(2.0 * float((p * (p.log() - q.log())).sum() / len(p)), rel=1e-4)
     assert found > 1e-6
 
