@@ -143,7 +143,7 @@ def _images(method: Method, data: ImageTable, config: EvalConfig) -> Iterator[Te
     """Batches of preprocessed images; the same small sets are asked after every session, so they are decoded once."""
     preprocess = json.dumps(method.clip.preprocess_cfg, sort_keys=True, default=str)
     if preprocess in _PIXELS.setdefault(data, {}):
-        for batch in _PIXELS[data][preprocess].split(config.batch_size):
+        for batch in torch.split(_PIXELS[data][preprocess], config.batch_size):
             yield batch.to(method.clip.device)
         return
     kept: list[Tensor] = []

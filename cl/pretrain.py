@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from pydantic import Field
 
 from cl.clip import Clip, build
@@ -28,7 +29,7 @@ class PretrainConfig(Config):
     seed: int = 0
     architecture: dict[str, Any] = Field(_ARCHITECTURE, description="open_clip's model_cfg")
     preprocess: dict[str, Any] = Field(_PIXELS, description="open_clip's preprocess_cfg")
-    domains: tuple[str, ...] | None = Field(("latin", "armenian", "marks"), description="which domains of the table; null: all")
+    domains: tuple[str, ...] | None = Field(("latin", "armenian", "marks"), description="which domains of the table; null: all rows")
     train: TrainConfig = TrainConfig(
         max_steps=2400, batch_size=256, lr=2e-3, weight_decay=0.1, betas=(0.9, 0.98), warmup=0.05, augment=True
     )
@@ -54,6 +55,4 @@ def measure(clip: Clip, sets: Sequence[EvalSet], config: EvalConfig) -> dict[str
 
 def save_pretrained(clip: Clip, folder: Path) -> None:
     """Write the model in half precision, which is what it ships in."""
-    import torch
-
     clip.save(folder, dtype=torch.float16)

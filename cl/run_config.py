@@ -11,6 +11,7 @@ from cl.clip import ModelConfig
 from cl.config import Config, EvalConfig, TrainConfig, override, read_yaml, validate
 from cl.errors import ConfigError
 from cl.methods import CONFIGS, AnyMethodConfig
+from cl.pretrain import PretrainConfig
 
 
 class CompareConfig(Config):
@@ -27,6 +28,9 @@ class RunConfig(Config):
     seed: NonNegativeInt = 0
     joint: bool = Field(False, description="learn all sessions' data at once: the usual upper bound")
     model: ModelConfig = ModelConfig()
+    pretrain: PretrainConfig | None = Field(
+        None, description="where model is a local-dir that is not there: train one on the first session"
+    )
     stream: StreamConfig
     method: AnyMethodConfig
     train: TrainConfig = TrainConfig()

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -49,7 +49,7 @@ class Method(nn.Module, ABC):
     All randomness comes from generators made of (seed, session, step), so that a resumed run repeats itself exactly.
     """
 
-    pixels: ClassVar[bool] = True  # False: `losses` reads no images (features are cached by row), so none are decoded
+    pixels: bool = True  # False: `losses` reads no images (features are cached by row), so none are decoded
 
     def __init__(self, clip: Clip, seed: int) -> None:
         super().__init__()
