@@ -1,0 +1,1 @@
+"""Evergreen's orchestration: the only code that imports prefect, mlflow and dvc."""

@@ -1,0 +1,205 @@
+"""`evergreen`: the command line. Everything heavy is imported inside the commands, so that help comes at once."""
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cl.errors import EvergreenError
+from flows import cli_data, cli_servers
+from flows.console import BarWatch, bar, bars, err, out, table
+from flows.settings import Place, begin
+
+if TYPE_CHECKING:
+    from cl.report import Report
+
+_HELP = """Keeps a CLIP model learning as new data arrives, without forgetting what it knew.
+
+First steps: `evergreen data glyphs` makes the embedded data set, `evergreen compare glyphs` learns its stream with several methods,
+`evergreen up` opens the pages on which to look at the result."""
+
+app = typer.Typer(name="evergreen", no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="markdown", help=_HELP)
+
+ConfigArgument = Annotated[str, typer.Argument(metavar="CONFIG", help="A YAML file, or the name of a shipped config such as `glyphs`.")]
+MethodOption = Annotated[str | None, typer.Option("--method", metavar="NAME", help="Use this method; `evergreen methods` lists them.")]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting, such as train.lr=1e-4; may be repeated.")
+]
+SeedOption = Annotated[int | None, typer.Option("--seed", min=0, help="Use this seed.")]
+RootOption = Annotated[
+    str | None, typer.Option("--data-root", envvar="EVERGREEN_DATA", help="The folder with the data sets  [default: data]")
+]
+RevOption = Annotated[str | None, typer.Option("--data-rev", metavar="REV", help="Learn from the data as it was at this git revision.")]
+
+
+@app.command()
+def run(
+    config: ConfigArgument,
+    method: MethodOption = None,
+    seed: SeedOption = None,
+    settings: SetOption = None,
+    data_root: RootOption = None,
+    data_rev: RevOption = None,
+) -> None:
+    """Learn a stream with one method; sessions that were learned before are not learned again."""
+    place, overrides = begin(), _overrides(method, seed, settings)
+    from flows.job import find_config, job_of, planned
+
+    path = str(find_config(config, place))
+    watched = _orchestrated(place)
+    with _prepared():
+        planned(job_of(path, overrides, data_root, data_rev))  # a mistake is told without Prefect's help
+    from flows.stream import learn_stream
+
+    with watched:
+        outcome = learn_stream(path, overrides, data_root, data_rev)
+    _conclude([outcome["report"]], place, outcome["run"])
+
+
+@app.command()
+def compare(config: ConfigArgument, settings: SetOption = None, data_root: RootOption = None, data_rev: RevOption = None) -> None:
+    """Learn a stream with every method and seed of the config's `compare` section, and say how they compare."""
+    place = begin()
+    from flows.job import find_config, jobs_of
+
+    path = str(find_config(config, place))
+    watched = _orchestrated(place)
+    with _prepared():
+        jobs_of(path, settings or [], data_root, data_rev)  # a mistake is told without Prefect's help
+    from flows.compare import compare as learn_all
+
+    with watched:
+        outcome = learn_all(path, settings or [], data_root, data_rev)
+    _conclude(outcome["reports"], place, outcome["run"])
+
+
+app.command()(cli_servers.up)
+app.command()(cli_servers.serve)
+app.add_typer(cli_data.app, name="data")
+
+
+@app.command()
+def methods() -> None:
+    """List the methods there are."""
+    begin(writes=False)
+    from cl.run_config import methods as known
+
+    out().print(table("", ["method", "what it does"], list(known().items())))
+
+
+@app.command()
+def report(
+    config: ConfigArgument,
+    folder: Annotated[Path, typer.Option("--out", help="Where to write report.md and report.html.")] = Path("report"),
+    method: MethodOption = None,
+    seed: SeedOption = None,
+    settings: SetOption = None,
+    data_root: RootOption = None,
+    data_rev: RevOption = None,
+) -> None:
+    """Write the report again from streams that are learned; nothing is learned. Without --method: the config's comparison."""
+    begin()
+    from cl.report import write
+    from flows.job import finished, job_of, jobs_of
+
+    overrides = _overrides(method, seed, settings)
+    single = method is not None or seed is not None
+    jobs = [job_of(config, overrides, data_root, data_rev)] if single else jobs_of(config, overrides, data_root, data_rev)
+    reports = finished(jobs)
+    write(reports, folder)
+    _tell(reports)
+    err().print(f"Report: {folder / 'report.html'}", soft_wrap=True)
+
+
+@app.command()
+def pretrain(
+    folder: Annotated[Path, typer.Argument(help="Where to write the model, in open_clip's local-directory layout.")],
+    data_root: RootOption = None,
+    settings: SetOption = None,
+) -> None:
+    """Train the small base model of the glyph stream from nothing (the recipe of the one that is shipped)."""
+    place = begin()
+    from flows.pretraining import make_base
+
+    with bar("pretraining") as tell:
+        scores = make_base(place.relative(data_root or "data") / "glyphs", settings or [], folder, tell)
+    rows = [(name, metric, value) for name, own in scores.items() for metric, value in own.items()]
+    out().print(table(f"{folder}, zero-shot on fonts it has not seen", ["domain", "metric", "score"], rows))
+
+
+def main() -> None:
+    """Run the command line: exit code 2 and one sentence for what the user can mend, 130 for Ctrl-C, 143 for SIGTERM."""
+    interrupted: list[int] = []
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        interrupted.append(number)
+        raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(143)
+
+    for number in (signal.SIGINT, signal.SIGTERM):  # leaving by exit also ends Prefect's embedded server
+        signal.signal(number, stop)
+    try:
+        app()
+    except EvergreenError as error:
+        sys.stderr.write(f"evergreen: {' '.join(str(error).split())}\n")
+        sys.exit(2)
+    except SystemExit:
+        if signal.SIGINT in interrupted:  # Lightning turns Ctrl-C into exit code 1
+            sys.exit(130)
+        raise
+
+
+def _orchestrated(place: Place) -> AbstractContextManager[None]:
+    """Choose the Prefect server, our own where there is no other, and start it; what is returned waits for it and shows a bar."""
+    from flows.servers import embedded, find_server
+
+    server = find_server(place)
+    address, ready = (server, lambda: None) if server else embedded(place)
+    os.environ["PREFECT_API_URL"] = address  # Prefect reads it when it is imported
+    return _watched(ready)
+
+
+@contextmanager
+def _prepared() -> Iterator[None]:
+    from flows.watch import watched_by
+
+    with bars() as progress, watched_by(BarWatch(progress, "reading settings and data")):
+        yield
+
+
+@contextmanager
+def _watched(ready: Callable[[], None]) -> Iterator[None]:
+    from flows.watch import watched_by
+
+    with bars() as progress, watched_by(BarWatch(progress, "waiting for Prefect")):
+        ready()
+        yield
+
+
+def _overrides(method: str | None, seed: int | None, settings: Sequence[str] | None) -> list[str]:
+    chosen = [f"method={method}"] if method else []
+    return [*chosen, *([f"seed={seed}"] if seed is not None else []), *(settings or [])]
+
+
+def _conclude(reports: list[dict[str, Any]], place: Place, run_id: str) -> None:
+    from cl.report import Report
+
+    _tell([Report.from_json(report) for report in reports])
+    console = err()
+    console.print(f"Report: {place.reports / run_id / 'report.html'}", soft_wrap=True)
+    console.print("To look at runs, charts and models: evergreen up", soft_wrap=True)
+
+
+def _tell(reports: "Sequence[Report]") -> None:
+    from cl.tables import COLUMNS, grouped, overview
+
+    names, rows = [name for name, _ in COLUMNS], overview(grouped(reports))
+    shown = [index for index, name in enumerate(names) if name not in ("seeds", "trainable", "stored MB")]  # those are in the report
+    out().print(
+        table(f"{reports[0].stream} (percent)", [names[index] for index in shown], [[row[index] for index in shown] for row in rows])
+    )

@@ -1,0 +1,66 @@
+"""`evergreen up` and `evergreen serve`."""
+
+import os
+from typing import Annotated
+
+import typer
+
+from cl.errors import StoreError
+from flows.console import err
+from flows.settings import begin, tracking_uri
+
+
+def up(
+    prefect_port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the Prefect server.")] = 4200,
+    mlflow_port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the MLflow UI.")] = 5000,
+) -> None:
+    """Start the Prefect server and the MLflow UI on this machine, until Ctrl-C."""
+    place = begin()
+    from flows.servers import check_free, mlflow_server, prefect_server, run_servers
+
+    uri, console = tracking_uri(place), err()
+    servers = [
+        prefect_server(prefect_port),
+        *([] if uri.startswith("http") else [mlflow_server(mlflow_port, uri, place.runs / "artifacts")]),
+    ]
+    check_free(servers)
+    from flows.tracking import connect
+
+    connect(place)
+
+    def ready() -> None:
+        shown = servers[1].address if len(servers) > 1 else uri
+        console.print(f"Prefect  {servers[0].address}", soft_wrap=True)
+        console.print(f"MLflow   {shown}/#/experiments?workflowType=machine_learning", soft_wrap=True)
+        console.print(
+            f"evergreen finds them by itself; for the prefect command: export PREFECT_API_URL={servers[0].address}/api", soft_wrap=True
+        )
+        console.print("Ctrl-C stops them.")
+
+    console.print("Starting the Prefect server and the MLflow UI (about 15 seconds) ...")
+    run_servers(place, servers, ready)
+    console.print("Stopped.")
+
+
+def serve(
+    config: Annotated[str, typer.Argument(metavar="[CONFIG]", help="What a run learns unless it is given another config.")] = "glyphs",
+    cron: Annotated[str | None, typer.Option(help='When to learn by itself, such as "0 3 * * *": every night at three.')] = None,
+) -> None:
+    """Offer `learn-stream` and `compare` as deployments of a running Prefect server, until Ctrl-C."""
+    place = begin(PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL="INFO")
+    from flows.job import find_config
+    from flows.servers import find_server
+
+    path, address, console = find_config(config, place), find_server(place), err()
+    if address is None:
+        raise StoreError(
+            "no Prefect server runs for this project; start one with `evergreen up` in another terminal, or set PREFECT_API_URL"
+        )
+    os.environ["PREFECT_API_URL"] = address  # Prefect reads it when it is imported
+    from flows.serve import deployments
+    from flows.serve import serve as serve_until_stopped
+
+    offered = deployments(str(path), cron)
+    console.print(f"Serving learn-stream/learn-stream and compare/compare to {address}; Ctrl-C stops.", soft_wrap=True)
+    console.print(f"Start one: PREFECT_API_URL={address} prefect deployment run 'learn-stream/learn-stream'", soft_wrap=True)
+    serve_until_stopped(offered)

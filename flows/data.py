@@ -1,0 +1,166 @@
+"""Data versions, through DVC: which data a run sees, older versions beside the working copy, and new data under a pin."""
+
+import hashlib
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from dvc.api import DVCFileSystem
+from dvc.exceptions import DvcException, NotDvcRepoError
+from dvc.repo import Repo
+from dvc.scm import RevError, SCMError
+
+from cl.errors import DataError
+
+
+@dataclass(frozen=True)
+class Version:
+    """The data a run sees.
+
+    `digest` is DVC's hash of the folder as it is ("<32 hex>.dir"), or where DVC does not watch over the folder the
+    hash of its files. `pinned`: a .dvc file, at `rev` where one is given, holds this very digest.
+    """
+
+    folder: str
+    digest: str
+    source: Literal["dvc", "files"]
+    pinned: bool
+    rev: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+
+def version(folder: Path) -> Version:
+    """The version of a folder as it stands, changed files included.
+
+    Raises:
+        DataError: there is no such folder, or it is empty.
+    """
+    if not folder.is_dir() or not any(folder.iterdir()):
+        raise DataError(f"{folder}: no data there; run `evergreen data glyphs`, or give --data-root a folder that holds data sets")
+    with _repo(folder) as repo:
+        if repo is None or not _pin(folder).exists():
+            return Version(str(folder), digest(folder), "files", pinned=False)
+        out = repo.stage.load_one(str(_pin(folder))).outs[0]
+        now = str(out.get_hash().value)
+        return Version(str(folder), now, "dvc", pinned=now == out.hash_info.value)
+
+
+def materialise(folder: Path, rev: str, versions: Path) -> Version:
+    """What `folder` was at a git revision, as a folder of `versions` named by its digest; the working copy stays as it is.
+
+    Raises:
+        DataError: no git revision of that name, no data pinned at it, or its files are in no cache and no remote.
+    """
+    with _explained(folder, rev):
+        root = Path(Repo(str(folder.parent)).root_dir)
+        with Repo.open(str(root), rev=rev) as past:  # its files lie in git, whose root is "/"
+            where = past.fs.join(past.root_dir, _pin(folder).relative_to(root).as_posix())
+            value = str(past.stage.load_one(where).outs[0].hash_info.value)
+        target = versions / value.removesuffix(".dir")
+        if not target.exists():
+            part = versions / f".{target.name}.{uuid.uuid4().hex}.part"
+            versions.mkdir(parents=True, exist_ok=True)
+            try:
+                DVCFileSystem(str(root), rev=rev).get(folder.relative_to(root).as_posix(), str(part), recursive=True)
+                _appear(part, target)
+            finally:
+                shutil.rmtree(part, ignore_errors=True)
+    return Version(str(target), value, "dvc", pinned=True, rev=rev)
+
+
+def pin(folder: Path) -> tuple[str | None, str | None]:
+    """Put a folder under its .dvc file (`dvc add`); returns the digests pinned before and after, None without DVC.
+
+    Raises:
+        DataError: DVC refuses, for example because another process holds its lock.
+    """
+    with _repo(folder) as repo:
+        if repo is None:
+            return None, None
+        path = _pin(folder)
+        try:
+            before = str(repo.stage.load_one(str(path)).outs[0].hash_info.value) if path.exists() else None
+            stage = repo.add(str(folder))[0]
+        except DvcException as error:
+            raise DataError(f"{folder}: DVC cannot take it in ({_told(error)}); see `dvc doctor`") from error
+        return before, str(stage.outs[0].hash_info.value)
+
+
+def remote(folder: Path) -> str | None:
+    """Where `dvc push` would send the data: the default remote's address, None without one."""
+    with _repo(folder) as repo:
+        name = repo and repo.config["core"].get("remote")
+        return repo.config["remote"].get(name, {}).get("url") if repo and name else None
+
+
+def digest(folder: Path) -> str:
+    """32 hex digits of every file's relative path and bytes, hidden and unfinished files left out.
+
+    Raises:
+        DataError: a file cannot be read.
+    """
+    state = hashlib.sha256()
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and not _hidden(path.relative_to(folder)))
+    for path in files:
+        state.update(f"{path.relative_to(folder).as_posix()}\0".encode())
+        try:
+            with path.open("rb") as file:
+                state.update(hashlib.file_digest(file, "sha256").digest())
+        except OSError as error:
+            raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+    return state.hexdigest()[:32]
+
+
+def _hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts) or path.suffix == ".part"
+
+
+def _pin(folder: Path) -> Path:
+    return folder.parent / f"{folder.name}.dvc"
+
+
+@contextmanager
+def _repo(folder: Path) -> Iterator[Repo | None]:
+    """The DVC project around a folder; None where there is none. Works without git, as in an unpacked release."""
+    try:
+        try:
+            repo = Repo(str(folder.parent))
+        except SCMError:
+            repo = Repo(str(folder.parent), config={"core": {"no_scm": True}})
+    except NotDvcRepoError:
+        yield None
+        return
+    with repo:
+        yield repo
+
+
+@contextmanager
+def _explained(folder: Path, rev: str) -> Iterator[None]:
+    try:
+        yield
+    except RevError as error:
+        raise DataError(f"--data-rev {rev}: no such git revision; see `git log {_pin(folder).name}`") from error
+    except (NotDvcRepoError, SCMError) as error:
+        raise DataError(f"--data-rev {rev}: {folder} is in no git repository with DVC, so it has no older versions") from error
+    except (DvcException, FileNotFoundError, ValueError) as error:
+        raise DataError(f"--data-rev {rev}: {folder.name} cannot be fetched at this revision ({_told(error)})") from error
+
+
+def _appear(part: Path, target: Path) -> None:
+    try:
+        os.replace(part, target)
+    except OSError:  # another process was faster, with the same bytes
+        if not target.exists():
+            raise
+
+
+def _told(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,70 @@
+"""What a finished stream leaves behind: a run in MLflow with report and model version, and two artifacts in Prefect."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import yaml
+from prefect import task
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
+
+from flows.job import Job, planned, title, turns
+from flows.session import RETRIED, report_of, tracker_of
+from flows.watch import log
+
+
+@contextmanager
+def tracked(job: Job) -> Iterator[str]:
+    """The stream's run in MLflow, for one process at a time; it ends as what happens inside ends."""
+    from flows.tracking import locked
+
+    def waiting() -> None:
+        log(f"{title(job)}: another process is learning this; waiting for it")
+
+    with locked(job.place, f"{turns(job)[-1].key}.lock", waiting):
+        run = open_run(job)
+        with tracker_of(job).ending(run):
+            yield run
+
+
+@task(task_run_name="open the run", **RETRIED)
+def open_run(job: Job) -> str:
+    """The id of the stream's run in MLflow: found by its content key, or made with its settings and its data."""
+    tracker = tracker_of(job)
+    run, new = tracker.open(turns(job)[-1].key, "stream", title(job), job.tags(), job.settings)
+    if new:
+        tracker.use_data(run, job.folder, job.data, {"pinned": str(job.pinned), **({"rev": job.rev} if job.rev else {})})
+    return run
+
+
+@task(task_run_name="publish", **RETRIED)
+def publish(job: Job, run_id: str, steps: list[dict[str, Any]]) -> None:
+    """Everything about the whole stream: matrix, tables, figures, report, settings, and the model as a new version."""
+    from cl.report import Metric, items, write
+    from cl.run import load_clip
+    from flows.package import register
+
+    tracker = tracker_of(job)
+    if tracker.logged(run_id):
+        return
+    report, last = report_of(job, steps), len(steps) - 1
+    tracker.write(run_id, (item for item in items(report) if not isinstance(item, Metric)))
+    folder = job.place.reports / run_id
+    write([report], folder)
+    tracker.client.log_artifacts(run_id, str(folder), "report")
+    tracker.client.log_text(run_id, yaml.safe_dump(job.settings, sort_keys=False), "config.yaml")
+    register(tracker, run_id, job.settings["name"], load_clip(planned(job), last, job.place.steps), last, job.tags())
+    tracker.mark(run_id)
+
+
+@task(task_run_name="show", **RETRIED)
+def show(job: Job, steps: list[dict[str, Any]]) -> None:
+    """The matrix as a table and the report as Markdown, on the page of the Prefect run."""
+    from cl.report import markdown
+    from flows.tracking import slug
+
+    key, report = slug(title(job)), report_of(job, steps)
+    matrix = zip(("start", *report.sessions), report.matrix.rows, strict=True)
+    rows = [{"after": name, **dict(zip(report.matrix.sets, map(float, row), strict=True))} for name, row in matrix]
+    create_table_artifact(key=f"{key}-matrix", table=rows, description=title(job))
+    create_markdown_artifact(key=f"{key}-report", markdown=markdown([report]), description=title(job))

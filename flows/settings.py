@@ -1,0 +1,140 @@
+"""Where a project keeps things, and the environment its three servers and libraries are started with."""
+
+import logging
+import os
+import tempfile
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from cl.errors import EvergreenError, StoreError
+
+MARKS = ("data.dvc", "pyproject.toml")
+ENVIRONMENT = {
+    "DO_NOT_TRACK": "true",  # MLflow takes only this word for it
+    "DVC_NO_ANALYTICS": "1",
+    "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
+    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # saves a process of 236 MB
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "60",  # the default of 20 s is not enough for a busy machine
+    "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",  # the command line tells its own story; `serve` sets INFO
+    "WANDB_MODE": "disabled",  # avalanche imports it
+}
+CHATTY = ("lightning", "lightning.pytorch", "lightning.fabric", "mlflow", "alembic", "dvc", "httpx", "open_clip", "matplotlib", "fontTools")
+RUN_LOGS = ("prefect.flow_runs", "prefect.task_runs")
+
+
+@dataclass(frozen=True)
+class Place:
+    """The folders of one project; everything a run writes lies under `runs`."""
+
+    root: Path
+
+    @classmethod
+    def find(cls, start: Path | None = None) -> "Place":
+        """The nearest folder, from `start` (default: here) upwards, that holds data.dvc or pyproject.toml, else `start`.
+
+        The environment variable EVERGREEN_ROOT, which every process of a run inherits, is believed first.
+        """
+        here = (start or Path.cwd()).resolve()
+        given = os.environ.get("EVERGREEN_ROOT")
+        if given and start is None:
+            return cls(Path(given).resolve())
+        marked = (folder for folder in (here, *here.parents) if any((folder / mark).exists() for mark in MARKS))
+        return cls(next(marked, here))
+
+    @property
+    def data(self) -> Path:
+        """The data sets that `data.dvc` pins."""
+        return self.root / "data"
+
+    @property
+    def runs(self) -> Path:
+        """MLflow's database and artifacts, and everything below."""
+        return self.root / "mlruns"
+
+    @property
+    def steps(self) -> Path:
+        """Learned sessions by content key: the truth that Prefect and MLflow only mirror."""
+        return self.runs / "steps"
+
+    @property
+    def reports(self) -> Path:
+        """The last report of every stream and comparison."""
+        return self.runs / "reports"
+
+    @property
+    def versions(self) -> Path:
+        """Older data versions, materialised by digest."""
+        return self.runs / "data"
+
+    def relative(self, path: str | Path) -> Path:
+        """A path as the user meant it: absolute, else from here if it exists there, else from the project."""
+        path = Path(path).expanduser()
+        return path if path.is_absolute() else path.resolve() if path.exists() else self.root / path
+
+
+def begin(writes: bool = True, **environment: str) -> Place:
+    """What every command does first: find the project, set the environment, check that results can be kept.
+
+    Raises:
+        StoreError: they cannot.
+    """
+    place = Place.find()
+    prepare(place, ENVIRONMENT | environment)
+    quiet()
+    if writes:
+        check_writable(place)
+    return place
+
+
+def prepare(place: Place, environment: Mapping[str, str] = ENVIRONMENT) -> None:
+    """Set what prefect, mlflow and dvc read when they are imported; what the user has set stays as it is."""
+    for name, value in {"EVERGREEN_ROOT": str(place.root), "PREFECT_HOME": str(place.root / ".prefect"), **environment}.items():
+        os.environ.setdefault(name, value)
+
+
+def check_writable(place: Place) -> None:
+    """Raise before any work is done when nothing could be kept.
+
+    Raises:
+        StoreError: `mlruns/`, its database, or Prefect's home cannot be made or written.
+    """
+    for folder in (place.runs, Path(os.environ.get("PREFECT_HOME", place.root / ".prefect"))):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=folder).close()
+        except OSError as error:
+            raise StoreError(f"{folder}: cannot be written ({error.strerror}); make it a writable folder, or set EVERGREEN_ROOT") from error
+    database = place.runs / "mlflow.db"
+    if database.exists() and not os.access(database, os.W_OK):
+        raise StoreError(f"{database}: cannot be written; change its permissions")
+
+
+def tracking_uri(place: Place) -> str:
+    """MLFLOW_TRACKING_URI where it is set, else the project's own database."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{place.runs / 'mlflow.db'}"
+
+
+def quiet() -> None:
+    """Libraries speak up from warnings on, and a user's mistake is one line in Prefect's logs, not a traceback."""
+    for name in CHATTY:
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.rank_zero"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for message in (".*no QP solver.*", ".*LeafSpec.*", ".*does not have many workers.*", ".*isinstance\\(treespec.*"):
+        warnings.filterwarnings("ignore", message=message)
+    for name in RUN_LOGS:
+        logger = logging.getLogger(name)
+        if _plain not in logger.filters:
+            logger.addFilter(_plain)
+
+
+def _plain(record: logging.LogRecord) -> bool:
+    if record.exc_info and isinstance(record.exc_info[1], EvergreenError):
+        record.msg, record.args, record.exc_info = str(record.exc_info[1]), (), None
+    return not (record.name == "prefect.task_runs" and record.levelno == logging.INFO and str(record.msg).startswith("Finished in state"))

@@ -1,0 +1,64 @@
+"""A Lightning logger that writes MLflow metrics in batches: one at every step makes a small model several times slower."""
+
+import logging
+import time
+from argparse import Namespace
+from collections.abc import Mapping
+from typing import Any
+
+from lightning.pytorch.loggers import Logger
+from mlflow import MlflowClient
+from mlflow.entities import Metric
+from mlflow.exceptions import MlflowException
+
+_BATCH = 1000  # the most that MLflow takes in one request
+_SECONDS = 5.0  # a chart that is watched lags behind by no more than this
+
+
+class StepLogger(Logger):
+    """Step metrics of one MLflow run. A tracking server that is away costs points on a chart, never a training."""
+
+    def __init__(self, client: MlflowClient, run_id: str) -> None:
+        super().__init__()
+        self.client = client
+        self.run_id = run_id
+        self.waiting: list[Metric] = []
+        self.written = time.monotonic()
+
+    @property
+    def name(self) -> str:
+        """Who keeps the metrics."""
+        return "mlflow"
+
+    @property
+    def version(self) -> str:
+        """The run that they belong to."""
+        return self.run_id
+
+    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
+        """Nothing: the stream's run holds the whole config."""
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Keep metrics for the next batch, which leaves when it is full or five seconds old."""
+        now = int(time.time() * 1000)
+        self.waiting += [Metric(name, float(value), now, step or 0) for name, value in metrics.items()]
+        if len(self.waiting) >= _BATCH or time.monotonic() - self.written > _SECONDS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what waits; what cannot be written now waits for the next time."""
+        self.written = time.monotonic()
+        try:
+            while self.waiting:
+                self.client.log_batch(self.run_id, metrics=self.waiting[:_BATCH])
+                del self.waiting[:_BATCH]
+        except MlflowException as error:
+            logging.getLogger(__name__).warning("%d step metrics could not be written yet: %s", len(self.waiting), error)
+
+    def save(self) -> None:
+        """Write what waits."""
+        self.flush()
+
+    def finalize(self, status: str) -> None:
+        """Write what waits; Lightning calls this at the end of a fit, whichever way it ends."""
+        self.flush()

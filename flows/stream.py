@@ -1,0 +1,58 @@
+"""The flow that learns a stream: fetch the data, take the sessions in order, publish what came out."""
+
+from typing import Any
+
+from prefect import flow, runtime, task
+
+from flows.job import Job, job_of, planned, title, turns
+from flows.publish import publish, show, tracked
+from flows.session import RETRIED, learn, log_session, read, report_of
+from flows.settings import Place, check_writable, quiet
+from flows.watch import watch
+
+Config = str | dict[str, Any]
+
+
+def run_name() -> str:
+    """What a flow run is called in Prefect's UI."""
+    parameters = runtime.flow_run.parameters
+    config, overrides = parameters["config"], parameters.get("overrides") or []
+    if isinstance(config, str):
+        return " ".join([config.rsplit("/", 1)[-1].removesuffix(".yaml"), *overrides])
+    method = config.get("method", "finetune")
+    name = method if isinstance(method, str) else method.get("label") or method["name"]
+    return f"{config['name']} {'joint ' if config.get('joint') else ''}{name} seed {config.get('seed', 0)}"
+
+
+@flow(name="learn-stream", flow_run_name=run_name)
+def learn_stream(
+    config: Config = "glyphs", overrides: list[str] | None = None, data_root: str | None = None, data_rev: str | None = None
+) -> dict[str, Any]:
+    """Learn a stream with one method, session after session; sessions that were learned before are found, not repeated.
+
+    Args:
+        config: a YAML file, the name of a shipped one, or the settings themselves.
+        overrides: settings to change, such as "method=replay" or "train.lr=1e-4".
+        data_root: the folder that holds the data sets; by default the project's `data`.
+        data_rev: a git revision whose version of the data to learn from.
+    """
+    quiet()
+    job = fetch(config, overrides or [], data_root, data_rev)
+    with tracked(job) as run:
+        steps: list[dict[str, Any]] = []
+        for turn in turns(job):
+            steps.append(learn(job, run, turn))
+            log_session(job, run, turn, steps)
+            watch().end(title(job), turn.last, read(steps[-1]))
+        publish(job, run, steps)
+    show(job, steps)
+    return {"run": run, "key": steps[-1]["key"], "report": report_of(job, steps).to_json()}
+
+
+@task(task_run_name="fetch the data", **RETRIED)
+def fetch(config: Config, overrides: list[str], data_root: str | None, data_rev: str | None) -> Job:
+    """Settings and data that fit each other, before anything is learned; fetching may be retried, a mistake is told."""
+    check_writable(Place.find())
+    job = job_of(config, overrides, data_root, data_rev)
+    planned(job)
+    return job

@@ -1,0 +1,204 @@
+"""MLflow: one run per stream, one nested run per session; found again by content key, so that nothing is told twice."""
+
+import contextlib
+import fcntl
+import json
+import re
+import time
+import urllib.request
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import mlflow
+from mlflow import MlflowClient
+from mlflow.entities import Dataset, DatasetInput, InputTag, Param, Run
+from mlflow.entities import Metric as MlflowMetric
+from mlflow.exceptions import MlflowException
+from sqlalchemy.exc import SQLAlchemyError
+
+from cl.errors import StoreError
+from cl.report import Figure, Item, Metric, Table, Tag, Text
+from flows.settings import Place, check_writable, quiet, tracking_uri
+
+KEY, KIND, LOGGED, MODEL, COMPARISON = (f"evergreen.{name}" for name in ("key", "kind", "logged", "model", "comparison"))
+_PARENT = "mlflow.parentRunId"
+
+
+@contextmanager
+def locked(place: Place, name: str, waiting: Callable[[], None] | None = None) -> Iterator[None]:
+    """Hold a named lock of this project, after `waiting` is told if another holds it; the kernel frees it when its holder dies."""
+    folder = place.runs / "locks"
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / name).open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if waiting:
+                waiting()
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def connect(place: Place) -> MlflowClient:
+    """A client of the store, which is made where there is none yet.
+
+    Raises:
+        StoreError: it cannot be reached or written.
+    """
+    check_writable(place)
+    quiet()  # mlflow sets up its own loggers when it is imported
+    uri = tracking_uri(place)
+    mlflow.set_tracking_uri(uri)
+    try:
+        _answers(uri)
+        with locked(place, "mlflow.lock"):  # two processes that open a new database at once spoil it for good
+            client = MlflowClient(uri)
+            client.search_experiments(max_results=1)
+    except (MlflowException, SQLAlchemyError, OSError) as error:
+        raise StoreError(f"{uri}: MLflow's store cannot be opened ({_first_line(error)})") from error
+    return client
+
+
+class Tracker:
+    """The runs of one experiment, which is one stream under any method, seed and data version."""
+
+    def __init__(self, place: Place, experiment: str) -> None:
+        """Open the store, and make it where there is none yet.
+
+        Raises:
+            StoreError: it cannot be reached or written.
+        """
+        self.place = place
+        self.uri = tracking_uri(place)
+        self.client = connect(place)
+        try:
+            with locked(place, "mlflow.lock"):
+                found = self.client.get_experiment_by_name(experiment)
+                self.experiment = found.experiment_id if found else self.client.create_experiment(experiment, self._artifacts())
+        except (MlflowException, OSError) as error:
+            raise StoreError(f"{self.uri}: MLflow's store cannot be written ({_first_line(error)})") from error
+
+    def _artifacts(self) -> str | None:
+        # a server keeps artifacts itself; a file: location would make clients go around it
+        return (self.place.runs / "artifacts").as_uri() if self.uri.startswith("sqlite:") else None
+
+    def find(self, key: str, kind: str, parent: str | None = None) -> Run | None:
+        """The newest run of this content, None if there is none."""
+        wanted = {KEY: key, KIND: kind, **({_PARENT: parent} if parent else {})}
+        query = " and ".join(f"tags.`{name}` = '{value}'" for name, value in wanted.items())
+        runs = self.client.search_runs([self.experiment], query, max_results=1, order_by=["attributes.start_time DESC"])
+        return runs[0] if runs else None
+
+    def open(self, key: str, kind: str, title: str, tags: Mapping[str, str], config: Mapping[str, Any]) -> tuple[str, bool]:
+        """The run of this content, made if there is none, in state RUNNING; and whether it is new."""
+        with locked(self.place, "mlflow.lock"):
+            found = self.find(key, kind)
+            if found:
+                self.client.update_run(found.info.run_id, status="RUNNING")
+                return found.info.run_id, False
+            run = self.client.create_run(self.experiment, run_name=title, tags={KEY: key, KIND: kind, **tags})
+        self.client.log_batch(run.info.run_id, params=[Param(name, value[:6000]) for name, value in flat(config).items()])
+        return run.info.run_id, True
+
+    def use_data(self, run_id: str, folder: str, digest: str, tags: Mapping[str, str]) -> None:
+        """Say which data a run learned from; `digest` is DVC's, at most 36 characters."""
+        dataset = Dataset(Path(folder).name, digest, "local", json.dumps({"uri": folder}))
+        marks = [InputTag("mlflow.data.context", "training"), *(InputTag(name, value) for name, value in tags.items())]
+        self.client.log_inputs(run_id, [DatasetInput(dataset, marks)])
+
+    def attempt(self, parent: str, key: str, title: str) -> str:
+        """A new nested run; those that a killed process left RUNNING become KILLED."""
+        query = f"tags.`{_PARENT}` = '{parent}' and attributes.status = 'RUNNING'"
+        for left in self.client.search_runs([self.experiment], query):
+            self.client.set_terminated(left.info.run_id, "KILLED")
+        tags = {KEY: key, KIND: "session", _PARENT: parent}
+        return str(self.client.create_run(self.experiment, run_name=title, tags=tags).info.run_id)
+
+    @contextmanager
+    def ending(self, run_id: str) -> Iterator[None]:
+        """Whatever happens inside ends the run: FINISHED, FAILED on an error, KILLED on a signal or exit."""
+        try:
+            yield
+        except BaseException as error:
+            with contextlib.suppress(MlflowException):  # the first error is the one to be told
+                self.client.set_terminated(run_id, "FAILED" if isinstance(error, Exception) else "KILLED")
+            raise
+        self.client.set_terminated(run_id, "FINISHED")
+
+    def write(self, run_id: str, items: Iterable[Item]) -> None:
+        """Put what a report is made of where MLflow shows it; metrics go in one batch."""
+        now, metrics = int(time.time() * 1000), []
+        for item in items:
+            match item:
+                case Metric(name, value, step) if value == value:  # a number that does not exist is no point on a chart
+                    metrics.append(MlflowMetric(_name(name), float(value), now, step or 0))
+                case Table(name, columns, rows):
+                    self._table(run_id, f"{_name(name)}.json", columns, rows)
+                case Figure(name, figure):
+                    self.client.log_figure(run_id, figure, f"figures/{_name(name)}.png")
+                case Tag(name, value):
+                    self.client.set_tag(run_id, f"evergreen.{name}", str(value))
+                case Text(name, content):
+                    self.client.log_text(run_id, content, name)
+                case _:
+                    continue
+        for start in range(0, len(metrics), 1000):
+            self.client.log_batch(run_id, metrics=metrics[start : start + 1000])
+
+    def _table(self, run_id: str, file: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+        if any(found.path == file for found in self.client.list_artifacts(run_id)):
+            return  # log_table would append the same rows again
+        self.client.log_table(run_id, {name: [row[index] for row in rows] for index, name in enumerate(columns)}, file)
+
+    def logged(self, run_id: str, what: str = "true") -> bool:
+        """Whether `mark` has been called with the same word."""
+        return self.client.get_run(run_id).data.tags.get(LOGGED) == what
+
+    def mark(self, run_id: str, what: str = "true") -> None:
+        """All that belongs to this run is written; writing it again would only repeat it."""
+        self.client.set_tag(run_id, LOGGED, what)
+
+    def link(self, run_id: str | None = None) -> str:
+        """The address of this experiment, or of one run, behind the UI's own address."""
+        page = f"runs/{run_id}" if run_id else "runs?workflowType=machine_learning"
+        return f"#/experiments/{self.experiment}/{page}"
+
+
+def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Nested settings as dotted names and text.
+
+    >>> flat({"train": {"lr": 0.1}, "seed": 3})
+    {'train.lr': '0.1', 'seed': '3'}
+    """
+    result: dict[str, str] = {}
+    for name, value in tree.items():
+        if isinstance(value, Mapping) and value:
+            result |= flat(value, f"{prefix}{name}.")
+        else:
+            result[f"{prefix}{name}"] = value if isinstance(value, str) else json.dumps(value)
+    return result
+
+
+def slug(text: str) -> str:
+    """Lower case letters, digits and single dashes, as artifact keys and model names want them.
+
+    >>> slug("Glyphs: joint vr_lwf")
+    'glyphs-joint-vr-lwf'
+    """
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-") or "stream"
+
+
+def _answers(uri: str) -> None:
+    # the client would ask a server that is away for four minutes
+    if uri.startswith("http"):
+        urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=5).close()
+
+
+def _name(text: str) -> str:
+    return re.sub(r"[^\w./ -]+", "_", text.replace("@", "_at_"))
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().partition("\n")[0].rstrip(".")

@@ -1,0 +1,108 @@
+"""Every test process has a home of its own: nothing of the user is read or changed, and nothing leaves the machine."""
+
+import atexit
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+_HOME = Path(tempfile.mkdtemp(prefix="evergreen-tests-"))
+atexit.register(shutil.rmtree, _HOME, ignore_errors=True)
+
+# before anything imports prefect, mlflow, dvc or torch: they read these once
+os.environ.update(
+    {
+        "HOME": str(_HOME),
+        "DVC_SITE_CACHE_DIR": str(_HOME / "dvc"),
+        "PREFECT_HOME": str(_HOME / "prefect"),
+        "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+        "DO_NOT_TRACK": "true",
+        "DVC_NO_ANALYTICS": "1",
+        "WANDB_MODE": "disabled",
+        "HF_HUB_OFFLINE": "1",
+        "MPLBACKEND": "agg",
+        "GIT_CONFIG_GLOBAL": os.devnull,
+        "COLUMNS": "200",
+        "NO_COLOR": "1",
+    }
+)
+for _threads in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(_threads, "1")
+for _user in ("EVERGREEN_ROOT", "EVERGREEN_DATA", "PREFECT_API_URL", "MLFLOW_TRACKING_URI"):
+    os.environ.pop(_user, None)
+
+
+@pytest.fixture(autouse=True)
+def _environment_is_put_back() -> Iterator[None]:
+    before = dict(os.environ)
+    yield
+    os.environ.clear()
+    os.environ.update(before)
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty project, which is also the current folder."""
+    monkeypatch.setenv("EVERGREEN_ROOT", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture(scope="session")
+def prefect_server() -> Iterator[None]:
+    """A Prefect API on a database of its own; ten seconds, so only tests that run a whole flow ask for it."""
+    from prefect.testing.utilities import prefect_test_harness
+
+    with prefect_test_harness(server_startup_timeout=120):
+        yield
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """MLflow's database with its tables and nothing in them: making one takes seconds, copying one does not."""
+    from flows.settings import Place
+    from flows.tracking import connect
+
+    place = Place(tmp_path_factory.mktemp("store"))
+    connect(place)
+    os.environ.pop("MLFLOW_TRACKING_URI", None)  # mlflow leaves it behind for child processes
+    return place.runs / "mlflow.db"
+
+
+@pytest.fixture
+def stored(project: Path, empty_store: Path) -> Path:
+    """A project whose MLflow database exists."""
+    (project / "mlruns").mkdir()
+    shutil.copy(empty_store, project / "mlruns" / "mlflow.db")
+    return project
+
+
+COLOURS = """
+name: colours
+model: {name: tiny}
+stream:
+  kind: classes
+  sources: {colours: colours}
+  increment: 2
+  template: "a {} square"
+method: finetune
+train: {epochs: 1, batch_size: 8, lr: 1.0e-3}
+compare: {methods: [zero_shot, finetune]}
+"""
+
+
+def lay_out(project: Path) -> Path:
+    """A small data set and a config that learns its four classes in two sessions; returns the config."""
+    from cl.data import write
+    from tests.make import table
+
+    write({"train": table(range(4), 8), "test": table(range(4), 4, seed=5)}, project / "data" / "colours")
+    (project / "colours.yaml").write_text(COLOURS)
+    return project / "colours.yaml"

@@ -1,0 +1,149 @@
+"""Data versions: what a run sees has one name, older versions come back beside the working copy, a pin is repeatable."""
+
+import subprocess
+from configparser import ConfigParser
+from pathlib import Path
+
+import pytest
+import yaml
+
+from cl.errors import DataError
+from flows.data import digest, materialise, pin, remote, version
+
+CONFIG = Path(__file__).parent.parent / ".dvc" / "config"
+
+
+def git(folder: Path, *words: str) -> None:
+    subprocess.run(["git", "-c", "user.name=a", "-c", "user.email=a@b", *words], cwd=folder, check=True, capture_output=True)
+
+
+def tracked(folder: Path) -> Path:
+    """A git project with DVC, set up as this repository is; returns its data folder."""
+    git(folder, "init", "-q", ".")
+    (folder / ".dvc").mkdir()
+    (folder / ".dvc" / "config").write_text(CONFIG.read_text())
+    (folder / ".dvc" / ".gitignore").write_text("/config.local\n/tmp\n/cache\n")
+    (folder / ".gitignore").write_text("/data/\n/.dvc-remote/\n")
+    return write(folder, "one")
+
+
+def write(folder: Path, content: str) -> Path:
+    (folder / "data" / "birds").mkdir(parents=True, exist_ok=True)
+    (folder / "data" / "birds" / "train.txt").write_text(content)
+    return folder / "data"
+
+
+def commit(folder: Path) -> str:
+    pin(folder / "data")
+    git(folder, "add", "-A")
+    git(folder, "commit", "-qm", "data")
+    return str(yaml.safe_load((folder / "data.dvc").read_text())["outs"][0]["md5"])
+
+
+def test_the_version_of_clean_data_is_the_md5_that_data_dvc_holds(tmp_path: Path) -> None:
+    data = tracked(tmp_path)
+    md5 = commit(tmp_path)
+    seen = version(data)
+    assert (seen.digest, seen.source, seen.pinned) == (md5, "dvc", True)
+    assert len(seen.digest) <= 36  # MLflow refuses longer ones
+
+
+def test_changed_data_has_another_version_and_is_not_called_pinned(tmp_path: Path) -> None:
+    data = tracked(tmp_path)
+    md5 = commit(tmp_path)
+    write(tmp_path, "two")
+    changed = version(data)
+    assert changed.digest != md5 and not changed.pinned
+    assert commit(tmp_path) == changed.digest  # it was already called what DVC will call it
+
+
+def test_an_older_version_comes_back_beside_an_untouched_working_copy(tmp_path: Path) -> None:
+    data = tracked(tmp_path)
+    first = commit(tmp_path)
+    write(tmp_path, "two")
+    commit(tmp_path)
+    write(tmp_path, "three, in no commit")
+    old = materialise(data, "HEAD~1", tmp_path / "versions")
+    assert (old.digest, old.pinned, old.rev) == (first, True, "HEAD~1")
+    assert (Path(old.folder) / "birds" / "train.txt").read_text() == "one"
+    assert (data / "birds" / "train.txt").read_text() == "three, in no commit"
+    assert [path.name for path in (tmp_path / "versions").iterdir()] == [first.removesuffix(".dir")]
+
+
+def test_a_version_that_was_fetched_once_is_not_fetched_again(tmp_path: Path) -> None:
+    data = tracked(tmp_path)
+    commit(tmp_path)
+    folder = Path(materialise(data, "HEAD", tmp_path / "versions").folder)
+    (folder / "mark").touch()
+    assert materialise(data, "HEAD", tmp_path / "versions").folder == str(folder)
+    assert (folder / "mark").exists()
+
+
+def test_an_unknown_revision_is_one_clear_sentence(tmp_path: Path) -> None:
+    data = tracked(tmp_path)
+    commit(tmp_path)
+    with pytest.raises(DataError, match="--data-rev v99: no such git revision"):
+        materialise(data, "v99", tmp_path / "versions")
+
+
+def test_without_git_there_are_no_older_versions(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="in no git repository with DVC"):
+        materialise(write(tmp_path, "one"), "HEAD", tmp_path / "versions")
+
+
+def test_lost_files_of_an_old_version_leave_nothing_half_fetched(tmp_path: Path) -> None:
+    data = tracked(tmp_path)
+    commit(tmp_path)
+    for lost in (tmp_path / ".dvc" / "cache" / "files" / "md5").rglob("*"):
+        if lost.is_file() and lost.suffix != ".dir":
+            lost.unlink()
+    with pytest.raises(DataError, match="cannot be fetched at this revision"):
+        materialise(data, "HEAD", tmp_path / "versions")
+    assert not list((tmp_path / "versions").glob("*"))
+
+
+def test_pinning_the_same_data_twice_changes_nothing(tmp_path: Path) -> None:
+    data = tracked(tmp_path)
+    before, first = pin(data)
+    assert before is None and first
+    assert pin(data) == (first, first)
+    write(tmp_path, "two")
+    again = pin(data)
+    assert again[0] == first and again[1] != first
+
+
+def test_without_dvc_the_version_is_a_hash_of_names_and_bytes(tmp_path: Path) -> None:
+    data = write(tmp_path, "one")
+    seen = version(data)
+    assert (seen.source, seen.pinned) == ("files", False)
+    assert pin(data) == (None, None) and remote(data) is None
+    (data / "birds" / "train.txt").rename(data / "birds" / "test.txt")
+    assert version(data).digest != seen.digest
+
+
+def test_unfinished_and_hidden_files_are_no_part_of_the_data(tmp_path: Path) -> None:
+    data = write(tmp_path, "one")
+    before = digest(data)
+    (data / ".birds.part").mkdir()
+    (data / ".birds.part" / "train.txt").write_text("half")
+    (data / "birds" / "x.part").write_text("half")
+    assert digest(data) == before
+
+
+def test_dvc_without_git_still_gives_the_version(tmp_path: Path) -> None:
+    data = tracked(tmp_path)
+    md5 = commit(tmp_path)
+    (tmp_path / ".git").rename(tmp_path / "elsewhere")
+    assert version(data).digest == md5
+
+
+def test_missing_data_says_how_to_get_some(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="evergreen data glyphs"):
+        version(tmp_path / "data")
+
+
+def test_the_repository_sends_nothing_home_and_has_a_local_remote(tmp_path: Path) -> None:
+    config = ConfigParser()
+    config.read_string("\n".join(line.strip() for line in CONFIG.read_text().splitlines()))
+    assert config["core"]["analytics"] == "false" and config["core"]["remote"] == "local"
+    assert remote(tracked(tmp_path)) == str(tmp_path / ".dvc-remote")
