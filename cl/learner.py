@@ -77,7 +77,8 @@ class Learner(pl.LightningModule):
         ]
         if config.optimizer == "sgd":
             return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum)
-        return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps)
+        fused = config.precision == "32-true"  # four times as fast; Lightning does not clip for it under autocast
+        return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=fused)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Gradients are whole: the method may edit them, then Lightning clips."""

@@ -155,7 +155,7 @@ def advance(plan: Plan, index: int, store: Path, *, logger: Logger | None = None
             session = plan.stream.sessions[index - 1]
             learned = learn(method, session, train_config(plan.config), plan.config.seed, logger=logger, progress=progress)
         state = _keep_state(plan, index, store, method, learned)
-    scores = evaluate(method, plan.stream.exam(index), plan.config.evaluate, progress)
+    scores = _unchanged(plan, index, store, state) or evaluate(method, plan.stream.exam(index), plan.config.evaluate, progress)
     return _keep_step(plan, index, store, state, scores)
 
 
@@ -236,6 +236,18 @@ def _build(config: RunConfig) -> Method:
 
 def _key(*parts: Any) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:24]
+
+
+def _unchanged(plan: Plan, index: int, store: Path, state: State) -> dict[str, Score] | None:
+    """The scores of the step before, if neither the weights nor the questions have changed since."""
+    before = find_state(plan, index - 1, store) if index else None
+    if before is None or before.sha256 != state.sha256:
+        return None
+    if [asked.digest for asked in plan.stream.exam(index)] != [asked.digest for asked in plan.stream.exam(index - 1)]:
+        return None
+    step = find(plan, index - 1, store)
+    hits = read_tensors(store / "steps" / plan.keys[index - 1] / "hits.safetensors") if step else {}
+    return {name: Score(metrics, hits[name].numpy()) for name, metrics in step.row.items()} if step else None
 
 
 def _keep_state(plan: Plan, index: int, store: Path, method: Method, learned: Learned) -> State:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, NonNegativeInt
+from pydantic import Field, NonNegativeInt, PositiveInt
 
 from cl.build_stream import StreamConfig
 from cl.clip import ModelConfig
@@ -19,6 +19,7 @@ class CompareConfig(Config):
 
     seeds: list[NonNegativeInt] = Field([0], min_length=1)
     methods: list[str | dict[str, Any]] = Field(min_length=1)
+    parallel: PositiveInt = Field(1, description="how many streams to learn at once, each in its own process")
 
 
 class RunConfig(Config):

@@ -1,22 +1,27 @@
 """The flow that learns one stream with several methods and seeds, and says in one report how they compare."""
 
 import hashlib
+import os
+from collections.abc import Iterator
 from typing import Any
 
 from prefect import flow, task
 from prefect.artifacts import create_markdown_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.task_runners import ProcessPoolTaskRunner
 
-from flows.job import Job, jobs_of
+from flows.job import Job, jobs_of, settings, title
 from flows.session import RETRIED, tracker_of
-from flows.settings import quiet
+from flows.settings import Place, quiet
 from flows.stream import Config, learn_stream, run_name
+from flows.watch import watch
 
 
 @flow(name="compare", flow_run_name=run_name)
 def compare(
     config: Config = "glyphs", overrides: list[str] | None = None, data_root: str | None = None, data_rev: str | None = None
 ) -> dict[str, Any]:
-    """Learn a stream with every method and seed of the config's `compare` section, one after the other.
+    """Learn a stream with every method and seed of the config's `compare` section, `parallel` of them at once.
 
     Args:
         config: a YAML file, the name of a shipped one, or the settings themselves.
@@ -26,8 +31,40 @@ def compare(
     """
     quiet()
     jobs = jobs_of(config, overrides or [], data_root, data_rev)
-    learned = [learn_stream(job.settings, [], data_root, data_rev) for job in jobs]
+    learned = list(learn_all(jobs, parallel_of(config, overrides or []), data_root, data_rev))
     return {"run": publish_comparison(jobs[0], learned), "reports": [stream["report"] for stream in learned]}
+
+
+def parallel_of(config: Config, overrides: list[str]) -> int:
+    """How many streams may be learned at once."""
+    wanted = settings(config, overrides, Place.find()).compare
+    return wanted.parallel if wanted else 1
+
+
+def learn_all(jobs: list[Job], parallel: int, data_root: str | None, data_rev: str | None) -> Iterator[dict[str, Any]]:
+    """What each job learned, in order; together they use no more threads than one alone would."""
+    workers = min(parallel, len(jobs))
+    if workers == 1:
+        yield from (learn_stream(job.settings, [], data_root, data_rev) for job in jobs)
+        return
+    share = max(1, (os.cpu_count() or 1) // workers)  # more threads than cores slow each other down
+    with ProcessPoolTaskRunner(max_workers=workers) as runner:
+        common = {"data_root": data_root, "data_rev": data_rev, "threads": share}
+        futures = [runner.submit(learn_one, {"job": job, **common}) for job in jobs]
+        for index, (job, future) in enumerate(zip(jobs, futures, strict=True)):
+            watch().progress(index, len(jobs), f"streams learned, {workers} at once")
+            learned = future.result()
+            watch().tell(f"{title(job)}: learned")
+            yield learned
+
+
+@task(name="learn-one", task_run_name="{job.settings[name]}", cache_policy=NO_CACHE)
+def learn_one(job: Job, data_root: str | None, data_rev: str | None, threads: int) -> dict[str, Any]:
+    """One stream, in a process of its own."""
+    import torch
+
+    torch.set_num_threads(threads)
+    return learn_stream(job.settings, [], data_root, data_rev)
 
 
 @task(task_run_name="publish", **RETRIED)

@@ -48,11 +48,17 @@ class BarWatch:
         )
 
     def end(self, stream: str, last: int, step: "Step") -> None:
-        """A line above the bar, and in Prefect's log."""
-        from flows.watch import line, log
+        """A line about it."""
+        from flows.watch import line
 
-        self.bar.console.print(line(stream, last, step), soft_wrap=True)
-        log(line(stream, last, step))
+        self.tell(line(stream, last, step))
+
+    def tell(self, text: str) -> None:
+        """A line above the bar, and in Prefect's log."""
+        from flows.watch import log
+
+        self.bar.console.print(text, soft_wrap=True)
+        log(text)
 
 
 @contextmanager

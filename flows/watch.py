@@ -24,6 +24,9 @@ class Watch(Protocol):
     def end(self, stream: str, last: int, step: "Step") -> None:
         """The session is finished, or was found finished."""
 
+    def tell(self, text: str) -> None:
+        """Anything else, in one line."""
+
 
 class LogWatch:
     """One line per session in the log of the Prefect run."""
@@ -36,7 +39,11 @@ class LogWatch:
 
     def end(self, stream: str, last: int, step: "Step") -> None:
         """One line."""
-        log(line(stream, last, step))
+        self.tell(line(stream, last, step))
+
+    def tell(self, text: str) -> None:
+        """The same line."""
+        log(text)
 
 
 def line(stream: str, last: int, step: "Step") -> str:
