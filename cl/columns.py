@@ -203,7 +203,7 @@ def _paths(column: pa.ChunkedArray, file: Path, base: Path, root: Path) -> list[
     for row, (path, ready) in enumerate(zip(paths, inline, strict=True)):
         if not ready and not path:
             raise DataError(f"{file}, row {row + 1}: no image; every row needs a path or bytes")
-        if not ready and not Path(os.path.abspath(base / path)).is_relative_to(root.absolute()):
+        if not ready and not Path(os.path.abspath(base / path)).is_relative_to(os.path.abspath(root)):
             raise DataError(f"{file}, row {row + 1}: {path} lies outside the folder {root}; move the image into it")
     return [None if ready else path for path, ready in zip(paths, inline, strict=True)]
 

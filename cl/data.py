@@ -121,6 +121,22 @@ def concat(tables: Sequence[ImageTable]) -> ImageTable:
     return ImageTable(pa.concat_tables([t.table for t in tables])) if tables else ImageTable(SCHEMA.empty_table())
 
 
+def hold_out(data: ImageTable, share: float, seed: int = 0) -> tuple[ImageTable, ImageTable]:
+    """The rows split in two, to learn from and to be examined with.
+
+    `share` of each class goes to the second part, but at least one row and never the last; rows without a label count as one
+    class. Which rows is decided by the hash of their ids, so that few change sides when data is added.
+    """
+    by_label: dict[str | None, list[tuple[str, int]]] = {}
+    for row, (label, name) in enumerate(zip(data.labels, data.ids, strict=True)):
+        by_label.setdefault(label, []).append((hashlib.sha256(f"{seed}/{name}".encode()).hexdigest(), row))
+    held: set[int] = set()
+    for rows in by_label.values():
+        count = min(len(rows) - 1, max(1, round(share * len(rows))))
+        held |= {row for _, row in sorted(rows)[:count]}
+    return data.where([row not in held for row in range(len(data))]), data.where([row in held for row in range(len(data))])
+
+
 def opened(data: bytes, name: str) -> Image.Image:
     """The image with its header read and its pixels not yet.
 

@@ -50,6 +50,9 @@ def add(
     domain: Annotated[str | None, typer.Option(help="Column of domains  [default: by its name]")] = None,
     time: Annotated[str | None, typer.Option(help="Column of times  [default: by its name]")] = None,
     split: Annotated[str | None, typer.Option(help="Column of train, val, test  [default: by its name]")] = None,
+    test_share: Annotated[
+        float, typer.Option(min=0.0, max=0.9, help="Where nothing says what is test: hold out this share of each class.")
+    ] = 0.2,
     replace: Annotated[bool, typer.Option("--replace", help="Take the place of a data set of that name.")] = False,
     data_root: RootOption = None,
 ) -> None:
@@ -59,11 +62,15 @@ def add(
         raise DataError(f"{name!r}: a data set's name is made of letters, digits, dots, dashes and underscores")
     if (folder / name).exists() and not replace:
         raise DataError(f"{folder / name}: there is a data set of that name; choose another, or give --replace")
+    from cl.data import hold_out
     from cl.formats import read_splits
 
     columns: dict[str, Any] = {"image": image, "label": label, "captions": captions, "domain": domain, "time": time, "split": split}
     with bar(f"reading {path}"):
         splits = read_splits(path, **{role: column for role, column in columns.items() if column})
+    if not {"val", "test"} & splits.keys() and test_share:
+        splits["train"], splits["test"] = hold_out(splits["train"], test_share)
+        err().print(f"nothing says which images are for testing: {test_share:.0%} of each class are held out")
     store(splits, folder / name)
     rows = ", ".join(f"{split} {len(data):,}" for split, data in splits.items())
     err().print(f"{name}: {rows} rows, {len({label for data in splits.values() for label in data.classes()})} classes")

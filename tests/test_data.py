@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from cl.data import SCHEMA, ImageTable, concat, decode, opened, write
+from cl.data import SCHEMA, ImageTable, concat, decode, hold_out, opened, write
 from cl.errors import DataError
 
 
@@ -163,3 +163,18 @@ def test_a_decompression_bomb_is_refused_by_its_header():
     bomb[29:33] = zlib.crc32(bytes(bomb[12:29])).to_bytes(4, "big")
     with pytest.raises(DataError, match="9000 x 9000 pixels"):
         decode(bytes(bomb), "bomb.png")
+
+
+def test_held_out_rows_are_a_share_of_each_class_and_hardly_move_when_data_is_added():
+    rows = ImageTable.of([f"r{i}" for i in range(60)], [png()] * 60, ["abc"[i % 3] for i in range(60)])
+    learned, held = hold_out(rows, 0.25)
+    assert sorted(learned.ids + held.ids) == sorted(rows.ids) and not set(learned.ids) & set(held.ids)
+    assert [held.labels.count(label) for label in "abc"] == [5, 5, 5]
+    more = ImageTable.of([f"r{i}" for i in range(66)], [png()] * 66, ["abc"[i % 3] for i in range(66)])
+    assert len(set(held.ids) - set(hold_out(more, 0.25)[1].ids)) <= 3
+    assert hold_out(rows, 0.25, seed=1)[1].ids != held.ids
+
+
+def test_a_class_of_one_image_is_learned_and_never_only_examined():
+    learned, held = hold_out(ImageTable.of(["a", "b", "c"], [png()] * 3, ["one", "two", "two"]), 0.2)
+    assert "one" in learned.labels and len(held) == 1
