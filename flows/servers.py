@@ -173,6 +173,7 @@ def _running(server: Server, place: Place) -> Iterator[subprocess.Popen[bytes]]:
     log.parent.mkdir(parents=True, exist_ok=True)
     environment = {key: value for key, value in os.environ.items() if key not in ("PREFECT_API_URL", "MLFLOW_TRACKING_URI")}
     environment["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "WARNING"
+    environment["PREFECT_SERVER_UI_API_URL"] = f"{server.address}/api"  # else its pages ask port 4200, whatever the port is
     with log.open("wb") as file:
         # a session of its own: Ctrl-C in the terminal reaches only us, and its own children end with it
         process = subprocess.Popen(
