@@ -1,0 +1,183 @@
+"""The whole loop with no orchestrator: content keys, resuming, and the same numbers every time."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from cl.base_model import settle
+from cl.clip import ModelConfig, load
+from cl.data import write
+from cl.errors import ConfigError, MethodError, StoreError
+from cl.report import Report
+from cl.run import Plan, advance, find, load_method, parse_config, plan, run
+from tests import make
+
+TREE: dict[str, Any] = {
+    "name": "colours",
+    "model": {"name": "tiny"},
+    "stream": {"kind": "classes", "sources": {"colours": "colours"}, "increment": 2, "candidates": "seen"},
+    "method": "replay",
+    "train": {"max_steps": 3, "batch_size": 6, "lr": 1e-3, "device": "cpu"},
+}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("data")
+    colours = range(6)
+    write({"train": make.table(colours, 6, captions=True), "test": make.table(colours, 3, seed=50, captions=True)}, root / "colours")
+    return root
+
+
+def planned(data: Path, version: str = "v1", **changes: Any) -> Plan:
+    return plan(parse_config({**TREE, **changes}, "test"), data, version)
+
+
+def numbers(report: Report) -> np.ndarray:
+    return np.asarray(report.matrix.rows)
+
+
+def weights(work: Plan, index: int, store: Path) -> dict[str, torch.Tensor]:
+    return load_method(work, index, store).state_dict()
+
+
+def assert_same(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> None:
+    assert one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
+
+
+@pytest.mark.parametrize("method", ["finetune", {"name": "vr_lwf", "texts": 8}, "replay"])
+def test_the_same_run_gives_the_same_matrix_and_weights_bit_for_bit(data, tmp_path, method) -> None:
+    work = planned(data, method=method)
+    one, two = run(work, tmp_path / "a"), run(work, tmp_path / "b")
+    assert np.array_equal(numbers(one), numbers(two), equal_nan=True)
+    assert_same(weights(work, 3, tmp_path / "a"), weights(work, 3, tmp_path / "b"))
+
+
+def test_another_seed_gives_other_weights(data, tmp_path) -> None:
+    one, two = planned(data), planned(data, seed=1)
+    run(one, tmp_path), run(two, tmp_path)
+    assert one.keys != two.keys
+    first, second = weights(one, 3, tmp_path), weights(two, 3, tmp_path)
+    assert any(not torch.equal(first[name], second[name]) for name in first)
+
+
+def test_a_second_run_learns_nothing(data, tmp_path) -> None:
+    work = planned(data)
+    first = run(work, tmp_path)
+    files = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
+    again = run(planned(data), tmp_path)
+    assert np.array_equal(numbers(first), numbers(again), equal_nan=True)
+    assert files == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
+
+
+def test_row_zero_is_the_model_before_any_learning(data, tmp_path) -> None:
+    frozen, moving = run(planned(data, method="zero_shot"), tmp_path), run(planned(data), tmp_path)
+    assert np.array_equal(numbers(frozen)[0], numbers(moving)[0])
+    assert all(cost.steps == 3 and cost.samples == 18 for cost in moving.costs)
+    assert all(cost.steps == 0 for cost in frozen.costs)
+
+
+def test_going_on_in_the_middle_is_the_same_as_never_having_stopped(data, tmp_path) -> None:
+    work = planned(data)
+    whole = run(work, tmp_path / "whole")
+    for index in (0, 1):
+        advance(work, index, tmp_path / "parts")
+    rest = run(planned(data), tmp_path / "parts")
+    assert np.array_equal(numbers(whole), numbers(rest), equal_nan=True)
+    assert_same(weights(work, 3, tmp_path / "whole"), weights(work, 3, tmp_path / "parts"))
+
+
+def test_a_step_without_the_one_before_it_is_refused(data, tmp_path) -> None:
+    with pytest.raises(StoreError, match="run the stream again"):
+        advance(planned(data), 2, tmp_path)
+
+
+@pytest.mark.parametrize("damage", ["delete", "truncate", "flip"])
+def test_lost_or_damaged_weights_are_learned_again_to_the_same_bits(data, tmp_path, damage) -> None:
+    work = planned(data)
+    run(work, tmp_path)
+    before = weights(work, 2, tmp_path)
+    path = tmp_path / "states" / work.states[2] / "state.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-7] ^= 1
+    path.unlink() if damage == "delete" else path.write_bytes(content if damage == "flip" else content[:-9])
+    assert find(work, 2, tmp_path) is None
+    run(work, tmp_path)
+    assert_same(before, weights(work, 2, tmp_path))
+
+
+def test_a_damaged_row_is_measured_again_and_nothing_is_learned(data, tmp_path) -> None:
+    work = planned(data)
+    first = run(work, tmp_path)
+    state = tmp_path / "states" / work.states[1] / "state.safetensors"
+    written = state.stat().st_mtime_ns
+    result = tmp_path / "steps" / work.keys[1] / "result.json"
+    result.write_text(result.read_text()[:-20])
+    again = run(work, tmp_path)
+    assert np.array_equal(numbers(first), numbers(again), equal_nan=True) and state.stat().st_mtime_ns == written
+
+
+def test_what_changes_a_result_changes_the_keys_and_nothing_else_does(data) -> None:
+    base = planned(data)
+    for changed in (
+        {"seed": 2},
+        {"method": "finetune"},
+        {"method": {"name": "replay", "capacity": 7}},
+        {"train": {**TREE["train"], "lr": 2e-3}},
+        {"model": {"name": "tiny", "seed": 1}},
+        {"stream": {**TREE["stream"], "template": "a {} square"}},
+    ):
+        other = planned(data, **changed)
+        assert other.states[1] != base.states[1], changed
+    for same in ({"method": {"name": "replay", "label": "ours"}}, {"train": {**TREE["train"], "workers": 1}}, {"name": "other"}):
+        assert planned(data, **same).keys == base.keys, same
+
+
+def test_a_new_session_leaves_learned_states_valid(data, tmp_path) -> None:
+    listed = {"kind": "listed", "sources": {"colours": "colours"}}
+    sessions = [{"name": name, "classes": list(classes)} for name, classes in (("one", ("red", "green")), ("two", ("blue", "yellow")))]
+    short = planned(data, stream={**listed, "sessions": sessions[:1]})
+    long = planned(data, stream={**listed, "sessions": sessions})
+    assert short.states == long.states[:2] and short.keys[1] != long.keys[1]
+    run(short, tmp_path)
+    report = run(long, tmp_path)
+    assert len(numbers(report)) == 3 and report.costs[0].seconds == run(short, tmp_path).costs[0].seconds
+
+
+def test_joint_learns_everything_at_once_and_is_asked_what_the_stream_asks(data, tmp_path) -> None:
+    joint = planned(data, joint=True, method="finetune")
+    report = run(joint, tmp_path)
+    assert len(joint.stream.sessions) == 1 and len(joint.stream.sessions[0].data) == 36
+    assert report.method == "joint" and set(report.matrix.sets) == set(run(planned(data), tmp_path).matrix.sets)
+
+
+def test_what_a_method_cannot_learn_is_said_before_anything_is_written(data, tmp_path) -> None:
+    with pytest.raises(MethodError, match="session 1"):
+        planned(data, stream={**TREE["stream"], "supervision": "none"})
+    with pytest.raises(ConfigError, match="unknown method 'replya'"):
+        planned(data, method="replya")
+
+
+def test_a_missing_base_model_is_trained_once_on_the_first_session(data, tmp_path) -> None:
+    small = {"embed_dim": 16, "vision_cfg": {"image_size": 16, "patch_size": 8, "width": 16, "layers": 1, "head_width": 8}}
+    small["text_cfg"] = {"context_length": 16, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1}
+    recipe = {"domains": None, "architecture": small, "train": {"max_steps": 2, "batch_size": 6, "device": "cpu"}}
+    config = parse_config({**TREE, "model": {"name": f"local-dir:{tmp_path}/absent"}, "pretrain": recipe}, "test")
+    found = settle(config, data, tmp_path / "models")
+    assert load(found.model).encode_text(load(found.model).tokenize(["red"])).shape == (1, 16)
+    written = [path.stat().st_mtime_ns for path in (tmp_path / "models").rglob("*")]
+    assert settle(config, data, tmp_path / "models") == found
+    assert written == [path.stat().st_mtime_ns for path in (tmp_path / "models").rglob("*")]
+    assert len(run(plan(found, data, "v1"), tmp_path / "store").costs) == 3
+    present = config.model_copy(update={"model": ModelConfig(name="tiny")})
+    assert settle(present, data, tmp_path / "models") is present
+
+
+def test_a_report_survives_json(data, tmp_path) -> None:
+    report = run(planned(data), tmp_path)
+    again = Report.from_json(json.loads(json.dumps(report.to_json())))
+    assert np.array_equal(numbers(report), numbers(again), equal_nan=True) and again.provenance == report.provenance
