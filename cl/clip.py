@@ -1,7 +1,6 @@
 """The model: four things asked of any open_clip model (images, texts, scale, pixels), and its life on disk."""
 
 import copy
-import functools
 import hashlib
 import json
 import os
@@ -10,13 +9,11 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
-from weakref import WeakKeyDictionary
 
 import open_clip
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
-from open_clip.tokenizer import DEFAULT_CONTEXT_LENGTH, HFTokenizer
 from open_clip.transform import PreprocessCfg, image_transform_v2, merge_preprocess_dict
 from open_clip.transformer import VisionTransformer
 from PIL import Image
@@ -28,10 +25,9 @@ from cl.config import Config
 from cl.errors import ModelError
 from cl.model_source import CONFIG, WEIGHTS, fill, find, first_line, reach_towers
 from cl.prompted import TextPrompts, TextTower, VisionPrompts, image_features, text_features, text_tower
+from cl.tokens import tokenize, tokenizer
 
 __all__ = ["Clip", "ModelConfig", "TextPrompts", "VisionPrompts", "build", "load"]
-
-_KNOWN = 50_000  # texts
 
 
 class ModelConfig(Config):
@@ -40,16 +36,6 @@ class ModelConfig(Config):
     name: str = Field("glyph_base", description="glyph_base, tiny, local-dir:PATH, hf-hub:ORG/REPO or an open_clip name such as ViT-B-32")
     pretrained: str | None = Field(None, description="an open_clip tag, `random`, or the path of a safetensors file")
     seed: int = Field(0, description="for random weights")
-
-
-class _Known(dict[tuple[str, int], Tensor]):
-    """Texts already tokenized: class names come up at every step, and cleaning them cost a sixth of a small model's step."""
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> "_Known":
-        return self  # the copies of a model read the same words
-
-
-_READ: WeakKeyDictionary[Any, _Known] = WeakKeyDictionary()  # by tokenizer
 
 
 class Clip(nn.Module):
@@ -66,7 +52,6 @@ class Clip(nn.Module):
         size = {"size": model.visual.image_size}
         self.preprocess_cfg: dict[str, Any] = merge_preprocess_dict(merge_preprocess_dict(PreprocessCfg(), dict(preprocess_cfg)), size)
         self.tokenizer = tokenizer
-        self._known = _READ.setdefault(tokenizer, _Known())
         self.eval()
 
     def train(self, mode: bool = True) -> "Clip":
@@ -124,17 +109,9 @@ class Clip(nn.Module):
 
         `reserve` leaves room for that many prompt tokens in the context.
         """
-        tokens = self._tokens(texts, self.context_length - reserve)
+        tokens = tokenize(self.tokenizer, texts, self.context_length - reserve)
         tower = text_tower(self.model)
         return tokens if tower is None else tower.trim(tokens)
-
-    def _tokens(self, texts: Sequence[str], length: int) -> Int[Tensor, "n length"]:
-        if len(self._known) + len(texts) > _KNOWN:
-            self._known.clear()
-        new = [text for text in dict.fromkeys(texts) if (text, length) not in self._known]
-        if new:
-            self._known |= zip(((text, length) for text in new), self.tokenizer(new, context_length=length), strict=True)
-        return torch.stack([self._known[text, length] for text in texts]) if texts else self.tokenizer([], context_length=length)
 
     def transform(self, augment: bool = False) -> Callable[[Image.Image], Float[Tensor, "3 h w"]]:
         """Image to pixels as the model's own preprocessing has it; `augment` is open_clip's training crop and never mirrors.
@@ -268,27 +245,12 @@ def build(model_cfg: Mapping[str, Any], preprocess_cfg: Mapping[str, Any] | None
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
             model = kind(**settings)
-        clip = Clip(model, model_cfg, preprocess_cfg or {}, _tokenizer(model_cfg["text_cfg"], home))
+        clip = Clip(model, model_cfg, preprocess_cfg or {}, tokenizer(model_cfg["text_cfg"], home))
         clip.transform()
     except Exception as error:  # a configuration can be wrong in as many ways as there are towers
         why = f"{type(error).__name__}: {first_line(error)}"
         raise ModelError(f"open_clip cannot build this model ({why}); check its configuration") from error
     return clip
-
-
-def _tokenizer(text_cfg: Mapping[str, Any], home: Path | None) -> Any:
-    # open_clip.get_tokenizer reads the configuration a second time, for hf-hub: over the network
-    context = text_cfg.get("context_length", DEFAULT_CONTEXT_LENGTH)
-    options = text_cfg.get("tokenizer_kwargs") or {}
-    if not text_cfg.get("hf_tokenizer_name"):
-        return open_clip.SimpleTokenizer(context_length=context, **options) if options else _plain_tokenizer(context)
-    mode = text_cfg.get("tokenizer_mode")
-    return HFTokenizer(str(home or text_cfg["hf_tokenizer_name"]), context_length=context, tokenizer_mode=mode, **options)
-
-
-@functools.lru_cache(maxsize=4)
-def _plain_tokenizer(context: int) -> open_clip.SimpleTokenizer:
-    return open_clip.SimpleTokenizer(context_length=context)  # reading its merges takes longer than building a small model
 
 
 def load(config: ModelConfig, root: Path | None = None) -> Clip:

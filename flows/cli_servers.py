@@ -64,3 +64,4 @@ def serve(
     console.print(f"Serving learn-stream/learn-stream and compare/compare to {address}; Ctrl-C stops.", soft_wrap=True)
     console.print(f"Start one: PREFECT_API_URL={address} prefect deployment run 'learn-stream/learn-stream'", soft_wrap=True)
     serve_until_stopped(offered)
+    console.print("Stopped.")

@@ -65,7 +65,8 @@ class BarWatch:
 def bars() -> Iterator[Progress]:
     """A place for bars at the foot of the terminal; without a terminal only lines appear."""
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=err(), transient=True) as progress:
+    console = err()
+    with Progress(*columns, console=console, transient=True, disable=not console.is_interactive) as progress:
         yield progress
 
 

@@ -16,6 +16,7 @@ from dvc.repo import Repo
 from dvc.scm import RevError, SCMError
 
 from cl.errors import DataError
+from flows.settings import quiet
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,7 @@ def pin(folder: Path) -> tuple[str | None, str | None]:
     Raises:
         DataError: DVC refuses, for example because another process holds its lock.
     """
+    quiet()  # dvc sets up its own logger when it is imported, and gives hints about git
     with _repo(folder) as repo:
         if repo is None:
             return None, None

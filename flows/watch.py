@@ -47,8 +47,10 @@ class LogWatch:
 
 
 def line(stream: str, last: int, step: "Step") -> str:
-    """A finished step in one line: its place, its name, its own score or the mean over all sets, and its time."""
-    values = [next(iter(scores.values())) for scores in step.row.values()]
+    """A finished step in one line: its place, its name, the mean headline score over all sets, and its time."""
+    from cl.evaluate import HEADLINE
+
+    values = [scores[metric] for scores in step.row.values() for metric in HEADLINE.values() if metric in scores]
     mean = sum(values) / len(values) if values else float("nan")
     took = f", {step.cost.steps} steps in {step.cost.seconds:.0f} s" if step.cost.steps else ""
     return f"{stream}: {step.index}/{last} {step.session}: mean score {mean:.3f} over {len(values)} sets{took}"
