@@ -148,8 +148,8 @@ def main() -> None:
     except EvergreenError as error:
         sys.stderr.write(f"evergreen: {' '.join(str(error).split())}\n")
         sys.exit(2)
-    except SystemExit as left:
-        if left.code and signal.SIGINT in interrupted:  # Lightning turns Ctrl-C into exit code 1; `serve` ends well with it
+    except SystemExit:
+        if signal.SIGINT in interrupted:  # Lightning turns Ctrl-C into exit code 1
             sys.exit(130)
         raise
 

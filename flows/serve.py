@@ -1,5 +1,6 @@
 """`evergreen serve`: the flows as deployments of a Prefect server, started from its UI, its API or a schedule."""
 
+import signal
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -30,4 +31,5 @@ def deployments(config: str, cron: str | None) -> list[RunnerDeployment]:
 
 def serve(offered: Sequence[RunnerDeployment]) -> None:
     """Register deployments and run them, one at a time, whenever the server says so, until a signal."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # only in place of this one asyncio ends its tasks in order
     serve_flows(*offered, limit=1, print_starting_message=False)

@@ -56,8 +56,10 @@ def connect(place: Place) -> MlflowClient:
         with locked(place, "mlflow.lock"):  # two processes that open a new database at once spoil it for good
             client = MlflowClient(uri)
             client.search_experiments(max_results=1)
+    except ImportError as error:
+        raise StoreError(f"{_shown(uri)}: MLflow's store needs a driver that is not installed ({error.name}); install it") from error
     except (MlflowException, SQLAlchemyError, OSError) as error:
-        raise StoreError(f"{uri}: MLflow's store cannot be opened ({_first_line(error)})") from error
+        raise StoreError(f"{_shown(uri)}: MLflow's store cannot be opened ({_first_line(error)})") from error
     return client
 
 
@@ -78,11 +80,11 @@ class Tracker:
                 found = self.client.get_experiment_by_name(experiment)
                 self.experiment = found.experiment_id if found else self.client.create_experiment(experiment, self._artifacts())
         except (MlflowException, OSError) as error:
-            raise StoreError(f"{self.uri}: MLflow's store cannot be written ({_first_line(error)})") from error
+            raise StoreError(f"{_shown(self.uri)}: MLflow's store cannot be written ({_first_line(error)})") from error
 
     def _artifacts(self) -> str | None:
         # a server keeps artifacts itself; a file: location would make clients go around it
-        return (self.place.runs / "artifacts").as_uri() if self.uri.startswith("sqlite:") else None
+        return None if self.uri.startswith("http") else (self.place.runs / "artifacts").as_uri()
 
     def find(self, key: str, kind: str, parent: str | None = None) -> Run | None:
         """The newest run of this content, None if there is none."""
@@ -194,6 +196,15 @@ def _answers(uri: str) -> None:
     # the client would ask a server that is away for four minutes
     if uri.startswith("http"):
         urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=5).close()
+
+
+def _shown(uri: str) -> str:
+    """An address without its password.
+
+    >>> _shown("postgresql://ann:secret@host/db")
+    'postgresql://ann:***@host/db'
+    """
+    return re.sub(r"(//[^:/@]*):[^/@]*@", r"\1:***@", uri)
 
 
 def _name(text: str) -> str:

@@ -56,11 +56,20 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture(scope="session")
-def prefect_server() -> Iterator[None]:
+def prefect_server(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[None]:
     """A Prefect API on a database of its own; ten seconds, so only tests that run a whole flow ask for it."""
-    from prefect.testing.utilities import prefect_test_harness
+    from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
-    with prefect_test_harness(server_startup_timeout=120):
+    from flows.servers import embedded
+    from flows.settings import Place
+
+    address, ready = embedded(Place(tmp_path_factory.mktemp("server")))
+    import cl.run  # noqa: F401 - this and the next line take seconds, better spent while the server starts
+
+    request.getfixturevalue("empty_store")
+    ready()
+    # no heartbeat: a flow that ends waits up to a second for it
+    with temporary_settings({PREFECT_API_URL: address, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
         yield
 
 

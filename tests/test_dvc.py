@@ -112,6 +112,14 @@ def test_pinning_the_same_data_twice_changes_nothing(tmp_path: Path) -> None:
     assert again[0] == first and again[1] != first
 
 
+def test_pinning_gives_no_hints_of_dvcs_own(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    data = tracked(tmp_path)
+    (tmp_path / ".dvc" / "config").write_text("[core]\nanalytics = false\n")  # where DVC stages nothing, it says how it could
+    caplog.set_level("INFO", "dvc")  # as DVC sets it when it is imported
+    pin(data)
+    assert not caplog.records
+
+
 def test_without_dvc_the_version_is_a_hash_of_names_and_bytes(tmp_path: Path) -> None:
     data = write(tmp_path, "one")
     seen = version(data)
