@@ -1,0 +1,94 @@
+"""House rules that a machine can check: which module may import which, how long a file is, and what is never called."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+MODULES = sorted(path for package in ("cl", "flows") for path in (ROOT / package).rglob("*.py"))
+PICKLES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "marshal", "shelve"}
+
+every_module = pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(ROOT).as_posix())
+
+
+def prints(source: str) -> list[int]:
+    """Lines that call print."""
+    return [node.lineno for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call) and ast.unparse(node.func) == "print"]
+
+
+def unpickles(source: str) -> list[int]:
+    """Lines that could run code out of a data file: a pickle module, or torch.load, numpy.load and read_pickle where they may."""
+    lines = []
+    for node in ast.walk(ast.parse(source)):
+        match node:
+            case ast.Import(names=names) if PICKLES & {name.name.partition(".")[0] for name in names}:
+                lines.append(node.lineno)
+            case ast.ImportFrom(module=str(module)) if module.partition(".")[0] in PICKLES:
+                lines.append(node.lineno)
+            case ast.Call(func=called, keywords=keywords):
+                given = {keyword.arg: ast.unparse(keyword.value) for keyword in keywords}
+                name = ast.unparse(called)
+                unsafe = name == "torch.load" and given.get("weights_only") != "True"
+                if unsafe or name.endswith("read_pickle") or given.get("allow_pickle") == "True":
+                    lines.append(node.lineno)
+    return lines
+
+
+@every_module
+def test_a_file_fits_in_300_lines_says_what_it_is_and_neither_prints_nor_unpickles(path: Path) -> None:
+    source = path.read_text()
+    assert len(source.splitlines()) <= 300
+    assert (ast.get_docstring(ast.parse(source)) or "").strip()
+    assert not prints(source) and not unpickles(source)
+
+
+@pytest.mark.parametrize(
+    ("source", "found"),
+    [
+        ("print(1)", [1]),
+        ("console.print(1)\n'print(1)'", []),
+    ],
+)
+def test_a_print_is_found_where_it_is_called(source: str, found: list[int]) -> None:
+    assert prints(source) == found
+
+
+@pytest.mark.parametrize(
+    "source", ["import pickle", "from joblib import load", "torch.load(x)", "torch.load(x, weights_only=False)", "pd.read_pickle(x)"]
+)
+def test_what_could_run_code_from_a_file_is_found(source: str) -> None:
+    assert unpickles(source) == [1] and unpickles("torch.load(x, weights_only=True)\nimport json") == []
+
+
+def lint(folder: Path) -> subprocess.CompletedProcess[str]:
+    program = Path(sys.executable).with_name("lint-imports")
+    command = [program, "--no-cache", "--no-logo", "--config", str(ROOT / "pyproject.toml")]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
+
+
+def test_arrows_point_one_way_and_learning_talks_to_no_server() -> None:
+    found = lint(ROOT)
+    assert found.returncode == 0, found.stdout
+    assert "arrows point one way KEPT" in found.stdout and "learning talks to no server KEPT" in found.stdout
+
+
+def test_an_arrow_the_wrong_way_is_found(tmp_path: Path) -> None:
+    for path in MODULES:
+        copy = tmp_path / path.relative_to(ROOT)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_text(path.read_text())
+    (tmp_path / "cl" / "losses.py").write_text("import mlflow\nfrom cl.learner import learn\n")
+    found = lint(tmp_path)
+    assert found.returncode == 1
+    assert "arrows point one way BROKEN" in found.stdout and "learning talks to no server BROKEN" in found.stdout
+
+
+def test_what_does_not_need_the_servers_does_not_import_them() -> None:
+    # help and a wrong file name are told in half a second; prefect, mlflow, dvc and torch take many
+    heavy = ["prefect", "mlflow", "dvc", "torch", "lightning", "open_clip", "avalanche", "pyarrow"]
+    asked = [sys.executable, "-c", f"import sys, flows.cli; sys.exit([name for name in {heavy} if name in sys.modules] or None)"]
+    found = subprocess.run(asked, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert (found.returncode, found.stderr) == (0, "")
