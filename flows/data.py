@@ -152,6 +152,9 @@ def _explained(folder: Path, rev: str) -> Iterator[None]:
         raise DataError(f"--data-rev {rev}: no such git revision; see `git log {_pin(folder).name}`") from error
     except (NotDvcRepoError, SCMError) as error:
         raise DataError(f"--data-rev {rev}: {folder} is in no git repository with DVC, so it has no older versions") from error
+    except ImportError as error:
+        extra = _told(error).partition(" ")[0]  # "s3 is supported, but requires 'dvc-s3' to be installed"
+        raise DataError(f"--data-rev {rev}: {_told(error)}; run pip install 'dvc[{extra}]'") from error
     except (DvcException, FileNotFoundError, ValueError) as error:
         raise DataError(f"--data-rev {rev}: {folder.name} cannot be fetched at this revision ({_told(error)})") from error
 

@@ -65,7 +65,7 @@ def test_what_could_run_code_from_a_file_is_found(source: str) -> None:
 
 def lint(folder: Path) -> subprocess.CompletedProcess[str]:
     program = Path(sys.executable).with_name("lint-imports")
-    command = [program, "--no-cache", "--no-logo", "--config", str(ROOT / "pyproject.toml")]
+    command = [str(program), "--no-cache", "--no-logo", "--config", str(ROOT / "pyproject.toml")]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
 
 

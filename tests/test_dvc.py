@@ -1,5 +1,6 @@
 """Data versions: what a run sees has one name, older versions come back beside the working copy, a pin is repeatable."""
 
+import importlib.util
 import subprocess
 from configparser import ConfigParser
 from pathlib import Path
@@ -100,6 +101,16 @@ def test_lost_files_of_an_old_version_leave_nothing_half_fetched(tmp_path: Path)
     with pytest.raises(DataError, match="cannot be fetched at this revision"):
         materialise(data, "HEAD", tmp_path / "versions")
     assert not list((tmp_path / "versions").glob("*"))
+
+
+def test_a_remote_whose_driver_is_not_installed_is_told_with_what_to_install(tmp_path: Path) -> None:
+    data = tracked(tmp_path)
+    if importlib.util.find_spec("dvc_s3"):
+        pytest.skip("the driver is installed")
+    (tmp_path / ".dvc" / "config").write_text("[core]\nanalytics = false\nremote = team\n['remote \"team\"']\nurl = s3://bucket/data\n")
+    commit(tmp_path)
+    with pytest.raises(DataError, match=r"--data-rev HEAD: s3 is supported, but requires 'dvc-s3' .* pip install 'dvc\[s3\]'"):
+        materialise(data, "HEAD", tmp_path / "versions")
 
 
 def test_pinning_the_same_data_twice_changes_nothing(tmp_path: Path) -> None:

@@ -186,7 +186,14 @@ def test_a_deployment_is_served_started_by_prefects_own_command_and_completes(pr
         try:
             serving.wait_for("Start one: ")
             until(lambda: len(api(address, "/deployments/filter")) == 2, "the deployments are not registered")
-            start = [EVERGREEN.with_name("prefect"), "deployment", "run", "learn-stream/learn-stream", "--param", 'overrides=["seed=7"]']
+            start = [
+                str(EVERGREEN.with_name("prefect")),
+                "deployment",
+                "run",
+                "learn-stream/learn-stream",
+                "--param",
+                'overrides=["seed=7"]',
+            ]
             subprocess.run(start, env=os.environ | {"PREFECT_API_URL": address}, check=True, capture_output=True, timeout=120)
             until(lambda: state_of_the_only_run(address) is not None, "the run does not end")
             assert state_of_the_only_run(address) == "COMPLETED", serving.said()
