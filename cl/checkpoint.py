@@ -1,5 +1,6 @@
 """A method's whole memory on disk: safetensors and JSON, written beside and renamed, checked on the way back in."""
 
+import functools
 import hashlib
 import json
 import os
@@ -75,6 +76,16 @@ def sha256(path: Path) -> str:
     """Hex SHA-256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@functools.cache
+def code_version() -> str:
+    """16 hex digits over the sources of `cl`: other code is another result, whether committed or not."""
+    state = hashlib.sha256()
+    root = Path(__file__).parent
+    for path in sorted(root.rglob("*.py")):
+        state.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    return state.hexdigest()[:16]
 
 
 def read_json(path: Path) -> Any:

@@ -27,6 +27,7 @@ class TrainConfig(Config):
     max_steps: PositiveInt | None = Field(None, description="optimizer steps per session; overrides epochs")
     optimizer: Literal["adamw", "sgd"] = "adamw"
     lr: PositiveFloat = 1e-4
+    lr_epochs: tuple[PositiveFloat, ...] | None = Field(None, min_length=1, description="of each epoch, the last goes on; instead of lr")
     weight_decay: NonNegativeFloat = 0.0
     momentum: NonNegativeFloat = 0.9
     betas: tuple[float, float] = (0.9, 0.999)

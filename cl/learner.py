@@ -64,7 +64,10 @@ class Learner(pl.LightningModule):
         return loss
 
     def rate(self) -> float:
-        """The learning rate of the step to come: linear warm-up, then cosine to zero or constant."""
+        """The learning rate of the step to come: linear warm-up, then cosine to zero or constant; or what is listed per epoch."""
+        listed = self.config.lr_epochs
+        if listed:
+            return self.method.rate * listed[min(self.done * self.config.epochs // self.steps, len(listed) - 1)]
         return self.method.rate * self.config.lr * schedule(self.done, self.steps, self.config)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:

@@ -16,7 +16,7 @@ from lightning.pytorch.loggers import Logger
 from pydantic import TypeAdapter
 
 from cl.build_stream import StreamConfig, build_stream
-from cl.checkpoint import memory, new_folder, read_json, read_tensors, restore, sha256, write_json, write_tensors
+from cl.checkpoint import code_version, memory, new_folder, read_json, read_tensors, restore, sha256, write_json, write_tensors
 from cl.clip import Clip, ModelConfig, load
 from cl.errors import StoreError
 from cl.evaluate import Score, evaluate, headline, headline_row
@@ -62,6 +62,7 @@ class Plan:
     keys: tuple[str, ...]
     data: str
     base: str
+    root: Path
 
 
 @dataclass(frozen=True)
@@ -103,16 +104,22 @@ def plan(config: RunConfig, data_root: Path, data_version: str) -> Plan:
     """
     stream = _stream(config.stream.model_dump_json(), str(data_root), data_version, config.joint)
     base = _base(config.model)
-    method = config.method.build(base, config.seed)
+    method = config.method.located(data_root).build(base, config.seed)
     for session in stream.sessions:
         method.check(session)
-    settings = [base.digest(), config.method.model_dump(exclude={"label", "train"}), config.seed, code_version()]
+    settings = [
+        base.digest(),
+        config.method.model_dump(exclude={"label", "train", "later"}),
+        config.seed,
+        code_version(),
+        *method.sources(),
+    ]
     states = [_key("start", settings)]
     for session in stream.sessions:
-        states.append(_key(states[-1], session.digest, train_config(config).model_dump(exclude={"device", "workers"})))
+        states.append(_key(states[-1], session.digest, train_config(config, session.index).model_dump(exclude={"device", "workers"})))
     exams = [[examined.digest for examined in stream.exam(index)] for index in range(len(states))]
     keys = tuple(_key(state, exam, config.evaluate.model_dump()) for state, exam in zip(states, exams, strict=True))
-    return Plan(config, stream, tuple(states), keys, data_version, base.digest())
+    return Plan(config, stream, tuple(states), keys, data_version, base.digest(), data_root)
 
 
 def find(plan: Plan, index: int, store: Path) -> Step | None:
@@ -149,11 +156,11 @@ def advance(plan: Plan, index: int, store: Path, *, logger: Logger | None = None
     if state:
         method = load_method(plan, index, store)
     else:
-        method = load_method(plan, index - 1, store) if index else _build(plan.config)
+        method = load_method(plan, index - 1, store) if index else _build(plan)
         learned = Learned(0, 0, 0.0)
         if index:
             session = plan.stream.sessions[index - 1]
-            learned = learn(method, session, train_config(plan.config), plan.config.seed, logger=logger, progress=progress)
+            learned = learn(method, session, train_config(plan.config, index), plan.config.seed, logger=logger, progress=progress)
         state = _keep_state(plan, index, store, method, learned)
     scores = _unchanged(plan, index, store, state) or evaluate(method, plan.stream.exam(index), plan.config.evaluate, progress)
     return _keep_step(plan, index, store, state, scores)
@@ -169,7 +176,7 @@ def load_method(plan: Plan, index: int, store: Path) -> Method:
     state = find_state(plan, index, store)
     if state is None:
         raise StoreError(f"{folder}: the state after session {index} is not there or was damaged; run the stream again to make it")
-    method = _build(plan.config)
+    method = _build(plan)
     restore(method, read_tensors(folder / "state.safetensors"), str(folder))
     return method.eval()
 
@@ -207,16 +214,6 @@ def run(plan: Plan, store: Path, *, logger: Logger | None = None, progress: Prog
     return report(plan, [advance(plan, index, store, logger=logger, progress=progress) for index in range(len(plan.keys))])
 
 
-@functools.cache
-def code_version() -> str:
-    """16 hex digits over the sources of `cl`: other code is another result, whether committed or not."""
-    state = hashlib.sha256()
-    root = Path(__file__).parent
-    for path in sorted(root.rglob("*.py")):
-        state.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
-    return state.hexdigest()[:16]
-
-
 @functools.lru_cache(maxsize=2)
 def _stream(config: str, root: str, data_version: str, together: bool) -> Stream:
     # the methods of a comparison share one stream, and with it the pixels decoded for evaluation
@@ -230,8 +227,8 @@ def _base(config: ModelConfig) -> Clip:
     return load(config)
 
 
-def _build(config: RunConfig) -> Method:
-    return config.method.build(load(config.model), config.seed)
+def _build(plan: Plan) -> Method:
+    return plan.config.method.located(plan.root).build(load(plan.config.model), plan.config.seed)
 
 
 def _key(*parts: Any) -> str:

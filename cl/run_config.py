@@ -82,9 +82,10 @@ def variants(config: RunConfig) -> list[RunConfig]:
     return runs
 
 
-def train_config(config: RunConfig) -> TrainConfig:
-    """The training settings with the method's own `train` section on top."""
-    return validate(TrainConfig, {**config.train.model_dump(), **config.method.train}, f"{config.name}: method.train")
+def train_config(config: RunConfig, session: int) -> TrainConfig:
+    """The training settings of a session (1, 2, ...) with the method's own `train` on top, and `later` from the second on."""
+    own = {**config.method.train, **(config.method.later if session > 1 else {})}
+    return validate(TrainConfig, {**config.train.model_dump(), **own}, f"{config.name}: method.train")
 
 
 def methods() -> dict[str, str]:

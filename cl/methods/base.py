@@ -2,7 +2,8 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple, Self
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -36,6 +37,11 @@ class MethodConfig(Config):
 
     label: str | None = None  # what tables call it, where one method stands there twice
     train: dict[str, Any] = Field({}, description="training settings that this method wants otherwise")
+    later: dict[str, Any] = Field({}, description="the same, from the second session on")
+
+    def located(self, root: Path) -> Self:
+        """The same settings with relative paths of data starting at `root`."""
+        return self
 
     def build(self, clip: Clip, seed: int) -> "Method":
         """The method over a clip that it may change."""
@@ -67,6 +73,10 @@ class Method(nn.Module, ABC):
     def trainable(self) -> Iterable[nn.Parameter]:
         """The parameters that descend; none at all means there is nothing to train by gradient."""
         return self.clip.parameters()
+
+    def sources(self) -> tuple[str, ...]:
+        """Digests of the tables that it learns from beside its sessions."""
+        return ()
 
     def check(self, session: Session) -> None:
         """Say before anything is trained that a session cannot be used.

@@ -100,7 +100,7 @@ class VRLwF(Finetune):
 
 def frozen_copy(clip: Clip) -> Clip:
     """A copy in eval mode that shares no storage with the original and never gets a gradient."""
-    teacher = copy.deepcopy(clip).eval()
+    teacher = copy.deepcopy(clip, {id(clip.tokenizer): clip.tokenizer}).eval()  # a tokenizer is only read, and large
     nn.Module.requires_grad_(teacher, False)
     return teacher
 

@@ -1,0 +1,53 @@
+"""WiSE-FT: after each session, weights between those it began with and those it ended with (arXiv:2109.01903)."""
+
+from collections.abc import Mapping
+from typing import Literal
+
+from pydantic import Field
+from torch import Tensor
+
+from cl.clip import Clip
+from cl.data import ImageTable
+from cl.methods.base import MethodConfig
+from cl.methods.finetune import Finetune, Part
+from cl.stream import Session
+from cl.weights import interpolate, snapshot
+
+
+class WiSEFTConfig(MethodConfig):
+    """Settings of wise_ft."""
+
+    name: Literal["wise_ft"] = "wise_ft"
+    part: Part = "whole"
+    alpha: float = Field(0.5, ge=0, le=1, description="share of the fine-tuned weights (ZSCL's comparison: 0.8)")
+    reference: Literal["session", "original"] = "session"  # the other end: the weights as this session found them, or the stream
+
+    def build(self, clip: Clip, seed: int) -> "WiSEFT":
+        """WiSE-FT over the clip, which it changes."""
+        return WiSEFT(clip, seed, self)
+
+
+class WiSEFT(Finetune):
+    """Plain fine-tuning whose result is pulled back in a straight line; the next session goes on from there."""
+
+    def __init__(self, clip: Clip, seed: int, config: WiSEFTConfig) -> None:
+        super().__init__(clip, seed, config.part)
+        self.config = config
+        # no memory: the original weights come with the model, and the others are the session's own
+        self._reference: Mapping[str, Tensor] = snapshot(clip.state_dict()) if config.reference == "original" else {}
+
+    def begin(self, session: Session) -> ImageTable:
+        """Note the weights that the session begins with."""
+        data = super().begin(session)
+        if self.config.reference == "session":
+            self._reference = snapshot(self.clip.state_dict())
+        return data
+
+    def end(self, session: Session) -> None:
+        """Put the weights between the two ends, all of `state_dict()`, the logit scale in the logarithm."""
+        super().end(session)
+        learned = self.clip.state_dict()
+        reference = {name: tensor.to(learned[name].device) for name, tensor in self._reference.items()}
+        self.clip.load_state_dict(interpolate(reference, learned, self.config.alpha))
+        if self.config.reference == "session":
+            self._reference = {}
