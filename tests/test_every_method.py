@@ -1,6 +1,7 @@
 """The contract of a method, run over the whole union: a new method is covered by being registered."""
 
 import json
+from dataclasses import replace
 from functools import cache
 
 import pytest
@@ -9,7 +10,7 @@ from pydantic import TypeAdapter
 
 from cl.checkpoint import memory, read_tensors, restore, write_tensors
 from cl.config import EvalConfig, TrainConfig
-from cl.data import ImageTable
+from cl.data import ImageTable, concat
 from cl.errors import MethodError
 from cl.evaluate import evaluate
 from cl.learner import learn
@@ -34,14 +35,17 @@ def build(name: str, seed: int = 0) -> Method:
 
 
 def usable(name: str, session: Session) -> Session:
-    """The session as it is, or with captions, or with labels hidden: whichever the method takes."""
-    for candidate in (session, make.session(session.index, (0, 1), (0, 1), captions=True)):
+    """The session as it is, with captions, with half of its labels hidden, or with all of them: the first that the method takes."""
+    both = make.session(session.index, (0, 1), (0, 1), captions=True)
+    half = session.data.take(range(0, len(session.data), 2)), session.data.take(range(1, len(session.data), 2)).without("label")
+    hidden = (replace(session, data=data) for data in (concat(half), session.data.without("label")))
+    for candidate in (session, both, *hidden):
         try:
             build(name).check(candidate)
         except MethodError:
             continue
         return candidate
-    pytest.fail(f"{name} takes neither labelled nor captioned sessions")
+    pytest.fail(f"{name} takes none of four kinds of sessions")
 
 
 def batch_of(method: Method, data: ImageTable) -> Batch:

@@ -5,12 +5,37 @@ from typing import Annotated, get_args
 from pydantic import Field
 
 from cl.methods.base import Batch, Method, MethodConfig
+from cl.methods.cpe_clip import CPEClipConfig
+from cl.methods.ewc import EWCConfig
 from cl.methods.finetune import FinetuneConfig
+from cl.methods.gda import GDAConfig
+from cl.methods.linear_probe import LinearProbeConfig
+from cl.methods.lwf import LwFConfig
+from cl.methods.pseudolabel import PseudolabelConfig
 from cl.methods.replay import ReplayConfig
+from cl.methods.ridge import RidgeConfig
 from cl.methods.vr_lwf import VRLwFConfig
+from cl.methods.wise_ft import WiSEFTConfig
 from cl.methods.zero_shot import ZeroShotConfig
+from cl.methods.zscl import LwFVRZSCLConfig, ZSCLConfig
 
-AnyMethodConfig = Annotated[ZeroShotConfig | FinetuneConfig | ReplayConfig | VRLwFConfig, Field(discriminator="name")]
+AnyMethodConfig = Annotated[
+    ZeroShotConfig
+    | FinetuneConfig
+    | ReplayConfig
+    | VRLwFConfig
+    | LwFConfig
+    | LwFVRZSCLConfig
+    | ZSCLConfig
+    | EWCConfig
+    | WiSEFTConfig
+    | LinearProbeConfig
+    | RidgeConfig
+    | GDAConfig
+    | CPEClipConfig
+    | PseudolabelConfig,
+    Field(discriminator="name"),
+]
 
 CONFIGS: dict[str, type[MethodConfig]] = {config.model_fields["name"].default: config for config in get_args(get_args(AnyMethodConfig)[0])}
 

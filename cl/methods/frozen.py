@@ -1,0 +1,96 @@
+"""What methods share that leave the clip as it came and learn something beside it."""
+
+from collections.abc import Sequence
+from typing import Self
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from cl.clip import Clip
+from cl.data import ImageTable
+from cl.errors import MethodError
+from cl.features import FeatureCache
+from cl.methods.base import Batch, Method
+from cl.stream import ClassName, Session
+from cl.zero_shot import class_features
+
+
+class Frozen(Method):
+    """A method that never changes the clip and learns from labelled rows.
+
+    With `pixels` false, image features are computed once per session and looked up by row.
+    """
+
+    def __init__(self, clip: Clip, seed: int) -> None:
+        super().__init__(clip, seed)
+        nn.Module.requires_grad_(clip, False)
+        self._cache = FeatureCache()
+        self._features: Tensor | None = None  # of the rows being learned from
+
+    def train(self, mode: bool = True) -> Self:
+        """Change the mode of everything but the clip: patch dropout would blur what does not learn anyway."""
+        super().train(mode)
+        self.clip.eval()
+        return self
+
+    def check(self, session: Session) -> None:
+        """A session needs at least one labelled row."""
+        if not len(labelled(session)):
+            raise MethodError(
+                f"session {session.index} ({session.name}): none of its {len(session.data)} rows has a label, and this method learns from "
+                "labels alone; give it labels, or choose a method for captions or unlabelled images"
+            )
+
+    def begin(self, session: Session) -> ImageTable:
+        """The labelled rows."""
+        super().begin(session)
+        data = labelled(session)
+        if not self.pixels:
+            self._features = self._cache.images(self.encode_image, self.clip, data)
+        return data
+
+    def end(self, session: Session) -> None:
+        """Forget the session's features."""
+        self._features = None
+        self._cache.clear()
+
+    def features_of(self, batch: Batch) -> Float[Tensor, "b d"]:
+        """Image features of a batch, looked up where they were computed before."""
+        return self.encode_image(batch.images) if self._features is None else self._features[batch.rows]
+
+    def class_features(self, classes: Sequence[ClassName]) -> Float[Tensor, "k d"]:
+        """Mean text feature of each class's prompts."""
+        return class_features(self.encode_text, self.tokens, classes)
+
+    def tokens(self, texts: Sequence[str]) -> Int[Tensor, "n t"]:
+        """Token ids where the clip is."""
+        return self.clip.tokenize(texts).to(self.clip.device)
+
+    def labels_of(self, data: ImageTable) -> Int[Tensor, " n"]:
+        """Vocabulary index of every row's label, where the clip is; -1 where a row has none."""
+        index = {known.name: position for position, known in enumerate(self.vocabulary)}
+        return torch.tensor([-1 if label is None else index[label] for label in data.labels], device=self.clip.device)
+
+
+def labelled(session: Session) -> ImageTable:
+    """The rows of a session that have a label."""
+    return session.data.where([label is not None for label in session.data.labels])
+
+
+def fall_back(own: Float[Tensor, "b k"], zero_shot: Float[Tensor, "b k"], taught: Bool[Tensor, " k"]) -> Float[Tensor, "b k"]:
+    """One ranking of classes that were taught and classes that never were, whose scores have different units.
+
+    Zero-shot says whether an image shows a taught class or another; which of the taught ones, their own scores say. The best of
+    those is put where the best zero-shot logit of a taught class is. All taught: `own`; none taught: `zero_shot`.
+
+    >>> own, zero = torch.tensor([[9.0, 8.5, 0.0]]), torch.tensor([[1.0, 3.0, 2.0]])
+    >>> fall_back(own, zero, torch.tensor([True, True, False]))
+    tensor([[3.0000, 2.5000, 2.0000]])
+    """
+    if taught.all():
+        return own
+    if not taught.any():
+        return zero_shot
+    lift = zero_shot[:, taught].amax(1, keepdim=True) - own[:, taught].amax(1, keepdim=True)
+    return torch.where(taught, own + lift, zero_shot)

@@ -1,0 +1,68 @@
+"""A linear probe: one trained weight row per class over frozen image features, grown as classes arrive."""
+
+from collections.abc import Iterable, Sequence
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from cl.clip import Clip
+from cl.data import ImageTable
+from cl.features import ClassRows
+from cl.losses import classification
+from cl.methods.base import Batch, MethodConfig
+from cl.methods.frozen import Frozen
+from cl.stream import ClassName, Session
+
+
+class LinearProbeConfig(MethodConfig):
+    """Settings of linear_probe."""
+
+    name: Literal["linear_probe"] = "linear_probe"
+    init: Literal["text", "zeros"] = "text"  # what the row of a new class begins with
+    candidates: Literal["session", "seen"] = "session"  # the classes that compete in the loss
+
+    def build(self, clip: Clip, seed: int) -> "LinearProbe":
+        """A linear probe beside the clip, which stays as it is."""
+        return LinearProbe(clip, seed, self)
+
+
+class LinearProbe(Frozen):
+    """Cross-entropy over scaled products of image features and class rows; a class never taught is its text feature.
+
+    Rows that begin as text features make zero-shot CLIP the starting point (arXiv:2109.01903, section 2).
+    """
+
+    def __init__(self, clip: Clip, seed: int, config: LinearProbeConfig) -> None:
+        super().__init__(clip, seed)
+        self.config = config
+        self.pixels = False
+        self.head = ClassRows(int(clip.model_cfg["embed_dim"]), torch.float32)
+        self.head.rows.requires_grad_(True)
+
+    def trainable(self) -> Iterable[nn.Parameter]:
+        """The class rows."""
+        return self.head.parameters()
+
+    def begin(self, session: Session) -> ImageTable:
+        """Give new classes a row; the labelled rows."""
+        data = super().begin(session)
+        if self.config.candidates == "seen":
+            self.candidates = tuple(range(len(session.vocabulary)))
+        taught = [self.vocabulary[index] for index in self.candidates]
+        with torch.no_grad():
+            values = super().class_features(taught) if self.config.init == "text" else None
+        self.head.grow([known.name for known in taught], values)
+        return data
+
+    def losses(self, batch: Batch) -> dict[str, Float[Tensor, ""]]:
+        """`classify`, over the candidate classes."""
+        rows, _ = self.head.find([self.vocabulary[index].name for index in self.candidates])
+        logits = self.clip.scale() * self.features_of(batch) @ rows.T
+        return {"classify": classification(logits, self.position(batch.labels))}
+
+    def class_features(self, classes: Sequence[ClassName]) -> Float[Tensor, "k d"]:
+        """The trained row of each class, or its text feature."""
+        rows, known = self.head.find([each.name for each in classes])
+        return torch.where(known[:, None], rows, super().class_features(classes))

@@ -1,0 +1,154 @@
+"""Pseudolabels as pure functions: which images stand for a class, how many of them, and how much they weigh (arXiv:2306.01669)."""
+
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Literal, NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+Probabilities = Float[np.ndarray, "n c"]
+Rule = Literal["topk_per_class", "unique", "argmax_topk", "official_stream"]
+Weighting = Literal["balanced", "official_iterative"]
+Paradigm = Literal["ssl", "trzsl", "ul"]
+
+
+class Pick(NamedTuple):
+    """One pseudolabel: an image (row), the class it is taken for (column), and the probability of that."""
+
+    row: int
+    label: int
+    probability: float
+
+
+class Counted(NamedTuple):
+    """What was picked for one class; `accuracy` is None where the truth is not known, `minimum` where nothing was picked."""
+
+    label: int
+    picked: int
+    minimum: float | None
+    shared: int  # images that other classes picked too
+    accuracy: float | None
+
+
+def topk_per_class(probabilities: Probabilities, k: int) -> list[Pick]:
+    """For each class the k images it is most probable for, ties to the earlier row: min(k, n) per class, whatever they resemble most.
+
+    >>> topk_per_class(np.full((3, 2), 0.5), 1)
+    [Pick(row=0, label=0, probability=0.5), Pick(row=0, label=1, probability=0.5)]
+    """
+    order = np.argsort(-probabilities, axis=0, kind="stable")[: _at_least_one(k)]
+    return [_pick(probabilities, row, label) for label in range(probabilities.shape[1]) for row in order[:, label]]
+
+
+def unique(probabilities: Probabilities, k: int) -> list[Pick]:
+    """The most probable pairs of image and class first, each image once, at most k per class."""
+    n, c = probabilities.shape
+    k, free = _at_least_one(k), np.ones(n, dtype=bool)
+    boards: list[list[Pick]] = [[] for _ in range(c)]
+    # stable: ties to the earlier row, then to the earlier class, as the pairs lie
+    for pair in np.argsort(-probabilities, axis=None, kind="stable"):
+        row, label = divmod(int(pair), c)
+        if free[row] and len(boards[label]) < k:
+            free[row] = False
+            boards[label].append(_pick(probabilities, row, label))
+    return [pick for board in boards for pick in board]
+
+
+def argmax_topk(probabilities: Probabilities, k: int) -> list[Pick]:
+    """Among the images that a class is the most probable for, the k surest: a class may get fewer, or none (UPL, arXiv:2204.03649)."""
+    best = probabilities.argmax(1)
+    picks = []
+    for label in range(probabilities.shape[1]):
+        mine = np.flatnonzero(best == label)
+        order = mine[np.argsort(-probabilities[mine, label], kind="stable")][: _at_least_one(k)]
+        picks += [_pick(probabilities, row, label) for row in order]
+    return picks
+
+
+def official_stream(probabilities: Probabilities, k: int) -> list[Pick]:
+    """The authors' leaderboards, image by image; for comparison with their numbers, since the result depends on the order of rows.
+
+    An image is offered to its most probable class; if refused, to all others. A board that is not full takes it without sorting;
+    a full one takes it if it beats the last entry, which is the least probable one only after the first such exchange.
+    """
+    k = _at_least_one(k)
+    boards: list[list[tuple[float, int]]] = [[] for _ in range(probabilities.shape[1])]
+
+    def accepts(label: int, row: int) -> bool:
+        board, entry = boards[label], (float(probabilities[row, label]), row)
+        if len(board) < k:
+            board.append(entry)
+        elif entry[0] > board[-1][0]:
+            board[:] = sorted([*board, entry], reverse=True)[:k]
+        else:
+            return False
+        return True
+
+    for row in range(len(probabilities)):
+        first, *others = np.argsort(-probabilities[row], kind="stable").tolist()
+        if not accepts(first, row):
+            for label in others:
+                accepts(label, row)
+    return [Pick(row, label, probability) for label, board in enumerate(boards) for probability, row in board]
+
+
+RULES: dict[Rule, Callable[[Probabilities, int], list[Pick]]] = {
+    "topk_per_class": topk_per_class,
+    "unique": unique,
+    "argmax_topk": argmax_topk,
+    "official_stream": official_stream,
+}
+
+
+def schedule(strategy: Literal["fpl", "ifpl", "grip"], unlabelled: int, classes: int, *, k: int = 16, iterations: int = 10) -> list[int]:
+    """How many images per class each round learns from: once k, always k, or growing until all images are used.
+
+    >>> schedule("grip", 6210, 45)
+    [13, 27, 41, 55, 69, 82, 96, 110, 124, 138]
+    """
+    if strategy != "grip":
+        return [k] * (1 if strategy == "fpl" else iterations)
+    step, most = unlabelled // iterations, unlabelled // classes
+    return [max(1, min(turn * step // classes, most)) for turn in range(1, iterations + 1)]
+
+
+def weights(
+    labelled: int, pseudo: int, paradigm: Paradigm, *, multimodal: bool = False, iterative: bool = False, rule: Weighting = "balanced"
+) -> tuple[float, float]:
+    """What the mean loss over labelled and over pseudolabelled rows is multiplied with.
+
+    `balanced`: under ssl the labelled mean is multiplied by pseudo / labelled, under trzsl the pseudolabelled one by
+    labelled / pseudo; by the square root of that for multimodal prompts. `official_iterative` is what the authors' code does
+    in IFPL and GRIP: under ssl the ratio is upside down, and there is never a root.
+
+    >>> weights(72, 576, "ssl"), weights(72, 576, "ssl", iterative=True, rule="official_iterative")
+    ((8.0, 1.0), (0.125, 1.0))
+    """
+    if paradigm == "ul" or not labelled or not pseudo:
+        return 1.0, 1.0
+    official = iterative and rule == "official_iterative"
+    ratio = labelled / pseudo if paradigm == "trzsl" or official else pseudo / labelled
+    ratio = math.sqrt(ratio) if multimodal and not official else ratio
+    return (1.0, ratio) if paradigm == "trzsl" else (ratio, 1.0)
+
+
+def count(picks: Sequence[Pick], classes: int, truth: Sequence[int] | None = None) -> list[Counted]:
+    """What each class got; `truth[row]` is the class of an image, for whoever knows it (the method does not)."""
+    uses = Counter(pick.row for pick in picks)
+    counted = []
+    for label in range(classes):
+        mine = [pick for pick in picks if pick.label == label]
+        right = None if truth is None or not mine else sum(truth[pick.row] == label for pick in mine) / len(mine)
+        lowest = min((pick.probability for pick in mine), default=None)
+        counted.append(Counted(label, len(mine), lowest, sum(uses[pick.row] > 1 for pick in mine), right))
+    return counted
+
+
+def _pick(probabilities: Probabilities, row: int, label: int) -> Pick:
+    return Pick(int(row), label, float(probabilities[row, label]))
+
+
+def _at_least_one(k: int) -> int:
+    return max(1, k)

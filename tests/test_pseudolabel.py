@@ -1,0 +1,436 @@
+"""Pseudolabels: which images are picked, how much they weigh, and that the method never sees what it must not."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from cl.checkpoint import memory
+from cl.config import TrainConfig
+from cl.data import ImageTable, concat
+from cl.errors import MethodError
+from cl.features import FeatureCache
+from cl.learner import learn
+from cl.loader import Collate, Rows
+from cl.methods.base import Batch
+from cl.methods.cpe_clip import CPEClipConfig
+from cl.methods.finetune import FinetuneConfig
+from cl.methods.pseudolabel import Pseudolabel, PseudolabelConfig
+from cl.prompts import ImageContext, MixedPrompts, TextContext
+from cl.pseudolabels import RULES, Counted, Pick, argmax_topk, count, official_stream, schedule, topk_per_class, unique, weights
+from cl.stream import Session
+from tests import make
+
+TRAIN = TrainConfig(max_steps=4, batch_size=8, optimizer="sgd", lr=0.1, warmup=0, clip_grad=None, device="cpu")
+WORKED = np.array(
+    [
+        [0.60, 0.30, 0.10],
+        [0.90, 0.06, 0.04],
+        [0.55, 0.25, 0.20],
+        [0.70, 0.20, 0.10],
+        [0.10, 0.80, 0.10],
+        [0.45, 0.40, 0.15],
+        [0.34, 0.33, 0.33],
+        [0.20, 0.50, 0.30],
+    ]
+)
+TIED = np.full((3, 2), 0.5)
+
+
+def rows_of(picks: Sequence[Pick], classes: int = 3) -> list[list[int]]:
+    return [[pick.row for pick in picks if pick.label == label] for label in range(classes)]
+
+
+def some_labels(known: Sequence[int] = (0, 1, 2), shots: int = 2, labelled: Sequence[int] | None = None, index: int = 1) -> Session:
+    """A session whose first `shots` images of each of the `labelled` colours have a label, and the others none."""
+    session = make.session(index, known, known)
+    shown = [make.COLOURS[colour] for colour in (known if labelled is None else labelled)]
+    keep = [label in shown and position % 8 < shots for position, label in enumerate(session.data.labels)]
+    hidden = session.data.where([not kept for kept in keep]).without("label")
+    return dataclasses.replace(session, data=concat([session.data.where(keep), hidden]))
+
+
+def method_of(seed: int = 0, **settings: object) -> Pseudolabel:
+    return PseudolabelConfig(**settings).build(make.tiny(), seed)
+
+
+def batch_of(method: Pseudolabel, data: ImageTable, rows: Sequence[int]) -> Batch:
+    made = Rows(data, method.clip, method.vocabulary, pixels=method.pixels)
+    return Collate(method.clip.tokenize)([made[(row, 0, 0)] for row in rows])
+
+
+# which images are picked
+
+
+def test_every_rule_picks_what_the_worked_table_says() -> None:
+    assert rows_of(topk_per_class(WORKED, 2)) == [[1, 3], [4, 7], [6, 7]]
+    assert rows_of(argmax_topk(WORKED, 2)) == [[1, 3], [4, 7], []]
+    assert rows_of(unique(WORKED, 2)) == [[1, 3], [4, 7], [6, 2]]
+    assert [sorted(rows) for rows in rows_of(official_stream(WORKED, 2))] == [[0, 1], [4, 7], [2, 6]]
+    assert [(pick.label, pick.probability) for pick in topk_per_class(WORKED, 2)][:3] == [(0, 0.9), (0, 0.7), (1, 0.8)]
+
+
+def test_the_official_rule_depends_on_the_order_of_images_and_the_others_do_not() -> None:
+    backwards = [[7 - row for row in rows] for rows in rows_of(official_stream(WORKED[::-1], 2))]
+    assert [sorted(rows) for rows in backwards] == [[1, 3], [4, 7], [0]]
+    for rule in (topk_per_class, unique, argmax_topk):
+        order = np.random.default_rng(0).permutation(8)
+        moved = [[int(order[row]) for row in rows] for rows in rows_of(rule(WORKED[order], 2))]
+        assert moved == rows_of(rule(WORKED, 2))
+
+
+def test_ties_go_to_the_earlier_image() -> None:
+    assert rows_of(topk_per_class(TIED, 1), 2) == [[0], [0]]
+    assert rows_of(argmax_topk(TIED, 1), 2) == [[0], []]
+    assert rows_of(official_stream(TIED, 1), 2) == [[0], [1]]
+    assert rows_of(unique(TIED, 1), 2) == [[0], [1]]
+
+
+@pytest.mark.parametrize("rule", sorted(RULES))
+def test_more_images_are_asked_for_than_there_are_and_none_at_all(rule: str) -> None:
+    few = [len(rows) for rows in rows_of(RULES[rule](WORKED, 100))]
+    assert few == {"topk_per_class": [8, 8, 8], "unique": [6, 2, 0], "argmax_topk": [6, 2, 0], "official_stream": [6, 2, 0]}[rule]
+    assert RULES[rule](WORKED, 0) == RULES[rule](WORKED, 1)
+
+
+def test_each_class_gets_exactly_k_and_none_left_out_is_more_probable() -> None:
+    probabilities = np.random.default_rng(1).dirichlet(np.full(5, 0.3), size=60)
+    for label, rows in enumerate(rows_of(topk_per_class(probabilities, 7), 5)):
+        out = np.setdiff1d(np.arange(60), rows)
+        assert len(set(rows)) == 7 and probabilities[rows, label].min() >= probabilities[out, label].max()
+
+
+def test_unique_gives_no_image_to_two_classes() -> None:
+    probabilities = np.random.default_rng(2).dirichlet(np.full(5, 0.3), size=60)
+    picks = unique(probabilities, 12)
+    assert len({pick.row for pick in picks}) == len(picks) == 60
+
+
+def test_counts_name_the_least_sure_and_the_shared_images_and_accuracy_only_where_the_truth_is_known() -> None:
+    picks = topk_per_class(WORKED, 2)
+    assert count(picks, 3)[1:] == [Counted(1, 2, 0.5, 1, None), Counted(2, 2, 0.3, 1, None)]
+    assert [each.accuracy for each in count(picks, 4, truth=[0, 0, 0, 1, 1, 0, 2, 2])] == [0.5, 0.5, 1.0, None]
+
+
+# how many
+
+
+def test_grip_grows_by_a_tenth_of_the_images_shared_among_the_classes() -> None:
+    assert schedule("grip", 6210, 45) == [13, 27, 41, 55, 69, 82, 96, 110, 124, 138]
+    assert schedule("grip", 100, 3) == [3, 6, 10, 13, 16, 20, 23, 26, 30, 33]
+    assert schedule("grip", 37, 5)[0] == 1  # 3 * 1 / 5, rounded down to nothing
+    assert schedule("fpl", 100, 3) == [16] and schedule("ifpl", 100, 3) == [16] * 10
+
+
+# how much they weigh
+
+
+def test_weights_balance_the_two_sets_as_the_authors_define_them() -> None:
+    def total(**how: object) -> float:
+        gamma, rate = weights(72, 576, "ssl", **how)
+        return gamma * 1.2 + rate * 0.8
+
+    assert total() == pytest.approx(10.4) == total(iterative=True) == total(rule="official_iterative")
+    assert total(iterative=True, rule="official_iterative") == pytest.approx(0.95)
+    assert weights(72, 576, "ssl", multimodal=True)[0] == pytest.approx(2.828, abs=1e-3)
+    assert weights(72, 576, "ssl", multimodal=True, iterative=True, rule="official_iterative") == (0.125, 1.0)
+    assert weights(72, 576, "trzsl") == (1.0, 0.125)
+    assert weights(0, 576, "ul") == (1.0, 1.0)
+
+
+def test_the_two_terms_are_weighted_means_over_their_own_rows() -> None:
+    method, session = method_of(strategy="fpl", k=5), some_labels()
+    data = method.begin(session)
+    assert (len(data), data.labels[:2]) == (6 + 15, ["red", "red"])
+    rows = [0, 3, 7, 8, 20]
+    terms = method.losses(batch_of(method, data, rows))
+    logits = method.clip.scale() * method._features[rows] @ method.class_features(session.vocabulary).T
+    each = F.cross_entropy(logits, torch.tensor([("red", "green", "blue").index(data.labels[row]) for row in rows]), reduction="none")
+    assert terms["labelled"].item() == pytest.approx(15 / 6 * each[:2].mean().item(), rel=1e-5)
+    assert terms["pseudo"].item() == pytest.approx(each[2:].mean().item(), rel=1e-5)
+    gradient = torch.autograd.grad(terms["labelled"] + terms["pseudo"], method.prompts.tokens)[0]
+    assert torch.isfinite(gradient).all() and gradient.abs().sum() > 0
+
+
+def test_a_batch_without_a_labelled_row_has_the_pseudolabel_term_alone() -> None:
+    method = method_of(strategy="fpl", k=5)
+    data = method.begin(some_labels())
+    terms = method.losses(batch_of(method, data, [8, 9]))
+    assert set(terms) == {"pseudo"} and torch.isfinite(terms["pseudo"])
+    assert set(method.losses(batch_of(method, data, [0, 1]))) == {"labelled"}
+
+
+# rounds
+
+
+def test_a_round_picks_with_the_prompts_that_the_round_before_taught() -> None:
+    method, session = method_of(iterations=2, strategy="ifpl", k=3), some_labels()
+    rounds = method.rounds(session)
+    next(rounds)
+    with torch.no_grad():
+        method.prompts.tokens.add_(3 * torch.randn(method.prompts.tokens.shape, generator=torch.Generator().manual_seed(0)))
+        hidden = session.data.take(range(6, 24))
+        images = torch.stack([method.clip.transform()(hidden.image(row)) for row in range(18)])
+        scores = method.clip.scale() * method.encode_image(images) @ method.class_features(session.vocabulary).T
+    next(rounds)
+    expected = topk_per_class(scores.double().softmax(-1).numpy(), 3)
+    assert [(pick.row, pick.label) for pick in method.picked[1]] == [(pick.row + 6, pick.label) for pick in expected]
+    assert method.picked[1] != method.picked[0]
+
+
+def test_the_first_round_picks_as_zero_shot_clip_does_with_the_streams_prompts() -> None:
+    method, session = method_of(strategy="fpl", k=4), some_labels()
+    data = method.begin(session)
+    clip, hidden = make.tiny(), session.data.take(range(6, 24))
+    with torch.no_grad():
+        images = clip.encode_image(torch.stack([clip.transform()(hidden.image(row)) for row in range(18)]))
+        texts = clip.encode_text(clip.tokenize([known.prompts[0] for known in session.vocabulary]))
+    expected = topk_per_class((clip.scale() * images @ texts.T).detach().double().softmax(-1).numpy(), 4)
+    assert [(pick.row - 6, pick.label) for pick in method.picked[0]] == [(pick.row, pick.label) for pick in expected]
+    assert data.ids[6:] == [f"{hidden.ids[pick.row]} as {make.COLOURS[pick.label]}" for pick in expected]
+    assert data.table["image"][6].as_py() == hidden.table["image"][expected[0].row].as_py()
+    assert data.labels[6:] == [make.COLOURS[pick.label] for pick in expected] and len(set(data.ids)) == len(data)
+
+
+@pytest.mark.parametrize("modality", ["text", "visual", "multimodal"])
+def test_a_round_begins_with_the_first_prompts_of_the_session_or_with_the_last_round(modality: str) -> None:
+    for restart in ("same_init", "warm"):
+        method = method_of(modality=modality, restart=restart, strategy="ifpl", iterations=2, k=2)
+        start = {name: tensor.clone() for name, tensor in method.prompts.state_dict().items()}
+        rounds = method.rounds(some_labels())
+        next(rounds)
+        with torch.no_grad():
+            for parameter in method.trainable():
+                parameter.add_(0.1)
+        next(rounds)
+        same = all(torch.equal(tensor, start[name]) for name, tensor in method.prompts.state_dict().items())
+        assert same == (restart == "same_init")
+
+
+def test_a_session_begins_with_the_prompts_of_the_last_one_or_with_new_ones() -> None:
+    first, second = some_labels((0, 1)), some_labels((0, 1), index=2)
+    for sessions in ("continue", "fresh"):
+        method = method_of(strategy="fpl", k=2, sessions=sessions)
+        start = method.prompts.tokens.detach().clone()
+        learn(method, first, TRAIN, 0)
+        learned = method.prompts.tokens.detach().clone()
+        method.begin(second)
+        assert torch.equal(method.prompts.tokens, start if sessions == "fresh" else learned) and not torch.equal(start, learned)
+
+
+def test_each_round_descends_and_takes_more_images() -> None:
+    method = method_of(iterations=3)
+    learned = learn(method, some_labels(), TRAIN, 0)
+    assert learned.steps == 3 * 4
+    assert [len(picks) for picks in method.picked] == [6, 12, 18]
+
+
+# what the method must not see
+
+
+def test_nothing_about_an_unlabelled_row_but_its_pixels_reaches_the_prompts() -> None:
+    session = some_labels()
+    hidden = session.data.where([label is None for label in session.data.labels])
+    images = [hidden.table["image"][row].as_py() for row in range(len(hidden))]
+    lies = [make.COLOURS[7 - row % 3] for row in range(len(hidden))]
+    poisoned = ImageTable.of([f"{lie}-{row}" for row, lie in enumerate(lies)], images, captions=[[lie] for lie in lies], domains=lies)
+    other = dataclasses.replace(session, data=concat([session.data.where([label is not None for label in session.data.labels]), poisoned]))
+    results = []
+    for each in (session, other):
+        method = method_of(iterations=2)
+        learn(method, each, TRAIN, 0)
+        results.append((method.picked, method.prompts.tokens))
+    assert results[0][0] == results[1][0] and torch.equal(results[0][1], results[1][1])
+
+
+def test_only_the_prompts_change_and_only_they_are_kept() -> None:
+    for modality in ("text", "visual", "multimodal"):
+        method = method_of(modality=modality, strategy="fpl", k=4)
+        digest, before = method.clip.digest(), {name: tensor.clone() for name, tensor in method.prompts.state_dict().items()}
+        learn(method, some_labels(), TRAIN, 0)
+        assert method.clip.digest() == digest
+        assert all(not torch.equal(tensor, before[name]) for name, tensor in method.prompts.state_dict().items()), modality
+        assert {name.split(".")[0] for name in memory(method)} == {"prompts"}
+
+
+# paradigms
+
+
+def test_the_paradigm_follows_from_the_labels_a_session_has() -> None:
+    ssl, trzsl, ul = some_labels(), some_labels(labelled=(0, 1), shots=8), some_labels(shots=0)
+    anything = method_of()
+    for wanted, fitting in (("ssl", ssl), ("trzsl", trzsl), ("ul", ul)):
+        method = method_of(paradigm=wanted)
+        for session in (ssl, trzsl, ul):
+            if session is fitting:
+                method.check(session)
+            else:
+                with pytest.raises(MethodError, match=rf"paradigm {wanted} needs .* set method.paradigm to auto or"):
+                    method.check(session)
+    for session in (ssl, trzsl, ul):
+        anything.check(session)
+
+
+def test_under_trzsl_only_unseen_classes_are_pseudolabels_and_the_labelled_rows_weigh_one() -> None:
+    method, session = method_of(strategy="fpl", k=3), some_labels(labelled=(0, 2), shots=8)
+    data = method.begin(session)
+    assert data.labels == ["red"] * 8 + ["blue"] * 8 + ["green"] * 3
+    assert method._weights == (1.0, pytest.approx(16 / 3)) and method.candidates == (0, 1, 2)
+
+
+def test_without_labels_only_pseudolabels_teach() -> None:
+    method = method_of(strategy="fpl", k=3)
+    assert len(method.begin(some_labels(shots=0))) == 9 and method._weights == (1.0, 1.0)
+
+
+def test_with_seen_candidates_old_classes_compete_and_can_be_picked() -> None:
+    old = make.names((3, 4))
+    session = some_labels((0, 1, 2), shots=0, index=2)
+    later = dataclasses.replace(session, vocabulary=old + session.vocabulary, classes=(2, 3, 4))
+    for candidates, classes in (("session", 3), ("seen", 5)):
+        method = method_of(strategy="fpl", k=2, candidates=candidates)
+        assert len(set(method.begin(later).labels)) == classes == len(method.candidates)
+
+
+def test_a_session_that_pseudolabels_cannot_help_is_refused_before_training() -> None:
+    with pytest.raises(MethodError, match=r"all 24 rows have a label .*method\.strategy to none"):
+        method_of().check(make.session(1, (0, 1, 2), (0, 1, 2)))
+    with pytest.raises(MethodError, match="teaches no class"):
+        method_of().check(make.session(1, (0, 1), (0, 1), labels=False, captions=True))
+    with pytest.raises(MethodError, match="none of its 24 rows has a label"):
+        method_of(strategy="none").check(some_labels(shots=0))
+
+
+def test_without_a_strategy_the_labelled_rows_alone_teach() -> None:
+    method = method_of(strategy="none")
+    assert method.begin(some_labels()).labels == ["red", "red", "green", "green", "blue", "blue"]
+    assert learn(method, some_labels(), TRAIN, 0).steps == 4 and method.picked == []
+
+
+def test_balance_makes_later_sessions_step_less() -> None:
+    method = method_of(strategy="fpl", reg="balance")
+    later = dataclasses.replace(some_labels((0, 1), index=2), vocabulary=make.names((0, 1, 2, 3, 4)))
+    method.begin(later)
+    assert method.rate == pytest.approx(2 / 5)
+
+
+# prompts
+
+
+def test_prompts_have_the_published_number_of_parameters() -> None:
+    def size(module: torch.nn.Module) -> int:
+        return sum(parameter.numel() for parameter in module.parameters())
+
+    assert size(TextContext(16, 512, seed=0)) == 8_192
+    assert size(ImageContext(16, 768, seed=0)) == 12_288
+    assert size(MixedPrompts(4, (512, 768), 32, seed=0)) == 532_608
+
+
+def test_prompts_begin_with_the_published_spread() -> None:
+    assert TextContext(16, 512, seed=0).tokens.std().item() == pytest.approx(0.02, rel=0.05)
+    assert ImageContext(16, 768, seed=0).tokens.std().item() == pytest.approx(768**-0.5, rel=0.05)
+    bound = (6 / (3 * 32**2 + 768)) ** 0.5
+    image = MixedPrompts(4, (512, 768), 32, seed=0).image_tokens.detach()
+    assert image.abs().max().item() == pytest.approx(bound, rel=1e-2) and image.abs().max() <= bound
+
+
+def test_coop_words_stand_where_placeholder_words_would() -> None:
+    method = method_of()
+    clip = method.clip
+    tokens = clip.tokenize(["X " * 16 + "red"])
+    assert tokens.shape[1] == 1 + 16 + 1 + 1
+    embedding = clip.model.token_embedding
+    hook = embedding.register_forward_hook(lambda module, given, found: torch.cat([found[:, :1], method.prompts.tokens, found[:, 17:]], 1))
+    expected = clip.encode_text(tokens)
+    hook.remove()
+    assert torch.allclose(method.class_features(make.names((0,))), expected, atol=1e-6)
+
+
+def test_joint_mixing_lets_every_token_meet_every_other_and_pairwise_its_partner_alone() -> None:
+    for mixing, reach in (("joint8", [True] * 4), ("official_pairwise", [True, False, False, False])):
+        prompts = MixedPrompts(4, (32, 32), 8, seed=0, mixing=mixing)
+        before = prompts.text().layers[0]
+        with torch.no_grad():
+            prompts.image_tokens[0, 0] += 1.0
+        moved = (prompts.text().layers[0] - before).abs().max(-1).values > 1e-7
+        assert moved.tolist() == reach
+
+
+def test_visual_prompts_leave_texts_as_they_were_and_text_prompts_leave_images() -> None:
+    session = some_labels()
+    images = torch.stack([make.tiny().transform()(session.data.image(row)) for row in range(2)])
+    text, visual, both = method_of(modality="text"), method_of(modality="visual"), method_of(modality="multimodal")
+    plain, tokens = make.tiny(), make.tiny().tokenize(["red"])
+    same_image = [torch.allclose(method.encode_image(images), plain.encode_image(images), atol=1e-5) for method in (text, visual, both)]
+    same_text = [torch.allclose(method.encode_text(tokens), plain.encode_text(tokens), atol=1e-5) for method in (text, visual, both)]
+    assert same_image == [True, False, False] and same_text == [False, True, False]
+
+
+def test_fixed_class_texts_take_the_given_template() -> None:
+    method = method_of(modality="visual", template="a photo of a {}")
+    expected = method.clip.encode_text(method.clip.tokenize(["a photo of a red"]))
+    assert torch.allclose(method.class_features(make.names((0,))), expected, atol=1e-6)
+
+
+# features computed once
+
+
+def test_cached_features_teach_what_fresh_ones_do() -> None:
+    cached, fresh = method_of(iterations=2), method_of(iterations=2, cache=False)
+    assert (cached.pixels, fresh.pixels) == (False, True)
+    session = some_labels()
+    data = cached.begin(session)
+    assert fresh.begin(session).ids == data.ids
+    terms = [method.losses(batch_of(method, data, [0, 5, 8, 9])) for method in (cached, fresh)]
+    assert all(terms[0][name].item() == pytest.approx(terms[1][name].item(), abs=1e-5) for name in ("labelled", "pseudo"))
+    for method in (cached, fresh):
+        learn(method, session, TRAIN, 0)
+    assert cached.picked == [[Pick(p.row, p.label, pytest.approx(p.probability, abs=1e-5)) for p in picks] for picks in fresh.picked]
+    assert torch.allclose(cached.prompts.tokens, fresh.prompts.tokens, atol=1e-4)
+
+
+def test_a_cache_is_refused_where_the_image_tower_changes() -> None:
+    data = some_labels().data
+    moving = [method_of(modality="visual"), method_of(modality="multimodal")]
+    moving += [CPEClipConfig().build(make.tiny(), 0), FinetuneConfig().build(make.tiny(), 0)]
+    for method in moving:
+        with pytest.raises(MethodError, match="cannot be computed once"):
+            FeatureCache().images(method.encode_image, method.clip, data)
+
+
+def test_a_cache_computes_again_when_a_weight_or_a_row_changes_and_not_otherwise() -> None:
+    method, data, cache = method_of(), some_labels().data, FeatureCache()
+    first = cache.images(method.encode_image, method.clip, data)
+    assert cache.images(method.encode_image, method.clip, data) is first
+    with torch.no_grad():
+        method.clip.model.visual.proj.mul_(torch.linspace(0.5, 1.5, method.clip.model.visual.proj.shape[1]))
+    second = cache.images(method.encode_image, method.clip, data)
+    assert not torch.allclose(first, second, atol=1e-3)
+    assert len(cache.images(method.encode_image, method.clip, data.take(range(3)))) == 3
+
+
+def test_prompts_learn_to_tell_colours_apart_from_few_labels() -> None:
+    session, train = some_labels(), TRAIN.model_copy(update={"max_steps": 15, "momentum": 0.9})
+    truth = [make.COLOURS.index(name.split("-")[0]) for name in session.data.ids]
+    images = torch.stack([make.tiny().transform()(session.data.image(row)) for row in range(len(session.data))])
+
+    def right(method: Pseudolabel) -> float:
+        with torch.no_grad():
+            guess = method.classify(images, method.class_features(session.vocabulary)).argmax(-1)
+        return (guess == torch.tensor(truth)).float().mean().item()
+
+    method = method_of(iterations=2)
+    before = right(method)
+    learn(method, session, train, 0)
+    assert right(method) > max(before, 0.6)
+
+
+def test_settings_for_training_are_the_authors_unless_given() -> None:
+    assert (PseudolabelConfig().train["lr"], PseudolabelConfig(modality="multimodal").train["lr"]) == (0.1, 0.01)
+    config = PseudolabelConfig(train={"epochs": 5})
+    assert (config.train["epochs"], config.train["batch_size"], config.train["weight_decay"]) == (5, 16, 0.1)
+    assert TrainConfig(**config.train).warmup * 150 == pytest.approx(5)
+    assert PseudolabelConfig(**config.model_dump()) == config
