@@ -1,0 +1,96 @@
+"""What the READMEs say is so: their code runs, their settings are valid, their files and commands exist."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from typer.testing import CliRunner
+
+from cl.config import TrainConfig
+from cl.learner import learn
+from cl.methods import CONFIGS
+from cl.run_config import parse_config, read_config, variants
+from flows.cli import app
+from tests import make
+
+ROOT = Path(__file__).parents[1]
+READMES = [ROOT / name for name in ("README.md", "cl/README.md", "flows/README.md")]
+BLOCKS = re.compile(r"^```(\w+)\n(.*?)^```", re.S | re.M)
+
+
+def blocks(path: Path, kind: str) -> list[str]:
+    return [text for found, text in BLOCKS.findall(path.read_text()) if found == kind]
+
+
+def test_the_method_of_the_readme_learns_and_pulls() -> None:
+    names: dict[str, object] = {}
+    needs = """
+from typing import Literal
+from jaxtyping import Float
+from pydantic import NonNegativeFloat
+from torch import Tensor
+from cl.clip import Clip
+from cl.data import ImageTable
+from cl.methods.base import Batch, MethodConfig
+from cl.methods.finetune import Finetune
+from cl.stream import Session
+"""
+    exec(needs + blocks(READMES[0], "python")[0], names)
+    session, config = make.session(1, (0, 1), (0, 1)), TrainConfig(max_steps=4, batch_size=8, lr=1e-3, device="cpu")
+    moved = []
+    for pull in (0.0, 100.0):
+        method = names["CalmConfig"](pull=pull).build(make.tiny(), 0)
+        before = [weight.detach().clone() for weight in method.trainable()]
+        learn(method, session, config, 0)
+        pairs = zip(method.trainable(), before, strict=True)
+        moved.append(float(torch.stack([(now - then).square().sum() for now, then in pairs]).sum()))
+    assert 0 < moved[1] < moved[0]
+
+
+def test_the_settings_of_the_readme_are_valid() -> None:
+    text = re.search(r"<<'EOF'\n(.*?)EOF", READMES[0].read_text(), re.S)
+    assert text and parse_config(yaml.safe_load(text[1]), "README").method.name == "vr_lwf"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "flows" / "configs").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_shipped_config_is_valid_with_every_method_it_compares(path: Path) -> None:
+    assert len({(run.method.name, run.joint) for run in variants(read_config(path))}) >= 5
+
+
+@pytest.mark.parametrize("path", READMES, ids=lambda path: str(path.parent.name))
+def test_links_lead_somewhere(path: Path) -> None:
+    for link in re.findall(r"\]\((?!http)([^)#]+)\)", path.read_text()):
+        assert (path.parent / link).exists(), link
+
+
+def test_files_that_are_named_exist_and_all_are_named() -> None:
+    for folder in ("cl", "flows"):
+        told = (ROOT / folder / "README.md").read_text()
+        there = {file.name for file in (ROOT / folder).glob("*.py") if not file.name.startswith("__")}
+        assert {name for name in there if f"`{name}`" not in told} == set()
+        named = set(re.findall(r"`(\w+\.py)`", told))
+        assert named <= there | {"__init__.py"}, named - there
+
+
+def test_every_method_is_in_the_table_and_every_table_row_is_a_method() -> None:
+    table = READMES[0].read_text().partition("## Methods")[2].partition("A method is one file")[0]
+    named = {name for row in re.findall(r"^\| (`.*?) \|", table, re.M) for name in re.findall(r"`(\w+)`", row)}
+    assert named == CONFIGS.keys() | {"joint"}
+
+
+@pytest.mark.parametrize("path", READMES, ids=lambda path: str(path.parent.name))
+def test_commands_and_their_options_exist(path: Path) -> None:
+    for line in (line for block in blocks(path, "sh") for line in block.splitlines()):
+        found = re.search(r"(?:^|\s)evergreen ((?:data )?\w+)(.*)", line.partition("#")[0])
+        if not found:
+            continue
+        shown = CliRunner().invoke(app, [*found[1].split(), "--help"], env={"COLUMNS": "200", "TERM": "dumb"})
+        assert shown.exit_code == 0, line
+        assert [option for option in re.findall(r"--[\w-]+", found[2]) if option not in shown.output] == [], line
+
+
+def test_make_has_the_targets_that_are_named() -> None:
+    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.M))
+    assert set(re.findall(r"`?make ([\w-]+)", READMES[0].read_text())) <= targets
