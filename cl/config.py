@@ -49,6 +49,7 @@ class EvalConfig(Config):
     batch_size: PositiveInt = 256
     limit: PositiveInt | None = Field(None, description="at most this many test images per evaluation set, evenly spread")
     precision: Literal["32", "bf16"] = "32"
+    geometry: NonNegativeInt = Field(32, description="image-text pairs per set whose angles to the start are measured; 0: none")
 
 
 C = TypeVar("C", bound=BaseModel)

@@ -37,5 +37,38 @@ def distillation(student: Float[Tensor, "b k"], teacher: Float[Tensor, "b k"], t
     return temperature**2 * F.kl_div(F.log_softmax(_precise(student) / temperature, dim=-1), target, reduction="batchmean", log_target=True)
 
 
+def alignment(
+    student: Float[Tensor, "n n"],
+    teacher: Float[Tensor, "n n"],
+    same: Bool[Tensor, "n n"] | None = None,
+    *,
+    mask_diagonal: bool = False,
+) -> Float[Tensor, ""]:
+    """Mod-X's alignment of plain cosines, images by row and texts by column (ICML 2023, arXiv:2305.07437).
+
+    The sum over rows of KL(softmax(teacher) || softmax(student)), and the same over columns, halved: no temperature, no logit
+    scale. A row whose pair the teacher does not rank first is left out, in each direction on its own; ties count as first.
+    `same[i, j]` marks equal texts, any of which is the right answer. `mask_diagonal` leaves the pairs themselves out of the rows.
+    """
+    student, teacher = _precise(student), _precise(teacher).detach()
+    if mask_diagonal and len(student) == 1:
+        return 0.0 * student.sum()
+    own = torch.eye(len(student), dtype=torch.bool, device=student.device)
+    right = own if same is None else same
+    total = student.new_zeros(())
+    for now, then, answers in ((student, teacher, right), (student.T, teacher.T, right.T)):
+        kept = kept_rows(then, answers)
+        if mask_diagonal:
+            now, then = (matrix[~own].view(len(own), -1) for matrix in (now, then))
+        rows = F.kl_div(F.log_softmax(now, -1), F.log_softmax(then, -1), reduction="none", log_target=True).sum(-1)
+        total = total + (rows * kept).sum()
+    return total / 2
+
+
+def kept_rows(similarity: Float[Tensor, "n m"], right: Bool[Tensor, "n m"]) -> Bool[Tensor, " n"]:
+    """Whether a right answer is the most similar of its row, ties included."""
+    return torch.where(right, similarity, -torch.inf).amax(-1) >= similarity.amax(-1)
+
+
 def _precise(logits: Tensor) -> Tensor:
     return logits if logits.dtype == torch.float64 else logits.float()

@@ -1,9 +1,6 @@
 """The whole loop with no orchestrator: each step is addressed by its content, found or learned, and kept whole on disk."""
 
-import functools
-import hashlib
 import importlib.metadata
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -13,19 +10,18 @@ from typing import Any
 import numpy as np
 import torch
 from lightning.pytorch.loggers import Logger
-from pydantic import TypeAdapter
 
-from cl.build_stream import StreamConfig, build_stream
 from cl.checkpoint import code_version, memory, new_folder, read_json, read_tensors, restore, sha256, write_json, write_tensors
-from cl.clip import Clip, ModelConfig, load
+from cl.clip import Clip
 from cl.errors import StoreError
 from cl.evaluate import Score, evaluate, headline, headline_row
+from cl.geometry import Pairs, geometry, pairs
 from cl.learner import Learned, Progress, learn
 from cl.matrix import Matrix
 from cl.methods import Method
+from cl.plan import Plan, plan
 from cl.report import Cost, Provenance, Report
 from cl.run_config import RunConfig, label, methods, parse_config, read_config, train_config, variants
-from cl.stream import Stream, joint
 
 __all__ = [
     "Plan",
@@ -49,23 +45,6 @@ _VERSIONS = ("evergreen-clip", "torch", "lightning", "open_clip_torch", "avalanc
 
 
 @dataclass(frozen=True)
-class Plan:
-    """A run before it happens. Position t is the model after session t, 0 before any.
-
-    `states[t]` names the weights: the base model, method, settings, code, seed and every session up to t. `keys[t]` names the
-    weights together with what they are examined on: sessions added later leave learned states valid and only ask for new rows.
-    """
-
-    config: RunConfig
-    stream: Stream
-    states: tuple[str, ...]
-    keys: tuple[str, ...]
-    data: str
-    base: str
-    root: Path
-
-
-@dataclass(frozen=True)
 class State:
     """A learned state on disk: the hash of its weights file, and what learning its session cost."""
 
@@ -83,6 +62,7 @@ class Step:
     index: int
     session: str
     row: dict[str, dict[str, float]]
+    geometry: dict[str, dict[str, float]]  # by set: angles to the start in degrees, of `cl.geometry.geometry`
     cost: Cost
     finished: str
 
@@ -94,32 +74,6 @@ class Step:
     def from_json(cls, value: dict[str, Any]) -> "Step":
         """What `to_json` gave."""
         return cls(**{**value, "cost": Cost(**value["cost"])})
-
-
-def plan(config: RunConfig, data_root: Path, data_version: str) -> Plan:
-    """Build the stream and the chain of keys; say now what a method could not use later.
-
-    Raises:
-        ConfigError, DataError, ModelError, MethodError: what is wrong with settings, data, model, or a session.
-    """
-    stream = _stream(config.stream.model_dump_json(), str(data_root), data_version, config.joint)
-    base = _base(config.model)
-    method = config.method.located(data_root).build(base, config.seed)
-    for session in stream.sessions:
-        method.check(session)
-    settings = [
-        base.digest(),
-        config.method.model_dump(exclude={"label", "train", "later"}),
-        config.seed,
-        code_version(),
-        *method.sources(),
-    ]
-    states = [_key("start", settings)]
-    for session in stream.sessions:
-        states.append(_key(states[-1], session.digest, train_config(config, session.index).model_dump(exclude={"device", "workers"})))
-    exams = [[examined.digest for examined in stream.exam(index)] for index in range(len(states))]
-    keys = tuple(_key(state, exam, config.evaluate.model_dump()) for state, exam in zip(states, exams, strict=True))
-    return Plan(config, stream, tuple(states), keys, data_version, base.digest(), data_root)
 
 
 def find(plan: Plan, index: int, store: Path) -> Step | None:
@@ -156,14 +110,14 @@ def advance(plan: Plan, index: int, store: Path, *, logger: Logger | None = None
     if state:
         method = load_method(plan, index, store)
     else:
-        method = load_method(plan, index - 1, store) if index else _build(plan)
+        method = load_method(plan, index - 1, store) if index else plan.build()
         learned = Learned(0, 0, 0.0)
         if index:
             session = plan.stream.sessions[index - 1]
             learned = learn(method, session, train_config(plan.config, index), plan.config.seed, logger=logger, progress=progress)
         state = _keep_state(plan, index, store, method, learned)
     scores = _unchanged(plan, index, store, state) or evaluate(method, plan.stream.exam(index), plan.config.evaluate, progress)
-    return _keep_step(plan, index, store, state, scores)
+    return _keep_step(plan, index, store, state, scores, _pairs(plan, index, method))
 
 
 def load_method(plan: Plan, index: int, store: Path) -> Method:
@@ -176,7 +130,7 @@ def load_method(plan: Plan, index: int, store: Path) -> Method:
     state = find_state(plan, index, store)
     if state is None:
         raise StoreError(f"{folder}: the state after session {index} is not there or was damaged; run the stream again to make it")
-    method = _build(plan)
+    method = plan.build()
     restore(method, read_tensors(folder / "state.safetensors"), str(folder))
     return method.eval()
 
@@ -192,11 +146,17 @@ def report(plan: Plan, steps: Sequence[Step]) -> Report:
     names = headline(sets)
     taught = plan.stream.taught
     metrics = sorted({metric for step in steps for scores in step.row.values() for metric in scores})
+    angles = sorted({metric for step in steps for found in step.geometry.values() for metric in found})
+    nan = float("nan")
 
     def matrix(pick: Any) -> Matrix:
         return Matrix(np.array([pick(step) for step in steps], dtype=np.float64), tuple(names), taught)
 
-    details = {metric: matrix(lambda step, m=metric: [step.row[name].get(m, float("nan")) for name in names]) for metric in metrics}
+    details = {metric: matrix(lambda step, m=metric: [step.row[name].get(m, nan) for name in names]) for metric in metrics}
+    details |= {
+        f"geometry/{metric}": matrix(lambda step, m=metric: [step.geometry.get(name, {}).get(m, nan) for name in names])
+        for metric in angles
+    }
     return Report(
         method=label(plan.config),
         stream=plan.config.name,
@@ -212,27 +172,6 @@ def report(plan: Plan, steps: Sequence[Step]) -> Report:
 def run(plan: Plan, store: Path, *, logger: Logger | None = None, progress: Progress | None = None) -> Report:
     """All steps in order."""
     return report(plan, [advance(plan, index, store, logger=logger, progress=progress) for index in range(len(plan.keys))])
-
-
-@functools.lru_cache(maxsize=2)
-def _stream(config: str, root: str, data_version: str, together: bool) -> Stream:
-    # the methods of a comparison share one stream, and with it the pixels decoded for evaluation
-    if together:
-        return joint(_stream(config, root, data_version, False))
-    return build_stream(TypeAdapter(StreamConfig).validate_json(config), Path(root))
-
-
-@functools.lru_cache(maxsize=2)
-def _base(config: ModelConfig) -> Clip:
-    return load(config)
-
-
-def _build(plan: Plan) -> Method:
-    return plan.config.method.located(plan.root).build(load(plan.config.model), plan.config.seed)
-
-
-def _key(*parts: Any) -> str:
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:24]
 
 
 def _unchanged(plan: Plan, index: int, store: Path, state: State) -> dict[str, Score] | None:
@@ -262,7 +201,15 @@ def _keep_state(plan: Plan, index: int, store: Path, method: Method, learned: Le
     return state
 
 
-def _keep_step(plan: Plan, index: int, store: Path, state: State, scores: dict[str, Score]) -> Step:
+def _pairs(plan: Plan, index: int, method: Method) -> dict[str, Pairs]:
+    limit = plan.config.evaluate.geometry
+    return {examined.name: pairs(method, examined, limit) for examined in plan.stream.exam(index)} if limit else {}
+
+
+def _keep_step(plan: Plan, index: int, store: Path, state: State, scores: dict[str, Score], found: dict[str, Pairs]) -> Step:
+    # set by set: what it scores, and how far its images and texts have turned since the start
+    start = _features(store / "steps" / plan.keys[0]) if index else found
+    turned = {name: geometry(start[name], now) for name, now in found.items() if name in start}
     step = Step(
         key=plan.keys[index],
         parent=plan.keys[index - 1] if index else None,
@@ -270,13 +217,23 @@ def _keep_step(plan: Plan, index: int, store: Path, state: State, scores: dict[s
         index=index,
         session=plan.stream.sessions[index - 1].name if index else "start",
         row={name: score.metrics for name, score in scores.items()},
+        geometry=turned,
         cost=state.cost,
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     with new_folder(store / "steps" / step.key) as folder:
         write_tensors({name: torch.from_numpy(score.hits) for name, score in scores.items()}, folder / "hits.safetensors")
+        if not index:
+            both = [(f"{kind}/{name}", getattr(pair, kind)) for name, pair in found.items() for kind in Pairs._fields]
+            write_tensors(dict(both), folder / "features.safetensors")
         write_json(step.to_json(), folder / "result.json")
     return step
+
+
+def _features(folder: Path) -> dict[str, Pairs]:
+    kept = read_tensors(folder / "features.safetensors")
+    names = [key.removeprefix("images/") for key in kept if key.startswith("images/")]
+    return {name: Pairs(kept[f"images/{name}"], kept[f"texts/{name}"]) for name in names}
 
 
 def _provenance(plan: Plan, steps: Sequence[Step]) -> Provenance:

@@ -11,6 +11,7 @@ from cl.methods.finetune import FinetuneConfig
 from cl.methods.gda import GDAConfig
 from cl.methods.linear_probe import LinearProbeConfig
 from cl.methods.lwf import LwFConfig
+from cl.methods.mod_x import ModXConfig
 from cl.methods.pseudolabel import PseudolabelConfig
 from cl.methods.replay import ReplayConfig
 from cl.methods.ridge import RidgeConfig
@@ -24,6 +25,7 @@ AnyMethodConfig = Annotated[
     | FinetuneConfig
     | ReplayConfig
     | VRLwFConfig
+    | ModXConfig
     | LwFConfig
     | LwFVRZSCLConfig
     | ZSCLConfig

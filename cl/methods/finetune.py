@@ -1,9 +1,9 @@
 """Plain fine-tuning of the whole model: what forgetting looks like when nothing is done against it."""
 
 from collections.abc import Iterable
-from typing import Literal
+from typing import Literal, NamedTuple
 
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from cl.clip import Clip
@@ -27,10 +27,22 @@ class FinetuneConfig(MethodConfig):
         return Finetune(clip, seed, self.part)
 
 
+class Texts(NamedTuple):
+    """Text features a batch is fitted to: of the candidate classes where it has labels, of the captions of its captioned rows."""
+
+    classes: Float[Tensor, "k d"] | None
+    captions: Float[Tensor, "m d"] | None
+
+
 def supervised(session: Session) -> ImageTable:
     """The rows of a session that have a label or a caption."""
     data = session.data
     return data.where([label is not None or bool(texts) for label, texts in zip(data.labels, data.captions, strict=True)])
+
+
+def equal(texts: Int[Tensor, "n t"]) -> Bool[Tensor, "n n"]:
+    """Which texts are the same."""
+    return (texts[:, None] == texts[None]).all(-1)
 
 
 class Finetune(Method):
@@ -61,23 +73,33 @@ class Finetune(Method):
         """`classify` and/or `contrast`, whichever the batch has rows for."""
         return self.fit(batch, self.encode_image(batch.images))
 
-    def fit(self, batch: Batch, features: Float[Tensor, "b d"]) -> dict[str, Float[Tensor, ""]]:
-        """The same, for image features that are already there."""
+    def texts(self, batch: Batch) -> Texts:
+        """What the batch is fitted to, encoded with gradient."""
+        return Texts(
+            self.candidate_features() if (batch.labels >= 0).any() else None,
+            self.encode_text(batch.texts[batch.captioned]) if batch.captioned.any() else None,
+        )
+
+    def fit(self, batch: Batch, features: Float[Tensor, "b d"], texts: Texts | None = None) -> dict[str, Float[Tensor, ""]]:
+        """The same, for image features, and perhaps text features, that are already there."""
+        texts = self.texts(batch) if texts is None else texts
         terms = {}
         labelled, captioned = batch.labels >= 0, batch.captioned
-        if labelled.any():
-            logits = self.clip.scale() * features[labelled] @ self.candidate_features().T
+        if texts.classes is not None:
+            logits = self.clip.scale() * features[labelled] @ texts.classes.T
             terms["classify"] = classification(logits, self.position(batch.labels[labelled]))
-        if captioned.any():
-            texts = batch.texts[captioned]
-            same = (texts[:, None] == texts[None]).all(-1)
-            terms["contrast"] = contrastive(features[captioned], self.encode_text(texts), self.clip.scale(), same)
+        if texts.captions is not None:
+            terms["contrast"] = contrastive(features[captioned], texts.captions, self.clip.scale(), equal(batch.texts[captioned]))
         if len(terms) == 2:  # a row must not weigh more for its kind being rare
             share = labelled.sum() / (labelled.sum() + captioned.sum())
             terms = {"classify": terms["classify"] * share, "contrast": terms["contrast"] * (1 - share)}
         return terms
 
     def candidate_features(self) -> Float[Tensor, "k d"]:
-        """Text features of the candidate classes, first prompt each, with gradient: the student encodes them every step."""
+        """Text features of the candidate classes, with gradient: the student encodes them every step."""
+        return self.encode_text(self.candidate_tokens())
+
+    def candidate_tokens(self) -> Int[Tensor, "k t"]:
+        """Tokens of the candidate classes, first prompt each."""
         prompts = [self.vocabulary[index].prompts[0] for index in self.candidates]
-        return self.encode_text(self.clip.tokenize(prompts).to(self.clip.device))
+        return self.clip.tokenize(prompts).to(self.clip.device)

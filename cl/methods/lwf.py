@@ -14,7 +14,7 @@ from cl.data import ImageTable
 from cl.errors import MethodError
 from cl.losses import classification, distillation
 from cl.methods.base import Batch, MethodConfig
-from cl.methods.finetune import Finetune, Part
+from cl.methods.finetune import Finetune, Part, Texts
 from cl.methods.vr_lwf import frozen_copy
 from cl.stream import Session
 from cl.weights import named, running_mean, snapshot, squared_distance
@@ -110,12 +110,13 @@ class Distilling(Finetune):
             terms["l2"] = config.l2 * squared_distance(self._weights(), self._start)
         return terms
 
-    def fit(self, batch: Batch, features: Float[Tensor, "b d"]) -> dict[str, Float[Tensor, ""]]:
+    def fit(self, batch: Batch, features: Float[Tensor, "b d"], texts: Texts | None = None) -> dict[str, Float[Tensor, ""]]:
         """The terms of fine-tuning, with the targets of labelled rows smoothed."""
         labelled, captioned = batch.labels >= 0, batch.captioned
-        terms = super().fit(batch._replace(labels=torch.full_like(batch.labels, -1)), features)
-        if labelled.any():
-            logits = similarities(self.clip.scale(), features[labelled], self.candidate_features())
+        texts = self.texts(batch) if texts is None else texts
+        terms = super().fit(batch, features, texts._replace(classes=None))
+        if texts.classes is not None:
+            logits = similarities(self.clip.scale(), features[labelled], texts.classes)
             share = labelled.sum() / (labelled.sum() + captioned.sum())
             terms = {name: term * (1 - share) for name, term in terms.items()}
             terms["classify"] = share * classification(logits, self.position(batch.labels[labelled]), self.config.smoothing)

@@ -1,0 +1,81 @@
+"""What a run will do before it does it: the stream, and the content-addressed name of every state and every step."""
+
+import functools
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from cl.build_stream import StreamConfig, build_stream
+from cl.checkpoint import code_version
+from cl.clip import Clip, ModelConfig, load
+from cl.methods import Method
+from cl.run_config import RunConfig, train_config
+from cl.stream import Stream, joint
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run before it happens. Position t is the model after session t, 0 before any.
+
+    `states[t]` names the weights: the base model, method, settings, code, seed and every session up to t. `keys[t]` names the
+    weights together with what they are examined on: sessions added later leave learned states valid and only ask for new rows.
+    """
+
+    config: RunConfig
+    stream: Stream
+    states: tuple[str, ...]
+    keys: tuple[str, ...]
+    data: str
+    base: str
+    root: Path
+
+    def build(self) -> Method:
+        """The method before anything is learned, over a fresh copy of the base model."""
+        return self.config.method.located(self.root).build(load(self.config.model), self.config.seed)
+
+
+def plan(config: RunConfig, data_root: Path, data_version: str) -> Plan:
+    """Build the stream and the chain of keys; say now what a method could not use later.
+
+    Raises:
+        ConfigError, DataError, ModelError, MethodError: what is wrong with settings, data, model, or a session.
+    """
+    stream = _stream(config.stream.model_dump_json(), str(data_root), data_version, config.joint)
+    base = _base(config.model)
+    method = config.method.located(data_root).build(base, config.seed)
+    for session in stream.sessions:
+        method.check(session)
+    settings = [
+        base.digest(),
+        config.method.model_dump(exclude={"label", "train", "later"}),
+        config.seed,
+        code_version(),
+        *method.sources(),
+    ]
+    states = [_key("start", settings)]
+    for session in stream.sessions:
+        states.append(_key(states[-1], session.digest, train_config(config, session.index).model_dump(exclude={"device", "workers"})))
+    exams = [[examined.digest for examined in stream.exam(index)] for index in range(len(states))]
+    keys = tuple(_key(state, exam, config.evaluate.model_dump()) for state, exam in zip(states, exams, strict=True))
+    return Plan(config, stream, tuple(states), keys, data_version, base.digest(), data_root)
+
+
+@functools.lru_cache(maxsize=2)
+def _stream(config: str, root: str, data_version: str, together: bool) -> Stream:
+    # the methods of a comparison share one stream, and with it the pixels decoded for evaluation
+    if together:
+        return joint(_stream(config, root, data_version, False))
+    return build_stream(TypeAdapter(StreamConfig).validate_json(config), Path(root))
+
+
+@functools.lru_cache(maxsize=2)
+def _base(config: ModelConfig) -> Clip:
+    return load(config)
+
+
+def _key(*parts: Any) -> str:
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:24]
