@@ -1,7 +1,8 @@
 """The whole loop with no orchestrator: each step is addressed by its content, found or learned, and kept whole on disk."""
 
 import importlib.metadata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -106,6 +107,11 @@ def advance(plan: Plan, index: int, store: Path, *, logger: Logger | None = None
     done = find(plan, index, store)
     if done:
         return done
+    with _threads(plan.config.threads):
+        return _make(plan, index, store, logger, progress)
+
+
+def _make(plan: Plan, index: int, store: Path, logger: Logger | None, progress: Progress | None) -> Step:
     state = find_state(plan, index, store)
     if state:
         method = load_method(plan, index, store)
@@ -172,6 +178,16 @@ def report(plan: Plan, steps: Sequence[Step]) -> Report:
 def run(plan: Plan, store: Path, *, logger: Logger | None = None, progress: Progress | None = None) -> Report:
     """All steps in order."""
     return report(plan, [advance(plan, index, store, logger=logger, progress=progress) for index in range(len(plan.keys))])
+
+
+@contextmanager
+def _threads(wanted: int | None) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(wanted or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _unchanged(plan: Plan, index: int, store: Path, state: State) -> dict[str, Score] | None:

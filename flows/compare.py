@@ -42,7 +42,7 @@ def parallel_of(config: Config, overrides: list[str]) -> int:
 
 
 def learn_all(jobs: list[Job], parallel: int, data_root: str | None, data_rev: str | None) -> Iterator[dict[str, Any]]:
-    """What each job learned, in order; together they use no more threads than one alone would."""
+    """What each job learned, in order; together they use no more threads than there are cores, unless the config says how many."""
     workers = min(parallel, len(jobs))
     if workers == 1:
         yield from (learn_stream(job.settings, [], data_root, data_rev) for job in jobs)

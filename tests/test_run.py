@@ -57,6 +57,20 @@ def test_the_same_run_gives_the_same_matrix_and_weights_bit_for_bit(data, tmp_pa
     assert_same(weights(work, 3, tmp_path / "a"), weights(work, 3, tmp_path / "b"))
 
 
+def test_a_run_with_its_own_number_of_threads_is_the_same_on_any_machine(data, tmp_path) -> None:
+    work, before = planned(data, threads=1), torch.get_num_threads()
+    found = []
+    for cores in (1, 4):
+        torch.set_num_threads(cores)
+        try:
+            run(work, tmp_path / str(cores))
+            assert torch.get_num_threads() == cores  # the caller's number is given back
+        finally:
+            torch.set_num_threads(before)
+        found.append(weights(work, 3, tmp_path / str(cores)))
+    assert_same(*found)
+
+
 def test_another_seed_gives_other_weights(data, tmp_path) -> None:
     one, two = planned(data), planned(data, seed=1)
     run(one, tmp_path), run(two, tmp_path)
