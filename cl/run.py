@@ -1,8 +1,7 @@
 """The whole loop with no orchestrator: each step is addressed by its content, found or learned, and kept whole on disk."""
 
 import importlib.metadata
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,6 +16,7 @@ from cl.clip import Clip
 from cl.errors import StoreError
 from cl.evaluate import Score, evaluate, headline, headline_row
 from cl.geometry import Pairs, geometry, pairs
+from cl.host import keep_memory, threads
 from cl.learner import Learned, Progress, learn
 from cl.matrix import Matrix
 from cl.methods import Method
@@ -107,7 +107,8 @@ def advance(plan: Plan, index: int, store: Path, *, logger: Logger | None = None
     done = find(plan, index, store)
     if done:
         return done
-    with _threads(plan.config.threads):
+    keep_memory()
+    with threads(plan.config.threads):
         return _make(plan, index, store, logger, progress)
 
 
@@ -178,16 +179,6 @@ def report(plan: Plan, steps: Sequence[Step]) -> Report:
 def run(plan: Plan, store: Path, *, logger: Logger | None = None, progress: Progress | None = None) -> Report:
     """All steps in order."""
     return report(plan, [advance(plan, index, store, logger=logger, progress=progress) for index in range(len(plan.keys))])
-
-
-@contextmanager
-def _threads(wanted: int | None) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(wanted or before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _unchanged(plan: Plan, index: int, store: Path, state: State) -> dict[str, Score] | None:

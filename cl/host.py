@@ -1,0 +1,34 @@
+"""What learning asks of the machine it runs on: so many threads, and memory that stays."""
+
+import ctypes
+import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+_TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4  # of glibc's malloc.h
+
+
+@contextmanager
+def threads(wanted: int | None) -> Iterator[None]:
+    """Let torch use so many CPU threads inside; None: as many as before."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(wanted or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@functools.cache
+def keep_memory() -> bool:
+    """Ask the allocator to keep what it frees, for as long as the process lives; False where it is not glibc.
+
+    By default every tensor over a few MB is fetched from the system and handed back, and its pages are zeroed anew at each step.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):
+        return False
+    return all([mallopt(_MMAP_MAX, 0), mallopt(_TRIM_THRESHOLD, (1 << 31) - 1), mallopt(_TOP_PAD, 64 << 20)])
