@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 import torch
 
 from cl.columns import openable, some
-from cl.data import SCHEMA, ImageTable, concat
+from cl.data import SCHEMA, ImageTable, concat, hold_out
 from cl.errors import DataError
 from cl.formats import read_splits
 from cl.seeds import generator
@@ -28,13 +28,15 @@ def build_stream(config: StreamConfig, root: Path) -> Stream:
     """
     sources = {name: _read(name, config, root) for name in config.sources}
     vocabulary: dict[str, ClassName] = {}
-    sessions = []
+    sessions: list[Session] = []
+    withheld: dict[str, str] = {}
     for index, draft in enumerate(drafts(config, sources), start=1):
         session = _session(index, draft, config, vocabulary)
         sessions.append(session)
+        withheld |= _withheld(session, draft)
         vocabulary = {known.name: known for known in session.vocabulary}
     probes = tuple(_probe(probe, config, sources) for probe in config.probes)
-    stream = Stream(config.name, tuple(sessions), probes, config.candidates)
+    stream = Stream(config.name, tuple(sessions), probes, config.candidates, withheld)
     _no_leak(stream)
     return stream
 
@@ -52,6 +54,8 @@ def _read(name: str, config: StreamConfig, root: Path) -> dict[str, ImageTable]:
     source = config.sources[name]
     # images are looked at once it is known which ones the stream uses
     splits = read_splits(root / Path(source.path).expanduser(), check=False, **source.columns())
+    if config.test_split == "held_out":
+        splits["train"], splits["held_out"] = hold_out(splits["train"], 0.2, config.seed)
     prefix = pa.scalar(f"{name}/")
     named = {split: pc.binary_join_element_wise(prefix, data.table["id"], "") for split, data in splits.items()}
     return {split: ImageTable(data.table.set_column(0, SCHEMA.field("id"), named[split])) for split, data in splits.items()}
@@ -72,10 +76,11 @@ def _session(index: int, draft: Draft, config: StreamConfig, known: Mapping[str,
     test = _thin(draft.test, spec.test_limit or config.test_limit, config.seed, f"{draft.name} test")
     train = _thin(draft.train, spec.limit or config.limit, config.seed, draft.name)
     openable(concat([train, test]), where)
+    blank = _blank(train, config, draft.name) if supervision in ("labels", "both") else frozenset()
     return Session(
         index=index,
         name=draft.name,
-        data=_supervised(train, supervision, names, where),
+        data=_supervised(train, supervision, names, where).unlabelled(blank),
         tests=(EvalSet(draft.name, kind, test, own),),
         classes=tuple(order.index(name) for name in names),
         vocabulary=tuple(vocabulary[name] for name in order),
@@ -117,6 +122,31 @@ def _supervised(train: ImageTable, supervision: Supervision, names: Sequence[str
     if lost:
         raise DataError(f"{where}: {len(lost)} of {len(names)} classes have no training image ({some(lost)}); add images, or raise limit")
     return train.without(*dropped)
+
+
+def _withheld(session: Session, draft: Draft) -> dict[str, str]:
+    """By id, the labels that the draft has and the session does not teach."""
+    known = dict(zip(draft.train.ids, draft.train.labels, strict=True))
+    rows = zip(session.data.ids, session.data.labels, strict=True)
+    return {row: label for row, taught in rows if taught is None and (label := known[row]) is not None}
+
+
+def _blank(train: ImageTable, config: StreamConfig, session: str) -> frozenset[int]:
+    """The rows that lose their label, as `labelled` says."""
+    if config.labelled is None:
+        return frozenset()
+    by_class = {name: [row for row, label in enumerate(train.labels) if label == name] for name in train.classes()}
+    kept: list[int] = []
+    if config.labelled.classes:
+        order = torch.randperm(len(by_class), generator=generator(config.seed, "labelled", session)).tolist()
+        count = min(max(1, round(config.labelled.classes * len(order))), len(order) - 1)
+        names = list(by_class)
+        kept = [row for i in order[:count] for row in by_class[names[i]]]
+    else:
+        for name, rows in by_class.items():
+            order = torch.randperm(len(rows), generator=generator(config.seed, "labelled", session, name)).tolist()
+            kept += [rows[i] for i in order[: config.labelled.shots]]
+    return frozenset(range(len(train))) - frozenset(kept)
 
 
 def _thin(data: ImageTable, limit: int | None, seed: int, what: str) -> ImageTable:

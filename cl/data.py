@@ -4,7 +4,7 @@ import hashlib
 import io
 import os
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -95,6 +95,13 @@ class ImageTable:
         for name in columns:
             table = table.set_column(SCHEMA.get_field_index(name), SCHEMA.field(name), blank[name])
         return ImageTable(table)
+
+    def unlabelled(self, rows: Collection[int]) -> "ImageTable":
+        """The same rows, the given ones without their label."""
+        if not rows:
+            return self
+        labels = [None if row in rows else label for row, label in enumerate(self.labels)]
+        return ImageTable(self.table.set_column(SCHEMA.get_field_index("label"), SCHEMA.field("label"), pa.array(labels, pa.string())))
 
     def image(self, row: int) -> Image.Image:
         """The decoded RGB image of one row.

@@ -1,5 +1,6 @@
 """One matrix row: what a model scores on every evaluation set, and which samples it gets right."""
 
+import base64
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
@@ -27,6 +28,21 @@ class Score(NamedTuple):
 
     metrics: dict[str, float]
     hits: Bool[np.ndarray, " n"]
+
+
+def pack(hits: Bool[np.ndarray, " n"]) -> str:
+    """The number of samples and one bit for each, as short text.
+
+    >>> pack(np.array([True, False, True])), unpack("3:oA==").tolist()
+    ('3:oA==', [True, False, True])
+    """
+    return f"{len(hits)}:{base64.b64encode(np.packbits(hits).tobytes()).decode()}"
+
+
+def unpack(text: str) -> Bool[np.ndarray, " n"]:
+    """What `pack` was given."""
+    count, _, bits = text.partition(":")
+    return np.unpackbits(np.frombuffer(base64.b64decode(bits), dtype=np.uint8), count=int(count)).astype(bool)
 
 
 def evaluate(method: Method, sets: Sequence[EvalSet], config: EvalConfig, progress: Progress | None = None) -> dict[str, Score]:

@@ -37,6 +37,27 @@ def heat_map(matrix: Matrix, sessions: Sequence[str], title: str) -> Figure:
     return figure
 
 
+def front(points: Mapping[str, tuple[float, float]]) -> Figure:
+    """Methods by cost (TFLOPs) and average score (0..1); a line joins those that none beats on both."""
+    figure = Figure(figsize=(6.4, 3.6), layout="constrained")
+    axes = figure.subplots()
+    best, steps = -1.0, []
+    for cost, score in sorted(points.values(), key=lambda point: (point[0], -point[1])):
+        if score > best:
+            best = score
+            steps.append((cost, 100 * score))
+    axes.step(*zip(*steps, strict=True), where="post", color="0.75", linewidth=1, zorder=0)
+    for turn, (method, (cost, score)) in enumerate(points.items()):
+        axes.plot(cost, 100 * score, "o", color=PALETTE[turn % len(PALETTE)], markersize=5)
+        axes.annotate(method, (cost, 100 * score), xytext=(5, 4), textcoords="offset points", fontsize=8.5)
+    axes.set_xlabel("cost of learning, TFLOPs", fontsize=9.5)
+    axes.set_ylabel("average score, percent", fontsize=9.5)
+    axes.margins(x=0.15, y=0.12)
+    axes.grid(axis="y", color="0.92")
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
 def curves(matrices: Mapping[str, Matrix], sessions: Sequence[str]) -> Figure:
     """One small panel per set, one line per method; a rule marks the session that teaches the set.
 

@@ -13,6 +13,7 @@ import torch
 from lightning.pytorch.loggers import Logger
 from torch import Tensor
 from torch.utils.data import DataLoader
+from torch.utils.flop_counter import FlopCounterMode
 
 from cl.config import TrainConfig
 from cl.data import ImageTable
@@ -32,6 +33,7 @@ class Learned(NamedTuple):
     steps: int
     samples: int
     seconds: float
+    flops: int
 
 
 class Learner(pl.LightningModule):
@@ -127,17 +129,17 @@ def learn(
     wanted = {id(parameter) for parameter in method.trainable()}
     for parameter in method.parameters():
         parameter.requires_grad_(id(parameter) in wanted)
-    steps = samples = 0
+    steps = samples = flops = 0
     for turn, data in enumerate(method.rounds(session)):
         count = _steps(len(data), config) if wanted else 0
         if count:
-            _descend(method, session, data, config, seed, turn, count, logger, progress)
+            flops += count * _descend(method, session, data, config, seed, turn, count, logger, progress)
         steps += count
         samples += count * config.accumulate * min(config.batch_size, len(data))
     method.eval()
     with torch.no_grad():
         method.end(session)
-    return Learned(steps, samples, time.perf_counter() - started)
+    return Learned(steps, samples, time.perf_counter() - started, flops)
 
 
 def _steps(rows: int, config: TrainConfig) -> int:
@@ -157,7 +159,8 @@ def _descend(
     steps: int,
     logger: Logger | None,
     progress: Progress | None,
-) -> None:
+) -> int:
+    """Steps over one table; returns the FLOPs of the first."""
     rows = Rows(
         data, method.clip, method.vocabulary, augment=config.augment, pixels=method.pixels, seed=derive(seed, "rows", session.index, turn)
     )
@@ -170,6 +173,7 @@ def _descend(
         collate_fn=Collate(method.clip.tokenize),
         generator=torch.Generator(),  # else it would draw a seed from the global one
     )
+    counted = Counted()
     with _quiet():
         trainer = pl.Trainer(
             max_epochs=1,
@@ -179,7 +183,7 @@ def _descend(
             gradient_clip_val=config.clip_grad,
             accumulate_grad_batches=config.accumulate,
             logger=logger or False,
-            callbacks=[Told(progress, steps, session.name)] if progress else [],
+            callbacks=[counted, *([Told(progress, steps, session.name)] if progress else [])],
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
@@ -190,6 +194,36 @@ def _descend(
         )
         method.train()
         trainer.fit(learner, loader)
+    return counted.flops * config.accumulate
+
+
+class Counted(pl.Callback):
+    """Counts the floating point operations of the first batch: those of matrix products and convolutions, both ways."""
+
+    def __init__(self) -> None:
+        self.counter: Any = FlopCounterMode(display=False)
+        self.counting = False
+        self.flops = 0
+
+    def on_train_batch_start(self, trainer: pl.Trainer, learner: pl.LightningModule, batch: Any, index: int) -> None:
+        """Count the first batch only: counting is slow."""
+        if index == 0:
+            self.counting = True
+            self.counter.__enter__()
+
+    def on_train_batch_end(self, trainer: pl.Trainer, learner: pl.LightningModule, outputs: Any, batch: Any, index: int) -> None:
+        """Enough."""
+        self._stop()
+
+    def on_exception(self, trainer: pl.Trainer, learner: pl.LightningModule, error: BaseException) -> None:
+        """Left on, it would count whatever this thread does next."""
+        self._stop()
+
+    def _stop(self) -> None:
+        if self.counting:
+            self.counting = False
+            self.counter.__exit__(None, None, None)
+            self.flops = int(self.counter.get_total_flops())
 
 
 class Told(pl.Callback):

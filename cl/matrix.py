@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 
 from cl.errors import DataError
 
@@ -129,18 +129,35 @@ def performance_drop(accuracies: Sequence[float]) -> float:
     return float(accuracies[0] - accuracies[-1])
 
 
-def bootstrap(mine: Bool[np.ndarray, " n"], theirs: Bool[np.ndarray, " n"], draws: int = 2000, seed: int = 0) -> tuple[float, float, float]:
-    """Difference of two models' mean scores on the same samples, with its 95 % percentile interval over paired redraws.
+def seen_accuracy(m: Matrix, sizes: Sequence[int]) -> list[float]:
+    """A_t for t >= 1: accuracy over all test samples of the classes taught so far (micro; arXiv:2004.10956). NaN sets do not count.
+
+    `sizes[j]` is the number of samples of set j; meant for streams whose exam is among all classes seen.
+    """
+    known = [m.upto(t).known for t in range(1, m.sessions + 1)]
+    return [float(np.average(m.rows[t, sets], weights=[sizes[j] for j in sets])) for t, sets in enumerate(known, start=1)]
+
+
+def bootstrap(
+    mine: Sequence[Float[np.ndarray, " n"]], theirs: Sequence[Float[np.ndarray, " n"]], draws: int = 2000, seed: int = 0
+) -> tuple[float, float, float]:
+    """Difference of two models' macro means on the same sets, with its 95 % percentile interval over paired redraws within each set.
 
     Raises:
-        DataError: the models were not scored on the same number of samples.
+        DataError: the models were not scored on the same samples.
     """
-    if mine.shape != theirs.shape or not mine.size:
-        raise DataError(f"bootstrap: {mine.size} and {theirs.size} samples; expected the same, at least one")
-    difference = mine.astype(np.float64) - theirs.astype(np.float64)
-    rows = np.random.default_rng(seed).integers(0, len(difference), (draws, len(difference)))
-    low, high = np.percentile(difference[rows].mean(1), [2.5, 97.5])
-    return float(difference.mean()), float(low), float(high)
+    if [len(hits) for hits in mine] != [len(hits) for hits in theirs] or not all(len(hits) for hits in mine) or not mine:
+        raise DataError(
+            f"bootstrap: sets of {[len(hits) for hits in mine]} and {[len(hits) for hits in theirs]} samples; expected the same, none empty"
+        )
+    random = np.random.default_rng(seed)
+    redrawn, total = np.zeros(draws), 0.0
+    for one, other in zip(mine, theirs, strict=True):
+        difference = one.astype(np.float64) - other.astype(np.float64)
+        redrawn += difference[random.integers(0, len(difference), (draws, len(difference)))].mean(1) / len(mine)
+        total += float(difference.mean()) / len(mine)
+    low, high = np.percentile(redrawn, [2.5, 97.5])
+    return total, float(low), float(high)
 
 
 def _mean(values: Any) -> float:

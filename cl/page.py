@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,9 +13,9 @@ import jinja2
 import numpy as np
 from matplotlib.figure import Figure
 
-from cl.figures import curves, heat_map
-from cl.matrix import Matrix
-from cl.tables import COLUMNS, REFERENCES, grouped, overview, percent
+from cl.figures import curves, front, heat_map
+from cl.matrix import Matrix, average
+from cl.tables import COLUMNS, REFERENCES, grouped, overview, percent, sections
 
 if TYPE_CHECKING:
     from cl.report import Report
@@ -46,12 +46,20 @@ def render(reports: Sequence[Report]) -> str:
         sessions=longest.sessions,
         columns=[name for name, _ in COLUMNS],
         overview=overview(groups),
+        sections=sections(groups),
+        front=_front(groups, means),
         references=REFERENCES,
         curves=_picture(curves(means, longest.sessions)),
         methods=methods,
         headline=reports[0].headline,
         reports=reports,
     )
+
+
+def _front(groups: Mapping[str, Sequence[Report]], means: Mapping[str, Matrix]) -> str | None:
+    costs = {method: float(np.mean([sum(cost.flops for cost in member.costs) for member in members])) for method, members in groups.items()}
+    points = {method: (cost / 1e12, average(means[method])) for method, cost in costs.items()}
+    return _picture(front(points)) if len(points) > 1 else None
 
 
 def _mean(matrices: Sequence[Matrix]) -> Matrix:

@@ -15,7 +15,7 @@ from cl.errors import StoreError
 from cl.figures import curves, heat_map
 from cl.matrix import Matrix, summary
 from cl.page import render
-from cl.tables import COLUMNS, grouped, line, overview, percent, plain
+from cl.tables import COLUMNS, grouped, line, overview, percent, plain, sections
 
 
 @dataclass(frozen=True)
@@ -34,13 +34,17 @@ class Provenance:
 
 @dataclass(frozen=True)
 class Cost:
-    """What a session took: trainable parameters, bytes kept after it, seconds, optimizer steps, samples seen."""
+    """What a session took: trainable parameters, bytes kept after it, seconds, optimizer steps, samples seen, FLOPs.
+
+    FLOPs are those of matrix products and convolutions, forward and backward, teachers included: the first step's, times the steps.
+    """
 
     trainable: int
     stored_bytes: int
     seconds: float
     steps: int
     samples: int
+    flops: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +58,8 @@ class Report:
     details: dict[str, Matrix]
     headline: dict[str, str]
     costs: tuple[Cost, ...]
+    hits: dict[str, str]  # which samples of each set the last model gets right, of `cl.evaluate.pack`
+    records: tuple[tuple[dict[str, Any], ...], ...]  # what the method noted in each session
     provenance: Provenance
 
     def to_json(self) -> dict[str, Any]:
@@ -66,6 +72,8 @@ class Report:
             "details": {metric: matrix.to_json() for metric, matrix in self.details.items()},
             "headline": self.headline,
             "costs": [asdict(cost) for cost in self.costs],
+            "hits": self.hits,
+            "records": self.records,
             "provenance": asdict(self.provenance),
         }
 
@@ -80,6 +88,8 @@ class Report:
             details={metric: Matrix.from_json(matrix) for metric, matrix in value["details"].items()},
             headline=value["headline"],
             costs=tuple(Cost(**cost) for cost in value["costs"]),
+            hits=value["hits"],
+            records=tuple(tuple(rows) for rows in value["records"]),
             provenance=Provenance(**value["provenance"]),
         )
 
@@ -139,6 +149,9 @@ def items(report: Report) -> Iterator[Item]:
     columns = ("after", *report.matrix.sets)
     after = ("start", *report.sessions)
     yield Table("matrix", columns, tuple((name, *map(float, row)) for name, row in zip(after, report.matrix.rows, strict=True)))
+    noted = [(name, row) for name, rows in zip(report.sessions, report.records, strict=True) for row in rows]
+    if noted:
+        yield Table("record", ("session", *noted[0][1]), tuple((name, *row.values()) for name, row in noted))
     yield Figure("matrix", heat_map(report.matrix, report.sessions, report.method))
     yield Figure("curves", curves({report.method: report.matrix}, report.sessions))
     yield Text("report.json", json.dumps(report.to_json(), indent=1))
@@ -154,8 +167,22 @@ def metrics(report: Report, session: int) -> Iterator[Metric]:
         for name, value in zip(detail.sets, detail.rows[session], strict=True):
             if not np.isnan(value):
                 yield Metric(f"{metric.replace('@', '_at_')}/{name}", float(value), session)
+    for name, value in last_round(report.records[session - 1]).items() if session else ():
+        yield Metric(f"record/{name}", value, session)
     if session:
         yield from (Metric(f"cost/{name}", float(value), session) for name, value in asdict(report.costs[session - 1]).items())
+
+
+def last_round(record: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """Means of the numbers that a method noted in the last round of a session.
+
+    >>> last_round([{"round": 1, "picked": 9}, {"round": 2, "picked": 1, "class": "a"}, {"round": 2, "picked": 3, "class": "b"}])
+    {'picked': 2.0}
+    """
+    rows = [row for row in record if row["round"] == record[-1]["round"]]
+    columns = [name for name, value in rows[0].items() if name != "round" and not isinstance(value, str)] if rows else []
+    values = {name: [row[name] for row in rows if row[name] is not None] for name in columns}
+    return {name: float(np.mean(found)) for name, found in values.items() if found}
 
 
 def markdown(reports: Sequence[Report]) -> str:
@@ -170,6 +197,9 @@ def markdown(reports: Sequence[Report]) -> str:
         line(["---"] + ["---:"] * (len(COLUMNS) - 1)),
     ]
     text += [line(row) for row in overview(groups)]
+    for section in sections(groups):
+        text += ["", f"## {section.title}", "", section.note, "", line(section.columns)]
+        text += [line(["---"] + ["---:"] * (len(section.columns) - 1)), *map(line, section.rows)]
     for method, members in groups.items():
         first = members[0]
         mean = np.mean([member.matrix.rows for member in members], axis=0)

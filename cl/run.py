@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from lightning.pytorch.loggers import Logger
 
 from cl.checkpoint import code_version, memory, new_folder, read_json, read_tensors, restore, sha256, write_json, write_tensors
 from cl.clip import Clip
+from cl.equity import equity, per_class
 from cl.errors import StoreError
-from cl.evaluate import Score, evaluate, headline, headline_row
+from cl.evaluate import Score, evaluate, headline, headline_row, pack, spread, unpack
 from cl.geometry import Pairs, geometry, pairs
 from cl.host import keep_memory, threads
 from cl.learner import Learned, Progress, learn
@@ -47,10 +47,11 @@ _VERSIONS = ("evergreen-clip", "torch", "lightning", "open_clip_torch", "avalanc
 
 @dataclass(frozen=True)
 class State:
-    """A learned state on disk: the hash of its weights file, and what learning its session cost."""
+    """A learned state on disk: the hash of its weights file, what learning its session cost, and what the method noted about it."""
 
     sha256: str
     cost: Cost
+    record: list[dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -63,8 +64,11 @@ class Step:
     index: int
     session: str
     row: dict[str, dict[str, float]]
+    hits: dict[str, str]  # by set: which samples it gets right, of `cl.evaluate.pack`
     geometry: dict[str, dict[str, float]]  # by set: angles to the start in degrees, of `cl.geometry.geometry`
+    equity: dict[str, dict[str, float]]  # by set that classifies: who gained since the start, of `cl.equity.equity`
     cost: Cost
+    record: list[dict[str, Any]]  # what the method noted
     finished: str
 
     def to_json(self) -> dict[str, Any]:
@@ -91,7 +95,7 @@ def find_state(plan: Plan, index: int, store: Path) -> State | None:
     folder = store / "states" / plan.states[index]
     try:
         noted = read_json(folder / "state.json")
-        state = State(noted["sha256"], Cost(**noted["cost"]))
+        state = State(noted["sha256"], Cost(**noted["cost"]), noted["record"])
         return state if sha256(folder / "state.safetensors") == state.sha256 else None
     except (StoreError, OSError):
         return None
@@ -118,11 +122,12 @@ def _make(plan: Plan, index: int, store: Path, logger: Logger | None, progress: 
         method = load_method(plan, index, store)
     else:
         method = load_method(plan, index - 1, store) if index else plan.build()
-        learned = Learned(0, 0, 0.0)
+        learned, record = Learned(0, 0, 0.0, 0), []
         if index:
             session = plan.stream.sessions[index - 1]
             learned = learn(method, session, train_config(plan.config, index), plan.config.seed, logger=logger, progress=progress)
-        state = _keep_state(plan, index, store, method, learned)
+            record = method.record(session, plan.stream.withheld)
+        state = _keep_state(plan, index, store, method, learned, record)
     scores = _unchanged(plan, index, store, state) or evaluate(method, plan.stream.exam(index), plan.config.evaluate, progress)
     return _keep_step(plan, index, store, state, scores, _pairs(plan, index, method))
 
@@ -153,17 +158,17 @@ def report(plan: Plan, steps: Sequence[Step]) -> Report:
     names = headline(sets)
     taught = plan.stream.taught
     metrics = sorted({metric for step in steps for scores in step.row.values() for metric in scores})
-    angles = sorted({metric for step in steps for found in step.geometry.values() for metric in found})
     nan = float("nan")
 
     def matrix(pick: Any) -> Matrix:
         return Matrix(np.array([pick(step) for step in steps], dtype=np.float64), tuple(names), taught)
 
     details = {metric: matrix(lambda step, m=metric: [step.row[name].get(m, nan) for name in names]) for metric in metrics}
-    details |= {
-        f"geometry/{metric}": matrix(lambda step, m=metric: [step.geometry.get(name, {}).get(m, nan) for name in names])
-        for metric in angles
-    }
+    for kind in ("geometry", "equity"):
+        found = sorted({metric for step in steps for values in getattr(step, kind).values() for metric in values})
+        for metric in found:
+            picked = [[getattr(step, kind).get(name, {}).get(metric, nan) for name in names] for step in steps]
+            details[f"{kind}/{metric}"] = Matrix(np.array(picked, dtype=np.float64), tuple(names), taught)
     return Report(
         method=label(plan.config),
         stream=plan.config.name,
@@ -172,6 +177,8 @@ def report(plan: Plan, steps: Sequence[Step]) -> Report:
         details=details,
         headline=names,
         costs=tuple(step.cost for step in steps[1:]),
+        hits=steps[-1].hits,
+        records=tuple(tuple(step.record) for step in steps[1:]),
         provenance=_provenance(plan, steps),
     )
 
@@ -189,11 +196,10 @@ def _unchanged(plan: Plan, index: int, store: Path, state: State) -> dict[str, S
     if [asked.digest for asked in plan.stream.exam(index)] != [asked.digest for asked in plan.stream.exam(index - 1)]:
         return None
     step = find(plan, index - 1, store)
-    hits = read_tensors(store / "steps" / plan.keys[index - 1] / "hits.safetensors") if step else {}
-    return {name: Score(metrics, hits[name].numpy()) for name, metrics in step.row.items()} if step else None
+    return {name: Score(metrics, unpack(step.hits[name])) for name, metrics in step.row.items()} if step else None
 
 
-def _keep_state(plan: Plan, index: int, store: Path, method: Method, learned: Learned) -> State:
+def _keep_state(plan: Plan, index: int, store: Path, method: Method, learned: Learned, record: list[dict[str, Any]]) -> State:
     kept = memory(method)
     cost = Cost(
         trainable=sum(parameter.numel() for parameter in method.trainable()),
@@ -201,9 +207,10 @@ def _keep_state(plan: Plan, index: int, store: Path, method: Method, learned: Le
         seconds=learned.seconds,
         steps=learned.steps,
         samples=learned.samples,
+        flops=learned.flops,
     )
     with new_folder(store / "states" / plan.states[index]) as folder:
-        state = State(write_tensors(kept, folder / "state.safetensors"), cost)
+        state = State(write_tensors(kept, folder / "state.safetensors"), cost, record)
         write_json(asdict(state), folder / "state.json")
     return state
 
@@ -215,7 +222,9 @@ def _pairs(plan: Plan, index: int, method: Method) -> dict[str, Pairs]:
 
 def _keep_step(plan: Plan, index: int, store: Path, state: State, scores: dict[str, Score], found: dict[str, Pairs]) -> Step:
     # set by set: what it scores, and how far its images and texts have turned since the start
-    start = _features(store / "steps" / plan.keys[0]) if index else found
+    first = store / "steps" / plan.keys[0]
+    start = _features(first) if index else found
+    right = {name: unpack(hits) for name, hits in read_json(first / "result.json")["hits"].items()} if index else {}
     turned = {name: geometry(start[name], now) for name, now in found.items() if name in start}
     step = Step(
         key=plan.keys[index],
@@ -224,17 +233,31 @@ def _keep_step(plan: Plan, index: int, store: Path, state: State, scores: dict[s
         index=index,
         session=plan.stream.sessions[index - 1].name if index else "start",
         row={name: score.metrics for name, score in scores.items()},
+        hits={name: pack(score.hits) for name, score in scores.items()},
         geometry=turned,
+        equity={name: gained for name in right if (gained := _equity(plan, index, name, right[name], scores[name].hits))},
         cost=state.cost,
+        record=state.record,
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     with new_folder(store / "steps" / step.key) as folder:
-        write_tensors({name: torch.from_numpy(score.hits) for name, score in scores.items()}, folder / "hits.safetensors")
         if not index:
             both = [(f"{kind}/{name}", getattr(pair, kind)) for name, pair in found.items() for kind in Pairs._fields]
             write_tensors(dict(both), folder / "features.safetensors")
         write_json(step.to_json(), folder / "result.json")
     return step
+
+
+def _equity(plan: Plan, index: int, name: str, before: np.ndarray, after: np.ndarray) -> dict[str, float]:
+    examined = next(examined for examined in plan.stream.exam(index) if examined.name == name)
+    if examined.kind != "classify" or len(before) != len(after):
+        return {}
+    place = {label: row for row, label in enumerate(dict.fromkeys(examined.data.labels))}
+    targets = np.array([place[label] for label in spread(examined.data, plan.config.evaluate.limit).labels])
+    asked = np.bincount(targets, minlength=len(place)) > 0
+    found = equity(per_class(before, targets, len(place))[asked], per_class(after, targets, len(place))[asked])
+    now = {"rich": found.rich, "poor": found.poor, "robin_hood": found.robin_hood, "gini": found.gini[1]}
+    return {name: value for name, value in (now | {"worst_tenth": found.worst_tenth[1]}).items() if value == value}
 
 
 def _features(folder: Path) -> dict[str, Pairs]:

@@ -3,7 +3,8 @@
 import hashlib
 import json
 from collections import Counter
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
 from typing import Any, Literal
@@ -97,6 +98,8 @@ class Session:
 class Stream:
     """Sessions in order, and the probes that no session teaches.
 
+    `withheld` holds, by the id of a training row, the label that exists and is not taught: to judge pseudolabels by, never to learn from.
+
     Raises:
         DataError: no session, sessions out of order, a class whose index moves, or two evaluation sets of one name.
     """
@@ -105,6 +108,7 @@ class Stream:
     sessions: tuple[Session, ...]
     probes: tuple[EvalSet, ...] = ()
     candidates: Candidates = "own"
+    withheld: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         found = [session.index for session in self.sessions]
@@ -156,7 +160,10 @@ def joint(stream: Stream) -> Stream:
         classes=tuple(sorted({index for session in stream.sessions for index in session.classes})),
         vocabulary=last.vocabulary,
     )
-    return replace(stream, name=f"{stream.name} joint", sessions=(session,))
+    withheld = {
+        f"{session.name}/{row}": stream.withheld[row] for session in stream.sessions for row in session.data.ids if row in stream.withheld
+    }
+    return replace(stream, name=f"{stream.name} joint", sessions=(session,), withheld=withheld)
 
 
 def _named(session: Session) -> ImageTable:

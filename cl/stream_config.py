@@ -93,6 +93,19 @@ class SessionSpec(Selection):
     test_limit: PositiveInt | None = None
 
 
+class Labelled(Config):
+    """Which training images keep their label; the others are taught without one, as pseudolabels want it."""
+
+    shots: PositiveInt | None = Field(default=None, description="so many of each class, drawn by the stream's seed")
+    classes: float | None = Field(default=None, gt=0, lt=1, description="all images of this share of a session's classes, drawn likewise")
+
+    @model_validator(mode="after")
+    def _either(self) -> "Labelled":
+        if (self.shots is None) == (self.classes is None):
+            raise ValueError("give either shots (images per class) or classes (a share, such as 0.62)")
+        return self
+
+
 Sessions = Annotated[tuple[SessionSpec, ...], AfterValidator(_some)]
 
 
@@ -112,7 +125,10 @@ class _Stream(Config):
     test: Kind | None = Field(
         default=None, description="how sessions are examined; default: retrieve where they teach captions, else classify"
     )
-    test_split: Literal["val", "test"] = "test"
+    labelled: Labelled | None = Field(default=None, description="which training images keep their label; default: all that have one")
+    test_split: Literal["val", "test", "held_out"] = Field(
+        "test", description="what examines; held_out: a fifth of each class's training images, to choose settings by, never taught"
+    )
     template: Template = ("{}",)
     candidates: Candidates = "own"
     limit: PositiveInt | None = Field(default=None, description="at most this many training images per session")

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -8,7 +9,7 @@ from cl.build_stream import StreamConfig, build_stream, class_names
 from cl.config import Config, validate
 from cl.data import ImageTable, concat, write
 from cl.errors import ConfigError, DataError
-from cl.stream import Stream
+from cl.stream import Stream, joint
 from tests.make import COLOURS, png
 
 
@@ -263,3 +264,41 @@ def test_a_stream_that_cannot_be_learned_says_why(tmp_path, text, message):
 def test_a_misspelt_key_fails_with_its_path(text, path):
     with pytest.raises(ConfigError, match=path):
         built(Path("."), text)
+
+
+def test_a_fifth_of_each_class_can_be_held_out_of_training_to_choose_settings_by(tmp_path):
+    put(tmp_path / "d", each=10)
+    settings = "kind: classes, sources: {d: d}, increment: 2"
+    made, usual = built(tmp_path, f"{{{settings}, test_split: held_out}}"), built(tmp_path, f"{{{settings}}}")
+    for session, whole in zip(made.sessions, usual.sessions, strict=True):
+        taught, held = set(session.data.ids), set(session.tests[0].data.ids)
+        assert len(taught) == 16 and len(held) == 4 and taught | held == set(whole.data.ids)
+
+
+def test_shots_of_each_class_keep_their_label_and_the_rest_is_withheld(tmp_path):
+    put(tmp_path / "d", each=6)
+    settings = "kind: classes, sources: {d: d}, increment: 2, labelled: {shots: 2}"
+    made = built(tmp_path, f"{{{settings}}}")
+    for session in made.sessions:
+        labels = session.data.labels
+        assert [labels.count(session.vocabulary[i].name) for i in session.classes] == [2, 2] and labels.count(None) == 8
+        for row, label in zip(session.data.ids, labels, strict=True):
+            assert (label is None) == (row in made.withheld) and (label or made.withheld[row]) in row
+    other = built(tmp_path, f"{{{settings}, seed: 1}}")
+    assert other.sessions[0].data.labels != made.sessions[0].data.labels
+    together = joint(made)
+    hidden = [row for row, label in zip(together.sessions[0].data.ids, together.sessions[0].data.labels, strict=True) if label is None]
+    assert set(hidden) == set(together.withheld) and len(hidden) == 16
+
+
+def test_a_share_of_the_classes_keeps_all_its_labels_and_every_class_is_known(tmp_path):
+    put(tmp_path / "d", each=3)
+    session = built(tmp_path, "{kind: classes, sources: {d: d}, increment: 4, labelled: {classes: 0.62}}").sessions[0]
+    assert len(session.data.classes()) == 2 and session.data.labels.count(None) == 6 and len(session.classes) == 4
+
+
+def test_without_supervision_the_withheld_labels_stand_beside_the_stream(tmp_path):
+    put(tmp_path / "d", each=3)
+    made = built(tmp_path, "{kind: classes, sources: {d: d}, increment: 4, supervision: none}")
+    assert set(made.sessions[0].data.labels) == {None} and len(made.withheld) == 12
+    assert made.digest == replace(made, withheld={}).digest  # what judges is no part of what teaches

@@ -5,6 +5,7 @@ from collections import Counter
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from cl.config import TrainConfig
 from cl.errors import LearningError, MethodError
@@ -24,6 +25,16 @@ def weights(method: torch.nn.Module) -> dict[str, torch.Tensor]:
 
 def same(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> bool:
     return one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_the_operations_of_a_session_are_three_times_a_forward_pass_for_each_step() -> None:
+    method = FinetuneConfig().build(make.tiny(), 0)
+    session = make.session(1, (0, 1), (0, 1), each=8)
+    found = learn(method, session, TrainConfig(max_steps=5, batch_size=8, device="cpu"), 0)
+    with FlopCounterMode(display=False) as counter:
+        method.losses(Collate(method.clip.tokenize)([Rows(session.data, method.clip, method.vocabulary)[(row, 0, 0)] for row in range(8)]))
+    # a backward pass asks twice the products of a forward pass, but none for the pixels
+    assert 2.5 < found.flops / (5 * counter.get_total_flops()) <= 3.0 and found.steps == 5
 
 
 def test_an_epoch_shows_every_row_once_and_the_next_in_another_order() -> None:

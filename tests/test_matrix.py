@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import scipy.stats
 
 from cl import matrix as m
 from cl.errors import DataError
@@ -94,10 +95,35 @@ def test_the_bootstrap_interval_covers_the_difference_and_shrinks_with_samples()
     random = np.random.default_rng(1)
     few, many = (random.uniform(size=(2, n)) < np.array([[0.7], [0.5]]) for n in (50, 5000))
     for hits in (few, many):
-        mean, low, high = m.bootstrap(hits[0], hits[1])
+        mean, low, high = m.bootstrap([hits[0]], [hits[1]])
         assert low <= mean <= high and mean == pytest.approx(hits[0].mean() - hits[1].mean())
-    assert np.diff(m.bootstrap(*many)[1:]) < np.diff(m.bootstrap(*few)[1:]) / 5
-    assert m.bootstrap(few[0], few[0]) == (0.0, 0.0, 0.0)
+    wide, narrow = (np.diff(m.bootstrap([hits[0]], [hits[1]])[1:]) for hits in (few, many))
+    assert narrow < wide / 5
+    assert m.bootstrap([few[0]], [few[0]]) == (0.0, 0.0, 0.0)
+
+
+def test_the_bootstrap_weighs_sets_alike_and_agrees_with_scipy() -> None:
+    random = np.random.default_rng(2)
+    mine, theirs = ([random.uniform(size=n) < p for n in (400, 50)] for p in (0.8, 0.6))
+    mean, low, high = m.bootstrap(mine, theirs)
+    differences = [one.astype(float) - other for one, other in zip(mine, theirs, strict=True)]
+    assert mean == pytest.approx(np.mean([d.mean() for d in differences]))
+    found = scipy.stats.bootstrap(
+        differences, lambda a, b, axis: (a.mean(axis) + b.mean(axis)) / 2, method="percentile", n_resamples=4000, rng=0
+    )
+    np.testing.assert_allclose((low, high), found.confidence_interval, atol=0.01)
+
+
+def test_the_bootstrap_refuses_other_samples() -> None:
+    with pytest.raises(DataError, match="expected the same"):
+        m.bootstrap([np.ones(3)], [np.ones(4)])
+    with pytest.raises(DataError, match="expected the same"):
+        m.bootstrap([], [])
+
+
+def test_accuracy_over_all_classes_seen_counts_samples_not_sets() -> None:
+    rows = np.array([[0.1, 0.1], [0.9, 0.2], [0.6, 0.8]])
+    assert m.seen_accuracy(m.Matrix(rows, ("base", "new"), (1, 2)), [300, 100]) == pytest.approx([0.9, 0.65])
 
 
 def test_few_shot_drop_is_first_minus_last() -> None:

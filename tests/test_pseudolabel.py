@@ -434,3 +434,18 @@ def test_settings_for_training_are_the_authors_unless_given() -> None:
     assert (config.train["epochs"], config.train["batch_size"], config.train["weight_decay"]) == (5, 16, 0.1)
     assert TrainConfig(**config.train).warmup * 150 == pytest.approx(5)
     assert PseudolabelConfig(**config.model_dump()) == config
+
+
+def test_what_was_picked_is_noted_by_round_and_class_and_judged_only_by_whoever_knows_the_truth() -> None:
+    session = make.session(1, (0, 1), (0, 1), each=4)
+    truth = dict(zip(session.data.ids, map(str, session.data.labels), strict=True))
+    bare = dataclasses.replace(session, data=session.data.without("label"))
+    method = method_of(strategy="ifpl", k=4, iterations=2)
+    learn(method, bare, TrainConfig(max_steps=2, batch_size=4, device="cpu"), 0)
+    noted = method.record(bare, truth)
+    assert [(row["round"], row["picked"]) for row in noted] == [(1, 4), (1, 4), (2, 4), (2, 4)]
+    names, ids = [known.name for known in session.vocabulary], bare.data.ids
+    for row in noted:
+        mine = [pick for pick in method.picked[row["round"] - 1] if names[pick.label] == row["class"]]
+        assert row["accuracy"] == np.mean([truth[ids[pick.row]] == row["class"] for pick in mine])
+    assert {row["accuracy"] for row in method.record(bare, {})} == {None}

@@ -1,7 +1,7 @@
 """What a method is: one way to learn a session, in the few holes the learner calls."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -98,6 +98,10 @@ class Method(nn.Module, ABC):
 
     def end(self, session: Session) -> None:
         """The session is learned: drop what was only for it, keep what must be kept."""
+
+    def record(self, session: Session, truth: Mapping[str, str]) -> list[dict[str, Any]]:
+        """Rows of a table about the session just learned, beyond its losses; `truth`: withheld labels by sample id, to judge by."""
+        return []
 
     def before_step(self) -> None:
         """Gradients are complete and not yet clipped."""

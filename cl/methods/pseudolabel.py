@@ -1,6 +1,6 @@
 """Prompt tuning on pseudolabels: FPL, IFPL and GRIP over text, visual and multimodal prompts (arXiv:2306.01669)."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -19,7 +19,7 @@ from cl.features import encoded
 from cl.methods.base import Batch, Method, MethodConfig
 from cl.methods.frozen import Frozen
 from cl.prompts import ImageContext, MixedPrompts, Mixing, Prompts, TextContext, encode_text, share, worded
-from cl.pseudolabels import RULES, Paradigm, Pick, Rule, Weighting, schedule, weights
+from cl.pseudolabels import RULES, Paradigm, Pick, Rule, Weighting, count, schedule, weights
 from cl.seeds import derive
 from cl.stream import ClassName, Session
 from cl.zero_shot import class_features
@@ -158,6 +158,18 @@ class Pseudolabel(Frozen):
         """Forget everything about the session but its prompts and the record of its picks."""
         super().end(session)
         self._texts = None
+
+    def record(self, session: Session, truth: Mapping[str, str]) -> list[dict[str, Any]]:
+        """By round and class: images picked, the least sure of them, those that other classes picked too, and the share picked rightly."""
+        index = {known.name: place for place, known in enumerate(self.vocabulary)}
+        known = [index.get(truth.get(row, ""), -1) for row in session.data.ids]
+        rows = []
+        for turn, picks in enumerate(self.picked, start=1):
+            for found in count(picks, len(self.vocabulary), known if truth else None):
+                if found.label in session.classes:
+                    rows.append({"round": turn, "class": self.vocabulary[found.label].name, **found._asdict()})
+                    del rows[-1]["label"]
+        return rows
 
     def encode_image(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]:
         """Unit-length features of images, with prompts behind the class token unless the modality is text."""
