@@ -15,6 +15,7 @@ from cl.loader import Collate, Rows
 from cl.methods.base import Batch
 from cl.methods.cpe_clip import CPEClip, CPEClipConfig
 from cl.prompts import DeepPrompts, share, shortened
+from cl.run_config import parse_config, train_config
 from cl.stream import Session
 from tests import make
 
@@ -250,3 +251,17 @@ def test_the_learning_rate_is_the_authors_of_each_epoch_times_alpha(monkeypatch:
     learn(config.build(make.tiny(), 0), session, TrainConfig(**{**config.train, **config.later, "device": "cpu"}), 0)
     per_epoch = [rate for rate in (0.001, 0.00298, 0.00496, 0.00694, 0.00892) for _ in range(16 // 4)]
     assert rates == pytest.approx([2 / 5 * rate for rate in per_epoch])
+
+
+def test_a_learning_rate_that_is_named_holds() -> None:
+    tree = {"name": "s", "model": {"name": "tiny"}, "stream": {"kind": "classes", "sources": {"s": "s"}, "increment": 2}}
+    given = parse_config({**tree, "method": {"name": "cpe_clip", "train": {"lr": 0.5}}}, "test")
+    assert [(train_config(given, session).lr, train_config(given, session).lr_epochs) for session in (1, 2)] == [(0.5, None)] * 2
+    assert train_config(parse_config({**tree, "method": "cpe_clip"}, "test"), 1).lr_epochs == (
+        0.001,
+        0.00298,
+        0.00496,
+        0.00694,
+        0.00892,
+        0.0109,
+    )

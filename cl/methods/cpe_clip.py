@@ -32,6 +32,12 @@ _TRAIN: dict[str, Any] = {
 _LATER: dict[str, Any] = {"epochs": 5, "batch_size": 4}
 
 
+def _laid_over(authors: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    # whoever names a rate means it: the authors' rates by epoch would silently win
+    mine = {"lr_epochs": None} if "lr" in given else {}
+    return {**authors, **mine, **given}
+
+
 class CPEClipConfig(MethodConfig):
     """Settings of cpe_clip; defaults as in the authors' code (CUB-200: train.epochs 6 and train.batch_size 4)."""
 
@@ -51,12 +57,12 @@ class CPEClipConfig(MethodConfig):
     @field_validator("train")
     @classmethod
     def _over_the_authors(cls, given: dict[str, Any]) -> dict[str, Any]:
-        return {**_TRAIN, **given}
+        return _laid_over(_TRAIN, given)
 
     @field_validator("later")
     @classmethod
     def _over_the_authors_later(cls, given: dict[str, Any]) -> dict[str, Any]:
-        return {**_LATER, **given}
+        return _laid_over(_LATER, given)
 
     def build(self, clip: Clip, seed: int) -> "CPEClip":
         """CPE-CLIP beside the clip, which stays as it is."""
