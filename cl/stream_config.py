@@ -156,6 +156,7 @@ class ClassStream(_Stream):
 
     kind: Literal["classes"]
     source: str | None = None
+    domains: Names | None = Field(default=None, description="only classes and images of these")
     base: PositiveInt | None = Field(default=None, description="default: as many as increment")
     increment: PositiveInt
     order: Order = "given"
@@ -166,6 +167,7 @@ class FewShotStream(_Stream):
 
     kind: Literal["fewshot"]
     source: str | None = None
+    domains: Names | None = Field(default=None, description="only classes and images of these")
     base: PositiveInt
     ways: PositiveInt
     shots: PositiveInt

@@ -71,7 +71,8 @@ def _selected(spec: SessionSpec, config: StreamConfig, sources: Sources) -> Draf
 
 def _by_class(config: ClassStream | FewShotStream, sources: Sources) -> Iterator[Draft]:
     source = source_of(config.source, sources)
-    train, test = split_of(sources, source, "train"), split_of(sources, source, config.test_split)
+    wanted = Selection(source=source, domains=config.domains)
+    train, test = (chosen(wanted, split, sources, f"stream {config.name!r}") for split in ("train", config.test_split))
     names = _ordered(train.classes(), config.order, config.seed, source)
     groups = _groups(config, names)
     start = 0

@@ -302,3 +302,12 @@ def test_without_supervision_the_withheld_labels_stand_beside_the_stream(tmp_pat
     made = built(tmp_path, "{kind: classes, sources: {d: d}, increment: 4, supervision: none}")
     assert set(made.sessions[0].data.labels) == {None} and len(made.withheld) == 12
     assert made.digest == replace(made, withheld={}).digest  # what judges is no part of what teaches
+
+
+def test_a_stream_by_class_can_keep_to_some_domains(tmp_path):
+    put(tmp_path / "d", each=6, domains=["photo", "sketch"])
+    made = built(tmp_path, "{kind: fewshot, sources: {d: d}, base: 2, ways: 1, shots: 2, domains: sketch}")
+    assert [set(s.data.domains) for s in made.sessions] == [{"sketch"}] * 3
+    assert {domain for s in made.sessions for domain in s.tests[0].data.domains} == {"sketch"}
+    with pytest.raises(DataError, match="domain 'sketches' does not exist; .* did you mean sketch"):
+        built(tmp_path, "{kind: classes, sources: {d: d}, increment: 2, domains: sketches}")
