@@ -30,7 +30,7 @@ def build_stream(config: StreamConfig, root: Path) -> Stream:
     vocabulary: dict[str, ClassName] = {}
     sessions: list[Session] = []
     withheld: dict[str, str] = {}
-    for index, draft in enumerate(drafts(config, sources), start=1):
+    for index, draft in enumerate(drafts(config, sources, root), start=1):
         session = _session(index, draft, config, vocabulary)
         sessions.append(session)
         withheld |= _withheld(session, draft)

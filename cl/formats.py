@@ -46,8 +46,8 @@ def read_splits(path: Path, *, check: bool = True, **columns: str | None) -> dic
 
     Read are: a .parquet file (ours, or with Hugging Face's image struct and class names), .csv, .tsv, .jsonl, .tar
     (WebDataset); a folder with such files, one or several per split; a folder per class; and split folders holding any
-    of these. Rows that name the same image and differ in their caption become one row. Relative image paths start at
-    the folder of the file that names them.
+    of these. A .json file that is named itself is read as Karpathy's splits. Rows that name the same image and differ in
+    their caption become one row. Relative image paths start at the folder of the file that names them.
 
     Raises:
         DataError: nothing readable, an image missing, damaged or outside the folder, a class without images, an id twice.
@@ -153,6 +153,8 @@ def _raw(file: Path, root: Path) -> pa.Table:
             return pyarrow.json.read_json(file, read_options=pyarrow.json.ReadOptions(block_size=_BLOCK))
         case ".tar":
             return _tar(file, root)
+        case ".json":
+            return _karpathy(file)
     raise DataError(f"{file}: unknown kind of file; expected a folder or one of {', '.join(TABLES)}")
 
 
@@ -183,6 +185,26 @@ def _class_folders(folder: Path) -> pa.Table:
     if empty:
         raise DataError(f"{folder}: {len(empty)} of {len(classes)} classes have no image ({some(empty)}); add images or remove the folders")
     return pa.table({"image": pa.array(paths, pa.string()), "label": pa.array(labels, pa.string())})
+
+
+def _karpathy(file: Path) -> pa.Table:
+    """Karpathy and Fei-Fei's splits of COCO, Flickr8k and Flickr30k: one JSON file that names images, sentences and splits."""
+    try:
+        images = json.loads(file.read_text(encoding="utf-8"))["images"]
+        rows = [
+            {
+                "image": "/".join(part for part in (image.get("filepath", "images"), image["filename"]) if part),
+                "captions": [sentence["raw"].strip() for sentence in image["sentences"]],
+                "split": "train" if image["split"] == "restval" else image["split"],
+            }
+            for image in images
+        ]
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(
+            f"{file}: not a file of Karpathy's splits ({error.__class__.__name__}: {error}); "
+            "expected images, each with filename, split and sentences; write other tables as CSV or JSON lines"
+        ) from error
+    return pa.Table.from_pylist(rows)
 
 
 def _tar(file: Path, root: Path) -> pa.Table:

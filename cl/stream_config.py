@@ -81,6 +81,9 @@ class Selection(Config):
     classes: Names | None = None
     since: Moment | None = None
     before: Moment | None = None
+    part: tuple[PositiveInt, PositiveInt] | None = Field(
+        default=None, description="[2, 5]: the second of five equal runs of the training rows, in their order"
+    )
 
 
 class SessionSpec(Selection):
@@ -172,6 +175,9 @@ class FewShotStream(_Stream):
     ways: PositiveInt
     shots: PositiveInt
     sessions: PositiveInt | None = Field(default=None, description="default: as many as there are classes for")
+    lists: str | None = Field(
+        default=None, description="folder with session_2.txt, session_3.txt, ...: the shots by file name, one a line; default: drawn"
+    )
     order: Order = "given"
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import pairwise
+from pathlib import Path, PurePosixPath
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -30,7 +31,7 @@ class Draft:
     classes: tuple[str, ...] | None = None
 
 
-def drafts(config: StreamConfig, sources: Sources) -> Iterator[Draft]:
+def drafts(config: StreamConfig, sources: Sources, root: Path = Path()) -> Iterator[Draft]:
     """Sessions in order, with their training and test rows and all of their columns.
 
     Raises:
@@ -42,7 +43,7 @@ def drafts(config: StreamConfig, sources: Sources) -> Iterator[Draft]:
         case DomainStream():
             yield from (_selected(spec, config, sources) for spec in config.sessions or _every_domain(sources))
         case ClassStream() | FewShotStream():
-            yield from _by_class(config, sources)
+            yield from _by_class(config, sources, root)
         case TimeStream():
             yield from _by_time(config, sources)
 
@@ -64,12 +65,23 @@ def _every_domain(sources: Sources) -> Iterator[SessionSpec]:
 def _selected(spec: SessionSpec, config: StreamConfig, sources: Sources) -> Draft:
     source = source_of(spec.source, sources)
     name = spec.name or ", ".join(spec.domains or spec.classes or (source,))
-    train = chosen(spec, "train", sources, f"session {name!r}")
+    train = _part(chosen(spec, "train", sources, f"session {name!r}"), spec.part, f"session {name!r}")
     test = chosen(spec, config.test_split, sources, f"session {name!r}")
     return Draft(name, train, test, config.sources[source].template or config.template, spec)
 
 
-def _by_class(config: ClassStream | FewShotStream, sources: Sources) -> Iterator[Draft]:
+def _part(data: ImageTable, part: tuple[int, int] | None, where: str) -> ImageTable:
+    if part is None:
+        return data
+    number, parts = part
+    if not number <= parts <= len(data):
+        raise DataError(
+            f"{where}: part {number} of {parts} of {len(data)} training images does not exist; give [1, {parts}] to [{parts}, {parts}]"
+        )
+    return data.take(range((number - 1) * len(data) // parts, number * len(data) // parts))
+
+
+def _by_class(config: ClassStream | FewShotStream, sources: Sources, root: Path) -> Iterator[Draft]:
     source = source_of(config.source, sources)
     wanted = Selection(source=source, domains=config.domains)
     train, test = (chosen(wanted, split, sources, f"stream {config.name!r}") for split in ("train", config.test_split))
@@ -79,7 +91,7 @@ def _by_class(config: ClassStream | FewShotStream, sources: Sources) -> Iterator
     for number, group in enumerate(groups):
         data = _labelled(train, group)
         if isinstance(config, FewShotStream) and number:
-            data = _shots(data, group, config)
+            data = _listed(data, root / config.lists, number + 1) if config.lists else _shots(data, group, config)
         template = config.sources[source].template or config.template
         name = f"classes {start + 1}-{start + len(group)}"
         yield Draft(name, data, _labelled(test, group), template, SessionSpec(), tuple(group))
@@ -110,6 +122,23 @@ def _ordered(names: Sequence[str], order: Order, seed: int, source: str) -> list
         _exist(order, names, f"source {source!r}: class")
         return list(order)
     return sorted(names) if order == "alphabetical" else list(names)
+
+
+def _listed(data: ImageTable, folder: Path, number: int) -> ImageTable:
+    """The images that the session lists of CEC and TOPIC name; folders and endings differ between copies, so file names decide."""
+    file = folder / f"session_{number}.txt"
+    try:
+        wanted = {PurePosixPath(line.strip()).stem for line in file.read_text(encoding="utf-8").splitlines() if line.strip()}
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(
+            f"{file}: cannot be read ({error.__class__.__name__}); lists names the folder of session_2.txt and so on"
+        ) from error
+    found = {PurePosixPath(row).stem: place for place, row in enumerate(data.ids)}
+    if lost := sorted(wanted - set(found)):
+        raise DataError(
+            f"{file}: {len(lost)} of {len(wanted)} images are not among the session's ({some(lost)}); check data and class order"
+        )
+    return data.take(sorted(found[name] for name in wanted))
 
 
 def _shots(data: ImageTable, group: Sequence[str], config: FewShotStream) -> ImageTable:

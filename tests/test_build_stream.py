@@ -309,5 +309,5 @@ def test_a_stream_by_class_can_keep_to_some_domains(tmp_path):
     made = built(tmp_path, "{kind: fewshot, sources: {d: d}, base: 2, ways: 1, shots: 2, domains: sketch}")
     assert [set(s.data.domains) for s in made.sessions] == [{"sketch"}] * 3
     assert {domain for s in made.sessions for domain in s.tests[0].data.domains} == {"sketch"}
-    with pytest.raises(DataError, match="domain 'sketches' does not exist; .* did you mean sketch"):
+    with pytest.raises(DataError, match=r"domain 'sketches' does not exist; .* did you mean sketch"):
         built(tmp_path, "{kind: classes, sources: {d: d}, increment: 2, domains: sketches}")

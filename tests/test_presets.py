@@ -1,0 +1,129 @@
+"""The papers' own protocols: each preset reads a small made folder of the layout it names, and cuts it as the paper does."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from cl.build_stream import build_stream
+from cl.config import override, read_yaml
+from cl.errors import DataError
+from cl.run_config import RunConfig, parse_config
+from cl.stream import Stream
+from tests.make import png
+
+PAPERS = Path(__file__).parents[1] / "flows" / "configs" / "papers"
+
+
+def config(name: str, *overrides: str) -> RunConfig:
+    return parse_config(override(read_yaml(PAPERS / f"{name}.yaml"), overrides), name)
+
+
+def built(name: str, root: Path, *overrides: str) -> Stream:
+    return build_stream(config(name, *overrides).stream, root)
+
+
+def folders(root: Path, classes: int, train: int, test: int) -> None:
+    for split, each in (("train", train), ("test", test)):
+        for number in range(classes):
+            folder = root / split / f"class {number:03}"
+            folder.mkdir(parents=True)
+            for row in range(each):
+                (folder / f"{split}_{number:03}_{row}.png").write_bytes(png(number % 6, row))
+
+
+@pytest.mark.parametrize(
+    ("name", "base", "ways", "sessions"), [("cifar100", 60, 5, 8), ("mini_imagenet", 60, 5, 8), ("cub200", 100, 10, 10)]
+)
+def test_few_shot_protocols_have_the_published_sessions(tmp_path: Path, name: str, base: int, ways: int, sessions: int) -> None:
+    folders(tmp_path / name, base + ways * sessions, 6, 1)
+    stream = built(f"cpe_clip_{name}", tmp_path)
+    assert [len(session.classes) for session in stream.sessions] == [base] + [ways] * sessions
+    assert [len(session.data) for session in stream.sessions] == [6 * base] + [5 * ways] * sessions
+    assert len(stream.exam(sessions + 1)[0].classes) == base + ways * sessions
+
+
+def test_shots_can_be_those_of_the_published_session_lists(tmp_path: Path) -> None:
+    folders(tmp_path / "mini_imagenet", 100, 6, 1)
+    lists = tmp_path / "mini_imagenet" / "index_list"
+    lists.mkdir()
+    for session in range(8):
+        names = [f"MINI-ImageNet/train/train_{60 + 5 * session + number:03}_{row}.jpg" for number in range(5) for row in (5, 3, 2, 1, 0)]
+        (lists / f"session_{session + 2}.txt").write_text("\n".join(names) + "\n")
+    stream = built("cpe_clip_mini_imagenet", tmp_path, "stream.lists=mini_imagenet/index_list")
+    assert all(len(s.data) == 25 and not any("_4.png" in row for row in s.data.ids) for s in stream.sessions[1:])
+    (lists / "session_3.txt").write_text("a/b/nowhere.jpg\n")
+    with pytest.raises(DataError, match=r"session_3.txt: 1 of 1 images are not among the session's \(nowhere\)"):
+        built("cpe_clip_mini_imagenet", tmp_path, "stream.lists=mini_imagenet/index_list")
+    (lists / "session_3.txt").unlink()
+    with pytest.raises(DataError, match=r"lists names the folder of session_2.txt"):
+        built("cpe_clip_mini_imagenet", tmp_path, "stream.lists=mini_imagenet/index_list")
+
+
+@pytest.mark.parametrize(("name", "sizes"), [("vr_lwf_one_session", [10]), ("vr_lwf_sessions", [2] * 5)])
+def test_vr_lwf_learns_eurosat_at_once_or_two_classes_at_a_time(tmp_path: Path, name: str, sizes: list[int]) -> None:
+    folders(tmp_path / "eurosat", 10, 2, 1)
+    folders(tmp_path / "tiered_imagenet", 4, 1, 1)
+    stream = built(name, tmp_path)
+    assert [len(session.classes) for session in stream.sessions] == sizes
+    assert stream.sessions[0].vocabulary[0].prompts == ("this is a satellite photo of class 000 .",)
+    assert stream.probes[0].classes[0].prompts == ("this is a photo of class 000 .",)
+
+
+def karpathy(folder: Path, places: dict[str, str], images: int) -> None:
+    """`images` of each split, with two sentences each; `places` says in which folder a split lies."""
+    entries = []
+    for split, place in places.items():
+        (folder / place).mkdir(parents=True, exist_ok=True)
+        for row in range(images):
+            name = f"{split}{row}.png"
+            (folder / place / name).write_bytes(png(row % 6, row))
+            entries.append({"filename": name, "split": split, "sentences": [{"raw": f"{split} {row}"}, {"raw": f"again {row} "}]})
+            if place != "images":
+                entries[-1]["filepath"] = place
+    (folder / f"dataset_{folder.name}.json").write_text(json.dumps({"images": entries}))
+
+
+def test_mod_x_learns_flickr30k_in_five_runs_beside_coco(tmp_path: Path) -> None:
+    karpathy(tmp_path / "flickr30k", {"train": "images", "val": "images", "test": "images"}, 10)
+    karpathy(tmp_path / "coco", {"train": "train2014", "restval": "val2014", "test": "val2014"}, 3)
+    stream = built("mod_x", tmp_path)
+    assert [len(session.data) for session in stream.sessions] == [2] * 5
+    assert [caption for s in stream.sessions for caption in s.data.captions] == [[f"train {row}", f"again {row}"] for row in range(10)]
+    assert [(s.name, len(s.data), s.kind) for s in stream.probes] == [("coco", 3, "retrieve")]
+    with pytest.raises(DataError, match="part 6 of 5"):
+        built("mod_x", tmp_path, "stream.sessions=[{name: a, source: flickr30k, part: [6, 5]}]")
+
+
+def test_another_json_file_is_not_taken_for_karpathys(tmp_path: Path) -> None:
+    (tmp_path / "flickr30k").mkdir()
+    (tmp_path / "flickr30k" / "dataset_flickr30k.json").write_text('{"images": [{"file": 1}]}')
+    with pytest.raises(DataError, match="not a file of Karpathy's splits"):
+        built("mod_x", tmp_path)
+
+
+@pytest.mark.parametrize("order", [1, 2])
+def test_mtil_takes_eleven_data_sets_in_the_published_orders(tmp_path: Path, order: int) -> None:
+    stream = config(f"mtil_order_{order}").stream
+    for name in stream.sources:
+        folders(tmp_path / name, 2, 1, 1)
+    sessions = [session.name for session in built(f"mtil_order_{order}", tmp_path).sessions]
+    assert len(set(sessions)) == 11 and (sessions[0], sessions[-1]) == [("aircraft", "sun397"), ("stanford_cars", "cifar100")][order - 1]
+
+
+@pytest.mark.parametrize("name", ["flowers102", "resisc45", "fgvc_aircraft", "mnist", "eurosat", "dtd"])
+def test_pseudolabel_sets_are_learned_in_three_paradigms(tmp_path: Path, name: str) -> None:
+    folders(tmp_path / name, 5, 4, 1)
+    hidden = []
+    for changes in ([], ["stream.labelled={classes: 0.62}"], ["stream.labelled=null", "stream.supervision=none"]):
+        labels = built(f"pseudolabel_{name}", tmp_path, *changes).sessions[0].data.labels
+        hidden.append((labels.count(None), len(set(labels) - {None})))
+    assert hidden == [(10, 5), (8, 3), (20, 0)]
+
+
+@pytest.mark.parametrize("path", sorted(PAPERS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_what_is_missing_is_named_and_the_preset_says_how_it_is_laid_out(tmp_path: Path, path: Path) -> None:
+    first = next(iter(config(path.stem).stream.sources.values())).path
+    with pytest.raises(DataError, match=first.split("/")[0]):
+        built(path.stem, tmp_path)
+    assert f"{first.split('/')[0]}/" in path.read_text() or "<name>/" in path.read_text()
