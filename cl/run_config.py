@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt
 
@@ -20,6 +20,8 @@ class CompareConfig(Config):
     seeds: list[NonNegativeInt] = Field([0], min_length=1)
     methods: list[str | dict[str, Any]] = Field(min_length=1)
     parallel: PositiveInt = Field(1, description="how many streams to learn at once, each in its own process")
+    runner: Literal["processes", "dask", "ray"] = Field("processes", description="who runs them: this machine, or a Dask or Ray cluster")
+    cluster: str | None = Field(None, description="address of a running cluster, such as tcp://host:8786; default: one on this machine")
 
 
 class RunConfig(Config):

@@ -160,6 +160,7 @@ class ClassStream(_Stream):
     kind: Literal["classes"]
     source: str | None = None
     domains: Names | None = Field(default=None, description="only classes and images of these")
+    at_least: PositiveInt = Field(default=1, description="classes with fewer training images are left out")
     base: PositiveInt | None = Field(default=None, description="default: as many as increment")
     increment: PositiveInt
     order: Order = "given"
@@ -171,6 +172,7 @@ class FewShotStream(_Stream):
     kind: Literal["fewshot"]
     source: str | None = None
     domains: Names | None = Field(default=None, description="only classes and images of these")
+    at_least: PositiveInt = Field(default=1, description="classes with fewer training images are left out")
     base: PositiveInt
     ways: PositiveInt
     shots: PositiveInt

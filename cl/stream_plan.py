@@ -1,5 +1,6 @@
 """Cuts sources into the sessions a configuration asks for: as listed, by domain, by class, few-shot, by time."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -85,7 +86,8 @@ def _by_class(config: ClassStream | FewShotStream, sources: Sources, root: Path)
     source = source_of(config.source, sources)
     wanted = Selection(source=source, domains=config.domains)
     train, test = (chosen(wanted, split, sources, f"stream {config.name!r}") for split in ("train", config.test_split))
-    names = _ordered(train.classes(), config.order, config.seed, source)
+    counts = Counter(train.labels)
+    names = _ordered([name for name in train.classes() if counts[name] >= config.at_least], config.order, config.seed, source)
     groups = _groups(config, names)
     start = 0
     for number, group in enumerate(groups):

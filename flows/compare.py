@@ -3,18 +3,22 @@
 import hashlib
 import os
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from prefect import flow, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
-from prefect.task_runners import ProcessPoolTaskRunner
+from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner
 
+from cl.errors import ConfigError
 from flows.job import Job, jobs_of, settings, title
 from flows.session import RETRIED, tracker_of
 from flows.settings import Place, quiet
 from flows.stream import Config, learn_stream, run_name
 from flows.watch import watch
+
+if TYPE_CHECKING:
+    from cl.run_config import CompareConfig
 
 
 @flow(name="compare", flow_run_name=run_name)
@@ -31,31 +35,47 @@ def compare(
     """
     quiet()
     jobs = jobs_of(config, overrides or [], data_root, data_rev)
-    learned = list(learn_all(jobs, parallel_of(config, overrides or []), data_root, data_rev))
+    wanted = settings(config, overrides or [], Place.find()).compare
+    learned = list(learn_all(jobs, wanted, data_root, data_rev))
     return {"run": publish_comparison(jobs[0], learned), "reports": [stream["report"] for stream in learned]}
 
 
-def parallel_of(config: Config, overrides: list[str]) -> int:
-    """How many streams may be learned at once."""
-    wanted = settings(config, overrides, Place.find()).compare
-    return wanted.parallel if wanted else 1
-
-
-def learn_all(jobs: list[Job], parallel: int, data_root: str | None, data_rev: str | None) -> Iterator[dict[str, Any]]:
-    """What each job learned, in order; together they use no more threads than there are cores, unless the config says how many."""
-    workers = min(parallel, len(jobs))
-    if workers == 1:
+def learn_all(jobs: list[Job], wanted: "CompareConfig | None", data_root: str | None, data_rev: str | None) -> Iterator[dict[str, Any]]:
+    """What each job learned, in order; on one machine they together use no more threads than cores, unless the config says how many."""
+    workers = min(wanted.parallel, len(jobs)) if wanted else 1
+    if wanted is None or (workers == 1 and wanted.runner == "processes"):
         yield from (learn_stream(job.settings, [], data_root, data_rev) for job in jobs)
         return
     share = max(1, (os.cpu_count() or 1) // workers)  # more threads than cores slow each other down
-    with ProcessPoolTaskRunner(max_workers=workers) as runner:
+    with runner(wanted.runner, workers, wanted.cluster) as running:
         common = {"data_root": data_root, "data_rev": data_rev, "threads": share}
-        futures = [runner.submit(learn_one, {"job": job, **common}) for job in jobs]
+        futures = [running.submit(learn_one, {"job": job, **common}) for job in jobs]
         for index, (job, future) in enumerate(zip(jobs, futures, strict=True)):
             watch().progress(index, len(jobs), f"streams learned, {workers} at once")
             learned = future.result()
             watch().tell(f"{title(job)}: learned")
             yield learned
+
+
+def runner(kind: str, workers: int, cluster: str | None) -> TaskRunner[Any]:
+    """Who runs tasks side by side: processes of this machine, or a cluster, which has to see the project folder too.
+
+    Raises:
+        ConfigError: the library of that kind of cluster is not installed.
+    """
+    try:
+        if kind == "dask":
+            from prefect_dask import DaskTaskRunner
+
+            local = {"n_workers": workers, "threads_per_worker": 1}
+            return DaskTaskRunner(address=cluster) if cluster else DaskTaskRunner(cluster_kwargs=local)
+        if kind == "ray":
+            from prefect_ray import RayTaskRunner
+
+            return RayTaskRunner(address=cluster) if cluster else RayTaskRunner(init_kwargs={"num_cpus": workers})
+    except ImportError as error:
+        raise ConfigError(f"compare.runner: {kind} needs a package that is not installed; pip install 'evergreen-clip[{kind}]'") from error
+    return ProcessPoolTaskRunner(max_workers=workers)
 
 
 @task(name="learn-one", task_run_name="{job.settings[name]}", cache_policy=NO_CACHE)

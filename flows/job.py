@@ -113,7 +113,8 @@ def find_config(name: str, place: Place) -> Path:
     for path in (place.relative(name), shipped / f"{name}.yaml"):
         if path.is_file():
             return path
-    names = ", ".join(sorted(path.relative_to(shipped).with_suffix("").as_posix() for path in shipped.rglob("*.yaml")))
+    groups = sorted({f"{path.parent.name}/..." for path in shipped.glob("*/*.yaml")})
+    names = ", ".join([*sorted(path.stem for path in shipped.glob("*.yaml")), *groups])
     raise ConfigError(f"{name}: no such config; give the path of a YAML file, or one of {names or 'none shipped'}")
 
 

@@ -311,3 +311,12 @@ def test_a_stream_by_class_can_keep_to_some_domains(tmp_path):
     assert {domain for s in made.sessions for domain in s.tests[0].data.domains} == {"sketch"}
     with pytest.raises(DataError, match=r"domain 'sketches' does not exist; .* did you mean sketch"):
         built(tmp_path, "{kind: classes, sources: {d: d}, increment: 2, domains: sketches}")
+
+
+def test_classes_with_too_few_images_can_be_left_out(tmp_path):
+    train = concat([rows("train", (0, 1, 3), 6), rows("train", (2,), 2)])
+    write({"train": train, "test": rows("test", range(4), 2)}, tmp_path / "d")
+    made = built(tmp_path, "{kind: fewshot, sources: {d: d}, base: 1, ways: 1, shots: 5, at_least: 5}")
+    assert [c.name for c in made.sessions[-1].vocabulary] == [COLOURS[0], COLOURS[1], COLOURS[3]]
+    with pytest.raises(DataError, match="2 training images, but shots is 5"):
+        built(tmp_path, "{kind: fewshot, sources: {d: d}, base: 1, ways: 1, shots: 5}")

@@ -1,5 +1,6 @@
 """The command line: every mistake is one sentence and exit code 2, before anything is written; help names what there is."""
 
+import importlib.util
 import io
 import os
 import signal
@@ -143,6 +144,13 @@ def test_a_comparison_that_cannot_work(refused: Refused, config: Path) -> None:
     assert "compare.methods: method.name: unknown method 'best'" in refused("compare", "colours.yaml")
 
 
+@pytest.mark.parametrize("kind", ["dask", "ray"])
+def test_a_cluster_whose_library_is_not_installed(refused: Refused, config: Path, kind: str) -> None:
+    if importlib.util.find_spec(f"prefect_{kind}"):
+        pytest.skip(f"prefect-{kind} is installed here")
+    assert f"pip install 'evergreen-clip[{kind}]'" in refused("compare", "colours.yaml", "--set", f"compare.runner={kind}")
+
+
 def test_a_config_that_is_not_there_or_not_yaml(refused: Refused, project: Path) -> None:
     assert "birds: no such config; give the path of a YAML file, or one of glyphs" in refused("run", "birds")
     (project / "mine.yaml").write_text("name: mine\ntrain: {lr: 1\n")
@@ -275,7 +283,8 @@ def program(project: Path, *words: str) -> Answer:
 def test_as_a_program_a_mistake_is_one_line(config: Path) -> None:
     answer = program(config.parent, "run", "birds")
     assert (answer.code, answer.out) == (2, "")
-    assert answer.err == "evergreen: birds: no such config; give the path of a YAML file, or one of glyphs, mini_imagenet, photos\n"
+    names = "glyphs, mini_imagenet, photos, papers/..., results/..."
+    assert answer.err == f"evergreen: birds: no such config; give the path of a YAML file, or one of {names}\n"
 
 
 @pytest.mark.slow
