@@ -58,6 +58,7 @@ class Report:
     details: dict[str, Matrix]
     headline: dict[str, str]
     costs: tuple[Cost, ...]
+    scales: tuple[float, ...]  # the logit scale at the start and after each session
     hits: dict[str, str]  # which samples of each set the last model gets right, of `cl.evaluate.pack`
     records: tuple[tuple[dict[str, Any], ...], ...]  # what the method noted in each session
     provenance: Provenance
@@ -72,6 +73,7 @@ class Report:
             "details": {metric: matrix.to_json() for metric, matrix in self.details.items()},
             "headline": self.headline,
             "costs": [asdict(cost) for cost in self.costs],
+            "scales": list(self.scales),
             "hits": self.hits,
             "records": self.records,
             "provenance": asdict(self.provenance),
@@ -88,6 +90,7 @@ class Report:
             details={metric: Matrix.from_json(matrix) for metric, matrix in value["details"].items()},
             headline=value["headline"],
             costs=tuple(Cost(**cost) for cost in value["costs"]),
+            scales=tuple(value["scales"]),
             hits=value["hits"],
             records=tuple(tuple(rows) for rows in value["records"]),
             provenance=Provenance(**value["provenance"]),
@@ -163,6 +166,7 @@ def metrics(report: Report, session: int) -> Iterator[Metric]:
     for name, value in summary(matrix).items() if session else ():
         if not np.isnan(value):
             yield Metric(f"cl/{name}", value, session)
+    yield Metric("geometry/logit_scale", report.scales[session], session)
     for metric, detail in report.details.items():
         for name, value in zip(detail.sets, detail.rows[session], strict=True):
             if not np.isnan(value):

@@ -66,6 +66,7 @@ class Step:
     row: dict[str, dict[str, float]]
     hits: dict[str, str]  # by set: which samples it gets right, of `cl.evaluate.pack`
     geometry: dict[str, dict[str, float]]  # by set: angles to the start in degrees, of `cl.geometry.geometry`
+    scale: float  # the logit scale, by which cosines are multiplied
     equity: dict[str, dict[str, float]]  # by set that classifies: who gained since the start, of `cl.equity.equity`
     cost: Cost
     record: list[dict[str, Any]]  # what the method noted
@@ -129,7 +130,7 @@ def _make(plan: Plan, index: int, store: Path, logger: Logger | None, progress: 
             record = method.record(session, plan.stream.withheld)
         state = _keep_state(plan, index, store, method, learned, record)
     scores = _unchanged(plan, index, store, state) or evaluate(method, plan.stream.exam(index), plan.config.evaluate, progress)
-    return _keep_step(plan, index, store, state, scores, _pairs(plan, index, method))
+    return _keep_step(plan, index, store, state, scores, _pairs(plan, index, method), float(method.clip.scale().detach()))
 
 
 def load_method(plan: Plan, index: int, store: Path) -> Method:
@@ -177,6 +178,7 @@ def report(plan: Plan, steps: Sequence[Step]) -> Report:
         details=details,
         headline=names,
         costs=tuple(step.cost for step in steps[1:]),
+        scales=tuple(step.scale for step in steps),
         hits=steps[-1].hits,
         records=tuple(tuple(step.record) for step in steps[1:]),
         provenance=_provenance(plan, steps),
@@ -220,7 +222,9 @@ def _pairs(plan: Plan, index: int, method: Method) -> dict[str, Pairs]:
     return {examined.name: pairs(method, examined, limit) for examined in plan.stream.exam(index)} if limit else {}
 
 
-def _keep_step(plan: Plan, index: int, store: Path, state: State, scores: dict[str, Score], found: dict[str, Pairs]) -> Step:
+def _keep_step(
+    plan: Plan, index: int, store: Path, state: State, scores: dict[str, Score], found: dict[str, Pairs], scale: float
+) -> Step:
     # set by set: what it scores, and how far its images and texts have turned since the start
     first = store / "steps" / plan.keys[0]
     start = _features(first) if index else found
@@ -235,6 +239,7 @@ def _keep_step(plan: Plan, index: int, store: Path, state: State, scores: dict[s
         row={name: score.metrics for name, score in scores.items()},
         hits={name: pack(score.hits) for name, score in scores.items()},
         geometry=turned,
+        scale=scale,
         equity={name: gained for name in right if (gained := _equity(plan, index, name, right[name], scores[name].hits))},
         cost=state.cost,
         record=state.record,

@@ -26,6 +26,7 @@ def make_report(
         details={"top1": matrix, "recall@10": Matrix(rows * np.nan, sets, (1, 2, 0))},
         headline=dict.fromkeys(sets, "top1"),
         costs=(Cost(1000, 4_000_000, 2.5, 10, 640, 2_000_000_000_000),) * 2,
+        scales=(10.0, 12.5, 14.0),
         hits={name: pack(np.arange(20) < 10 + seed) for name in sets},
         records=((), ({"round": 1, "class": "a", "picked": 3},)),
         provenance=Provenance(
@@ -45,6 +46,7 @@ def test_items_hold_what_was_known_after_each_session() -> None:
     metrics = {(item.name, item.step): item.value for item in found if isinstance(item, Metric)}
     assert metrics["cl/last", 1] == 0.9 and metrics["cl/last", 2] == pytest.approx(0.725)
     assert metrics["cl/forgetting", 2] == pytest.approx(0.4) and ("cl/forgetting", 1) not in metrics
+    assert metrics["geometry/logit_scale", 1] == 12.5
     assert metrics["top1/latin", 0] == 0.8 and metrics["cl/zero_shot_drop", 2] == pytest.approx(0.2)
     assert not any(np.isnan(value) for value in metrics.values())
     assert {item.name: item.value for item in found if isinstance(item, Tag)}["data"] == "d" * 32 + ".dir"
