@@ -222,9 +222,7 @@ def _pairs(plan: Plan, index: int, method: Method) -> dict[str, Pairs]:
     return {examined.name: pairs(method, examined, limit) for examined in plan.stream.exam(index)} if limit else {}
 
 
-def _keep_step(
-    plan: Plan, index: int, store: Path, state: State, scores: dict[str, Score], found: dict[str, Pairs], scale: float
-) -> Step:
+def _keep_step(plan: Plan, index: int, store: Path, state: State, scores: dict[str, Score], found: dict[str, Pairs], scale: float) -> Step:
     # set by set: what it scores, and how far its images and texts have turned since the start
     first = store / "steps" / plan.keys[0]
     start = _features(first) if index else found
