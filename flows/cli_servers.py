@@ -7,7 +7,7 @@ import typer
 
 from cl.errors import StoreError
 from flows.console import err
-from flows.settings import begin, tracking_uri
+from flows.settings import artifact_uri, begin, tracking_uri
 
 
 def up(
@@ -21,7 +21,7 @@ def up(
     uri, console = tracking_uri(place), err()
     servers = [
         prefect_server(prefect_port),
-        *([] if uri.startswith("http") else [mlflow_server(mlflow_port, uri, place.runs / "artifacts")]),
+        *([] if uri.startswith("http") else [mlflow_server(mlflow_port, uri, artifact_uri(place))]),
     ]
     check_free(servers)
     from flows.tracking import connect

@@ -47,9 +47,9 @@ def prefect_server(port: int, *options: str) -> Server:
     return Server("Prefect", "--prefect-port", port, command, "/api/health")
 
 
-def mlflow_server(port: int, uri: str, artifacts: Path) -> Server:
+def mlflow_server(port: int, uri: str, artifacts: str) -> Server:
     """MLflow's UI over the project's database."""
-    store = ("--backend-store-uri", uri, "--artifacts-destination", str(artifacts))
+    store = ("--backend-store-uri", uri, "--artifacts-destination", artifacts)
     command = (sys.executable, "-m", "mlflow", "server", *store, "--host", HOST, "--port", str(port), "--workers", "1")
     return Server("MLflow", "--mlflow-port", port, command, "/health")
 

@@ -1,5 +1,6 @@
 """Where a project keeps things, and the environment its three servers and libraries are started with."""
 
+import importlib.util
 import logging
 import os
 import tempfile
@@ -27,6 +28,7 @@ ENVIRONMENT = {
     "WANDB_MODE": "disabled",  # avalanche imports it
 }
 CHATTY = ("lightning", "lightning.pytorch", "lightning.fabric", "mlflow", "alembic", "dvc", "httpx", "open_clip", "matplotlib", "fontTools")
+DRIVERS = {"s3": "boto3", "gs": "google.cloud.storage"}
 RUN_LOGS = ("prefect.flow_runs", "prefect.task_runs")
 
 
@@ -120,6 +122,19 @@ def check_writable(place: Place) -> None:
 def tracking_uri(place: Place) -> str:
     """MLFLOW_TRACKING_URI where it is set, else the project's own database."""
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{place.runs / 'mlflow.db'}"
+
+
+def artifact_uri(place: Place) -> str:
+    """EVERGREEN_ARTIFACTS where it is set ("s3://bucket/folder"), else the project's own folder.
+
+    Raises:
+        StoreError: it is a bucket, and the library that speaks to it is not installed.
+    """
+    given = os.environ.get("EVERGREEN_ARTIFACTS")
+    driver = DRIVERS.get(str(given).partition("://")[0])
+    if driver and not importlib.util.find_spec(driver):
+        raise StoreError(f"EVERGREEN_ARTIFACTS is {given}, which needs {driver}; pip install 'evergreen-clip[s3]' or [gs]")
+    return given or (place.runs / "artifacts").as_uri()
 
 
 def quiet() -> None:

@@ -20,7 +20,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from cl.errors import StoreError
 from cl.report import Figure, Item, Metric, Table, Tag, Text
-from flows.settings import Place, check_writable, quiet, tracking_uri
+from flows.settings import Place, artifact_uri, check_writable, quiet, tracking_uri
 
 KEY, KIND, LOGGED, MODEL, COMPARISON = (f"evergreen.{name}" for name in ("key", "kind", "logged", "model", "comparison"))
 _PARENT = "mlflow.parentRunId"
@@ -84,7 +84,7 @@ class Tracker:
 
     def _artifacts(self) -> str | None:
         # a server keeps artifacts itself; a file: location would make clients go around it
-        return None if self.uri.startswith("http") else (self.place.runs / "artifacts").as_uri()
+        return None if self.uri.startswith("http") else artifact_uri(self.place)
 
     def find(self, key: str, kind: str, parent: str | None = None) -> Run | None:
         """The newest run of this content, None if there is none."""

@@ -35,7 +35,7 @@ os.environ.update(
 )
 for _threads in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_threads, "1")
-for _user in ("EVERGREEN_ROOT", "EVERGREEN_DATA", "PREFECT_API_URL", "MLFLOW_TRACKING_URI"):
+for _user in ("EVERGREEN_ROOT", "EVERGREEN_DATA", "EVERGREEN_ARTIFACTS", "PREFECT_API_URL", "MLFLOW_TRACKING_URI"):
     os.environ.pop(_user, None)
 
 

@@ -1,0 +1,167 @@
+"""A team's services, started here for real: PostgreSQL for MLflow and Prefect, an S3-compatible server for artifacts and data."""
+
+import contextlib
+import getpass
+import importlib.util
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from flows.servers import HOST
+from tests.conftest import lay_out
+
+pytestmark = pytest.mark.slow
+EVERGREEN = (sys.executable, "-m", "flows")
+NEEDED = ("moto", "boto3", "dvc_s3", "psycopg")
+
+
+def free() -> int:
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def libraries() -> None:
+    missing = [name for name in NEEDED if not importlib.util.find_spec(name)]
+    if missing:
+        pytest.skip(f"{', '.join(missing)} not installed; pip install 'evergreen-clip[team-test]'")
+
+
+@pytest.fixture(scope="module")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """host:port of a PostgreSQL server of its own, whose superuser `evergreen` needs no password; the databases are made."""
+    found = [shutil.which("initdb"), *map(str, sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), reverse=True))]
+    initdb = next((Path(path).resolve() for path in found if path), None)  # its siblings lie where it really is
+    if initdb is None:
+        pytest.skip("no PostgreSQL server on this machine; apt-get install postgresql")
+    folder = tmp_path_factory.mktemp("postgres")
+    user = "postgres" if getpass.getuser() == "root" else getpass.getuser()  # initdb refuses root
+    shutil.chown(folder, user)
+    for above in (folder, *folder.parents[:3]):
+        above.chmod(above.stat().st_mode | 0o711)
+
+    def call(program: str, *words: str) -> None:
+        command = [str(initdb.with_name(program)), *words]
+        alone = ["runuser", "-u", user, "--", *command] if getpass.getuser() == "root" else command
+        subprocess.run(alone, check=True, cwd=folder, stdout=subprocess.DEVNULL)
+
+    port, data = free(), str(folder / "data")
+    call("initdb", "-D", data, "-U", "evergreen", "--auth", "trust", "--encoding", "UTF8", "--locale", "C.UTF-8")
+    call("pg_ctl", "-D", data, "-w", "-l", str(folder / "log"), "-o", f"-p {port} -h {HOST} -k {folder}", "start")
+    try:
+        for name in ("mlflow", "prefect"):
+            call("createdb", "-h", HOST, "-p", str(port), "-U", "evergreen", name)
+        yield f"{HOST}:{port}"
+    finally:
+        call("pg_ctl", "-D", data, "-m", "fast", "stop")
+
+
+@pytest.fixture(scope="module")
+def bucket(libraries: None) -> Iterator[str]:
+    """The address of an S3-compatible server with a bucket `team`."""
+    import boto3
+
+    port = free()
+    with subprocess.Popen([sys.executable, "-m", "moto.server", "-H", HOST, "-p", str(port)], stderr=subprocess.DEVNULL) as server:
+        try:
+            address = f"http://{HOST}:{port}"
+            for _ in range(300):
+                with contextlib.suppress(OSError):
+                    urllib.request.urlopen(f"{address}/moto-api/", timeout=1).close()
+                    break
+                time.sleep(0.1)
+            boto3.client("s3", "us-east-1", endpoint_url=address, aws_access_key_id="a", aws_secret_access_key="b").create_bucket(
+                Bucket="team"
+            )
+            yield address
+        finally:
+            server.terminate()
+
+
+def run(project: Path, *command: object) -> str:
+    done = subprocess.run([*map(str, command)], cwd=project, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-3000:] + done.stdout[-1000:]
+    return done.stdout
+
+
+def test_a_stream_is_learned_against_postgresql_and_s3_by_settings_alone(project: Path, postgres: str, bucket: str) -> None:
+    os.environ |= {
+        "MLFLOW_TRACKING_URI": f"postgresql://evergreen@{postgres}/mlflow",
+        "PREFECT_SERVER_DATABASE_CONNECTION_URL": f"postgresql+asyncpg://evergreen@{postgres}/prefect",
+        "EVERGREEN_ARTIFACTS": "s3://team/artifacts",
+        "MLFLOW_S3_ENDPOINT_URL": bucket,
+        "AWS_ACCESS_KEY_ID": "key-of-the-test",
+        "AWS_SECRET_ACCESS_KEY": "secret-of-the-test",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "PYTHONPATH": str(Path(__file__).parents[1]),
+    }
+    lay_out(project)
+    dvc, git = (sys.executable, "-m", "dvc"), ("git", "-c", "user.name=a", "-c", "user.email=a@b")
+    run(project, *git, "init", "-q")
+    run(project, *dvc, "init", "-q")
+    run(project, *dvc, "remote", "add", "-d", "team", "s3://team/data")
+    run(project, *dvc, "remote", "modify", "team", "endpointurl", bucket)
+    run(project, *dvc, "add", "-q", "data")
+    run(project, *dvc, "push", "-q")
+    run(project, *git, "add", "-A")
+    run(project, *git, "commit", "-qm", "data")
+
+    run(project, *EVERGREEN, "run", "colours.yaml")
+    _mlflow_is_in_postgresql_and_s3(postgres)
+    assert not (project / "mlruns" / "mlflow.db").exists() and not (project / "mlruns" / "artifacts").exists()
+    assert _asked(postgres, "prefect", "select count(*) from flow_run where state_type = 'COMPLETED'") == 1
+    assert not list(project.glob(".prefect/*.db"))
+    _no_secret(project, postgres)
+
+    # a colleague: clones, pulls the data, and finds the same version
+    there = project.with_name("colleague")
+    run(project.parent, "git", "clone", "-q", project, there)
+    run(there, *dvc, "pull", "-q")
+    assert (there / "data" / "colours" / "train.parquet").read_bytes() == (project / "data" / "colours" / "train.parquet").read_bytes()
+
+
+def _asked(postgres: str, database: str, query: str) -> int:
+    import psycopg
+
+    host, _, port = postgres.partition(":")
+    with psycopg.connect(host=host, port=int(port), user="evergreen", dbname=database) as connection, connection.cursor() as cursor:
+        cursor.execute(query)
+        return int(cursor.fetchone()[0])
+
+
+def _mlflow_is_in_postgresql_and_s3(postgres: str) -> None:
+    import boto3
+
+    assert _asked(postgres, "mlflow", "select count(*) from runs where status = 'FINISHED'") == 4  # the stream, its start, two sessions
+    assert _asked(postgres, "mlflow", "select count(*) from model_versions") == 1
+    listed = boto3.client("s3", endpoint_url=os.environ["MLFLOW_S3_ENDPOINT_URL"]).list_objects_v2(Bucket="team", Prefix="artifacts/")
+    names = [entry["Key"] for entry in listed["Contents"]]
+    assert any(name.endswith("report/report.html") for name in names) and any(name.endswith(".safetensors") for name in names)
+    assert not any(name.endswith((".pkl", ".pickle", ".pt", ".pth")) for name in names)
+
+
+def _no_secret(project: Path, postgres: str) -> None:
+    kept = [path for folder in ("mlruns", ".prefect") for path in (project / folder).rglob("*") if path.is_file()]
+    assert kept and not [str(path) for path in kept if b"secret-of-the-test" in path.read_bytes()]
+    for table, column in (("params", "value"), ("tags", "value")):
+        assert _asked(postgres, "mlflow", f"select count(*) from {table} where {column} like '%secret-of-the-test%'") == 0
+    assert _asked(postgres, "prefect", "select count(*) from log where message like '%secret-of-the-test%'") == 0
+
+
+def test_a_bucket_without_its_library_is_told_in_one_line(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from cl.errors import StoreError
+    from flows.settings import Place, artifact_uri
+
+    monkeypatch.setenv("EVERGREEN_ARTIFACTS", "s3://team/artifacts")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(StoreError, match=r"needs boto3; pip install 'evergreen-clip\[s3\]'"):
+        artifact_uri(Place(project))
