@@ -38,6 +38,7 @@ __all__ = [
     "plan",
     "read_config",
     "report",
+    "revive",
     "run",
     "variants",
 ]
@@ -93,7 +94,11 @@ def find(plan: Plan, index: int, store: Path) -> Step | None:
 
 def find_state(plan: Plan, index: int, store: Path) -> State | None:
     """The learned state, if its weights are what they were when it was written."""
-    folder = store / "states" / plan.states[index]
+    return whole(store / "states" / plan.states[index])
+
+
+def whole(folder: Path) -> State | None:
+    """What is noted about the state in a folder, if its weights are what they were when it was written."""
     try:
         noted = read_json(folder / "state.json")
         state = State(noted["sha256"], Cost(**noted["cost"]), noted["record"])
@@ -139,11 +144,18 @@ def load_method(plan: Plan, index: int, store: Path) -> Method:
     Raises:
         StoreError: that state is not in this store.
     """
-    folder = store / "states" / plan.states[index]
-    state = find_state(plan, index, store)
-    if state is None:
-        raise StoreError(f"{folder}: the state after session {index} is not there or was damaged; run the stream again to make it")
-    method = plan.build()
+    return revive(plan.build(), plan.states[index], store)
+
+
+def revive(method: Method, state: str, store: Path) -> Method:
+    """A freshly built method with the memory of a learned state.
+
+    Raises:
+        StoreError: that state is not in this store, or belongs to another method or model.
+    """
+    folder = store / "states" / state
+    if whole(folder) is None:
+        raise StoreError(f"{folder}: this state is not there or was damaged; run the stream again to make it")
     restore(method, read_tensors(folder / "state.safetensors"), str(folder))
     return method.eval()
 

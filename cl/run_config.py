@@ -10,6 +10,7 @@ from cl.build_stream import StreamConfig
 from cl.clip import ModelConfig
 from cl.config import Config, EvalConfig, TrainConfig, override, read_yaml, validate
 from cl.errors import ConfigError
+from cl.gate import GateConfig
 from cl.methods import CONFIGS, AnyMethodConfig
 from cl.pretrain import PretrainConfig
 
@@ -39,6 +40,7 @@ class RunConfig(Config):
     method: AnyMethodConfig
     train: TrainConfig = TrainConfig()
     evaluate: EvalConfig = EvalConfig()
+    gate: GateConfig = GateConfig()
     compare: CompareConfig | None = None
 
 

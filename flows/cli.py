@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cl.errors import EvergreenError
-from flows import cli_data, cli_servers
+from flows import cli_data, cli_models, cli_servers
 from flows.console import BarWatch, bar, bars, err, out, table
 from flows.settings import Place, begin
 
@@ -81,6 +81,8 @@ def compare(config: ConfigArgument, settings: SetOption = None, data_root: RootO
 
 app.command()(cli_servers.up)
 app.command()(cli_servers.serve)
+for command in (cli_models.promote, cli_models.rollback, cli_models.history, cli_models.lineage, cli_models.bisect, cli_models.predict):
+    app.command()(command)
 app.add_typer(cli_data.app, name="data")
 
 

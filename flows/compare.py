@@ -44,7 +44,7 @@ def learn_all(jobs: list[Job], wanted: "CompareConfig | None", data_root: str | 
     """What each job learned, in order; on one machine they together use no more threads than cores, unless the config says how many."""
     workers = min(wanted.parallel, len(jobs)) if wanted else 1
     if wanted is None or (workers == 1 and wanted.runner == "processes"):
-        yield from (learn_stream(job.settings, [], data_root, data_rev) for job in jobs)
+        yield from (learn_stream(job.settings, [], data_root, data_rev, promote=False) for job in jobs)
         return
     share = max(1, (os.cpu_count() or 1) // workers)  # more threads than cores slow each other down
     with runner(wanted.runner, workers, wanted.cluster) as running:
@@ -84,7 +84,7 @@ def learn_one(job: Job, data_root: str | None, data_rev: str | None, threads: in
     import torch
 
     torch.set_num_threads(threads)
-    return learn_stream(job.settings, [], data_root, data_rev)
+    return learn_stream(job.settings, [], data_root, data_rev, promote=False)
 
 
 @task(task_run_name="publish", **RETRIED)

@@ -43,6 +43,7 @@ def publish(job: Job, run_id: str, steps: list[dict[str, Any]]) -> None:
     from cl.report import Metric, items, write
     from cl.run import load_clip
     from flows.package import register
+    from flows.tracking import STATE
 
     tracker = tracker_of(job)
     if tracker.logged(run_id):
@@ -53,7 +54,8 @@ def publish(job: Job, run_id: str, steps: list[dict[str, Any]]) -> None:
     write([report], folder)
     tracker.client.log_artifacts(run_id, str(folder), "report")
     tracker.client.log_text(run_id, yaml.safe_dump(job.settings, sort_keys=False), "config.yaml")
-    register(tracker, run_id, job.settings["name"], load_clip(planned(job), last, job.place.steps), last, job.tags())
+    tags = job.tags() | {STATE: planned(job).states[last]}
+    register(tracker, run_id, job.settings["name"], load_clip(planned(job), last, job.place.steps), last, tags)
     tracker.mark(run_id)
 
 

@@ -5,6 +5,7 @@ from typing import Any
 from prefect import flow, runtime, task
 
 from flows.job import Job, job_of, planned, title, turns
+from flows.judge import judge
 from flows.publish import publish, show, tracked
 from flows.session import RETRIED, learn, log_session, read, report_of
 from flows.settings import Place, check_writable, quiet
@@ -26,7 +27,11 @@ def run_name() -> str:
 
 @flow(name="learn-stream", flow_run_name=run_name)
 def learn_stream(
-    config: Config = "glyphs", overrides: list[str] | None = None, data_root: str | None = None, data_rev: str | None = None
+    config: Config = "glyphs",
+    overrides: list[str] | None = None,
+    data_root: str | None = None,
+    data_rev: str | None = None,
+    promote: bool = True,
 ) -> dict[str, Any]:
     """Learn a stream with one method, session after session; sessions that were learned before are found, not repeated.
 
@@ -35,6 +40,7 @@ def learn_stream(
         overrides: settings to change, such as "method=replay" or "train.lr=1e-4".
         data_root: the folder that holds the data sets; by default the project's `data`.
         data_rev: a git revision whose version of the data to learn from.
+        promote: ask the gate whether the model may become champion; a comparison does not.
     """
     quiet()
     job = fetch(config, overrides or [], data_root, data_rev)
@@ -45,8 +51,9 @@ def learn_stream(
             log_session(job, run, turn, steps)
             watch().end(title(job), turn.last, read(steps[-1]))
         publish(job, run, steps)
+        verdict = judge(job, run, steps) if promote else None
     show(job, steps)
-    return {"run": run, "key": steps[-1]["key"], "report": report_of(job, steps).to_json()}
+    return {"run": run, "key": steps[-1]["key"], "report": report_of(job, steps).to_json(), "gate": verdict}
 
 
 @task(task_run_name="fetch the data", **RETRIED)

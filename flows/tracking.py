@@ -22,7 +22,7 @@ from cl.errors import StoreError
 from cl.report import Figure, Item, Metric, Table, Tag, Text
 from flows.settings import Place, artifact_uri, check_writable, quiet, tracking_uri
 
-KEY, KIND, LOGGED, MODEL, COMPARISON = (f"evergreen.{name}" for name in ("key", "kind", "logged", "model", "comparison"))
+KEY, KIND, LOGGED, MODEL, STATE, COMPARISON = (f"evergreen.{name}" for name in ("key", "kind", "logged", "model", "state", "comparison"))
 _PARENT = "mlflow.parentRunId"
 
 

@@ -1,0 +1,122 @@
+"""The gate as a task: a registered candidate becomes champion, or challenger with the reason why not."""
+
+from typing import Any
+
+import mlflow
+import yaml
+from mlflow.entities.model_registry import ModelVersion
+from prefect import task
+from prefect.artifacts import create_table_artifact
+
+from cl.errors import EvergreenError, StoreError
+from cl.evaluate import evaluate, headline, unpack
+from cl.gate import Check, Decision, Judged, decide
+from cl.matrix import summary
+from cl.methods import Method
+from flows.job import Job, planned, title
+from flows.registry import CHALLENGER, CHAMPION, change, holder
+from flows.session import RETRIED, read, report_of, tracker_of
+from flows.tracking import MODEL, STATE, Tracker
+from flows.watch import watch
+
+GATE, BOUNDS = "evergreen.gate", "evergreen.gate_bounds"
+
+
+@task(task_run_name="judge", **RETRIED)
+def judge(job: Job, run_id: str, steps: list[dict[str, Any]]) -> str:
+    """What the gate says of this stream's model, once: "promoted" or "refused", told in MLflow, in Prefect and to whoever watches."""
+    tracker = tracker_of(job)
+    tags, bounds = tracker.client.get_run(run_id).data.tags, planned(job).config.gate
+    if GATE in tags and tags.get(BOUNDS) == bounds.model_dump_json():
+        return str(tags[GATE])
+    _, name, version = tags[MODEL].rsplit("/", 2)
+    before = holder(tracker.client, name, CHAMPION)
+    if before and str(before.version) == version:  # killed between the alias and the note of it
+        return _told(tracker, job, run_id, Decision(True, (), "it is the champion already"), name, version)
+    decision = decide(candidate(job, steps), _champion(job, tracker, before) if before else None, bounds)
+    _show(tracker, job, run_id, decision)
+    if bounds.approval and decision.promote:
+        reason = f"every bound holds and a person has to agree: evergreen promote {name} {version}"
+        decision = Decision(False, decision.checks, reason)
+    change(job.place, tracker.client, name, CHAMPION if decision.promote else CHALLENGER, version, f"the gate: {decision.reason}")
+    return _told(tracker, job, run_id, decision, name, version)
+
+
+def candidate(job: Job, steps: list[dict[str, Any]]) -> Judged:
+    """The stream's last model as the gate sees it."""
+    report, step = report_of(job, steps), read(steps[-1])
+    numbers = summary(report.matrix)
+    numbers |= {"seconds": sum(cost.seconds for cost in report.costs)}
+    numbers |= {"stored_mb": max((cost.stored_bytes for cost in report.costs), default=0) / 1e6}
+    scores = {name: step.row[name][metric] for name, metric in report.headline.items()}
+    return Judged(numbers, scores, step.row, {name: unpack(hits) for name, hits in step.hits.items()})
+
+
+def _champion(job: Job, tracker: Tracker, version: ModelVersion) -> Judged | str:
+    """The champion on the samples that the candidate was scored on, or why that cannot be had."""
+    plan = planned(job)
+    exam = plan.stream.exam(len(plan.keys) - 1)
+    try:
+        method = load_version(job, tracker, version)
+        scores = evaluate(method, exam, plan.config.evaluate, watch().progress)
+    except (EvergreenError, OSError) as error:
+        return f"version {version.version}: {error}"
+    names = headline(exam)
+    return Judged(
+        {},
+        {name: scores[name].metrics[metric] for name, metric in names.items()},
+        {name: score.metrics for name, score in scores.items()},
+        {name: score.hits for name, score in scores.items()},
+    )
+
+
+def load_version(job: Job, tracker: Tracker, version: ModelVersion) -> Method:
+    """The method of a registered version as it was measured: heads, prompts and all.
+
+    Raises:
+        StoreError: what it was made with is not told, or its state is not in this project.
+    """
+    from cl.clip import load
+    from cl.run import parse_config, revive
+
+    state = version.tags.get(STATE)
+    if not state or not version.run_id:
+        raise StoreError("it does not say which state it was made of")
+    config = parse_config(settings_of(tracker, version), f"config of version {version.version}")
+    method = config.method.located(planned(job).root).build(load(config.model), config.seed)
+    return revive(method, state, job.place.steps)
+
+
+def settings_of(tracker: Tracker, version: ModelVersion) -> dict[str, Any]:
+    """The settings that a version was learned with."""
+    try:
+        text = mlflow.artifacts.load_text(f"runs:/{version.run_id}/config.yaml")
+    except Exception as error:  # whatever store it lies in raises its own
+        raise StoreError(f"the config of its run {version.run_id} cannot be read") from error
+    return dict(yaml.safe_load(text))
+
+
+def row(check: Check) -> dict[str, Any]:
+    """A bound as a row of the table that people read."""
+    shown = {"candidate": check.candidate, "champion": check.champion, "from": check.low, "to": check.high, "limit": check.limit}
+    cells = {name: "" if value != value else round(value, 4) for name, value in shown.items()}
+    return {"bound": check.bound, **cells, "holds": "yes" if check.holds else "NO"}
+
+
+def _show(tracker: Tracker, job: Job, run_id: str, decision: Decision) -> None:
+    from flows.tracking import slug
+
+    rows = [row(check) for check in decision.checks]
+    if rows:
+        create_table_artifact(key=f"{slug(title(job))}-gate", table=rows, description=f"{title(job)}: {decision.reason}")
+        tracker.client.log_dict(run_id, {"reason": decision.reason, "promote": decision.promote, "checks": rows}, "gate.json")
+
+
+def _told(tracker: Tracker, job: Job, run_id: str, decision: Decision, name: str, version: str) -> str:
+    word = "promoted" if decision.promote else "refused"
+    tracker.client.set_tag(run_id, "evergreen.gate_reason", decision.reason[:4000])
+    tracker.client.set_tag(run_id, BOUNDS, planned(job).config.gate.model_dump_json())
+    tracker.client.set_tag(run_id, GATE, word)
+    place = CHAMPION if decision.promote else CHALLENGER
+    watch().tell(f"{title(job)}: version {version} of {name} is {place}: {decision.reason}")
+    return word

@@ -1,0 +1,145 @@
+"""Which version of a model is champion: aliases in MLflow's registry, each change noted there before and after it is made."""
+
+import getpass
+import json
+import socket
+import uuid
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+
+from cl.errors import StoreError
+from flows.settings import Place
+from flows.tracking import locked
+
+CHAMPION, CHALLENGER = "champion", "challenger"
+_HISTORY = "evergreen.history."
+
+
+@dataclass(frozen=True)
+class Change:
+    """One change of an alias; `intended` only between its note and its confirmation, or after a crash between them."""
+
+    when: str
+    who: str
+    alias: str
+    before: str | None
+    after: str
+    why: str
+    state: Literal["intended", "done", "abandoned"]
+
+
+def change(place: Place, client: MlflowClient, name: str, alias: str, version: str, why: str) -> Change:
+    """Point an alias at a version. Killed at any moment, the alias is the old or the new one and the history says which.
+
+    Raises:
+        StoreError: no such version.
+    """
+    find(client, name, version)
+    with locked(place, f"registry-{name}.lock"):
+        _settle(client, name)
+        before = holder(client, name, alias)
+        made = Change(_now(), _who(), alias, str(before.version) if before else None, version, why, "intended")
+        key = f"{_HISTORY}{uuid.uuid4().hex}"
+        _note(client, name, key, made)
+        client.set_registered_model_alias(name, alias, version)
+        made = replace(made, state="done")
+        _note(client, name, key, made)
+    return made
+
+
+def history(place: Place, client: MlflowClient, name: str) -> list[Change]:
+    """Every change of every alias of a model, oldest first; one that a crash cut short is settled by looking at the alias.
+
+    Raises:
+        StoreError: no such model.
+    """
+    with locked(place, f"registry-{name}.lock"):
+        _settle(client, name)
+    return [made for _, made in _noted(client, name) if made.state == "done"]
+
+
+def holder(client: MlflowClient, name: str, alias: str) -> ModelVersion | None:
+    """The version that an alias points at."""
+    try:
+        return client.get_model_version_by_alias(name, alias)
+    except MlflowException as error:
+        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            return None
+        raise
+
+
+def find(client: MlflowClient, name: str, version: str) -> ModelVersion:
+    """A version by number or alias.
+
+    Raises:
+        StoreError: there is none; says which there are.
+    """
+    try:
+        return client.get_model_version(name, version) if version.isdigit() else client.get_model_version_by_alias(name, version)
+    except MlflowException as error:
+        versions = sorted((int(each.version) for each in client.search_model_versions(f"name = '{name}'")), reverse=True)
+        if versions:
+            told = ", ".join(map(str, versions[:5])) + (f" and {len(versions) - 5} more" if len(versions) > 5 else "")
+            raise StoreError(f"model {name}: no version or alias {version!r}; there are {told}") from error
+        names = ", ".join(model.name for model in client.search_registered_models(max_results=10))
+        raise StoreError(f"no model {name!r}; {f'there are {names}' if names else '`evergreen run` registers one'}") from error
+
+
+def earlier(place: Place, client: MlflowClient, name: str) -> str:
+    """The version that was champion before the one that is.
+
+    Raises:
+        StoreError: there was none.
+    """
+    now = str(find(client, name, CHAMPION).version)
+    past = [made.before for made in history(place, client, name) if made.alias == CHAMPION and made.after == now and made.before]
+    if not past:
+        raise StoreError(f"model {name}: no version was champion before {now}; say which with --to")
+    return past[-1]
+
+
+def as_of(place: Place, client: MlflowClient, name: str, moment: datetime) -> str:
+    """The version that was champion at a moment.
+
+    Raises:
+        StoreError: none was.
+    """
+    past = [made for made in history(place, client, name) if made.alias == CHAMPION and datetime.fromisoformat(made.when) <= moment]
+    if not past:
+        raise StoreError(f"model {name}: no version was champion on {moment:%Y-%m-%d %H:%M}; see `evergreen history {name}`")
+    return past[-1].after
+
+
+def _settle(client: MlflowClient, name: str) -> None:
+    # a change that was noted and not confirmed either reached the alias or did not
+    pending = [(key, made) for key, made in _noted(client, name) if made.state == "intended"]
+    for key, made in pending:
+        now = holder(client, name, made.alias)
+        _note(client, name, key, replace(made, state="done" if now and str(now.version) == made.after else "abandoned"))
+
+
+def _noted(client: MlflowClient, name: str) -> list[tuple[str, Change]]:
+    try:
+        tags: dict[str, Any] = client.get_registered_model(name).tags
+    except MlflowException as error:
+        find(client, name, "1")
+        raise StoreError(f"model {name}: {error.message}") from error
+    found = [(key, Change(**json.loads(value))) for key, value in tags.items() if key.startswith(_HISTORY)]
+    return sorted(found, key=lambda entry: entry[1].when)
+
+
+def _note(client: MlflowClient, name: str, key: str, made: Change) -> None:
+    client.set_registered_model_tag(name, key, json.dumps(asdict(made)))
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="microseconds")
+
+
+def _who() -> str:
+    return f"{getpass.getuser()}@{socket.gethostname()}"
