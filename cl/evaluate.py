@@ -3,6 +3,7 @@
 import base64
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -51,10 +52,8 @@ def evaluate(method: Method, sets: Sequence[EvalSet], config: EvalConfig, progre
 
     Each image is encoded once and each distinct class list once per call.
     """
-    training = method.training
-    method.eval()
     scores = {}
-    with torch.no_grad(), torch.autocast(method.clip.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+    with at_rest(method), torch.autocast(method.clip.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
         for done, examined in enumerate(sets):
             data = spread(examined.data, config.limit)
             scores[examined.name] = (
@@ -62,8 +61,23 @@ def evaluate(method: Method, sets: Sequence[EvalSet], config: EvalConfig, progre
             )
             if progress:
                 progress(done + 1, len(sets), examined.name)
-    method.train(training)  # scoring must leave no trace
     return scores
+
+
+@contextmanager
+def at_rest(method: Method) -> Iterator[None]:
+    """Eval mode and no gradients, put back afterwards; where a weight asks for a gradient, torch's attention rounds otherwise."""
+    training, asking = method.training, [parameter for parameter in method.parameters() if parameter.requires_grad]
+    method.eval()
+    try:
+        for parameter in asking:
+            parameter.requires_grad_(False)
+        with torch.no_grad():
+            yield
+    finally:
+        for parameter in asking:
+            parameter.requires_grad_(True)
+        method.train(training)
 
 
 def spread(data: ImageTable, limit: int | None) -> ImageTable:

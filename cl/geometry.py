@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from cl.evaluate import spread
+from cl.evaluate import at_rest, spread
 from cl.losses import kept_rows
 from cl.methods.base import Method
 from cl.stream import EvalSet
@@ -31,7 +31,7 @@ def pairs(method: Method, examined: EvalSet, limit: int) -> Pairs:
     if examined.kind == "classify":
         texts = [prompts[label or ""] for label in data.labels]
     transform = method.clip.transform()
-    with torch.no_grad():
+    with at_rest(method):
         images = method.encode_image(torch.stack([transform(data.image(row)) for row in range(len(data))]).to(method.clip.device))
         return Pairs(images.double().cpu(), method.encode_text(method.clip.tokenize(texts).to(method.clip.device)).double().cpu())
 

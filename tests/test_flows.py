@@ -54,8 +54,9 @@ class Heard:
 
 @pytest.fixture
 def unpublished(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Figures, pages and a model version take seconds, and most tests do not look at them."""
+    """Figures, pages, a model version and what the gate says of it take seconds, and most tests do not look at them."""
     monkeypatch.setattr("flows.stream.publish", lambda job, run, steps: None)
+    monkeypatch.setattr("flows.stream.judge", lambda job, run, steps: None)
 
 
 @pytest.fixture
