@@ -40,6 +40,7 @@ class TrainConfig(Config):
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
     augment: bool = Field(False, description="random crop (scale 0.9 to 1); no mirror, since letters would change")
     workers: NonNegativeInt = 0
+    checkpoint: NonNegativeFloat = Field(60.0, description="seconds between checkpoints within a session; 0: none")
     device: Literal["auto", "cpu", "gpu"] = "auto"
 
 

@@ -18,6 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from cl.config import TrainConfig
 from cl.data import ImageTable
 from cl.errors import LearningError
+from cl.interim import Interim, Keeper, Saved, put_back
 from cl.loader import Collate, Order, Rows
 from cl.methods.base import Batch, Method
 from cl.seeds import derive
@@ -115,9 +116,16 @@ def schedule(step: int, steps: int, config: TrainConfig) -> float:
 
 
 def learn(
-    method: Method, session: Session, config: TrainConfig, seed: int, *, logger: Logger | None = None, progress: Progress | None = None
+    method: Method,
+    session: Session,
+    config: TrainConfig,
+    seed: int,
+    *,
+    logger: Logger | None = None,
+    progress: Progress | None = None,
+    interim: Interim | None = None,
 ) -> Learned:
-    """Take a method through one session; the method is changed in place.
+    """Take a method through one session; the method is changed in place. What `interim` holds of it is not learned again.
 
     Raises:
         MethodError: the method cannot use the session.
@@ -130,16 +138,21 @@ def learn(
     for parameter in method.parameters():
         parameter.requires_grad_(id(parameter) in wanted)
     steps = samples = flops = 0
+    saved = interim.read() if interim else None
+    before = saved.cursor.seconds if saved else 0.0
     for turn, data in enumerate(method.rounds(session)):
         count = _steps(len(data), config) if wanted else 0
         if count:
-            flops += count * _descend(method, session, data, config, seed, turn, count, logger, progress)
+            lesson = Lesson(session, data, seed, turn, count)
+            # what later rounds learn from follows from where the first ended: only that one is kept
+            kept = (interim, saved) if interim and turn == 0 else None
+            flops += count * _descend(method, lesson, config, logger, progress, kept)
         steps += count
         samples += count * config.accumulate * min(config.batch_size, len(data))
     method.eval()
     with torch.no_grad():
         method.end(session)
-    return Learned(steps, samples, time.perf_counter() - started, flops)
+    return Learned(steps, samples, before + time.perf_counter() - started, flops)
 
 
 def _steps(rows: int, config: TrainConfig) -> int:
@@ -149,23 +162,39 @@ def _steps(rows: int, config: TrainConfig) -> int:
     return max(1, per_epoch * config.epochs // config.accumulate)
 
 
+class Lesson(NamedTuple):
+    """A round of a session: its table, and what its order follows from."""
+
+    session: Session
+    data: ImageTable
+    seed: int
+    turn: int
+    steps: int
+
+
 def _descend(
     method: Method,
-    session: Session,
-    data: ImageTable,
+    lesson: Lesson,
     config: TrainConfig,
-    seed: int,
-    turn: int,
-    steps: int,
     logger: Logger | None,
     progress: Progress | None,
+    kept: tuple[Interim, Saved | None] | None,
 ) -> int:
-    """Steps over one table; returns the FLOPs of the first."""
+    """Steps over one table; returns the FLOPs of each."""
+    session, data, seed, turn, steps = lesson
     rows = Rows(
         data, method.clip, method.vocabulary, augment=config.augment, pixels=method.pixels, seed=derive(seed, "rows", session.index, turn)
     )
-    order = Order(len(rows), config.batch_size, steps * config.accumulate, derive(seed, "batches", session.index, turn))
-    learner = Learner(method, config, steps)
+    learner, counted = Learner(method, config, steps), Counted()
+    callbacks: list[pl.Callback] = [counted]
+    if kept:
+        interim, saved = kept
+        if saved:
+            put_back(method, saved, str(interim.folder))
+            learner.done, counted.flops, counted.wanted = saved.cursor.done, saved.cursor.flops, False
+        callbacks.append(Keeper(interim, saved, lambda: counted.flops))
+    start = learner.done * config.accumulate
+    order = Order(len(rows), config.batch_size, steps * config.accumulate, derive(seed, "batches", session.index, turn), start)
     loader = DataLoader(
         rows,
         batch_sampler=order,
@@ -173,7 +202,7 @@ def _descend(
         collate_fn=Collate(method.clip.tokenize),
         generator=torch.Generator(),  # else it would draw a seed from the global one
     )
-    counted = Counted()
+    callbacks += [Told(progress, steps, session.name)] if progress else []
     with _quiet():
         trainer = pl.Trainer(
             max_epochs=1,
@@ -183,7 +212,7 @@ def _descend(
             gradient_clip_val=config.clip_grad,
             accumulate_grad_batches=config.accumulate,
             logger=logger or False,
-            callbacks=[counted, *([Told(progress, steps, session.name)] if progress else [])],
+            callbacks=callbacks,
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
@@ -202,12 +231,13 @@ class Counted(pl.Callback):
 
     def __init__(self) -> None:
         self.counter: Any = FlopCounterMode(display=False)
+        self.wanted = True
         self.counting = False
         self.flops = 0
 
     def on_train_batch_start(self, trainer: pl.Trainer, learner: pl.LightningModule, batch: Any, index: int) -> None:
         """Count the first batch only: counting is slow."""
-        if index == 0:
+        if index == 0 and self.wanted:
             self.counting = True
             self.counter.__enter__()
 

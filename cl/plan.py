@@ -58,7 +58,9 @@ def plan(config: RunConfig, data_root: Path, data_version: str) -> Plan:
     ]
     states = [_key("start", settings)]
     for session in stream.sessions:
-        states.append(_key(states[-1], session.digest, train_config(config, session.index).model_dump(exclude={"device", "workers"})))
+        states.append(
+            _key(states[-1], session.digest, train_config(config, session.index).model_dump(exclude={"device", "workers", "checkpoint"}))
+        )
     exams = [[examined.digest for examined in stream.exam(index)] for index in range(len(states))]
     keys = tuple(_key(state, exam, config.evaluate.model_dump()) for state, exam in zip(states, exams, strict=True))
     return Plan(config, stream, tuple(states), keys, data_version, base.digest(), data_root)

@@ -17,6 +17,7 @@ from cl.errors import StoreError
 from cl.evaluate import Score, evaluate, headline, headline_row, pack, spread, unpack
 from cl.geometry import Pairs, geometry, pairs
 from cl.host import keep_memory, threads
+from cl.interim import Interim
 from cl.learner import Learned, Progress, learn
 from cl.matrix import Matrix
 from cl.methods import Method
@@ -130,10 +131,12 @@ def _make(plan: Plan, index: int, store: Path, logger: Logger | None, progress: 
         method = load_method(plan, index - 1, store) if index else plan.build()
         learned, record = Learned(0, 0, 0.0, 0), []
         if index:
-            session = plan.stream.sessions[index - 1]
-            learned = learn(method, session, train_config(plan.config, index), plan.config.seed, logger=logger, progress=progress)
+            session, settings = plan.stream.sessions[index - 1], train_config(plan.config, index)
+            interim = Interim(store / "interim" / plan.states[index], settings.checkpoint)
+            learned = learn(method, session, settings, plan.config.seed, logger=logger, progress=progress, interim=interim)
             record = method.record(session, plan.stream.withheld)
         state = _keep_state(plan, index, store, method, learned, record)
+    Interim(store / "interim" / plan.states[index], 0).clear()  # also one that a kill between the two left behind
     scores = _unchanged(plan, index, store, state) or evaluate(method, plan.stream.exam(index), plan.config.evaluate, progress)
     return _keep_step(plan, index, store, state, scores, _pairs(plan, index, method), float(method.clip.scale().detach()))
 

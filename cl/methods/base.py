@@ -109,6 +109,13 @@ class Method(nn.Module, ABC):
     def after_step(self) -> None:
         """The optimizer has just moved the weights."""
 
+    def midway(self) -> dict[str, Tensor]:
+        """What a half-learned session holds beyond `state_dict()` and what `begin` makes anew; most methods nothing."""
+        return {}
+
+    def resume(self, tensors: Mapping[str, Tensor]) -> None:
+        """Put back what `midway` gave."""
+
     def position(self, labels: Int[Tensor, " b"]) -> Int[Tensor, " b"]:
         """Where each label stands among the candidates."""
         where = labels.new_full((len(self.vocabulary),), -1)

@@ -127,6 +127,15 @@ class Distilling(Finetune):
         if self._ensemble:
             self._ensemble.offer(self._weights())
 
+    def midway(self) -> dict[str, Tensor]:
+        """The ensemble so far."""
+        return self._ensemble.state() if self._ensemble else {}
+
+    def resume(self, tensors: Mapping[str, Tensor]) -> None:
+        """The ensemble as it was."""
+        if self._ensemble:
+            self._ensemble.restore(tensors)
+
     def end(self, session: Session) -> None:
         """Go on with the ensemble's mean, and drop what was only for the session."""
         super().end(session)
@@ -170,6 +179,15 @@ class WeightEnsemble:
         if self.steps % self.every == 0:
             self._take(weights)
         self.steps += 1
+
+    def state(self) -> dict[str, Tensor]:
+        """The mean and its two counters, as tensors."""
+        return {**self.mean, "counters": torch.tensor([self.count, self.steps])}
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """What `state` gave."""
+        self.mean = {name: tensors[name].to(mean.device) for name, mean in self.mean.items()}
+        self.count, self.steps = tensors["counters"].tolist()
 
     def close(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The mean, the last weights among them: in the authors' code the last step is always one that counts."""
