@@ -3,17 +3,15 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.compute as pc
 import torch
 
 from cl.columns import openable, some
-from cl.data import SCHEMA, ImageTable, concat, hold_out
+from cl.data import ImageTable, concat, hold_out
 from cl.errors import DataError
 from cl.formats import read_splits
 from cl.seeds import generator
 from cl.stream import ClassName, EvalSet, Kind, Session, Stream
-from cl.stream_config import Probe, StreamConfig, Supervision
+from cl.stream_config import CollectionStream, Probe, StreamConfig, Supervision
 from cl.stream_plan import Draft, Sources, chosen, drafts, source_of
 
 __all__ = ["StreamConfig", "build_stream", "class_names"]
@@ -26,7 +24,8 @@ def build_stream(config: StreamConfig, root: Path) -> Stream:
         DataError: data that cannot be read; a source, domain or class that does not exist; a session without training or
             test images, or whose classes lack some; an image that both teaches and examines.
     """
-    sources = {name: _read(name, config, root) for name in config.sources}
+    grown = source_of(config.source, config.sources) if isinstance(config, CollectionStream) else None  # is read session by session
+    sources = {name: _read(name, config, root) for name in config.sources if name != grown}
     vocabulary: dict[str, ClassName] = {}
     sessions: list[Session] = []
     withheld: dict[str, str] = {}
@@ -56,9 +55,7 @@ def _read(name: str, config: StreamConfig, root: Path) -> dict[str, ImageTable]:
     splits = read_splits(root / Path(source.path).expanduser(), check=False, **source.columns())
     if config.test_split == "held_out":
         splits["train"], splits["held_out"] = hold_out(splits["train"], 0.2, config.seed)
-    prefix = pa.scalar(f"{name}/")
-    named = {split: pc.binary_join_element_wise(prefix, data.table["id"], "") for split, data in splits.items()}
-    return {split: ImageTable(data.table.set_column(0, SCHEMA.field("id"), named[split])) for split, data in splits.items()}
+    return {split: data.under(name) for split, data in splits.items()}
 
 
 def _session(index: int, draft: Draft, config: StreamConfig, known: Mapping[str, ClassName]) -> Session:

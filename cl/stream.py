@@ -9,10 +9,9 @@ from functools import cached_property
 from itertools import pairwise
 from typing import Any, Literal
 
-import pyarrow as pa
 import pyarrow.compute as pc
 
-from cl.data import SCHEMA, ImageTable, concat
+from cl.data import ImageTable, concat
 from cl.errors import DataError
 
 Candidates = Literal["own", "seen", "all"]
@@ -155,7 +154,8 @@ def joint(stream: Stream) -> Stream:
     session = Session(
         index=1,
         name="joint",
-        data=concat([_named(session) for session in stream.sessions]),
+        # two sessions may teach the same image; its rows must not share an id once they lie in one table
+        data=concat([session.data.under(session.name) for session in stream.sessions]),
         tests=tuple(test for session in stream.sessions for test in session.tests),
         classes=tuple(sorted({index for session in stream.sessions for index in session.classes})),
         vocabulary=last.vocabulary,
@@ -164,12 +164,6 @@ def joint(stream: Stream) -> Stream:
         f"{session.name}/{row}": stream.withheld[row] for session in stream.sessions for row in session.data.ids if row in stream.withheld
     }
     return replace(stream, name=f"{stream.name} joint", sessions=(session,), withheld=withheld)
-
-
-def _named(session: Session) -> ImageTable:
-    # two sessions may teach the same image; its rows must not share an id once they lie in one table
-    ids = pc.binary_join_element_wise(pa.scalar(session.name), session.data.table["id"], "/")
-    return ImageTable(session.data.table.set_column(0, SCHEMA.field("id"), ids))
 
 
 def _known(whose: str, data: ImageTable, classes: tuple[ClassName, ...], *, complete: bool) -> None:

@@ -200,4 +200,14 @@ class TimeStream(_Stream):
         return self
 
 
-StreamConfig = Annotated[ListedStream | DomainStream | ClassStream | FewShotStream | TimeStream, Field(discriminator="kind")]
+class CollectionStream(_Stream):
+    """The sessions that `evergreen ingest` took in, in order of arrival, each with its own supervision; grows with them."""
+
+    kind: Literal["collection"]
+    source: str | None = Field(default=None, description="which source is the collection; may be left out where there is one")
+    until: PositiveInt | None = Field(default=None, description="only so many sessions; default: all there are")
+
+
+StreamConfig = Annotated[
+    ListedStream | DomainStream | ClassStream | FewShotStream | TimeStream | CollectionStream, Field(discriminator="kind")
+]

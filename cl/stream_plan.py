@@ -1,4 +1,4 @@
-"""Cuts sources into the sessions a configuration asks for: as listed, by domain, by class, few-shot, by time."""
+"""Cuts sources into the sessions a configuration asks for: as listed, by domain, by class, few-shot, by time, as they arrived."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -11,11 +11,23 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
+from cl.collection import read, sessions
 from cl.columns import did_you_mean, some
-from cl.data import ImageTable
+from cl.data import ImageTable, concat, hold_out
 from cl.errors import DataError
 from cl.seeds import generator
-from cl.stream_config import ClassStream, DomainStream, FewShotStream, ListedStream, Order, Selection, SessionSpec, StreamConfig, TimeStream
+from cl.stream_config import (
+    ClassStream,
+    CollectionStream,
+    DomainStream,
+    FewShotStream,
+    ListedStream,
+    Order,
+    Selection,
+    SessionSpec,
+    StreamConfig,
+    TimeStream,
+)
 
 Sources = Mapping[str, Mapping[str, ImageTable]]  # source name -> split -> rows
 
@@ -47,6 +59,8 @@ def drafts(config: StreamConfig, sources: Sources, root: Path = Path()) -> Itera
             yield from _by_class(config, sources, root)
         case TimeStream():
             yield from _by_time(config, sources)
+        case CollectionStream():
+            yield from _as_arrived(config, root)
 
 
 def _every_domain(sources: Sources) -> Iterator[SessionSpec]:
@@ -189,7 +203,27 @@ def _writer(cuts: Sequence[datetime]) -> Callable[[datetime | None], str]:
     return lambda moment: "" if moment is None else moment.strftime("%Y-%m-%d" if days else "%Y-%m-%dT%H:%M:%S.%f")
 
 
-def source_of(name: str | None, sources: Sources) -> str:
+def _as_arrived(config: CollectionStream, root: Path) -> Iterator[Draft]:
+    """Unlabelled sessions without labelled test images are examined with those of the sessions before, whose classes they show."""
+    source = source_of(config.source, config.sources)
+    folder = root / Path(config.sources[source].path).expanduser()
+    entries = sessions(folder)[: config.until]
+    if not entries:
+        raise DataError(
+            f"{folder}: a collection without a session; add one with `evergreen ingest PATH --session NAME --into {folder.name}`"
+        )
+    template, asked = config.sources[source].template or config.template, concat([])
+    for entry in entries:
+        train, test = (rows.under(f"{source}/{entry.folder}") for rows in read(folder, entry))
+        if config.test_split == "held_out":
+            train, test = hold_out(train, 0.2, config.seed)
+        if entry.supervision == "none" and not test.classes():
+            test = asked
+        asked = concat([asked, test.where([label is not None for label in test.labels])]) if entry.supervision != "none" else asked
+        yield Draft(entry.name, train, test, template, SessionSpec(supervision=entry.supervision))
+
+
+def source_of(name: str | None, sources: Mapping[str, object]) -> str:
     """The named source, or the only one.
 
     Raises:

@@ -1,0 +1,214 @@
+"""A collection: a folder of sessions that grows, `0001-first`, `0002-second`, ...; what is in it never changes or moves."""
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import re
+import shutil
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import Field, NonNegativeInt, PositiveInt, ValidationError
+
+from cl.columns import some
+from cl.config import Config, explain
+from cl.data import ImageTable, concat, write
+from cl.errors import DataError
+from cl.stream_config import Supervision
+
+NAME = r"\w[\w.-]{0,99}"  # of a session, and of a collection
+_FOLDER = re.compile(rf"(\d{{4,}})-({NAME})")
+_SPLITS = ("train", "test")
+
+
+class Entry(Config):
+    """What a session's `session.json` says: no times and no paths of a machine, so that the same data is the same bytes."""
+
+    name: str = Field(pattern=f"^{NAME}$")
+    number: PositiveInt = Field(description="its place in the order of arrival; never given twice")
+    supervision: Supervision
+    digest: str = Field(description="of supervision, training and test rows")
+    train: PositiveInt = Field(description="number of rows")
+    test: NonNegativeInt = Field(description="number of rows; 0 only where supervision is none")
+    source: str = Field(description="name of the file or folder it came from")
+    quarantined: NonNegativeInt = Field(description="how many samples of the source were left out")
+
+    @property
+    def folder(self) -> str:
+        """The name of its folder.
+
+        >>> Entry(name="may", number=7, supervision="labels", digest="", train=1, test=1, source="", quarantined=0).folder
+        '0007-may'
+        """
+        return f"{self.number:04d}-{self.name}"
+
+
+class Seen(NamedTuple):
+    """An image that a collection holds: in which session, and under which label."""
+
+    session: str
+    label: str | None
+
+
+def sessions(folder: Path) -> list[Entry]:
+    """The sessions of a collection in order of arrival; none where the folder is missing or empty.
+
+    Raises:
+        DataError: a `session.json` cannot be read or belongs elsewhere, or numbers are not 1, 2, ... without a gap.
+    """
+    found = [path for path in folder.iterdir() if _FOLDER.fullmatch(path.name)] if folder.is_dir() else []
+    entries = sorted((_entry(path) for path in found), key=lambda entry: entry.number)
+    if (numbers := [entry.number for entry in entries]) != list(range(1, len(entries) + 1)):
+        raise DataError(
+            f"{folder}: its sessions are numbered {some(numbers)}; expected 1, 2, ... without a gap. `dvc checkout` restores them"
+        )
+    return entries
+
+
+def read(folder: Path, entry: Entry) -> tuple[ImageTable, ImageTable]:
+    """The training and the test rows of a session, after checking that they are what its `session.json` says.
+
+    Raises:
+        DataError: a file is missing, damaged or changed.
+    """
+    train, test = (
+        _table(folder / entry.folder / f"{split}.parquet", rows) for split, rows in zip(_SPLITS, (entry.train, entry.test), strict=True)
+    )
+    if digest(entry.supervision, train, test) != entry.digest:
+        raise DataError(f"{folder / entry.folder}: the rows are not those that were taken in; `dvc checkout` restores them")
+    return train, test
+
+
+def digest(supervision: Supervision, train: ImageTable, test: ImageTable) -> str:
+    """32 hex digits over everything that a session holds but its name and number."""
+    return hashlib.sha256(f"{supervision}/{train.digest()}/{test.digest()}".encode()).hexdigest()[:32]
+
+
+def seen(folder: Path, entries: Sequence[Entry]) -> dict[bytes, Seen]:
+    """The images of some sessions of a collection, by the hash of their bytes (`fingerprint`).
+
+    Raises:
+        DataError: an index cannot be read.
+    """
+    found: dict[bytes, Seen] = {}
+    for entry in entries:
+        index = _parquet(folder / entry.folder / "index.parquet")
+        for key, label in zip(index["sha256"].to_pylist(), index["label"].to_pylist(), strict=True):
+            found.setdefault(key, Seen(entry.name, label))
+    return found
+
+
+def fingerprint(image: bytes) -> bytes:
+    """The hash that tells whether two images are the same, byte for byte."""
+    return hashlib.sha256(image).digest()
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Nobody else adds to the collection meanwhile; the kernel frees the lock when its holder dies.
+
+    Raises:
+        DataError: the folder cannot be written.
+    """
+    path = folder / ".lock"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = path.open("ab")
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be written ({error.strerror}); free space or choose another data root") from error
+    with file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def append(
+    folder: Path, name: str, splits: Mapping[str, ImageTable], supervision: Supervision, *, source: str = "", quarantined: int = 0
+) -> Entry:
+    """Add a session at the end of a collection, whole or not at all; from any number of processes at once.
+
+    The same content under the same name again changes nothing and gives the session that is there.
+
+    Args:
+        folder: the collection; made where there is none.
+        name: of the session: letters, digits, dots, dashes and underscores.
+        splits: `train`, and `test` which may be left out where supervision is none.
+        supervision: what the session teaches with.
+        source: name of the file or folder it came from.
+        quarantined: how many samples of the source were left out.
+
+    Raises:
+        DataError: a session of that name holds something else, there is nothing to learn from or to be examined with, the
+            name is none, or the folder cannot be written.
+    """
+    with locked(folder):
+        return add(folder, name, splits, supervision, source=source, quarantined=quarantined)
+
+
+def add(
+    folder: Path, name: str, splits: Mapping[str, ImageTable], supervision: Supervision, *, source: str = "", quarantined: int = 0
+) -> Entry:
+    """As `append`, for who holds the lock already."""
+    train, test = (splits.get(split, concat([])) for split in _SPLITS)
+    if not re.fullmatch(NAME, name):
+        raise DataError(f"{name!r}: a session's name is made of up to 100 letters, digits, dots, dashes and underscores")
+    if not len(train) or not (len(test) or supervision == "none"):
+        raise DataError(f"session {name!r}: no {'test' if len(train) else 'training'} image; add some")
+    entries = sessions(folder)
+    content = digest(supervision, train, test)
+    for entry in entries:
+        if entry.name == name and entry.digest == content:
+            return entry
+        if entry.name == name:
+            raise DataError(f"{folder}: session {name!r} is there and holds other data; sessions never change, so choose another name")
+    rows = {"train": len(train), "test": len(test)}
+    entry = Entry(
+        name=name, number=len(entries) + 1, supervision=supervision, digest=content, source=source, quarantined=quarantined, **rows
+    )
+    _write(folder, entry, train, test)
+    return entry
+
+
+def _write(folder: Path, entry: Entry, train: ImageTable, test: ImageTable) -> None:
+    for left in folder.glob(".*.part"):  # by who was killed while writing: nobody else writes while we hold the lock
+        shutil.rmtree(left, ignore_errors=True)
+    part = folder / f".{entry.folder}.{uuid.uuid4().hex}.part"
+    try:
+        write({split: rows for split, rows in (("train", train), ("test", test)) if len(rows)}, part)
+        everything = concat([train, test])
+        hashes = pa.array([fingerprint(image.as_py()) for image in everything.table["image"]], pa.binary())
+        pq.write_table(pa.table({"sha256": hashes, "label": everything.table["label"]}), part / "index.parquet", compression="zstd")
+        (part / "session.json").write_text(entry.model_dump_json(indent=1) + "\n", encoding="utf-8")
+        os.rename(part, folder / entry.folder)
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be written ({error.strerror}); free space or choose another data root") from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _entry(path: Path) -> Entry:
+    file = path / "session.json"
+    try:
+        entry = Entry.model_validate_json(file.read_bytes())
+    except OSError as error:
+        raise DataError(f"{file}: cannot be read ({error.strerror}); `dvc checkout` restores it") from error
+    except ValidationError as error:
+        raise DataError(f"{file}: not what describes a session ({explain(error, {})}); `dvc checkout` restores it") from error
+    if entry.folder != path.name:
+        raise DataError(f"{file}: describes {entry.folder}, not {path.name}; sessions are never renamed, so `dvc checkout` restores them")
+    return entry
+
+
+def _table(file: Path, rows: int) -> ImageTable:
+    return ImageTable(_parquet(file)) if rows else concat([])
+
+
+def _parquet(file: Path) -> pa.Table:
+    try:
+        return pq.read_table(file)
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{file}: cannot be read ({(str(error).splitlines() or [''])[0]}); `dvc checkout` restores it") from error
