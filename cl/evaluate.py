@@ -132,6 +132,13 @@ def rank_of(logits: Float[np.ndarray, "n k"], targets: Int[np.ndarray, " n"]) ->
     return np.asarray((logits > own).sum(1) + ((logits == own).sum(1) - 1) / 2)
 
 
+def image_features(method: Method, data: ImageTable, config: EvalConfig) -> Float[np.ndarray, "n d"]:
+    """Unit-length features of images, as the method sees them now. Changes neither the method nor any random state."""
+    with at_rest(method), torch.autocast(method.clip.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+        features = [method.encode_image(batch).float().cpu() for batch in _images(method, data, config)]
+    return np.asarray(torch.cat(features).numpy())
+
+
 def _retrieve(method: Method, data: ImageTable, config: EvalConfig) -> Score:
     images = torch.cat([method.encode_image(batch).float() for batch in _images(method, data, config)])
     captions = data.captions

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool
-from pydantic import Field, NonNegativeFloat
+from pydantic import Field, NonNegativeFloat, PositiveFloat
 
 from cl.config import Config
 from cl.matrix import bootstrap
@@ -27,6 +27,7 @@ class GateConfig(Config):
     seconds: NonNegativeFloat | None = Field(None, description="of learning, all sessions together")
     stored_mb: NonNegativeFloat | None = Field(None, description="kept between sessions")
     approval: bool = Field(False, description="a person decides, once every bound holds")
+    approval_hours: PositiveFloat = Field(24.0, description="how long to wait for that")
 
 
 @dataclass(frozen=True)

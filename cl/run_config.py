@@ -25,6 +25,15 @@ class CompareConfig(Config):
     cluster: str | None = Field(None, description="address of a running cluster, such as tcp://host:8786; default: one on this machine")
 
 
+class UpdateConfig(Config):
+    """When `update` learns the sessions that wait: all of them at once, in order. The first session of a model never waits."""
+
+    policy: Literal["every", "samples", "drift"] = "every"
+    samples: PositiveInt = Field(1000, description="samples: learn once so many training images wait")
+    false_alarms: float = Field(0.01, gt=0, lt=0.5, description="drift: learn when new images differ from known ones; false alarms allowed")
+    images: int = Field(500, ge=10, description="drift: compare at most so many known and new images, evenly spread")
+
+
 class RunConfig(Config):
     """One method on one stream."""
 
@@ -41,6 +50,7 @@ class RunConfig(Config):
     train: TrainConfig = TrainConfig()
     evaluate: EvalConfig = EvalConfig()
     gate: GateConfig = GateConfig()
+    update: UpdateConfig = UpdateConfig()
     compare: CompareConfig | None = None
 
 

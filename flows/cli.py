@@ -14,7 +14,7 @@ import typer
 from cl.errors import EvergreenError
 from flows import cli_data, cli_models, cli_servers
 from flows.console import BarWatch, bar, bars, err, out, table
-from flows.settings import Place, begin
+from flows.settings import EMBEDDED, Place, begin
 
 if TYPE_CHECKING:
     from cl.report import Report
@@ -60,6 +60,30 @@ def run(
     with watched:
         outcome = learn_stream(path, overrides, data_root, data_rev)
     _conclude([outcome["report"]], place, outcome["run"])
+
+
+@app.command()
+def update(
+    config: ConfigArgument,
+    method: MethodOption = None,
+    seed: SeedOption = None,
+    settings: SetOption = None,
+    data_root: RootOption = None,
+) -> None:
+    """Learn the sessions that wait, if the config's policy says so; what an event or a schedule starts, by hand."""
+    place, overrides = begin(), _overrides(method, seed, settings)
+    from flows.job import find_config, job_of, planned
+
+    path = str(find_config(config, place))
+    watched = _orchestrated(place)
+    with _prepared():
+        planned(job_of(path, overrides, data_root))
+    from flows.update import update as bring_up_to_date
+
+    with watched:
+        outcome = bring_up_to_date(path, overrides, data_root)
+    if "report" in outcome:
+        _conclude([outcome["report"]], place, outcome["run"])
 
 
 @app.command()
@@ -162,6 +186,8 @@ def _orchestrated(place: Place) -> AbstractContextManager[None]:
 
     server = find_server(place)
     address, ready = (server, lambda: None) if server else embedded(place)
+    if not server:
+        os.environ[EMBEDDED] = "1"
     os.environ["PREFECT_API_URL"] = address  # Prefect reads it when it is imported
     return _watched(ready)
 

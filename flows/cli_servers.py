@@ -44,14 +44,18 @@ def up(
 
 def serve(
     config: Annotated[str, typer.Argument(metavar="[CONFIG]", help="What a run learns unless it is given another config.")] = "glyphs",
-    cron: Annotated[str | None, typer.Option(help='When to learn by itself, such as "0 3 * * *": every night at three.')] = None,
+    cron: Annotated[str | None, typer.Option(help='When to learn what waits, such as "0 3 * * *": every night at three.')] = None,
 ) -> None:
-    """Offer `learn-stream` and `compare` as deployments of a running Prefect server, until Ctrl-C."""
+    """Offer `update`, `learn-stream` and `compare` as deployments of a running Prefect server, until Ctrl-C.
+
+    Where CONFIG learns a collection, each session that `evergreen ingest` adds to it starts `update`.
+    """
     place = begin(PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL="INFO")
-    from flows.job import find_config
+    from flows.job import collections, find_config, settings
     from flows.servers import find_server
 
     path, address, console = find_config(config, place), find_server(place), err()
+    watched = collections(settings(str(path), [], place))
     if address is None:
         raise StoreError(
             "no Prefect server runs for this project; start one with `evergreen up` in another terminal, or set PREFECT_API_URL"
@@ -60,8 +64,10 @@ def serve(
     from flows.serve import deployments
     from flows.serve import serve as serve_until_stopped
 
-    offered = deployments(str(path), cron)
-    console.print(f"Serving learn-stream/learn-stream and compare/compare to {address}; Ctrl-C stops.", soft_wrap=True)
-    console.print(f"Start one: PREFECT_API_URL={address} prefect deployment run 'learn-stream/learn-stream'", soft_wrap=True)
+    offered = deployments(str(path), cron, watched)
+    console.print(f"Serving update/update, learn-stream/learn-stream and compare/compare to {address}; Ctrl-C stops.", soft_wrap=True)
+    if watched:
+        console.print(f"New sessions in {', '.join(watched)} are learned as they come in.", soft_wrap=True)
+    console.print(f"Start one: PREFECT_API_URL={address} prefect deployment run 'update/update'", soft_wrap=True)
     serve_until_stopped(offered)
     console.print("Stopped.")

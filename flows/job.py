@@ -103,6 +103,12 @@ def settings(config: str | dict[str, Any], overrides: Sequence[str], place: Plac
     return read_config(find_config(config, place), overrides)
 
 
+def collections(run: "RunConfig") -> list[str]:
+    """The collections that a config learns: none where its stream does not grow by `evergreen ingest`."""
+    sources = run.stream.sources.values() if run.stream.kind == "collection" else ()
+    return [Path(source.path).name for source in sources]
+
+
 def find_config(name: str, place: Place) -> Path:
     """A path as given, or the shipped config of that name.
 

@@ -1,5 +1,7 @@
 """The gate as a task: a registered candidate becomes champion, or challenger with the reason why not."""
 
+import json
+from dataclasses import replace
 from typing import Any
 
 import mlflow
@@ -13,33 +15,56 @@ from cl.evaluate import evaluate, headline, unpack
 from cl.gate import Check, Decision, Judged, decide
 from cl.matrix import summary
 from cl.methods import Method
+from flows.approval import Answer
 from flows.job import Job, planned, title
 from flows.registry import CHALLENGER, CHAMPION, change, holder
 from flows.session import RETRIED, read, report_of, tracker_of
 from flows.tracking import MODEL, STATE, Tracker
 from flows.watch import watch
 
-GATE, BOUNDS = "evergreen.gate", "evergreen.gate_bounds"
+GATE, BOUNDS, WAITING = "evergreen.gate", "evergreen.gate_bounds", "waiting"
 
 
 @task(task_run_name="judge", **RETRIED)
-def judge(job: Job, run_id: str, steps: list[dict[str, Any]]) -> str:
-    """What the gate says of this stream's model, once: "promoted" or "refused", told in MLflow, in Prefect and to whoever watches."""
+def judge(job: Job, run_id: str, steps: list[dict[str, Any]], answer: Answer | None = None) -> str:
+    """What the gate says of this stream's model: "promoted", "refused", or "waiting" where a person's answer is wanted and not given.
+
+    Said once, and told in MLflow, in Prefect and to whoever watches; the same bounds are not asked again.
+    """
     tracker = tracker_of(job)
     tags, bounds = tracker.client.get_run(run_id).data.tags, planned(job).config.gate
-    if GATE in tags and tags.get(BOUNDS) == bounds.model_dump_json():
+    if tags.get(GATE, WAITING) != WAITING and tags.get(BOUNDS) == bounds.model_dump_json():
         return str(tags[GATE])
     _, name, version = tags[MODEL].rsplit("/", 2)
     before = holder(tracker.client, name, CHAMPION)
     if before and str(before.version) == version:  # killed between the alias and the note of it
-        return _told(tracker, job, run_id, Decision(True, (), "it is the champion already"), name, version)
+        return _told(tracker, job, run_id, Decision(True, (), "it is the champion already"), "promoted")
     decision = decide(candidate(job, steps), _champion(job, tracker, before) if before else None, bounds)
     _show(tracker, job, run_id, decision)
+    word = "promoted" if decision.promote else "refused"
     if bounds.approval and decision.promote:
-        reason = f"every bound holds and a person has to agree: evergreen promote {name} {version}"
-        decision = Decision(False, decision.checks, reason)
+        decision, word = _asked(decision, answer, f"{name} {version}")
     change(job.place, tracker.client, name, CHAMPION if decision.promote else CHALLENGER, version, f"the gate: {decision.reason}")
-    return _told(tracker, job, run_id, decision, name, version)
+    return _told(tracker, job, run_id, decision, word)
+
+
+def _asked(decision: Decision, answer: Answer | None, version: str) -> tuple[Decision, str]:
+    """What becomes of a decision to promote that a person has to agree with."""
+    if answer is None:
+        return replace(
+            decision, promote=False, reason=f"{decision.reason}, and a person has to agree: evergreen promote {version}"
+        ), WAITING
+    why = f": {answer.why}" if answer.why else ""
+    told = f"{decision.reason}, and a person {'agreed' if answer.approve else 'said no'} in Prefect{why}"
+    return replace(decision, promote=answer.approve, reason=told), "promoted" if answer.approve else "refused"
+
+
+def checks_of(job: Job, run_id: str) -> list[dict[str, Any]]:
+    """The table of bounds that `judge` left, none where nothing was checked."""
+    try:
+        return list(json.loads(mlflow.artifacts.load_text(f"runs:/{run_id}/gate.json"))["checks"])
+    except Exception:  # whatever store it lies in raises its own; the question can be asked without the table
+        return []
 
 
 def candidate(job: Job, steps: list[dict[str, Any]]) -> Judged:
@@ -112,8 +137,8 @@ def _show(tracker: Tracker, job: Job, run_id: str, decision: Decision) -> None:
         tracker.client.log_dict(run_id, {"reason": decision.reason, "promote": decision.promote, "checks": rows}, "gate.json")
 
 
-def _told(tracker: Tracker, job: Job, run_id: str, decision: Decision, name: str, version: str) -> str:
-    word = "promoted" if decision.promote else "refused"
+def _told(tracker: Tracker, job: Job, run_id: str, decision: Decision, word: str) -> str:
+    _, name, version = tracker.client.get_run(run_id).data.tags[MODEL].rsplit("/", 2)
     tracker.client.set_tag(run_id, "evergreen.gate_reason", decision.reason[:4000])
     tracker.client.set_tag(run_id, BOUNDS, planned(job).config.gate.model_dump_json())
     tracker.client.set_tag(run_id, GATE, word)

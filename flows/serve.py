@@ -1,4 +1,4 @@
-"""`evergreen serve`: the flows as deployments of a Prefect server, started from its UI, its API or a schedule."""
+"""`evergreen serve`: the flows as deployments of a Prefect server, started by an event, a schedule, its UI or its API."""
 
 import signal
 from collections.abc import Sequence
@@ -6,15 +6,21 @@ from typing import Any, cast
 
 from prefect import serve as serve_flows
 from prefect.deployments.runner import RunnerDeployment
+from prefect.events import DeploymentEventTrigger
 from prefect.types.entrypoint import EntrypointType
 
 from cl.errors import ConfigError
 from flows.compare import compare
 from flows.stream import learn_stream
+from flows.update import update
+
+INGESTED, COLLECTION = "evergreen.session.ingested", "evergreen.collection"
 
 
-def deployments(config: str, cron: str | None) -> list[RunnerDeployment]:
-    """`learn-stream`, on a schedule if `cron` says so, and `compare`; each learns `config` unless a run is given another.
+def deployments(config: str, cron: str | None, collections: Sequence[str] = ()) -> list[RunnerDeployment]:
+    """`update`, started by new sessions of the collections and on a schedule if `cron` says so; `learn-stream` and `compare`, by hand.
+
+    Each learns `config` unless a run is given another.
 
     Raises:
         ConfigError: `cron` is not a schedule.
@@ -22,11 +28,23 @@ def deployments(config: str, cron: str | None) -> list[RunnerDeployment]:
     # by module: the files may lie in site-packages, and Prefect wants file paths below the current folder
     common: dict[str, Any] = {"parameters": {"config": config}, "entrypoint_type": EntrypointType.MODULE_PATH, "concurrency_limit": 1}
     try:
-        learning = learn_stream.to_deployment("learn-stream", cron=cron, description="Learn a stream with one method", **common)
+        updating = update.to_deployment(
+            "update", cron=cron, triggers=[trigger(name) for name in collections], description="Learn the sessions that wait", **common
+        )
     except ValueError as error:
         raise ConfigError(f'--cron {cron}: not a schedule; expected five fields such as "0 3 * * *", every night at three') from error
+    learning = learn_stream.to_deployment("learn-stream", description="Learn a stream with one method", **common)
     comparing = compare.to_deployment("compare", description="Learn a stream with every method of its config", **common)
-    return [cast(RunnerDeployment, learning), cast(RunnerDeployment, comparing)]
+    return [cast(RunnerDeployment, each) for each in (updating, learning, comparing)]
+
+
+def trigger(collection: str) -> DeploymentEventTrigger:
+    """The automation that starts a deployment when a session of the collection has come in."""
+    return DeploymentEventTrigger(
+        name=f"evergreen: new session in {collection}",
+        expect={INGESTED},
+        match={"prefect.resource.id": f"{COLLECTION}.{collection}"},
+    )
 
 
 def serve(offered: Sequence[RunnerDeployment]) -> None:

@@ -23,10 +23,12 @@ ENVIRONMENT = {
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "OMP_WAIT_POLICY": "PASSIVE",  # threads that spin while they wait make a shared machine ten times slower
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",  # in memory, a restart loses them
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "60",  # the default of 20 s is not enough for a busy machine
     "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",  # the command line tells its own story; `serve` sets INFO
     "WANDB_MODE": "disabled",  # avalanche imports it
 }
+EMBEDDED = "EVERGREEN_EMBEDDED"  # set where the Prefect server is our own and ends with us
 CHATTY = ("lightning", "lightning.pytorch", "lightning.fabric", "mlflow", "alembic", "dvc", "httpx", "open_clip", "matplotlib", "fontTools")
 DRIVERS = {"s3": "boto3", "gs": "google.cloud.storage"}
 RUN_LOGS = ("prefect.flow_runs", "prefect.task_runs")

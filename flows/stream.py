@@ -1,11 +1,14 @@
 """The flow that learns a stream: fetch the data, take the sessions in order, publish what came out."""
 
+from contextlib import nullcontext
 from typing import Any
 
 from prefect import flow, runtime, task
 
-from flows.job import Job, job_of, planned, title, turns
-from flows.judge import judge
+from flows.alone import alone
+from flows.approval import ask
+from flows.job import Job, job_of, planned, settings, title, turns
+from flows.judge import WAITING, checks_of, judge
 from flows.publish import publish, show, tracked
 from flows.session import RETRIED, learn, log_session, read, report_of
 from flows.settings import Place, check_writable, quiet
@@ -43,7 +46,15 @@ def learn_stream(
         promote: ask the gate whether the model may become champion; a comparison does not.
     """
     quiet()
-    job = fetch(config, overrides or [], data_root, data_rev)
+    place = Place.find()
+    with alone(place, settings(config, overrides or [], place).name) if promote else nullcontext():
+        job = fetch(config, overrides or [], data_root, data_rev)
+        outcome = take(job, promote)
+    return approved(job, outcome)
+
+
+def take(job: Job, promote: bool = True) -> dict[str, Any]:
+    """Every session of a job in order, and then the whole published and judged."""
     with tracked(job) as run:
         steps: list[dict[str, Any]] = []
         for turn in turns(job):
@@ -53,7 +64,19 @@ def learn_stream(
         publish(job, run, steps)
         verdict = judge(job, run, steps) if promote else None
     show(job, steps)
-    return {"run": run, "key": steps[-1]["key"], "report": report_of(job, steps).to_json(), "gate": verdict}
+    return {"run": run, "key": steps[-1]["key"], "report": report_of(job, steps).to_json(), "gate": verdict, "steps": steps}
+
+
+def approved(job: Job, outcome: dict[str, Any]) -> dict[str, Any]:
+    """The same outcome after a person was asked, where one has to agree; nobody else waits for that."""
+    steps = outcome.pop("steps")
+    if outcome["gate"] == WAITING:
+        run = outcome["run"]
+        answer = ask(title(job), "every bound holds", checks_of(job, run), job.settings["gate"]["approval_hours"])
+        if answer:
+            with alone(job.place, job.settings["name"]):
+                outcome["gate"] = judge(job, run, steps, answer)  # asked again: another champion may have come meanwhile
+    return outcome
 
 
 @task(task_run_name="fetch the data", **RETRIED)

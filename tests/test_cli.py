@@ -217,8 +217,9 @@ def test_a_model_is_not_pretrained_over_another(refused: Refused, project: Path)
 
 
 COMMANDS = {
-    "": ["run", "compare", "up", "serve", "methods", "report", "pretrain", "data"],
+    "": ["run", "update", "compare", "up", "serve", "methods", "report", "pretrain", "data"],
     "run": ["CONFIG", "--method", "--seed", "--set", "--data-root", "--data-rev"],
+    "update": ["CONFIG", "--method", "--seed", "--set", "--data-root"],
     "compare": ["CONFIG", "--set", "--data-root", "--data-rev"],
     "up": ["--prefect-port", "--mlflow-port"],
     "serve": ["CONFIG", "--cron"],

@@ -2,12 +2,17 @@
 
 import hashlib
 import json
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
 import mlflow
 import pytest
 from mlflow import MlflowClient
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, FlowRunFilterStateType
+from prefect.client.schemas.objects import StateType
 
 from cl.errors import DataError, StoreError
 from flows import registry
@@ -15,7 +20,7 @@ from flows.job import job_of
 from flows.lineage import scores
 from flows.predict import classify, rank, served
 from flows.registry import CHALLENGER, CHAMPION, change, earlier, find, history, holder
-from flows.settings import Place
+from flows.settings import EMBEDDED, Place
 from flows.stream import learn_stream
 from flows.tracking import connect
 from tests.conftest import lay_out
@@ -127,11 +132,36 @@ def test_an_unreadable_champion_is_kept(config: str, stored: Path) -> None:
     assert "the champion cannot be read: version 1" in client.get_run(second["run"]).data.tags["evergreen.gate_reason"]
 
 
-def test_a_person_may_have_the_last_word(config: str, stored: Path) -> None:
+def test_a_person_has_the_last_word_by_hand_where_no_page_is_open(config: str, stored: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(EMBEDDED, "1")
     client = connect(Place(stored))
     outcome = learn_stream(config, ["gate.approval=true"])
-    assert outcome["gate"] == "refused" and holders(client) == {CHAMPION: None, CHALLENGER: "1"}
+    assert outcome["gate"] == "waiting" and holders(client) == {CHAMPION: None, CHALLENGER: "1"}
     assert client.get_run(outcome["run"]).data.tags["evergreen.gate_reason"].endswith("evergreen promote colours 1")
+
+
+@pytest.mark.parametrize(("approve", "verdict", "champion"), [(False, "refused", None), (True, "promoted", "1")])
+def test_a_flow_waits_on_its_page_and_goes_on_by_the_answer(
+    config: str, stored: Path, approve: bool, verdict: str, champion: str | None
+) -> None:
+    outcomes: list[Any] = []
+    answering = threading.Thread(target=answer, args=(approve,))
+    answering.start()
+    outcomes.append(learn_stream(config, ["gate.approval=true", f"seed={int(approve)}"]))
+    answering.join()
+    client = connect(Place(stored))
+    assert outcomes[0]["gate"] == verdict and holders(client) == {CHAMPION: champion, CHALLENGER: "1"}
+    told = client.get_run(outcomes[0]["run"]).data.tags["evergreen.gate_reason"]
+    assert told.endswith(f"a person {'agreed' if approve else 'said no'} in Prefect: seen by Ann")
+
+
+def answer(approve: bool) -> None:
+    """What a person does on the page of the run that waits."""
+    with get_client(sync_client=True) as client:
+        paused = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.PAUSED])))
+        while not (runs := client.read_flow_runs(flow_run_filter=paused)):
+            time.sleep(0.1)
+        client.resume_flow_run(runs[0].id, run_input={"approve": approve, "why": "seen by Ann"})
 
 
 def _dies(*_: Any) -> None:
