@@ -28,6 +28,12 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
     "time": ("time", "timestamp", "datetime", "date"),
     "split": ("split",),
 }
+
+
+class CellError(DataError):
+    """The cells of some rows do not fit; the table without these rows would."""
+
+
 _STRINGS = pa.list_(pa.string())
 _TYPES = {"label": pa.string(), "captions": _STRINGS, "domain": pa.string(), "time": SCHEMA.field("time").type}
 
@@ -148,7 +154,7 @@ def _words(column: pa.ChunkedArray, names: list[str] | None, where: str) -> pa.C
     wrong = pc.or_(pc.less(index, -1), pc.greater_equal(index, len(names))).to_pylist()
     if True in wrong:
         row = wrong.index(True)
-        raise DataError(
+        raise CellError(
             f"{where}, row {row + 1}: index {index[row]}, but the file names {len(names)} classes; expected 0 to {len(names) - 1}"
         )
     index = pc.if_else(pc.equal(index, -1), pa.scalar(None, pa.int64()), index)  # -1 is how that layout says "unlabelled"
@@ -156,10 +162,12 @@ def _words(column: pa.ChunkedArray, names: list[str] | None, where: str) -> pa.C
 
 
 def _whole(column: pa.ChunkedArray, where: str) -> pa.ChunkedArray:
+    if pa.types.is_floating(column.type):
+        column = pc.if_else(pc.is_nan(column), pa.scalar(None, column.type), column)  # how pandas writes an empty cell
     try:
         return column.cast(pa.int64())
     except pa.ArrowInvalid as error:
-        raise DataError(f"{where}: holds numbers that are not whole ({error}); expected names or indices") from error
+        raise CellError(f"{where}: holds numbers that are not whole ({error}); expected names or indices") from error
 
 
 def _texts(column: pa.ChunkedArray, where: str) -> pa.Array:
@@ -181,29 +189,37 @@ def _times(column: pa.ChunkedArray, where: str) -> pa.Array:
             try:  # 2014 and 2014-03 are dates to people, though not to fromisoformat
                 cell = datetime.fromisoformat(text + "-01-01"[3 * text.count("-") :] if len(text) in (4, 7) else text) if text else None
             except ValueError as error:
-                raise DataError(f"{where}, row {row + 1}: {text!r} is not a date; write 2024-03-31 or 2024-03-31T12:00:00") from error
+                raise CellError(f"{where}, row {row + 1}: {text!r} is not a date; write 2024-03-31 or 2024-03-31T12:00:00") from error
         moments.append(cell.replace(tzinfo=UTC) if cell is not None and cell.tzinfo is None else cell)
     return pa.array(moments, _TYPES["time"])
 
 
-def _paths(column: pa.ChunkedArray, file: Path, base: Path, root: Path) -> list[str | None]:
-    """The file each row names (None: its image is inline), after checking that it lies in the folder."""
+def places(column: pa.ChunkedArray, file: Path) -> tuple[list[str | None], list[bool]]:
+    """The path that each row names, and whether its image is inline instead.
+
+    Raises:
+        DataError: the column holds neither paths nor bytes.
+    """
     kind = column.type
     if pa.types.is_struct(kind):
         if {"bytes", "path"} - {field.name for field in kind}:
             raise DataError(f"{file}: the image column is {kind}; expected bytes and path in it")
-        paths, inline = pc.struct_field(column, "path").to_pylist(), pc.is_valid(pc.struct_field(column, "bytes")).to_pylist()
-    elif pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        return pc.struct_field(column, "path").to_pylist(), pc.is_valid(pc.struct_field(column, "bytes")).to_pylist()
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
         paths = column.to_pylist()
-        inline = [path is not None and path.startswith("data:") for path in paths]
-    elif pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
-        paths, inline = [None] * len(column), pc.is_valid(column).to_pylist()
-    else:
-        raise DataError(f"{file}: the image column holds {kind}; expected paths or encoded bytes")
+        return paths, [path is not None and path.startswith("data:") for path in paths]
+    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+        return [None] * len(column), pc.is_valid(column).to_pylist()
+    raise DataError(f"{file}: the image column holds {kind}; expected paths or encoded bytes")
+
+
+def _paths(column: pa.ChunkedArray, file: Path, base: Path, root: Path) -> list[str | None]:
+    """The file each row names (None: its image is inline), after checking that it lies in the folder."""
+    paths, inline = places(column, file)
     for row, (path, ready) in enumerate(zip(paths, inline, strict=True)):
         if not ready and not path:
             raise DataError(f"{file}, row {row + 1}: no image; every row needs a path or bytes")
-        if not ready and not Path(os.path.abspath(base / path)).is_relative_to(os.path.abspath(root)):
+        if not ready and not Path(os.path.abspath(base / str(path))).is_relative_to(os.path.abspath(root)):
             raise DataError(f"{file}, row {row + 1}: {path} lies outside the folder {root}; move the image into it")
     return [None if ready else path for path, ready in zip(paths, inline, strict=True)]
 
@@ -237,7 +253,7 @@ def _gathered(table: pa.Table, ids: Sequence[str], file: Path) -> tuple[list[int
 
 
 def _loaded(column: pa.ChunkedArray, paths: Sequence[str | None], file: Path, base: Path) -> Any:
-    missing = [path for path in paths if path is not None and not (base / path).is_file()]
+    missing = [path for path in paths if path is not None and not os.path.isfile(base / path)]
     if missing:
         raise DataError(
             f"{file}: {len(missing)} of {len(paths)} images do not exist ({some(missing)}); looked in {base}. Add them or drop the rows"

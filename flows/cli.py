@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cl.errors import EvergreenError
-from flows import cli_data, cli_models, cli_servers
+from flows import cli_data, cli_ingest, cli_models, cli_servers
 from flows.console import BarWatch, bar, bars, err, out, table
 from flows.settings import EMBEDDED, Place, begin
 
@@ -103,6 +103,8 @@ def compare(config: ConfigArgument, settings: SetOption = None, data_root: RootO
     _conclude(outcome["reports"], place, outcome["run"])
 
 
+app.command()(cli_ingest.ingest)
+app.command()(cli_ingest.watch)
 app.command()(cli_servers.up)
 app.command()(cli_servers.serve)
 for command in (cli_models.promote, cli_models.rollback, cli_models.history, cli_models.lineage, cli_models.bisect, cli_models.predict):

@@ -3,8 +3,10 @@
 import hashlib
 import os
 import shutil
+import subprocess
+import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,11 +14,14 @@ from typing import Any, Literal
 
 from dvc.api import DVCFileSystem
 from dvc.exceptions import DvcException, NotDvcRepoError
+from dvc.lock import LockError
 from dvc.repo import Repo
 from dvc.scm import RevError, SCMError
 
 from cl.errors import DataError
 from flows.settings import quiet
+
+_PATIENCE = 600.0  # seconds
 
 
 @dataclass(frozen=True)
@@ -80,8 +85,10 @@ def materialise(folder: Path, rev: str, versions: Path) -> Version:
 def pin(folder: Path) -> tuple[str | None, str | None]:
     """Put a folder under its .dvc file (`dvc add`); returns the digests pinned before and after, None without DVC.
 
+    Waits while another process holds DVC's lock.
+
     Raises:
-        DataError: DVC refuses, for example because another process holds its lock.
+        DataError: DVC refuses, or its lock is not free after ten minutes.
     """
     quiet()  # dvc sets up its own logger when it is imported, and gives hints about git
     with _repo(folder) as repo:
@@ -90,10 +97,56 @@ def pin(folder: Path) -> tuple[str | None, str | None]:
         path = _pin(folder)
         try:
             before = str(repo.stage.load_one(str(path)).outs[0].hash_info.value) if path.exists() else None
-            stage = repo.add(str(folder))[0]
+            stage = _patiently(lambda: repo.add(str(folder)))[0]
         except DvcException as error:
             raise DataError(f"{folder}: DVC cannot take it in ({_told(error)}); see `dvc doctor`") from error
         return before, str(stage.outs[0].hash_info.value)
+
+
+def push(folder: Path) -> str | None:
+    """Send what a folder's .dvc file pins to the default remote; returns its address, None where there is no remote.
+
+    Raises:
+        DataError: it cannot be reached, its driver is not installed, or DVC's lock is not free after ten minutes.
+    """
+    address = remote(folder)
+    if address is None:
+        return None
+    quiet()
+    with _repo(folder) as repo:
+        assert repo is not None  # it has a remote
+        try:
+            _patiently(lambda: repo.push(targets=[str(_pin(folder))]))
+        except (DvcException, ImportError, OSError) as error:
+            raise DataError(f"{folder.name} cannot be sent to {address} ({_told(error)}); later: `dvc push`") from error
+    return address
+
+
+def committable(folder: Path) -> None:
+    """Raise where `commit` could not work.
+
+    Raises:
+        DataError: there is no DVC project or no git repository around the folder.
+    """
+    with _repo(folder) as repo:
+        if repo is None or not folder.parent.is_dir() or _git(folder, "rev-parse", "--git-dir").returncode:
+            raise DataError(f"{folder}: there is no git repository with DVC around it, so {_pin(folder).name} cannot be committed")
+
+
+def commit(folder: Path, message: str) -> bool:
+    """Commit a folder's .dvc file to git, and nothing else; False where git has it already.
+
+    Raises:
+        DataError: git refuses.
+    """
+    name = _pin(folder).name
+    if not _git(folder, "status", "--porcelain", "--", name).stdout.strip():
+        return False
+    for words in (("add", "--", name), ("commit", "-q", "-m", message, "--", name)):
+        done = _git(folder, *words)
+        if done.returncode:
+            raise DataError(f"{name}: is pinned, and git does not commit it ({' '.join(done.stderr.split())})")
+    return True
 
 
 def remote(folder: Path) -> str | None:
@@ -119,6 +172,20 @@ def digest(folder: Path) -> str:
         except OSError as error:
             raise DataError(f"{path}: cannot be read ({error.strerror})") from error
     return state.hexdigest()[:32]
+
+
+def _git(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["git", *words], cwd=folder.parent, capture_output=True, text=True)
+
+
+def _patiently(action: Callable[[], Any]) -> Any:
+    deadline = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            return action()
+        except LockError:  # after three seconds of DVC's own patience
+            if time.monotonic() > deadline:
+                raise
 
 
 def _hidden(path: Path) -> bool:

@@ -221,6 +221,8 @@ COMMANDS = {
     "run": ["CONFIG", "--method", "--seed", "--set", "--data-root", "--data-rev"],
     "update": ["CONFIG", "--method", "--seed", "--set", "--data-root"],
     "compare": ["CONFIG", "--set", "--data-root", "--data-rev"],
+    "ingest": ["path", "--session", "--into", "--labels", "--captions", "--unlabelled", "--test-share", "--commit", "--data-root"],
+    "watch": ["DIR", "--into", "--every", "--once", "--commit", "--data-root"],
     "up": ["--prefect-port", "--mlflow-port"],
     "serve": ["CONFIG", "--cron"],
     "promote": ["MODEL", "version", "--why"],

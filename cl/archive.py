@@ -1,0 +1,137 @@
+"""Archives are believed nothing: what they hold is unpacked into a folder of our own, under limits, or left out with its reason."""
+
+import io
+import re
+import shutil
+import tarfile
+import zipfile
+import zlib
+from pathlib import Path, PurePosixPath
+
+from cl.errors import DataError
+from cl.sift import LARGEST, Problem
+
+_MEMBER = 1 << 32  # bytes of one unpacked file; a table may be large
+_RATIO = 200  # images and text shrink less
+_SMALL = 10_000_000  # bytes that may shrink as much as they like
+TABLES = (".parquet", ".csv", ".tsv", ".jsonl", ".ndjson", ".tar")
+_LINK = 0o120000
+_BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, NotImplementedError, ValueError)
+
+
+def unzip(file: Path, folder: Path, problems: list[Problem]) -> Path:
+    """Unpack what is harmless into `folder`; gives the folder to read: where all of it lies in one folder of folders, that one.
+
+    Raises:
+        DataError: not a zip file, or more than fits on the disk.
+    """
+    folder.mkdir(parents=True)
+    try:
+        with zipfile.ZipFile(file) as archive:
+            sound = [
+                info for info in archive.infolist() if not _refused(info, problems) and not info.is_dir() and not _hidden(info.filename)
+            ]
+            total, free = sum(info.file_size for info in sound), shutil.disk_usage(folder).free
+            if total > 0.9 * free:
+                raise DataError(f"{file}: unpacks to {total:,} bytes, and {free:,} are free; free space, or give a smaller archive")
+            for info in sound:
+                _extract(archive, info, folder, problems)
+    except (zipfile.BadZipFile, OSError, ValueError) as error:
+        raise DataError(f"{file}: cannot be read as .zip ({error}); repair or replace it") from error
+    return _inner(folder)
+
+
+def clean_tar(file: Path, target: Path, problems: list[Problem]) -> Path:
+    """Write what is harmless in a tar file to `target`, another tar file; of one that is cut short, what is whole.
+
+    Raises:
+        DataError: not a tar file, or a decompression bomb.
+    """
+    budget = _RATIO * file.stat().st_size + _SMALL  # the tar may be compressed, whatever its name says
+    try:
+        with tarfile.open(file) as source, tarfile.open(target, "w") as sink:
+            try:
+                for member in source:
+                    budget -= member.size
+                    if budget < 0:
+                        raise DataError(f"{file}: a decompression bomb ({member.name!r} unpacks to {member.size:,} bytes); replace it")
+                    _copy(source, member, sink, problems)
+            except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
+                problems.append(Problem(file.name, "cut short", str(error)))
+    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
+        raise DataError(f"{file}: cannot be read as .tar ({error}); repair or replace it") from error
+    return target
+
+
+def _copy(source: tarfile.TarFile, member: tarfile.TarInfo, sink: tarfile.TarFile, problems: list[Problem]) -> None:
+    fault = _name_fault(member.name)
+    if member.isdir() and not fault:
+        return
+    if not fault and not member.isreg():
+        fault = ("link", f"to {member.linkname!r}") if member.issym() or member.islnk() else ("not a regular file", "")
+    if not fault and (member.issparse() or member.size > LARGEST):
+        fault = "decompression bomb", f"unpacks to {member.size:,} bytes"
+    if fault:
+        problems.append(Problem(member.name, *fault))
+        return
+    stream = source.extractfile(member)
+    if stream is None or len(data := stream.read()) < member.size:
+        problems.append(Problem(member.name, "cut short", "the archive ends before it"))
+        return
+    info = tarfile.TarInfo(member.name)
+    info.size = len(data)
+    sink.addfile(info, io.BytesIO(data))
+
+
+def _refused(info: zipfile.ZipInfo, problems: list[Problem]) -> bool:
+    fault = _name_fault(info.filename)
+    if not fault and (info.external_attr >> 16) & 0o170000 == _LINK:
+        fault = "link", "in an archive"
+    if not fault and info.flag_bits & 1:
+        fault = "unreadable", "encrypted"
+    large = info.file_size > _SMALL and info.file_size > _RATIO * max(info.compress_size, 1)
+    if not fault and (large or info.file_size > _MEMBER):
+        fault = "decompression bomb", f"{info.compress_size:,} bytes unpack to {info.file_size:,}"
+    if fault:
+        problems.append(Problem(info.filename, *fault))
+    return fault is not None
+
+
+def _extract(archive: zipfile.ZipFile, info: zipfile.ZipInfo, folder: Path, problems: list[Problem]) -> None:
+    target = folder / info.filename
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with archive.open(info) as source, target.open("xb") as sink:
+            shutil.copyfileobj(source, sink, 1 << 20)
+    except FileExistsError:
+        problems.append(Problem(info.filename, "duplicate", "a name that stands twice in the archive"))
+    except _BROKEN as error:
+        problems.append(Problem(info.filename, "unreadable", f"{error}"))
+        target.unlink(missing_ok=True)
+
+
+def _name_fault(name: str) -> tuple[str, str] | None:
+    parts = PurePosixPath(name.replace("\\", "/")).parts
+    if not name.isprintable() or "\\" in name:
+        return "unusable name", repr(name)
+    if name.startswith("/") or ".." in parts or re.match("[A-Za-z]:", name):
+        return "outside the folder", name
+    return None
+
+
+def _hidden(name: str) -> bool:
+    parts = PurePosixPath(name).parts
+    return any(part.startswith(".") for part in parts) or parts[:1] == ("__MACOSX",)
+
+
+def _inner(folder: Path) -> Path:
+    # pets.zip holds pets/cat/1.png as often as cat/1.png
+    entries = list(folder.iterdir())
+    while (
+        len(entries) == 1
+        and entries[0].is_dir()
+        and any(entry.is_dir() or entry.suffix.lower() in TABLES for entry in entries[0].iterdir())
+    ):
+        folder = entries[0]
+        entries = list(folder.iterdir())
+    return folder

@@ -1,0 +1,102 @@
+"""`evergreen ingest` and `evergreen watch`: new data, given or dropped, becomes a session of a collection."""
+
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+
+from flows.console import bar, err, out, table
+from flows.settings import begin
+
+if TYPE_CHECKING:
+    from flows.ingest import Outcome
+
+_SHOWN = 10
+
+IntoOption = Annotated[str, typer.Option("--into", metavar="COLLECTION", help="The collection it becomes a session of.")]
+CommitOption = Annotated[bool, typer.Option("--commit", help="Commit data.dvc, and nothing else, to git.")]
+RootOption = Annotated[
+    str | None, typer.Option("--data-root", envvar="EVERGREEN_DATA", help="The folder with the data sets  [default: data]")
+]
+
+
+def ingest(
+    path: Annotated[
+        Path, typer.Argument(help="A folder per class, images, CSV, TSV, JSON lines, Parquet, WebDataset tars, or a zip of these.")
+    ],
+    session: Annotated[str, typer.Option("--session", metavar="NAME", help="What to call it.")],
+    into: IntoOption = "inbox",
+    labels: Annotated[str | None, typer.Option(metavar="COLUMN", help="Teach this column's class names.")] = None,
+    captions: Annotated[str | None, typer.Option(metavar="COLUMN", help="Teach this column's captions.")] = None,
+    unlabelled: Annotated[bool, typer.Option("--unlabelled", help="Teach neither; labels only examine.")] = False,
+    test_share: Annotated[
+        float, typer.Option(min=0.0, max=0.9, help="Where nothing says what is test: hold out this share of each class.")
+    ] = 0.2,
+    commit: CommitOption = False,
+    data_root: RootOption = None,
+) -> None:
+    """Take in new data as the next session of a collection: check every sample, set the bad aside, version it, tell Prefect."""
+    from cl.errors import DataError
+
+    place = begin()
+    if unlabelled and (labels or captions):
+        raise DataError("--unlabelled teaches neither labels nor captions; leave it or the column out")
+    from flows.ingest import Source, ingest
+
+    source = Source(path, session, into, labels, captions, unlabelled, test_share)
+    with bar(f"looking at {path}") as tell:
+        outcome = ingest(source, place.relative(data_root or "data"), place, git=commit, tell=tell)
+    _show(outcome, into)
+
+
+def watch(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Each folder, table, tar or zip in it becomes a session of its name.")],
+    into: IntoOption = "inbox",
+    every: Annotated[float, typer.Option(min=0.1, metavar="SECONDS", help="Time between two looks.")] = 5.0,
+    once: Annotated[bool, typer.Option("--once", help="Take what is there and end.")] = False,
+    commit: CommitOption = False,
+    data_root: RootOption = None,
+) -> None:
+    """Take in whatever is dropped into a folder, once nobody writes to it any more, until Ctrl-C."""
+    place = begin()
+    from flows.dropped import attend
+    from flows.ingest import Source, ingest
+
+    def take(path: Path, session: str) -> str:
+        return line(ingest(Source(path, session, into), place.relative(data_root or "data"), place, git=commit), into)
+
+    def tell(text: str) -> None:
+        err().print(text, soft_wrap=True, markup=False)
+
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # Ctrl-C is how it ends, not an interruption
+    tell(f"watching {folder}; Ctrl-C ends it")
+    try:
+        attend(folder, take, tell, every, once)
+    except KeyboardInterrupt:
+        raise typer.Exit(0) from None
+
+
+def line(outcome: "Outcome", into: str) -> str:
+    """What came of it, in one line."""
+    entry = outcome.entry
+    found = f"train {entry.train:,}, test {entry.test:,} ({entry.supervision})" if outcome.new else "is there already"
+    bad = f", {len(outcome.problems):,} set aside" if outcome.problems else ""
+    return "; ".join([f"{into}/{entry.folder}: {found}{bad}", *outcome.notes])
+
+
+def _show(outcome: "Outcome", into: str) -> None:
+    from flows.quarantine import told
+
+    console = err()
+    if outcome.problems:
+        rows = [(problem.where, problem.reason, problem.detail) for problem in outcome.problems[:_SHOWN]]
+        shown = [[escape(cell.encode("utf-8", "backslashreplace").decode()) for cell in row] for row in rows]
+        out().print(table(f"set aside: {told(outcome.problems)}", ["file", "reason", "detail"], shown))
+        console.print(f"all of them: {outcome.report}", soft_wrap=True, markup=False)
+    if outcome.new and outcome.classes:
+        console.print(f"new classes: {', '.join(outcome.classes)}", soft_wrap=True, markup=False)
+    for name, known in outcome.alike.items():
+        console.print(f"new class {name!r} looks like {known!r}: if they are one, ingest it under that name", soft_wrap=True, markup=False)
+    console.print(line(outcome, into), soft_wrap=True, markup=False)
