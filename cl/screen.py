@@ -2,7 +2,6 @@
 
 import unicodedata
 import warnings
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -218,8 +217,3 @@ def _without(rows: ImageTable, bad: Sequence[bool], reason: str, problems: list[
     told = {problem.where for problem in problems if problem.reason == "unusable caption"}
     problems += [Problem(name, reason) for name, out in zip(rows.ids, bad, strict=True) if out and name not in told]
     return rows.where([not out for out in bad])
-
-
-def counts(problems: Sequence[Problem]) -> dict[str, int]:
-    """How many problems have each reason, the most frequent first."""
-    return dict(Counter(problem.reason for problem in problems).most_common())
