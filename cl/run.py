@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from lightning.pytorch.loggers import Logger
 
+from cl.bundle import Bundle
 from cl.checkpoint import code_version, memory, new_folder, read_json, read_tensors, restore, sha256, write_json, write_tensors
-from cl.clip import Clip
 from cl.equity import equity, per_class
 from cl.errors import StoreError
 from cl.evaluate import Score, evaluate, headline, headline_row, pack, spread, unpack
@@ -30,9 +30,9 @@ __all__ = [
     "RunConfig",
     "Step",
     "advance",
+    "bundle",
     "find",
     "label",
-    "load_clip",
     "load_method",
     "methods",
     "parse_config",
@@ -88,7 +88,7 @@ def find(plan: Plan, index: int, store: Path) -> Step | None:
     """The finished step, if its row and its weights are both there and whole; None if it has to be made."""
     try:
         step = Step.from_json(read_json(store / "steps" / plan.keys[index] / "result.json"))
-    except StoreError:
+    except (StoreError, KeyError, TypeError):  # damaged, or JSON of something else
         return None
     return step if find_state(plan, index, store) else None
 
@@ -104,7 +104,7 @@ def whole(folder: Path) -> State | None:
         noted = read_json(folder / "state.json")
         state = State(noted["sha256"], Cost(**noted["cost"]), noted["record"])
         return state if sha256(folder / "state.safetensors") == state.sha256 else None
-    except (StoreError, OSError):
+    except (StoreError, OSError, KeyError, TypeError):  # damaged, or JSON of something else
         return None
 
 
@@ -163,9 +163,14 @@ def revive(method: Method, state: str, store: Path) -> Method:
     return method.eval()
 
 
-def load_clip(plan: Plan, index: int, store: Path) -> Clip:
-    """The model as it was after a step."""
-    return load_method(plan, index, store).clip
+def bundle(plan: Plan, index: int, store: Path) -> Bundle:
+    """The method as it was after a step, ready to leave: with the classes it had learned by then, asked as they were.
+
+    Raises:
+        StoreError: that state is not in this store.
+    """
+    classes = plan.stream.sessions[index - 1].vocabulary if index else ()
+    return Bundle(load_method(plan, index, store), plan.config.method, plan.config.seed, tuple(plan.config.stream.template), classes)
 
 
 def report(plan: Plan, steps: Sequence[Step]) -> Report:

@@ -107,8 +107,10 @@ app.command()(cli_ingest.ingest)
 app.command()(cli_ingest.watch)
 app.command()(cli_servers.up)
 app.command()(cli_servers.serve)
-for command in (cli_models.promote, cli_models.rollback, cli_models.history, cli_models.lineage, cli_models.bisect, cli_models.predict):
+for command in (cli_models.promote, cli_models.rollback, cli_models.history, cli_models.lineage, cli_models.bisect):
     app.command()(command)
+app.command()(cli_models.predict)
+app.command()(cli_models.export)
 app.add_typer(cli_data.app, name="data")
 
 

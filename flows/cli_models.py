@@ -1,8 +1,8 @@
-"""`evergreen promote`, `rollback`, `history`, `lineage`, `bisect`, `predict`: what becomes of the models that were learned."""
+"""`evergreen promote`, `rollback`, `history`, `lineage`, `bisect`, `predict`, `export`: what becomes of the models that were learned."""
 
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from flows.registry import Change
 
 ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help="The name of a registered model: that of its config.")]
+VersionArgument = Annotated[str, typer.Argument(metavar="MODEL", help="NAME (its champion), NAME@ALIAS or NAME/VERSION.")]
 WhyOption = Annotated[str, typer.Option(help="A reason, kept in the history.")]
 
 
@@ -106,9 +107,11 @@ def predict(
         str | None, typer.Option(help="What is asked about a class, such as 'a photo of a {}.'; default: as it was learned.")
     ] = None,
 ) -> None:
-    """Say what a registered model sees in images."""
-    if (labels is None) == (query is None):
+    """Say what a registered model sees in images. Without --labels and --query: which of the classes that it has learned."""
+    if labels is not None and query is not None:
         raise ConfigError("predict: give either --labels a,b,c or --query TEXT")
+    if template is not None and template.count("{}") != 1:
+        raise ConfigError(f"--template: found {template!r}, expected a text with one {{}} for the class name")
     place = begin()
     from flows.predict import classify, rank, served
     from flows.tracking import connect
@@ -121,7 +124,23 @@ def predict(
     names = [name.strip() for name in (labels or "").split(",") if name.strip()]
     answers = classify(found, images, names, template)
     rows = [(str(path), *(f"{name} {share:.3f}" for name, share in best[:3])) for path, best in zip(images, answers, strict=True)]
-    out().print(table("", ["image", "first", "second", "third"][: 1 + min(3, len(names))], rows))
+    out().print(table("", ["image", "first", "second", "third"][: len(rows[0])], rows))
+
+
+def export(
+    model: VersionArgument,
+    folder: Annotated[Path, typer.Argument(help="A new folder.")],
+    layout: Annotated[
+        Literal["open_clip", "hugging_face"], typer.Option(help="For `local-dir:` in a config and open_clip; or for `transformers`.")
+    ] = "open_clip",
+) -> None:
+    """Write a registered model to a folder of its own, in safetensors."""
+    place = begin()
+    from flows.predict import export as write
+    from flows.tracking import connect
+
+    version = write(place, connect(place), model, folder, layout)
+    err().print(f"{folder}: {version.name} version {version.version}, in the layout of {layout}", soft_wrap=True)
 
 
 def _tell(model: str, made: "Change") -> None:

@@ -1,103 +1,126 @@
-"""What a registered model says of images: through the method that was measured where its state is here, else through its CLIP."""
+"""What a registered version says of images, and the version as files: from what the registry keeps of it, whatever became of its run."""
 
-import contextlib
-from collections.abc import Sequence
-from datetime import UTC, datetime
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import mlflow
-import torch
-import yaml
 from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
 from PIL import Image
 
-from cl.build_stream import class_names
-from cl.errors import DataError, StoreError
-from cl.methods import Method
+from cl.bundle import Bundle, read_bundle
+from cl.checkpoint import new_folder
+from cl.errors import DataError, ModelError, StoreError
+from cl.hugging_face import write
 from flows.registry import CHAMPION, as_of, find
 from flows.settings import Place
-from flows.tracking import STATE
+
+Layout = Literal["open_clip", "hugging_face"]
 
 
 class Served(NamedTuple):
-    """A version ready to be asked, and the templates of its class names."""
+    """A version ready to be asked."""
 
     name: str
     version: str
-    method: Method
-    template: tuple[str, ...]
+    bundle: Bundle
 
 
 def served(place: Place, client: MlflowClient, model: str, moment: datetime | None = None) -> Served:
-    """NAME (its champion), NAME@ALIAS or NAME/VERSION, or the champion of a day.
+    """NAME (its champion), NAME@ALIAS or NAME/VERSION, or the champion as of a moment; a bare date means the end of that day (UTC).
 
     Raises:
         StoreError: no such model or version, or its files cannot be read.
+        ModelError: its weights are damaged.
     """
-    from cl.clip import load
-    from cl.methods import CONFIGS
-    from cl.run import parse_config, revive
-
-    name, at, alias = model.partition("@")
-    name, slash, number = name.partition("/")
-    wanted = as_of(place, client, name, moment.replace(tzinfo=UTC)) if moment else alias if at else number if slash else CHAMPION
-    version = find(client, name, wanted)
-    tree = yaml.safe_load(_read(f"runs:/{version.run_id}/config.yaml"))
-    config = parse_config(tree, f"config of {name}/{version.version}")
-    template = tuple(config.stream.template)
-    with contextlib.suppress(StoreError):
-        method = config.method.located(place.data).build(load(config.model), config.seed)
-        return Served(name, str(version.version), revive(method, version.tags.get(STATE, "unknown"), place.steps), template)
-    if config.method.name in ("ridge", "gda", "linear_probe", "cpe_clip", "pseudolabel"):
-        told = f"{name}/{version.version}: what {config.method.name} learned lies beside its CLIP, in mlruns/steps, and is not here"
-        raise StoreError(f"{told}; run the stream again, or ask on the machine that learned it")
-    folder = Path(mlflow.artifacts.download_artifacts(f"models:/{name}/{version.version}")) / "artifacts" / "clip"
-    clip = load(config.model.model_copy(update={"name": f"local-dir:{folder}", "pretrained": None}))
-    return Served(name, str(version.version), CONFIGS["zero_shot"]().build(clip, 0), template)
+    version = _chosen(place, client, model, moment)
+    with _files(place, version) as folder:
+        return Served(version.name, str(version.version), read_bundle(folder))
 
 
-@torch.no_grad()
-def classify(found: Served, images: Sequence[Path], names: Sequence[str], template: str | None = None) -> list[list[tuple[str, float]]]:
-    """By image: the names and their shares, the likeliest first.
+def classify(
+    found: Served, images: Sequence[Path], names: Sequence[str] = (), template: str | None = None
+) -> list[list[tuple[str, float]]]:
+    """By image: the names and their shares, the likeliest first; without names, the classes that the model has learned.
 
     Raises:
         DataError: an image cannot be read, or fewer than two names.
     """
-    if len(set(names)) < 2:
-        raise DataError(f"--labels: found {len(set(names))} name, expected at least two, separated by commas")
-    method = found.method.eval()
-    features = method.class_features(class_names(list(dict.fromkeys(names)), (template,) if template else found.template))
-    shares = method.classify(_pixels(method, images), features).double().softmax(-1)
-    return [sorted(zip(dict.fromkeys(names), row.tolist(), strict=True), key=lambda each: -each[1]) for row in shares]
+    asked = list(dict.fromkeys(names or [known.name for known in found.bundle.classes]))
+    if not asked:
+        raise DataError(f"{found.name}/{found.version} has learned no classes by name; give --labels a,b,c or --query TEXT")
+    if len(asked) < 2:
+        raise DataError(f"--labels: found {len(asked)} name, expected at least two, separated by commas")
+    shares = found.bundle.shares(_opened(images), asked, (template,) if template else None)
+    return [sorted(zip(asked, row.tolist(), strict=True), key=lambda each: -each[1]) for row in shares]
 
 
-@torch.no_grad()
 def rank(found: Served, images: Sequence[Path], query: str) -> list[tuple[Path, float]]:
     """The images and their cosine with the text, the best first.
 
     Raises:
         DataError: an image cannot be read.
     """
-    method = found.method.eval()
-    text = method.encode_text(method.clip.tokenize([query]))
-    cosines = (method.encode_image(_pixels(method, images)) @ text.T)[:, 0].tolist()
+    cosines = found.bundle.cosines(_opened(images), [query])[:, 0].tolist()
     return sorted(zip(images, cosines, strict=True), key=lambda each: -each[1])
 
 
-def _pixels(method: Method, images: Sequence[Path]) -> torch.Tensor:
-    transform, rows = method.clip.transform(), []
-    for path in images:
+def export(place: Place, client: MlflowClient, model: str, folder: Path, layout: Layout) -> ModelVersion:
+    """Write a version, named as for `served`, as a new folder that open_clip or `transformers` reads; whole or not at all.
+
+    Raises:
+        StoreError: no such version, its files cannot be read, or the folder exists or cannot be written.
+        ModelError: what it learned lies beside its CLIP, or the layout cannot hold its architecture.
+    """
+    version = _chosen(place, client, model)
+    if folder.exists():
+        raise StoreError(f"{folder}: exists already; choose another folder")
+    with _files(place, version) as files:
+        bundle = read_bundle(files)
+        if bundle.beside:
+            name = f"{version.name}/{version.version}"
+            learned = f"what {bundle.config.model_dump()['name']} learned lies beside its CLIP, which neither layout holds"
+            raise ModelError(f"{name}: {learned}; ask it with `evergreen predict`, or serve it: mlflow models serve -m models:/{name}")
+        with new_folder(folder.absolute()) as part:
+            if layout == "hugging_face":
+                write(bundle.method.clip, part)
+            else:
+                bundle.method.clip.save(part)
+    return version
+
+
+def _chosen(place: Place, client: MlflowClient, model: str, moment: datetime | None = None) -> ModelVersion:
+    name, at, alias = model.partition("@")
+    name, slash, number = name.partition("/")
+    if not moment:
+        return find(client, name, alias if at else number if slash else CHAMPION)
+    if moment.time() == datetime.min.time():
+        moment += timedelta(days=1, microseconds=-1)
+    return find(client, name, as_of(place, client, name, moment.replace(tzinfo=UTC)))
+
+
+@contextmanager
+def _files(place: Place, version: ModelVersion) -> Iterator[Path]:
+    address = f"models:/{version.name}/{version.version}"
+    with tempfile.TemporaryDirectory(dir=place.runs, prefix=".fetched-") as folder:
+        try:
+            fetched = Path(mlflow.artifacts.download_artifacts(address, dst_path=folder))
+        except Exception as error:  # whatever store it lies in raises its own
+            why = str(error).partition("\n")[0]
+            raise StoreError(f"{address}: its files cannot be read ({why}); bring them back, or register the model again") from error
+        yield fetched / "artifacts" / "bundle"
+
+
+def _opened(paths: Sequence[Path]) -> list[Image.Image]:
+    images = []
+    for path in paths:
         try:
             with Image.open(path) as image:
-                rows.append(transform(image.convert("RGB")))
+                images.append(image.convert("RGB"))
         except (OSError, ValueError, Image.DecompressionBombError) as error:
             raise DataError(f"{path}: not an image that can be read ({str(error).splitlines()[0]})") from error
-    return torch.stack(rows).to(method.clip.device)
-
-
-def _read(uri: str) -> str:
-    try:
-        return str(mlflow.artifacts.load_text(uri))
-    except Exception as error:  # whatever store it lies in raises its own
-        raise StoreError(f"{uri}: cannot be read; the run that registered the model is gone") from error
+    return images

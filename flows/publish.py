@@ -41,7 +41,7 @@ def open_run(job: Job) -> str:
 def publish(job: Job, run_id: str, steps: list[dict[str, Any]]) -> None:
     """Everything about the whole stream: matrix, tables, figures, report, settings, and the model as a new version."""
     from cl.report import Metric, items, write
-    from cl.run import load_clip
+    from cl.run import bundle
     from flows.package import register
     from flows.tracking import STATE
 
@@ -55,7 +55,7 @@ def publish(job: Job, run_id: str, steps: list[dict[str, Any]]) -> None:
     tracker.client.log_artifacts(run_id, str(folder), "report")
     tracker.client.log_text(run_id, yaml.safe_dump(job.settings, sort_keys=False), "config.yaml")
     tags = job.tags() | {STATE: planned(job).states[last]}
-    register(tracker, run_id, job.settings["name"], load_clip(planned(job), last, job.place.steps), last, tags)
+    register(tracker, run_id, job.settings["name"], bundle(planned(job), last, job.place.steps), last, tags)
     tracker.mark(run_id)
 
 

@@ -231,6 +231,7 @@ COMMANDS = {
     "lineage": ["MODEL", "version"],
     "bisect": ["CONFIG", "--set", "--class", "--override", "--data-root"],
     "predict": ["IMAGE...", "--labels", "--query", "--model", "--as-of", "--template"],
+    "export": ["MODEL", "folder", "--layout", "open_clip", "hugging_face"],
     "methods": ["List the methods"],
     "report": ["CONFIG", "--out", "--method", "--seed", "--set", "--data-root", "--data-rev"],
     "pretrain": ["folder", "--data-root", "--set"],

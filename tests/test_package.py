@@ -1,0 +1,251 @@
+"""A registered version: made once per run whatever was killed where, served with the answers that were measured, and nothing pickled."""
+
+import base64
+import io
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from mlflow.models import Model
+from PIL import Image
+
+from cl.errors import DataError, ModelError, StoreError
+from cl.evaluate import at_rest
+from flows.package import register
+from flows.predict import classify, export, rank, served
+from flows.registry import CHAMPION, change
+from flows.settings import Place
+from flows.tracking import MODEL, Tracker
+from tests.make import png
+from tests.test_bundle import bundle
+
+NAMES = ["red", "green", "white"]  # the last was never taught
+PNGS = [png(colour, 3) for colour in (0, 1, 6)]
+ENCODED = [base64.b64encode(each).decode() for each in PNGS]
+
+
+@pytest.fixture
+def tracker(stored: Path) -> Tracker:
+    return Tracker(Place(stored), "colours")
+
+
+def run(tracker: Tracker, key: str = "key") -> str:
+    return tracker.open(key, "stream", "colours", {}, {"seed": 5})[0]
+
+
+def registered(tracker: Tracker, name: str) -> str:
+    return register(tracker, run(tracker, name), "colours", bundle(name), 2, {"evergreen.method": name})
+
+
+def own(name: str) -> np.ndarray:
+    """What the method itself says of the images, by its bundle's own reckoning, which test_bundle.py compares with the method."""
+    held = bundle(name)
+    with at_rest(held.method):
+        return np.asarray(held.shares([Image.open(io.BytesIO(each)).convert("RGB") for each in PNGS], NAMES))
+
+
+class Killed(BaseException):
+    """Nothing in between may catch it, as nothing catches a kill."""
+
+
+STEPS = [
+    (MlflowClient, "create_logged_model"),
+    (MlflowClient, "log_outputs"),
+    (MlflowClient, "log_model_artifacts"),
+    (MlflowClient, "finalize_logged_model"),
+    (MlflowClient, "create_registered_model"),
+    (MlflowClient, "create_model_version"),
+    (MlflowClient, "set_tag"),
+]
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+def test_killed_anywhere_and_called_again_there_is_one_version_and_one_logged_model(
+    tracker: Tracker, monkeypatch: pytest.MonkeyPatch, after: bool
+) -> None:
+    id = run(tracker)
+    for owner, name in STEPS:
+        real = getattr(owner, name)
+
+        def dies(*given: Any, real: Any = real, **named: Any) -> Any:
+            if after:
+                real(*given, **named)
+            raise Killed
+
+        with monkeypatch.context() as broken:
+            broken.setattr(owner, name, dies)
+            with pytest.raises(Killed):
+                register(tracker, id, "colours", bundle("finetune"), 2, {"evergreen.method": "finetune"})
+    assert register(tracker, id, "colours", bundle("finetune"), 2, {}) == "models:/colours/1"
+    (version,) = tracker.client.search_model_versions("name = 'colours'")
+    (logged,) = tracker.client.search_logged_models([tracker.experiment])
+    assert (version.run_id, version.tags["evergreen.method"]) == (id, "finetune") and logged.model_id in version.source
+    assert logged.status == "READY" and logged.source_run_id == id and logged.params == {"seed": "5"}
+    assert tracker.client.get_run(id).data.tags[MODEL] == "models:/colours/1"
+    assert len(served(tracker.place, tracker.client, "colours/1").bundle.classes) == 4
+    assert register(tracker, run(tracker, "other"), "colours", bundle("finetune"), 2, {}) == "models:/colours/2"
+
+
+@pytest.mark.parametrize("name", ["finetune", "cpe_clip", "ridge"])
+def test_what_is_served_and_what_predict_says_is_what_was_measured(tracker: Tracker, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", [*sys.path])  # MLflow puts the code that came with a model in front of it
+    address = registered(tracker, name)
+    model = mlflow.pyfunc.load_model(address)
+    answers = model.predict(pd.DataFrame({"image": ENCODED, "labels": [NAMES] * 3}))
+    assert answers["asked"].tolist() == [NAMES] * 3
+    assert np.abs(np.array(answers["scores"].tolist()) - own(name)).max() < 1e-6
+
+    for path, content in zip(("0.png", "1.png", "2.png"), PNGS, strict=True):
+        Path(path).write_bytes(content)
+    found = served(tracker.place, tracker.client, address.removeprefix("models:/"))
+    said = [dict(row) for row in classify(found, [Path(f"{i}.png") for i in range(3)], NAMES)]
+    assert np.abs(np.array([[row[each] for each in NAMES] for row in said]) - own(name)).max() < 1e-12
+
+    files = {path.suffix for path in Path(mlflow.artifacts.download_artifacts(address)).rglob("*") if path.is_file()}
+    assert files <= {".safetensors", ".json", ".py", ".yaml", ".yml", ".txt", ""}  # MLmodel has no suffix
+    needs = Path(mlflow.artifacts.download_artifacts(f"{address}/requirements.txt")).read_text()
+    assert "evergreen" not in needs and ("pydantic" in needs) == (name != "finetune")
+
+
+def test_a_row_may_ask_in_four_ways_and_a_template_may_be_given(tracker: Tracker) -> None:
+    model = mlflow.pyfunc.load_model(registered(tracker, "finetune"))
+    nothing = {"labels": None, "texts": None, "query": None}
+    rows = [{"labels": ["red", "green"]}, {"texts": ["a red square", "a green square"]}, {"query": "a red square"}, {}]
+    answers = model.predict(pd.DataFrame([{"image": ENCODED[0], **nothing, **row} for row in rows]))
+    asked = [["red", "green"], ["a red square", "a green square"], ["a red square"], ["red", "green", "blue", "yellow"]]
+    assert answers["asked"].tolist() == asked
+    labels, texts, query, known = answers["scores"]
+    assert labels == pytest.approx(texts, abs=1e-6) and sum(labels) == pytest.approx(1) == pytest.approx(sum(known))
+    assert len(query) == 1 and -1 <= query[0] <= 1
+    other = model.predict(pd.DataFrame({"image": ENCODED[:1], "labels": [["red", "green"]]}), params={"template": "{}"})["scores"][0]
+    assert other != pytest.approx(labels, abs=1e-6)
+    together = model.predict(pd.DataFrame({"image": ENCODED, "query": ["a red square"] * 3}))["scores"]
+    assert together[0] == pytest.approx(query, abs=1e-6)
+
+
+WRONG = [
+    ({"image": "no base64!", "labels": ["a", "b"]}, None, "row 0: image is not base64"),
+    ({"image": base64.b64encode(b"no image").decode(), "labels": ["a", "b"]}, None, "row 0: image is not one that can be read"),
+    ({"image": base64.b64encode(PNGS[0][:60]).decode(), "labels": ["a", "b"]}, None, "row 0: image is not one that can be read"),
+    ({"image": ENCODED[0], "labels": ["a"]}, None, "row 0: labels is ['a'], expected at least two texts"),
+    ({"image": ENCODED[0], "query": " "}, None, "row 0: query is ' ', expected a text"),
+    ({"image": ENCODED[0], "labels": ["a", "b"], "query": "a"}, None, "found labels and query, expected one of labels, texts, query"),
+    ({"image": ENCODED[0], "labels": ["a", "b"]}, {"template": "a photo"}, "template: found 'a photo', expected a text with one {}"),
+]
+
+
+def test_what_is_wrong_with_a_question_is_told(tracker: Tracker) -> None:
+    model = mlflow.pyfunc.load_model(registered(tracker, "finetune"))
+    for row, params, told in WRONG:
+        with pytest.raises(MlflowException) as caught:
+            model.predict(pd.DataFrame([row]), params=params)
+        assert caught.value.error_code == "INVALID_PARAMETER_VALUE" and told in caught.value.message
+
+
+def test_the_input_example_is_one_that_mlflow_has_tried(tracker: Tracker, caplog: pytest.LogCaptureFixture) -> None:
+    address = registered(tracker, "finetune")
+    assert "Failed to validate serving input" not in caplog.text
+    held = Model.load(mlflow.artifacts.download_artifacts(address))
+    assert held.signature.inputs.required_input_names() == ["image"]
+    assert held.signature.inputs.optional_input_names() == ["labels", "texts", "query"]
+    assert held.saved_input_example_info and held.signature.params
+
+
+def test_a_version_leaves_in_either_layout_whole_or_not_at_all(tracker: Tracker, monkeypatch: pytest.MonkeyPatch) -> None:
+    place, client = tracker.place, tracker.client
+    registered(tracker, "finetune"), registered(tracker, "ridge")
+    change(place, client, "colours", CHAMPION, "1", "test")
+    export(place, client, "colours", Path("plain"), "open_clip")
+    export(place, client, "colours@champion", Path("theirs"), "hugging_face")
+    assert {path.name for path in Path("plain").iterdir()} == {"open_clip_config.json", "open_clip_model.safetensors"}
+    assert {"config.json", "model.safetensors"} <= {path.name for path in Path("theirs").iterdir()}
+    with pytest.raises(ModelError, match=r"colours/2: what ridge learned lies beside its CLIP, which neither layout holds"):
+        export(place, client, "colours/2", Path("heads"), "open_clip")
+    with pytest.raises(StoreError, match="plain: exists already; choose another folder"):
+        export(place, client, "colours/1", Path("plain"), "open_clip")
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("cl.hugging_face.save_file", full)
+    with pytest.raises(StoreError, match="heads: cannot be written"):
+        export(place, client, "colours/1", Path("heads"), "hugging_face")
+    assert not Path("heads").exists() and not [*Path().rglob("*.part")] and not [*place.runs.glob(".fetched-*")]
+
+
+def test_predict_knows_the_classes_that_were_learned_and_says_what_it_cannot_read(tracker: Tracker) -> None:
+    registered(tracker, "finetune")
+    Path("0.png").write_bytes(PNGS[0])
+    found = served(tracker.place, tracker.client, "colours/1")
+    assert {name for name, _ in classify(found, [Path("0.png")])[0]} == {"red", "green", "blue", "yellow"}
+    with pytest.raises(DataError, match="found 1 name, expected at least two"):
+        classify(found, [Path("0.png")], ["red", "red"])
+    assert rank(found, [Path("0.png")], "a red square")[0][0] == Path("0.png")
+    for path in tracker.place.runs.rglob("bundle.json"):
+        path.unlink()
+    with pytest.raises(StoreError, match=r"bundle.json: not there"):
+        served(tracker.place, tracker.client, "colours/1")
+
+
+@pytest.fixture
+def server(tracker: Tracker) -> Iterator[str]:
+    """`mlflow models serve` of a prompt method, which finds `cl` nowhere but in the model's own folder."""
+    address = registered(tracker, "cpe_clip")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    hide = tracker.place.root / "hide" / "sitecustomize.py"
+    hide.parent.mkdir()
+    hide.write_text("import sys\nsys.meta_path = [each for each in sys.meta_path if 'editable' not in repr(each)]\n")
+    programs = Path(sys.executable).parent
+    path = f"{programs}{os.pathsep}{os.environ['PATH']}"
+    environment = {**os.environ, "MLFLOW_TRACKING_URI": tracker.uri, "PYTHONPATH": str(hide.parent), "PATH": path}
+    assert subprocess.run([sys.executable, "-c", "import cl"], env=environment, cwd=hide.parent, capture_output=True).returncode == 1
+    words = ["models", "serve", "-m", address, "--env-manager", "local", "--host", "127.0.0.1", "--port", str(port)]
+    with subprocess.Popen([programs / "mlflow", *words], env=environment, start_new_session=True) as process:
+        try:
+            deadline = time.monotonic() + 300
+            while time.monotonic() < deadline and process.poll() is None:
+                try:
+                    urllib.request.urlopen(f"http://127.0.0.1:{port}/ping", timeout=5).close()
+                    break
+                except OSError:
+                    time.sleep(1)
+            yield f"http://127.0.0.1:{port}/invocations"
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGTERM)
+
+
+def post(address: str, body: dict[str, Any]) -> Any:
+    request = urllib.request.Request(address, json.dumps(body).encode(), {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=120) as answer:
+        return json.load(answer)
+
+
+@pytest.mark.slow
+def test_mlflow_serves_it_over_http(server: str) -> None:
+    answers = post(server, {"dataframe_records": [{"image": each, "labels": NAMES} for each in ENCODED]})["predictions"]
+    assert np.abs(np.array([each["scores"] for each in answers]) - own("cpe_clip")).max() < 1e-6
+    rows = [{"image": ENCODED[0], "labels": None, "query": "a red square"}, {"image": ENCODED[1], "labels": NAMES, "query": None}]
+    mixed = post(server, {"dataframe_records": [*rows, {"image": ENCODED[2], "labels": None}]})["predictions"]
+    assert [len(each["scores"]) for each in mixed] == [1, 3, 4]
+    for row, params, told in WRONG:
+        with pytest.raises(urllib.error.HTTPError) as caught:
+            post(server, {"dataframe_records": [row], **({"params": params} if params else {})})
+        assert caught.value.code == 400 and told in json.load(caught.value)["message"]
