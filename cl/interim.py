@@ -3,6 +3,8 @@
 import logging
 import shutil
 import time
+from collections.abc import Iterator, Mapping
+from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,112 +13,183 @@ import torch
 from torch import Tensor
 
 from cl.checkpoint import memory, new_folder, read_json, read_tensors, restore, sha256, write_json, write_tensors
+from cl.data import ImageTable
 from cl.errors import StoreError
 from cl.methods.base import Method
+from cl.signals import Held
+from cl.stream import Session
 
 
-class Cursor(NamedTuple):
-    """How far a session is: optimizer steps taken, seconds they took, FLOPs of the first batch."""
+class Took(NamedTuple):
+    """What whole rounds of a session took."""
 
-    done: int
-    seconds: float
+    steps: int
+    samples: int
     flops: int
 
 
-class Saved(NamedTuple):
-    """A half-learned session as it was kept; the tensors are named memory/..., midway/... and optimizer/..."""
+class Cursor(NamedTuple):
+    """How far a session is: its round, the optimizer steps taken in it, FLOPs of its first batch; seconds; and the rounds before it."""
 
-    cursor: Cursor
-    tensors: dict[str, Tensor]
+    turn: int
+    done: int
+    flops: int
+    seconds: float
+    past: Took
 
-    def part(self, name: str) -> dict[str, Tensor]:
-        """The tensors of one of them."""
-        return {key.removeprefix(f"{name}/"): tensor for key, tensor in self.tensors.items() if key.startswith(f"{name}/")}
+
+START = Cursor(0, 0, 0, 0.0, Took(0, 0, 0))
 
 
 class Interim:
-    """The place of one session's checkpoint. Batches, crops and random texts are functions of the step: there is no generator to keep."""
+    """The place of one session's checkpoint.
+
+    No state of a random generator is kept, because there is none: batches, crops, captions and random texts are functions of
+    (seed, session, round, step), so the cursor alone says what comes next. Tensors are named memory/... (the method's), midway/...
+    (what it holds beside), optimizer/..., and round/... (memory and midway as the round found them, from the second on: what it
+    learns from follows from them).
+    """
 
     def __init__(self, folder: Path, every: float) -> None:
         self.folder = folder
-        self.every = every  # seconds
+        self.every = every  # seconds; 0: nothing is written
 
-    def read(self) -> Saved | None:
+    def read(self) -> "tuple[Cursor, dict[str, Tensor]] | None":
         """What was kept; None if nothing was, or nothing whole: then the session starts over."""
         try:
             noted = read_json(self.folder / "cursor.json")
             if sha256(self.folder / "interim.safetensors") != noted.pop("sha256"):
                 raise StoreError(f"{self.folder}: damaged")
-            return Saved(Cursor(**noted), read_tensors(self.folder / "interim.safetensors"))
+            return Cursor(**noted | {"past": Took(*noted["past"])}), read_tensors(self.folder / "interim.safetensors")
         except (StoreError, OSError, TypeError, KeyError, AttributeError) as error:
             if self.folder.exists():
                 logging.getLogger(__name__).warning("the session starts over: its checkpoint cannot be used (%s)", error)
             return None
 
-    def write(self, method: Method, optimizer: torch.optim.Optimizer, cursor: Cursor) -> None:
+    def write(self, cursor: Cursor, tensors: Mapping[str, Tensor]) -> None:
         """Keep it, whole or not at all.
 
         Raises:
             StoreError: the place cannot be written.
         """
-        tensors = {f"memory/{name}": tensor for name, tensor in memory(method).items()}
-        tensors |= {f"midway/{name}": tensor for name, tensor in method.midway().items()}
-        tensors |= {f"optimizer/{name}": tensor for name, tensor in _moments(optimizer).items()}
         with new_folder(self.folder) as folder:
-            kept = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-            digest = write_tensors(kept, folder / "interim.safetensors")
+            digest = write_tensors(_copied(tensors), folder / "interim.safetensors")
             write_json({**cursor._asdict(), "sha256": digest}, folder / "cursor.json")
 
     def clear(self) -> None:
-        """The session is learned: drop it."""
+        """The session is learned: drop it, and what a write left behind that was killed."""
         shutil.rmtree(self.folder, ignore_errors=True)
+        for part in self.folder.parent.glob(f".{self.folder.name}.*.part"):
+            shutil.rmtree(part, ignore_errors=True)
 
 
 class Keeper(pl.Callback):
-    """Keeps a session every so often, and where it is interrupted between two steps; puts back what was kept before."""
+    """Keeps a session every so often and when it is interrupted, and puts back what was kept before; one for all of its rounds.
 
-    def __init__(self, interim: Interim, saved: Saved | None, flops: Any) -> None:
-        self.interim, self.saved, self.flops = interim, saved, flops
-        self.seconds = saved.cursor.seconds if saved else 0.0
+    A signal that comes within a step waits until the step is over and kept.
+    """
+
+    def __init__(self, interim: Interim) -> None:
+        self.interim = interim
+        found = interim.read()
+        self.cursor, self.saved = found or (START, {})
+        self.before = self.cursor.seconds  # that earlier tries took
+        self.round: dict[str, Tensor] = part(self.saved, "round")
         self.started = self.written = time.perf_counter()
         self.whole = False  # between two steps, not within one
+        self.flops: Any = lambda: 0  # of the first batch of this round
+        self.held = Held()
 
-    def on_train_start(self, trainer: pl.Trainer, learner: pl.LightningModule) -> None:
+    def rounds(self, method: Method, session: Session) -> Iterator[tuple[int, ImageTable]]:
+        """What is left of a session: the number and the table of each round; those that were over are walked through, not learned."""
+        tables, first = method.rounds(session), self.cursor.turn
+        for turn in count():
+            if turn == first and self.round:
+                put_back(method, self.round, str(self.interim.folder))
+            elif turn > first:
+                self.cursor, self.saved = self.cursor._replace(turn=turn, done=0), {}
+                self.round = _copied(_held_by(method))
+            table = next(tables, None)
+            if table is None:
+                return
+            if turn == first and self.saved:
+                put_back(method, self.saved, str(self.interim.folder))
+            if turn >= first:
+                yield turn, table
+
+    def over(self, took: Took) -> None:
+        """A round is learned: so much have all of them taken so far."""
+        self.cursor = self.cursor._replace(past=took)
+
+    def on_train_start(self, trainer: pl.Trainer, learner: Any) -> None:
         """The optimizer's moments come back; the weights did before."""
-        if self.saved:
-            _put_back(trainer.optimizers[0], self.saved.part("optimizer"))
-            self.saved = None  # twice the model's size
+        _put_moments_back(trainer.optimizers[0], part(self.saved, "optimizer"))
+        self.saved = {}  # twice the model's size
+        self.whole = False
+        self.held.install()
 
     def on_train_batch_start(self, trainer: pl.Trainer, learner: Any, batch: Any, index: int) -> None:
         """Something is under way."""
         self.whole = False
+        self.held.hold()
 
     def on_train_batch_end(self, trainer: pl.Trainer, learner: Any, outputs: Any, batch: Any, index: int) -> None:
         """A step is over, if its batch was the last that it accumulates."""
         self.whole = (index + 1) % trainer.accumulate_grad_batches == 0
-        if self.whole and learner.done < learner.steps and time.perf_counter() - self.written > self.interim.every > 0:
+        if not self.whole:
+            return
+        due = learner.done < learner.steps and time.perf_counter() - self.written > self.interim.every
+        if due or self.held.came is not None:
             self.keep(trainer, learner)
+        self.held.release()
+        self.held.deliver()
+
+    def on_train_end(self, trainer: pl.Trainer, learner: Any) -> None:
+        """Signals go where they went before."""
+        self.held.remove()
 
     def on_exception(self, trainer: pl.Trainer, learner: Any, error: BaseException) -> None:
         """An interruption between two steps loses none of them."""
-        if self.whole and self.interim.every and isinstance(error, KeyboardInterrupt | SystemExit):
+        if self.whole and not isinstance(error, Exception) and self.cursor.done != learner.done:
             self.keep(trainer, learner)
+        self.held.remove()
 
     def keep(self, trainer: pl.Trainer, learner: Any) -> None:
         """Write it down."""
-        spent = self.seconds + time.perf_counter() - self.started
-        self.interim.write(learner.method, trainer.optimizers[0], Cursor(learner.done, spent, self.flops()))
+        if not self.interim.every:
+            return
+        spent = self.before + time.perf_counter() - self.started
+        self.cursor = self.cursor._replace(done=learner.done, flops=self.flops(), seconds=spent)
+        tensors = _held_by(learner.method) | _named("optimizer", _moments(trainer.optimizers[0])) | _named("round", self.round)
+        self.interim.write(self.cursor, tensors)
         self.written = time.perf_counter()
 
 
-def put_back(method: Method, saved: Saved, source: str) -> None:
+def put_back(method: Method, tensors: Mapping[str, Tensor], source: str) -> None:
     """The weights and whatever else the method had in the middle of the session, after its `begin`.
 
     Raises:
         StoreError: it was kept by another method or model.
     """
-    restore(method, saved.part("memory"), source)
-    method.resume(saved.part("midway"))
+    restore(method, part(tensors, "memory"), source)
+    method.resume(part(tensors, "midway"))
+
+
+def part(tensors: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
+    """The tensors named name/..., without it."""
+    return {key.removeprefix(f"{name}/"): tensor for key, tensor in tensors.items() if key.startswith(f"{name}/")}
+
+
+def _held_by(method: Method) -> dict[str, Tensor]:
+    return _named("memory", memory(method)) | _named("midway", method.midway())
+
+
+def _named(name: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {f"{name}/{key}": tensor for key, tensor in tensors.items()}
+
+
+def _copied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
 
 
 def _moments(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
@@ -124,7 +197,9 @@ def _moments(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     return {f"{index}/{name}": value for index, own in state.items() for name, value in own.items() if isinstance(value, Tensor)}
 
 
-def _put_back(optimizer: torch.optim.Optimizer, moments: dict[str, Tensor]) -> None:
+def _put_moments_back(optimizer: torch.optim.Optimizer, moments: Mapping[str, Tensor]) -> None:
+    if not moments:
+        return
     tree = optimizer.state_dict()
     tree["state"] = {}
     for name, value in moments.items():

@@ -18,7 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from cl.config import TrainConfig
 from cl.data import ImageTable
 from cl.errors import LearningError
-from cl.interim import Interim, Keeper, Saved, put_back
+from cl.interim import START, Interim, Keeper, Took
 from cl.loader import Collate, Order, Rows
 from cl.methods.base import Batch, Method
 from cl.seeds import derive
@@ -40,12 +40,13 @@ class Learned(NamedTuple):
 class Learner(pl.LightningModule):
     """Descends on whatever terms a method returns; the same for every method."""
 
-    def __init__(self, method: Method, config: TrainConfig, steps: int) -> None:
+    def __init__(self, method: Method, config: TrainConfig, steps: int, before: int = 0, done: int = 0) -> None:
         super().__init__()
         self.method = method
         self.config = config
         self.steps = steps
-        self.done = 0
+        self.before = before  # steps of the session's earlier rounds: on a chart the rounds follow each other
+        self.done = done
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
         """The sum of the method's terms.
@@ -63,7 +64,7 @@ class Learner(pl.LightningModule):
         if self.logger and self.done % _LOG_EVERY == 0 and index % self.config.accumulate == 0:
             values_now = {f"train/{name}": float(term.detach()) for name, term in terms.items()}
             values_now |= {"train/loss": float(loss.detach()), "train/scale": float(self.method.clip.scale().detach())}
-            self.logger.log_metrics(values_now | {"train/lr": self.rate()}, step=self.done)
+            self.logger.log_metrics(values_now | {"train/lr": self.rate()}, step=self.before + self.done)
         return loss
 
     def rate(self) -> float:
@@ -137,22 +138,20 @@ def learn(
     wanted = {id(parameter) for parameter in method.trainable()}
     for parameter in method.parameters():
         parameter.requires_grad_(id(parameter) in wanted)
-    steps = samples = flops = 0
-    saved = interim.read() if interim else None
-    before = saved.cursor.seconds if saved else 0.0
-    for turn, data in enumerate(method.rounds(session)):
+    keeper = Keeper(interim) if interim else None
+    took = keeper.cursor.past if keeper else START.past
+    for turn, data in keeper.rounds(method, session) if keeper else enumerate(method.rounds(session)):
         count = _steps(len(data), config) if wanted else 0
-        if count:
-            lesson = Lesson(session, data, seed, turn, count)
-            # what later rounds learn from follows from where the first ended: only that one is kept
-            kept = (interim, saved) if interim and turn == 0 else None
-            flops += count * _descend(method, lesson, config, logger, progress, kept)
-        steps += count
-        samples += count * config.accumulate * min(config.batch_size, len(data))
+        lesson = Lesson(session, data, seed, turn, count, took.steps)
+        flops = count * _descend(method, lesson, config, logger, progress, keeper) if count else 0
+        took = Took(took.steps + count, took.samples + count * config.accumulate * min(config.batch_size, len(data)), took.flops + flops)
+        if keeper:
+            keeper.over(took)
     method.eval()
     with torch.no_grad():
         method.end(session)
-    return Learned(steps, samples, before + time.perf_counter() - started, flops)
+    before = keeper.before if keeper else 0.0
+    return Learned(took.steps, took.samples, before + time.perf_counter() - started, took.flops)
 
 
 def _steps(rows: int, config: TrainConfig) -> int:
@@ -163,13 +162,14 @@ def _steps(rows: int, config: TrainConfig) -> int:
 
 
 class Lesson(NamedTuple):
-    """A round of a session: its table, and what its order follows from."""
+    """A round of a session: its table, what its order follows from, how many steps it takes and how many the rounds before it took."""
 
     session: Session
     data: ImageTable
     seed: int
     turn: int
     steps: int
+    before: int
 
 
 def _descend(
@@ -178,23 +178,21 @@ def _descend(
     config: TrainConfig,
     logger: Logger | None,
     progress: Progress | None,
-    kept: tuple[Interim, Saved | None] | None,
+    keeper: Keeper | None,
 ) -> int:
-    """Steps over one table; returns the FLOPs of each."""
-    session, data, seed, turn, steps = lesson
+    """Steps over one table, from where its checkpoint left off; returns the FLOPs of each."""
+    session, data, seed, turn, steps, before = lesson
     rows = Rows(
         data, method.clip, method.vocabulary, augment=config.augment, pixels=method.pixels, seed=derive(seed, "rows", session.index, turn)
     )
-    learner, counted = Learner(method, config, steps), Counted()
-    callbacks: list[pl.Callback] = [counted]
-    if kept:
-        interim, saved = kept
-        if saved:
-            put_back(method, saved, str(interim.folder))
-            learner.done, counted.flops, counted.wanted = saved.cursor.done, saved.cursor.flops, False
-        callbacks.append(Keeper(interim, saved, lambda: counted.flops))
-    start = learner.done * config.accumulate
-    order = Order(len(rows), config.batch_size, steps * config.accumulate, derive(seed, "batches", session.index, turn), start)
+    learner = Learner(method, config, steps, before, keeper.cursor.done if keeper else 0)
+    counted = Counted(keeper.cursor.flops if keeper and learner.done else None)
+    if keeper:
+        keeper.flops = lambda: counted.flops
+    if learner.done == steps:
+        return counted.flops * config.accumulate
+    first, last = learner.done * config.accumulate, steps * config.accumulate
+    order = Order(len(rows), config.batch_size, last, derive(seed, "batches", session.index, turn), first)
     loader = DataLoader(
         rows,
         batch_sampler=order,
@@ -202,7 +200,7 @@ def _descend(
         collate_fn=Collate(method.clip.tokenize),
         generator=torch.Generator(),  # else it would draw a seed from the global one
     )
-    callbacks += [Told(progress, steps, session.name)] if progress else []
+    told = Told(progress, steps, session.name) if progress else None
     with _quiet():
         trainer = pl.Trainer(
             max_epochs=1,
@@ -212,7 +210,7 @@ def _descend(
             gradient_clip_val=config.clip_grad,
             accumulate_grad_batches=config.accumulate,
             logger=logger or False,
-            callbacks=callbacks,
+            callbacks=[callback for callback in (counted, keeper, told) if callback],
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
@@ -229,11 +227,11 @@ def _descend(
 class Counted(pl.Callback):
     """Counts the floating point operations of the first batch: those of matrix products and convolutions, both ways."""
 
-    def __init__(self) -> None:
+    def __init__(self, known: int | None = None) -> None:
         self.counter: Any = FlopCounterMode(display=False)
-        self.wanted = True
+        self.wanted = known is None
         self.counting = False
-        self.flops = 0
+        self.flops = known or 0
 
     def on_train_batch_start(self, trainer: pl.Trainer, learner: pl.LightningModule, batch: Any, index: int) -> None:
         """Count the first batch only: counting is slow."""

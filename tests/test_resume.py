@@ -1,29 +1,32 @@
 """Exact resume: a session that was cut short goes on to the same bits, for every method, and so does a stream that is killed."""
 
+import contextlib
 import logging
+import multiprocessing
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from cl.checkpoint import memory, restore
+from cl.checkpoint import memory, read_json, restore, sha256, write_json
 from cl.config import TrainConfig
 from cl.interim import Interim
 from cl.learner import learn
 from cl.methods import CONFIGS, Method
+from cl.run import advance, plan, read_config
 from cl.stream import Session
 from tests import make
 from tests.conftest import lay_out
 from tests.test_every_method import METHODS, assert_same, build, stream, usable
 
 STEPS = TrainConfig(max_steps=5, batch_size=6, lr=1e-2, device="cpu")
-ROOT = Path(__file__).parents[1]
 
 
 class Killed(Exception):
@@ -102,6 +105,84 @@ def test_whatever_the_optimizer_holds_comes_back(name: str, settings: dict[str, 
     assert_same(*resumed(name, STEPS.model_copy(update=train), tmp_path, 1e-9, fresh, between=False, steps=3))
 
 
+@pytest.mark.parametrize("restart", ["same_init", "warm"])
+@pytest.mark.parametrize("modality", ["text", "multimodal"])
+def test_rounds_that_were_over_are_not_learned_again(modality: str, restart: str, tmp_path: Path) -> None:
+    settings = {"modality": modality, "strategy": "grip", "iterations": 3, "restart": restart, "train": {"max_steps": 3, "epochs": 1}}
+    session, interim = usable("pseudolabel", stream().sessions[0]), Interim(tmp_path / "interim", 1e-9)
+
+    def fresh() -> Method:
+        return CONFIGS["pseudolabel"](**settings).build(make.tiny(), 0)
+
+    config, whole = STEPS.model_copy(update={"max_steps": 3}), fresh()
+    expected = learn(whole, session, config, 0)
+    assert expected.steps == 9
+    told: list[int] = []
+
+    def die_in_the_third_round(done: int, total: int, what: str) -> None:
+        told.append(done)
+        if len(told) == 8:
+            raise Killed
+
+    with pytest.raises(Killed):
+        learn(fresh(), session, config, 0, interim=interim, progress=die_in_the_third_round)
+    parts = fresh()
+    found = learn(parts, session, config, 0, interim=interim, progress=lambda done, total, what: told.append(done))
+    assert told == [1, 2, 3, 1, 2, 3, 1, 2, 3]
+    assert (found.steps, found.samples, found.flops) == (expected.steps, expected.samples, expected.flops)
+    assert_same(memory(whole), memory(parts))
+    assert parts.record(session, {}) == whole.record(session, {})
+
+
+@contextmanager
+def answering(number: int, seen: list[int]) -> Iterator[None]:
+    """SIGTERM or SIGINT is noted and ends the process, as the command line has it."""
+
+    def stop(number: int, frame: Any) -> None:
+        seen.append(number)
+        raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(143)
+
+    before = signal.signal(number, stop)
+    try:
+        yield
+        assert signal.getsignal(number) is stop, "whoever handled it before does again"
+    finally:
+        signal.signal(number, before)
+
+
+@pytest.mark.parametrize("times", [1, 2])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_within_a_step_waits_until_the_step_is_kept_and_a_second_one_does_not(number: int, times: int, tmp_path: Path) -> None:
+    method, session, interim, seen = build("finetune"), stream().sessions[0], Interim(tmp_path / "interim", 60.0), list[int]()
+    losses = method.losses
+
+    def struck(batch: Any) -> Any:
+        for _ in range(times if batch.step == 2 else 0):
+            signal.raise_signal(number)
+        return losses(batch)
+
+    method.losses = struck  # type: ignore[method-assign]
+    with answering(number, seen), pytest.raises(SystemExit):
+        learn(method, session, STEPS, 0, interim=interim)
+    found = interim.read()
+    assert seen == [number]
+    assert (found[0].done if found else 0) == (3 if times == 1 else 0)
+    whole, parts = build("finetune"), build("finetune")
+    learn(whole, session, STEPS, 0)
+    learn(parts, session, STEPS, 0, interim=interim)
+    assert_same(memory(whole), memory(parts))
+
+
+def test_a_session_that_was_stopped_after_its_last_step_only_has_to_be_ended(tmp_path: Path) -> None:
+    session, interim = stream().sessions[0], Interim(tmp_path / "interim", 60.0)
+    cut_short(build("finetune"), session, STEPS, interim, 5, between=True)
+    whole, parts, told = build("finetune"), build("finetune"), list[int]()
+    expected = learn(whole, session, STEPS, 0)
+    found = learn(parts, session, STEPS, 0, interim=interim, progress=lambda done, total, what: told.append(done))
+    assert told == [] and (found.steps, found.flops) == (expected.steps, expected.flops)
+    assert_same(memory(whole), memory(parts))
+
+
 def test_a_checkpoint_that_is_damaged_or_foreign_is_told_and_not_used(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     session, interim = stream().sessions[0], Interim(tmp_path / "interim", 1e-9)
     cut_short(build("finetune"), session, STEPS, interim, 2, between=False)
@@ -115,31 +196,29 @@ def test_a_checkpoint_that_is_damaged_or_foreign_is_told_and_not_used(tmp_path: 
     assert "the session starts over" in caplog.text
 
 
-LEARNER = """
-import hashlib, json, sys
-from pathlib import Path
-from cl.run import advance, plan, read_config
-config = read_config(Path(sys.argv[1]), ["train.checkpoint=0.02", "train.max_steps=12", "method=" + sys.argv[2]])
-made = plan(config, Path("data"), "v")
-rows = [advance(made, index, Path("steps")).row for index in range(len(made.keys))]
-weights = [hashlib.sha256(Path("steps/states", key, "state.safetensors").read_bytes()).hexdigest() for key in made.states]
-print(json.dumps([rows, weights]))
-"""
+def learn_stream(method: str) -> None:
+    """The stream in the current folder; leaves the matrix and the hashes of all weights, and how many seconds it took."""
+    torch.set_num_threads(1)
+    started = time.perf_counter()
+    config = read_config(Path("colours.yaml"), ["train.checkpoint=0.1", "train.max_steps=8", f"method={method}"])
+    made = plan(config, Path("data"), "v")
+    rows = [advance(made, index, Path("steps")).row for index in range(len(made.keys))]
+    write_json([rows, [sha256(Path("steps/states", key, "state.safetensors")) for key in made.states]], Path("result.json"))
+    write_json(time.perf_counter() - started, Path("seconds.json"))
 
 
-def learned(project: Path, method: str, kill_after: float | None = None) -> str | None:
-    """The matrix and the hashes of all weights; None where it was killed."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-c", LEARNER, "colours.yaml", method]
-    with subprocess.Popen(command, cwd=project, env=environment, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
-        try:
-            out, _ = process.communicate(timeout=kill_after)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.communicate()
-            return None
-    assert process.returncode == 0
-    return out.splitlines()[-1]
+def learned(project: Path, method: str, kill_after: float | None = None) -> bool:
+    """Whether it got through before it was killed."""
+    processes = multiprocessing.get_context("forkserver")  # imports torch once for all of them
+    processes.set_forkserver_preload([__name__])
+    os.environ["PYTHONPATH"] = str(Path(__file__).parents[1])  # it does not know where pytest found this module
+    with contextlib.chdir(project):
+        process = processes.Process(target=learn_stream, args=(method,))
+        process.start()
+        process.join(kill_after)
+        process.kill()
+        process.join()
+    return process.exitcode == 0
 
 
 def five_sessions(project: Path) -> Path:
@@ -153,23 +232,23 @@ def five_sessions(project: Path) -> Path:
 
 
 def survives(project: Path, method: str, kills: int) -> None:
+    """Killed at random moments of learning, so many times that really struck, a stream ends in the same bits and leaves nothing over."""
     whole, broken = project / "whole", project / "broken"
     for folder in (whole, broken):
         folder.mkdir()
         five_sessions(folder)
-    started = time.perf_counter()
-    expected = learned(whole, method)
-    took, chance = time.perf_counter() - started, random.Random(method)
-    done = 0
-    while done < kills:
-        if learned(broken, method, took * chance.uniform(0.4, 0.95)) is not None:
+    assert learned(whole, method)
+    took, chance = read_json(whole / "seconds.json"), random.Random(method)
+    while kills:
+        kills -= not learned(broken, method, took * chance.uniform(0.0, 1.0))
+        if (broken / "result.json").exists():
             # it got through: take the last states away again, so that there is something left to kill
-            for path in sorted((broken / "steps").rglob("*.json"), key=lambda path: path.stat().st_mtime)[-4:]:
+            (broken / "result.json").unlink()
+            for path in sorted((broken / "steps").glob("*/*/*.json"), key=lambda path: path.stat().st_mtime)[-4:]:
                 path.unlink()
-        done += 1
-    assert learned(broken, method) == expected
-    left = [path.name for path in (broken / "steps" / "interim").glob("*")] if (broken / "steps" / "interim").exists() else []
-    assert [name for name in left if not name.startswith(".")] == []
+    assert learned(broken, method)
+    assert (broken / "result.json").read_text() == (whole / "result.json").read_text()
+    assert [*(broken / "steps" / "interim").glob("*")] == []
 
 
 def test_a_stream_survives_five_kills(tmp_path: Path) -> None:

@@ -154,6 +154,19 @@ class Pseudolabel(Frozen):
         parts = {"labelled": (self._weights[0], each[~pseudo]), "pseudo": (self._weights[1], each[pseudo])}
         return {name: weight * values.mean() for name, (weight, values) in parts.items() if len(values)}
 
+    def midway(self) -> dict[str, Tensor]:
+        """What each round so far has picked: [n, 3] of row, class and probability, and how many of them are each round's."""
+        picks = [pick for picks in self.picked for pick in picks]
+        return {
+            "picked": torch.tensor(picks, dtype=torch.float64).reshape(-1, 3),
+            "picked_by_round": torch.tensor([len(picks) for picks in self.picked], dtype=torch.int64),
+        }
+
+    def resume(self, tensors: Mapping[str, Tensor]) -> None:
+        """The rounds' picks as they were."""
+        parts = torch.split(tensors["picked"], tensors["picked_by_round"].tolist())
+        self.picked = [[Pick(int(row), int(label), probability) for row, label, probability in part.tolist()] for part in parts]
+
     def end(self, session: Session) -> None:
         """Forget everything about the session but its prompts and the record of its picks."""
         super().end(session)
