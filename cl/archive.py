@@ -1,5 +1,6 @@
 """Archives are believed nothing: what they hold is unpacked into a folder of our own, under limits, or left out with its reason."""
 
+import contextlib
 import io
 import re
 import shutil
@@ -104,10 +105,11 @@ def _extract(archive: zipfile.ZipFile, info: zipfile.ZipInfo, folder: Path, prob
         with archive.open(info) as source, target.open("xb") as sink:
             shutil.copyfileobj(source, sink, 1 << 20)
     except FileExistsError:
-        problems.append(Problem(info.filename, "duplicate", "a name that stands twice in the archive"))
+        problems.append(Problem(info.filename, "duplicate", "another member has its name, or that of its folder"))
     except _BROKEN as error:
         problems.append(Problem(info.filename, "unreadable", f"{error}"))
-        target.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            target.unlink()
 
 
 def _name_fault(name: str) -> tuple[str, str] | None:

@@ -2,6 +2,8 @@
 
 import os
 import re
+import reprlib
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -16,7 +18,7 @@ from cl.errors import ConfigError
 class Config(BaseModel):
     """A frozen group of settings that refuses keys it does not know."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
 
 
 class TrainConfig(Config):
@@ -57,6 +59,16 @@ C = TypeVar("C", bound=BaseModel)
 _VARIABLE = re.compile(r"\$\{(\w+)(?::-([^}]*))?\}")
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML in which no key stands twice: the second would silently win."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.value != "<<")
+        if twice := [key for key, count in keys.items() if count > 1]:
+            raise yaml.constructor.ConstructorError(None, None, f"{twice[0]!r} stands twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
 def read_yaml(path: Path) -> dict[str, Any]:
     """A YAML mapping with `${NAME:-default}` replaced from the environment.
 
@@ -75,11 +87,13 @@ def read_yaml(path: Path) -> dict[str, Any]:
         return found
 
     try:
-        tree = yaml.safe_load(_VARIABLE.sub(value, text))
+        tree = yaml.load(_VARIABLE.sub(value, text), _Loader)
     except yaml.YAMLError as error:
         where = getattr(error, "problem_mark", None)
         line = f", line {where.line + 1}" if where else ""
         raise ConfigError(f"{path}{line}: not valid YAML ({getattr(error, 'problem', 'syntax error')})") from error
+    except RecursionError as error:
+        raise ConfigError(f"{path}: nested too deeply; a config has a handful of levels") from error
     if not isinstance(tree, dict):
         raise ConfigError(f"{path}: found {type(tree).__name__}, expected a mapping of settings")
     return tree
@@ -106,7 +120,7 @@ def override(tree: dict[str, Any], assignments: Sequence[str]) -> dict[str, Any]
             node = node[parent]
         try:
             node[leaf] = _number(yaml.safe_load(text))
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, RecursionError) as error:
             raise ConfigError(f"override {assignment!r}: the value is not valid YAML; quote it") from error
     return result
 
@@ -141,9 +155,15 @@ def explain(error: PydanticError, tree: Any) -> str:
         elif problem["type"] == "missing":
             told.append(f"{where}: this setting is required")
         else:
-            told.append(f"{where}: {problem['msg'][0].lower()}{problem['msg'][1:]} (found {problem['input']!r:.80})")
+            told.append(f"{where}: {problem['msg'][0].lower()}{problem['msg'][1:]} (found {_short(problem['input'])})")
     more = error.error_count() - len(told)
     return "; ".join(told) + (f"; and {more} more" if more > 0 else "")
+
+
+def _short(value: Any) -> str:
+    shown = reprlib.Repr()  # YAML's aliases make a thousand million words of ten lines
+    shown.maxlevel, shown.maxstring = 3, 80
+    return shown.repr(value)[:80]
 
 
 def _path(loc: Sequence[str | int], tree: Any) -> str:

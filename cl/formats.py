@@ -123,7 +123,7 @@ def _tables(
         ) from error
     where, base = (files[0] if len(files) == 1 else files[0].parent), (files[0] if files[0].is_dir() else files[0].parent)
     if problems is not None:
-        table = usable(table, where, base, root, problems)
+        table = usable(table, where, base, root, () if split else _SPLITS, problems)
     groups: dict[str, list[int]] = defaultdict(list)
     if split is None and "split" in table.column_names:
         for row, word in enumerate(table["split"].to_pylist()):

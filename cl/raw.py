@@ -97,11 +97,11 @@ def _decoded(table: pa.Table, odd: Sequence[int], file: Path, problems: list[Pro
     numbers = [row for row in range(table.num_rows + len(skipped)) if row not in skipped]
     where = [f"{file.name} row {number + 1}" for number in numbers]
     columns, wrong = [], set()
-    for name in table.column_names:
+    for name, column in zip(table.column_names, table.itercolumns(), strict=True):  # two may share a name
         try:
-            columns.append(table[name].cast(pa.string()))
+            columns.append(column.cast(pa.string()))
         except pa.ArrowInvalid:
-            cells = [_utf8(cell) for cell in table[name].to_pylist()]
+            cells = [_utf8(cell) for cell in column.to_pylist()]
             for row in (row for row, cell in enumerate(cells) if cell is None and row not in wrong):
                 problems.append(Problem(where[row], "not UTF-8", f"column {name!r}"))
                 wrong.add(row)
@@ -207,7 +207,7 @@ def _karpathy(file: Path) -> pa.Table:
             }
             for image in images
         ]
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise DataError(
             f"{file}: not a file of Karpathy's splits ({error.__class__.__name__}: {error}); "
             "expected images, each with filename, split and sentences; write other tables as CSV or JSON lines"
@@ -258,6 +258,6 @@ def _sample(sample: Mapping[str, Any], file: Path, prefix: str, names: Sequence[
             row["label"] = names[int(word)] if names and word.isdecimal() else word
     except IndexError as error:
         raise DataError(f"{file}: sample {key!r} has class {word}, but classnames.txt names {len(names)}") from error
-    except (ValueError, TypeError, RecursionError) as error:
+    except (AttributeError, TypeError, ValueError, RecursionError) as error:
         raise DataError(f"{file}: sample {key!r} cannot be read ({error}); expected UTF-8 text and JSON") from error
     return row

@@ -4,7 +4,7 @@ import base64
 import binascii
 import os
 import stat
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,8 +43,9 @@ def picked(raw: pa.Table, file: Path, chosen: Mapping[str, str | None], problems
     return pick(raw, file, chosen).append_column(PLACE, raw[PLACE])
 
 
-def usable(table: pa.Table, file: Path, base: Path, root: Path, problems: list[Problem]) -> pa.Table:
-    """The picked rows whose image is there, a regular file inside `root` and not too large, and stands once; PLACE is dropped.
+def usable(table: pa.Table, file: Path, base: Path, root: Path, splits: Container[str], problems: list[Problem]) -> pa.Table:
+    """The picked rows whose image is there, a regular file inside `root` and not too large, and stands once, in one of `splits` where
+    a column says which; PLACE is dropped.
 
     Rows that name one image and differ in their caption stay; those that differ in more are all left out.
 
@@ -57,9 +58,15 @@ def usable(table: pa.Table, file: Path, base: Path, root: Path, problems: list[P
     texts = pa.types.is_string(table["image"].type) or pa.types.is_large_string(table["image"].type)
     cells = table["image"].to_pylist() if texts else [None] * len(paths)
     where = table[PLACE].to_pylist()
+    words = table["split"].to_pylist() if "split" in table.column_names else None
+    known: dict[str | None, tuple[str, str] | None] = {}  # a path may stand in many rows
     keep = []
     for row, path in enumerate(paths):
-        fault = _text_fault(cells[row]) if inline[row] else _file_fault(path, base, root)
+        if not inline[row] and path not in known:
+            known[path] = _file_fault(path, base, root)
+        fault = _text_fault(cells[row]) if inline[row] else known[path]
+        if words and splits and (words[row] or "").lower() not in splits:
+            fault = ("unusable value", f"split {words[row]!r}; expected train, val or test")
         if named and not ((name := ids[row]) and name.isprintable()):
             fault = ("unusable id", repr(ids[row]))
         if fault:
@@ -74,7 +81,7 @@ def usable(table: pa.Table, file: Path, base: Path, root: Path, problems: list[P
 
 
 def _ids(paths: Sequence[str | None], inline: Sequence[bool], base: Path) -> list[str | None]:
-    return [None if ready or not path else os.path.normpath(base / path) for path, ready in zip(paths, inline, strict=True)]
+    return [None if ready or not path else os.path.normpath(os.path.join(base, path)) for path, ready in zip(paths, inline, strict=True)]
 
 
 def _readable(raw: pa.Table, file: Path, chosen: Mapping[str, str | None], problems: list[Problem]) -> Iterator[tuple[int, int]]:
@@ -94,7 +101,7 @@ def _readable(raw: pa.Table, file: Path, chosen: Mapping[str, str | None], probl
 
 
 def _once(table: pa.Table, ids: Sequence[str | None], rows: Sequence[int], where: Sequence[str], problems: list[Problem]) -> list[int]:
-    rest = [table[name].to_pylist() for name in ("label", "domain", "time", "split") if name in table.column_names]
+    rest = [table[name].to_pylist() for name in ("label", "domain", "time") if name in table.column_names]
     texts = table["captions"].to_pylist() if "captions" in table.column_names else [[]] * len(where)
     first: dict[str, int] = {}
     said: dict[str, set[tuple[str, ...]]] = {}
@@ -114,7 +121,7 @@ def _once(table: pa.Table, ids: Sequence[str | None], rows: Sequence[int], where
         if name is not None:
             first.setdefault(name, row)
             said.setdefault(name, set()).add(told)
-    for name in clash:
+    for name in sorted(clash):
         problems.append(Problem(where[first[name]], "label conflict", "other rows have the same image and say otherwise"))
     return [row for row in keep if ids[row] not in clash]
 

@@ -38,7 +38,7 @@ def write_report(folder: Path, name: str, problems: Sequence[Problem], rest: dic
     writer.writeheader()
     writer.writerows(rows)
     counts = Counter(problem.reason for problem in problems)
-    _write(folder / f"{name}.json", json.dumps({**rest, "counts": counts, "problems": rows}, indent=1).encode())
+    _write(folder / f"{name}.json", json.dumps({**rest, "counts": counts, "problems": rows}).encode())
     _write(folder / f"{name}.csv", text.getvalue().encode())
     return folder / f"{name}.csv"
 
@@ -60,7 +60,7 @@ def _bytes(path: Path) -> bytes | None:
     try:
         found = path.lstat()
         return path.read_bytes() if stat.S_ISREG(found.st_mode) and found.st_size <= _COPIED else None
-    except OSError:
+    except (OSError, ValueError):  # ValueError: a name that no file can have
         return None
 
 
