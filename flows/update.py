@@ -1,9 +1,20 @@
 """The flow that brings a model up to date: by event, schedule or hand, what waits is learned once, when the config's policy says so."""
 
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from prefect import flow, task
+from prefect import flow, runtime, task
 from prefect.artifacts import create_table_artifact
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterDeploymentId,
+    FlowRunFilterExpectedStartTime,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+)
+from prefect.client.schemas.objects import StateType
+from prefect.states import Cancelled
 
 from flows.alone import alone
 from flows.job import Job, Turn, planned, settings, title, turns
@@ -37,6 +48,7 @@ def update(config: Config = "glyphs", overrides: list[str] | None = None, data_r
     quiet()
     place = Place.find()
     with alone(place, settings(config, overrides or [], place).name):  # the data are looked at once nobody else learns
+        absorb()
         job = fetch(config, overrides or [], data_root, None)
         waiting = unlearned(job)
         if not waiting and settled(job):
@@ -49,6 +61,22 @@ def update(config: Config = "glyphs", overrides: list[str] | None = None, data_r
         outcome = take(job)
         note(job, outcome["run"], ruling)
     return approved(job, outcome)
+
+
+def absorb() -> None:
+    """Cancel the runs of this deployment that events have queued so far: what they were to learn is there, and this run learns it."""
+    if not runtime.deployment.id:
+        return
+    with get_client(sync_client=True) as client:
+        own = client.read_flow_run(runtime.flow_run.id)
+        queued = FlowRunFilter(
+            deployment_id=FlowRunFilterDeploymentId(any_=[runtime.deployment.id]),
+            state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.SCHEDULED])),
+            expected_start_time=FlowRunFilterExpectedStartTime(before_=datetime.now(UTC)),
+        )
+        for run in client.read_flow_runs(flow_run_filter=queued):
+            if run.id != own.id and run.parameters == own.parameters:
+                client.set_flow_run_state(run.id, Cancelled(message=f"{own.name} learns what this run was to learn"), force=True)
 
 
 def unlearned(job: Job) -> list[Turn]:

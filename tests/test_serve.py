@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from prefect import Flow
 from prefect.client.schemas.schedules import CronSchedule
 
@@ -46,15 +47,23 @@ def listing(port: int, *command: str) -> Server:
     return Server("Prefect", "--prefect-port", port, command or (sys.executable, "-m", "http.server", "--bind", HOST, str(port)), "/")
 
 
-def test_both_flows_are_offered_and_only_learning_has_a_schedule() -> None:
-    learning, comparing = deployments("glyphs", "0 3 * * *")
-    assert [(each.flow_name, each.name) for each in (learning, comparing)] == [("learn-stream", "learn-stream"), ("compare", "compare")]
-    assert [each.parameters for each in (learning, comparing)] == [{"config": "glyphs"}] * 2
-    assert [each.concurrency_limit for each in (learning, comparing)] == [1, 1]
-    (schedule,) = learning.schedules or []
+def test_every_flow_is_offered_and_only_update_has_a_schedule() -> None:
+    offered = deployments("glyphs", "0 3 * * *")
+    names = [("update", "update"), ("learn-stream", "learn-stream"), ("compare", "compare")]
+    assert [(each.flow_name, each.name) for each in offered] == names
+    assert [each.parameters for each in offered] == [{"config": "glyphs"}] * 3
+    assert [each.concurrency_limit for each in offered] == [1, 1, 1]
+    (schedule,) = offered[0].schedules or []
     assert isinstance(schedule.schedule, CronSchedule) and schedule.schedule.cron == "0 3 * * *"
-    assert not comparing.schedules
+    assert not any(each.schedules for each in offered[1:]) and not any(each.triggers for each in offered)
     assert not deployments("glyphs", None)[0].schedules
+
+
+def test_the_deployments_for_work_pools_are_the_same_flows() -> None:
+    pools = yaml.safe_load((Path(__file__).parents[1] / "flows" / "prefect.yaml").read_text())
+    served = {each.name: each.entrypoint for each in deployments("glyphs", None)}
+    assert {each["name"]: each["entrypoint"] for each in pools["deployments"]} == served
+    assert all(each["concurrency_limit"] == {"limit": 1, "collision_strategy": "ENQUEUE"} for each in pools["deployments"])
 
 
 def test_an_entrypoint_is_a_module_so_that_it_is_found_from_any_folder() -> None:
@@ -185,7 +194,7 @@ def test_a_deployment_is_served_started_by_prefects_own_command_and_completes(pr
         serving = Program("serve", "colours.yaml")
         try:
             serving.wait_for("Start one: ")
-            until(lambda: len(api(address, "/deployments/filter")) == 2, "the deployments are not registered")
+            until(lambda: len(api(address, "/deployments/filter")) == 3, "the deployments are not registered")
             start = [
                 str(EVERGREEN.with_name("prefect")),
                 "deployment",
