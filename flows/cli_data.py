@@ -86,9 +86,9 @@ def status(data_root: RootOption = None) -> None:
     from flows.data import remote, version
 
     seen, rows = version(folder), []
-    for path in sorted(folder.glob("*/*.parquet")):
+    for path in sorted([*folder.glob("[!.]*/*.parquet"), *folder.glob("[!.]*/[!.]*/t*.parquet")]):  # the latter: sessions of a collection
         size = f"{path.stat().st_size / 1e6:.1f} MB"
-        rows.append((path.parent.name, path.stem, f"{pq.ParquetFile(path).metadata.num_rows:,}", size))
+        rows.append((path.parent.relative_to(folder).as_posix(), path.stem, f"{pq.ParquetFile(path).metadata.num_rows:,}", size))
     out().print(table(str(folder), ["data set", "split", "rows", "size"], rows))
     pinned = f"{folder.name}.dvc says the same" if seen.pinned else f"not what {folder.name}.dvc says; run `dvc add {folder.name}`"
     out().print(

@@ -174,7 +174,7 @@ def _append(
         before = list(itertools.takewhile(lambda entry: entry.name != source.session, entries))
         seen = collection.seen(folder, before)
         parts = parted(fresh(kept, seen, problems), supervision, source.test_share)
-        named, count = source.path.name, len(problems)
+        named, count = Path(os.path.abspath(source.path)).name, len(problems)  # of "." too
         entry = collection.add(folder, source.session, parts, supervision, source=named, quarantined=count)
     return entry, len(before) == len(entries), sorted({image.label for image in seen.values() if image.label})
 

@@ -234,6 +234,13 @@ def test_a_test_image_that_also_teaches_is_left_out_of_the_test(project: Path) -
     assert (outcome.entry.train, outcome.entry.test) == (3, 1)
 
 
+def test_a_table_that_names_an_image_for_both_parts_teaches_it_and_does_not_ask_for_it(project: Path) -> None:
+    rows = [f"{name},blue,train" for name in list(good())[:3]] + ["blue/0.png,blue,test", "blue/3.png,blue,test"]
+    _lay(project / "in", {**good(), "t.csv": "\n".join(["image,label,split", *rows]).encode()})
+    outcome = set_aside(project, Source(project / "in" / "t.csv", "new"), "duplicate")
+    assert (outcome.entry.train, outcome.entry.test) == (3, 1)
+
+
 def test_an_image_under_two_classes_is_in_neither(project: Path) -> None:
     outcome = set_aside(project, Source(_lay(project / "in", {**good(), "red/x.png": png(2, 500)}), "new"), "label conflict", GOOD - 1)
     assert {problem.where for problem in outcome.problems} == {"blue/0.png", "red/x.png"}

@@ -18,6 +18,7 @@ from dvc.repo import Repo
 
 from cl.collection import Entry, read, sessions
 from cl.errors import DataError
+from flows.cli_data import status
 from flows.data import version
 from flows.dropped import attend
 from flows.ingest import EVENT, Outcome, Source, announce, ingest
@@ -267,6 +268,22 @@ def _batch(project: Path, names: list[str], start: Any) -> None:
         take(project, project / name, name)
 
 
+def test_killed_at_any_moment_and_started_again_it_is_as_if_it_had_never_been_killed(versioned: Path) -> None:
+    source, context = photos(versioned / "may", 0, 1, 2), multiprocessing.get_context("fork")
+    started = time.monotonic()
+    undisturbed = ingest(Source(source, "may"), versioned / "other" / "data", Place(versioned / "other"))
+    lasts = time.monotonic() - started + 0.5  # and what DVC takes
+    for kill in range(6):
+        worker = context.Process(target=take, args=(versioned, source, "may"))
+        worker.start()
+        time.sleep(lasts * kill / 6)
+        worker.kill()
+        worker.join(60)
+    take(versioned, source, "may")
+    assert contents(versioned / "data") == contents(versioned / "other" / "data") and version(versioned / "data").pinned
+    assert sessions(versioned / "data" / "inbox") == [undisturbed.entry]
+
+
 def dropped(folder: Path, taken: Callable[[Path, str], str]) -> list[str]:
     told: list[str] = []
     attend(folder, taken, told.append, every=0.01, once=True)
@@ -333,8 +350,19 @@ def test_watching_ends_with_ctrl_c_and_code_0(project: Path) -> None:
     assert [entry.name for entry in sessions(project / "data" / "inbox")] == ["may"] and (project / "drop" / ".done" / "may").is_dir()
 
 
+def test_status_lists_the_sessions_of_a_collection(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    take(project, photos(project / "may", 0, 1), "may")
+    status(None)
+    assert [line.split()[:3] for line in capsys.readouterr().out.splitlines() if "0001-may" in line] == [
+        ["inbox/0001-may", "test", "2"],
+        ["inbox/0001-may", "train", "4"],
+    ]
+
+
 def test_an_entry_says_nothing_of_times_and_machines(project: Path) -> None:
     entry = take(project, photos(project / "may", 0), "may").entry
     written = json.loads((project / "data/inbox/0001-may/session.json").read_text())
     assert Entry(**written) == entry and entry.source == "may" and str(project) not in json.dumps(written)
+    os.chdir(project / "may")
+    assert take(project, Path("."), "again", into="other").entry.source == "may"
     assert written.keys() == {"name", "number", "supervision", "digest", "train", "test", "source", "quarantined"}
