@@ -44,7 +44,10 @@ def judge(job: Job, run_id: str, steps: list[dict[str, Any]], answer: Answer | N
     word = "promoted" if decision.promote else "refused"
     if bounds.approval and decision.promote:
         decision, word = _asked(decision, answer, f"{name} {version}")
-    change(job.place, tracker.client, name, CHAMPION if decision.promote else CHALLENGER, version, f"the gate: {decision.reason}")
+    alias = CHAMPION if decision.promote else CHALLENGER
+    held = holder(tracker.client, name, alias)
+    if held is None or str(held.version) != version:
+        change(job.place, tracker.client, name, alias, version, f"the gate: {decision.reason}")
     return _told(tracker, job, run_id, decision, word)
 
 

@@ -14,6 +14,7 @@ from flows.compare import compare
 from flows.stream import learn_stream
 from flows.update import update
 
+_RUNS = 8  # that may wait for a model's lock or for a person's answer; only one learns
 INGESTED, COLLECTION = "evergreen.session.ingested", "evergreen.collection"
 
 
@@ -48,6 +49,6 @@ def trigger(collection: str) -> DeploymentEventTrigger:
 
 
 def serve(offered: Sequence[RunnerDeployment]) -> None:
-    """Register deployments and run them, one at a time, whenever the server says so, until a signal."""
+    """Register deployments and run them whenever the server says so, one at a time of each and per model, until a signal."""
     signal.signal(signal.SIGINT, signal.default_int_handler)  # only in place of this one asyncio ends its tasks in order
-    serve_flows(*offered, limit=1, print_starting_message=False)
+    serve_flows(*offered, limit=_RUNS, print_starting_message=False)
