@@ -11,11 +11,11 @@ from prefect.types.entrypoint import EntrypointType
 
 from cl.errors import ConfigError
 from flows.compare import compare
+from flows.ingest import EVENT, RESOURCE
 from flows.stream import learn_stream
 from flows.update import update
 
 _RUNS = 8  # that may wait for a model's lock or for a person's answer; only one learns
-INGESTED, COLLECTION = "evergreen.session.ingested", "evergreen.collection"
 
 
 def deployments(config: str, cron: str | None, collections: Sequence[str] = ()) -> list[RunnerDeployment]:
@@ -43,8 +43,8 @@ def trigger(collection: str) -> DeploymentEventTrigger:
     """The automation that starts a deployment when a session of the collection has come in."""
     return DeploymentEventTrigger(
         name=f"evergreen: new session in {collection}",
-        expect={INGESTED},
-        match={"prefect.resource.id": f"{COLLECTION}.{collection}"},
+        expect={EVENT},
+        match={"prefect.resource.id": f"{RESOURCE}.{collection}"},
     )
 
 
