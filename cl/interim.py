@@ -29,16 +29,17 @@ class Took(NamedTuple):
 
 
 class Cursor(NamedTuple):
-    """How far a session is: its round, the optimizer steps taken in it, FLOPs of its first batch; seconds; and the rounds before it."""
+    """How far a session is: its round, steps of all of that round, FLOPs of its first batch; seconds; and what the rounds before took."""
 
     turn: int
     done: int
+    steps: int
     flops: int
     seconds: float
     past: Took
 
 
-START = Cursor(0, 0, 0, 0.0, Took(0, 0, 0))
+START = Cursor(0, 0, 0, 0, 0.0, Took(0, 0, 0))
 
 
 class Interim:
@@ -54,16 +55,25 @@ class Interim:
         self.folder = folder
         self.every = every  # seconds; 0: nothing is written
 
-    def read(self) -> "tuple[Cursor, dict[str, Tensor]] | None":
-        """What was kept; None if nothing was, or nothing whole: then the session starts over."""
+    def cursor(self) -> Cursor | None:
+        """How far the session is by what was kept; None if nothing was."""
         try:
             noted = read_json(self.folder / "cursor.json")
-            if sha256(self.folder / "interim.safetensors") != noted.pop("sha256"):
+            return Cursor(**{name: noted[name] for name in Cursor._fields} | {"past": Took(*noted["past"])})
+        except (StoreError, TypeError, KeyError):
+            return None
+
+    def read(self) -> "tuple[Cursor, dict[str, Tensor]] | None":
+        """What was kept; None if nothing was, or nothing whole: then the session starts over."""
+        if not self.folder.exists():
+            return None
+        try:
+            cursor, digest = self.cursor(), read_json(self.folder / "cursor.json")["sha256"]
+            if cursor is None or sha256(self.folder / "interim.safetensors") != digest:
                 raise StoreError(f"{self.folder}: damaged")
-            return Cursor(**noted | {"past": Took(*noted["past"])}), read_tensors(self.folder / "interim.safetensors")
-        except (StoreError, OSError, TypeError, KeyError, AttributeError) as error:
-            if self.folder.exists():
-                logging.getLogger(__name__).warning("the session starts over: its checkpoint cannot be used (%s)", error)
+            return cursor, read_tensors(self.folder / "interim.safetensors")
+        except (StoreError, OSError, TypeError, KeyError) as error:
+            logging.getLogger(__name__).warning("the session starts over: its checkpoint cannot be used (%s)", error)
             return None
 
     def write(self, cursor: Cursor, tensors: Mapping[str, Tensor]) -> None:
@@ -158,8 +168,10 @@ class Keeper(pl.Callback):
         """Write it down."""
         if not self.interim.every:
             return
+        for logger in trainer.loggers:
+            logger.save()  # steps up to here are not taken again, so nobody would tell of them
         spent = self.before + time.perf_counter() - self.started
-        self.cursor = self.cursor._replace(done=learner.done, flops=self.flops(), seconds=spent)
+        self.cursor = self.cursor._replace(done=learner.done, steps=learner.steps, flops=self.flops(), seconds=spent)
         tensors = _held_by(learner.method) | _named("optimizer", _moments(trainer.optimizers[0])) | _named("round", self.round)
         self.interim.write(self.cursor, tensors)
         self.written = time.perf_counter()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cl.errors import EvergreenError
-from flows import cli_data, cli_ingest, cli_models, cli_servers
+from flows import cli_data, cli_ingest, cli_models, cli_servers, cli_status
 from flows.console import BarWatch, bar, bars, err, out, table
 from flows.settings import EMBEDDED, Place, begin
 
@@ -105,6 +105,8 @@ def compare(config: ConfigArgument, settings: SetOption = None, data_root: RootO
 
 app.command()(cli_ingest.ingest)
 app.command()(cli_ingest.watch)
+app.command()(cli_status.status)
+app.command("verify-resume")(cli_status.verify_resume)
 app.command()(cli_servers.up)
 app.command()(cli_servers.serve)
 for command in (cli_models.promote, cli_models.rollback, cli_models.history, cli_models.lineage, cli_models.bisect):

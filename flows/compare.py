@@ -12,6 +12,7 @@ from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner
 
 from cl.errors import ConfigError
 from flows.job import Job, jobs_of, settings, title
+from flows.reap import alive
 from flows.session import RETRIED, tracker_of
 from flows.settings import Place, quiet
 from flows.stream import Config, learn_stream, run_name
@@ -34,10 +35,11 @@ def compare(
         data_rev: a git revision whose version of the data to learn from.
     """
     quiet()
-    jobs = jobs_of(config, overrides or [], data_root, data_rev)
-    wanted = settings(config, overrides or [], Place.find()).compare
-    learned = list(learn_all(jobs, wanted, data_root, data_rev))
-    return {"run": publish_comparison(jobs[0], learned), "reports": [stream["report"] for stream in learned]}
+    with alive(Place.find()):
+        jobs = jobs_of(config, overrides or [], data_root, data_rev)
+        wanted = settings(config, overrides or [], Place.find()).compare
+        learned = list(learn_all(jobs, wanted, data_root, data_rev))
+        return {"run": publish_comparison(jobs[0], learned), "reports": [stream["report"] for stream in learned]}
 
 
 def learn_all(jobs: list[Job], wanted: "CompareConfig | None", data_root: str | None, data_rev: str | None) -> Iterator[dict[str, Any]]:
@@ -91,16 +93,17 @@ def learn_one(job: Job, data_root: str | None, data_rev: str | None, threads: in
 def publish_comparison(job: Job, learned: list[dict[str, Any]]) -> str:
     """One report over all streams: in MLflow as a run of its own that the streams' runs point to, and in Prefect."""
     from cl.report import Report, markdown, write
-    from flows.tracking import COMPARISON, slug
+    from flows.tracking import COMPARISON, locked, slug
 
     reports = [Report.from_json(stream["report"]) for stream in learned]
     tracker, name = tracker_of(job), job.settings["name"]
     key = hashlib.sha256(" ".join(stream["key"] for stream in learned).encode()).hexdigest()[:24]
-    run, _ = tracker.open(key, "comparison", f"{name} comparison", {"evergreen.stream": name, "evergreen.data": job.data}, {})
-    with tracker.ending(run):
-        write(reports, job.place.reports / run)
-        tracker.client.log_artifacts(run, str(job.place.reports / run), "report")
-        for stream in learned:
-            tracker.client.set_tag(stream["run"], COMPARISON, run)
+    with locked(job.place, f"{key}.lock"):
+        run, _ = tracker.open(key, "comparison", f"{name} comparison", {"evergreen.stream": name, "evergreen.data": job.data}, {})
+        with tracker.ending(run):
+            write(reports, job.place.reports / run)
+            tracker.client.log_artifacts(run, str(job.place.reports / run), "report")
+            for stream in learned:
+                tracker.client.set_tag(stream["run"], COMPARISON, run)
     create_markdown_artifact(key=f"{slug(name)}-comparison", markdown=markdown(reports), description=f"{name}: all methods")
     return run

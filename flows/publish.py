@@ -1,14 +1,16 @@
 """What a finished stream leaves behind: a run in MLflow with report and model version, and two artifacts in Prefect."""
 
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import yaml
-from prefect import task
+from prefect import runtime, task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
 from flows.job import Job, planned, title, turns
+from flows.reap import reap_runs
 from flows.session import RETRIED, report_of, tracker_of
 from flows.watch import log
 
@@ -30,11 +32,29 @@ def tracked(job: Job) -> Iterator[str]:
 @task(task_run_name="open the run", **RETRIED)
 def open_run(job: Job) -> str:
     """The id of the stream's run in MLflow: found by its content key, or made with its settings and its data."""
+    from flows.tracking import COMMAND, SESSIONS
+
     tracker = tracker_of(job)
-    run, new = tracker.open(turns(job)[-1].key, "stream", title(job), job.tags(), job.settings)
+    reap_runs(job.place, tracker.client)
+    tags = job.tags() | {SESSIONS: str(turns(job)[-1].index), COMMAND: command(runtime.flow_run.flow_name, runtime.flow_run.parameters)}
+    run, new = tracker.open(turns(job)[-1].key, "stream", title(job), tags, job.settings)
     if new:
         tracker.use_data(run, job.folder, job.data, {"pinned": str(job.pinned), **({"rev": job.rev} if job.rev else {})})
     return run
+
+
+def command(flow: str | None, parameters: dict[str, Any]) -> str:
+    """What to type for the same flow run; nothing where its settings were not in a file.
+
+    >>> command("learn-stream", {"config": "glyphs", "overrides": ["seed=1"], "data_root": None})
+    'evergreen run glyphs --set seed=1'
+    """
+    config = parameters.get("config")
+    if not isinstance(config, str):
+        return ""
+    options = [("--set", setting) for setting in parameters.get("overrides") or []]
+    options += [(f"--{name.replace('_', '-')}", parameters[name]) for name in ("data_root", "data_rev") if parameters.get(name)]
+    return shlex.join(["evergreen", "update" if flow == "update" else "run", config, *(word for option in options for word in option)])
 
 
 @task(task_run_name="publish", **RETRIED)

@@ -72,13 +72,14 @@ def log_session(job: Job, run_id: str, turn: Turn, steps: list[dict[str, Any]]) 
 
     tracker = tracker_of(job)
     found = tracker.find(turn.key, "session", run_id)
-    child = found.info.run_id if found else tracker.attempt(run_id, turn.key, turn.session)
+    child = found.info.run_id if found else tracker.attempt(run_id, turn.key, turn.session, planned(job).states[turn.index])
     if tracker.logged(child):
         return
     with tracker.ending(child):
         known = list(metrics(report_of(job, steps), turn.index))
-        tracker.write(run_id, known)
-        tracker.write(child, (metric for metric in known if not metric.name.startswith("cl/")))  # those are about the whole stream
+        when = read(steps[-1]).finished  # not now: killed before the mark, it is all written again, and must be the same points
+        tracker.write(run_id, known, when)
+        tracker.write(child, (metric for metric in known if not metric.name.startswith("cl/")), when)  # those are about the whole stream
         tracker.mark(child)
 
 
@@ -113,8 +114,8 @@ def _attempt(job: Job, run_id: str, turn: Turn) -> Iterator[Any]:
     from flows.steplog import StepLogger
 
     tracker = tracker_of(job)
-    child = tracker.attempt(run_id, turn.key, turn.session)
-    logger = StepLogger(tracker.client, child)
+    child = tracker.attempt(run_id, turn.key, turn.session, planned(job).states[turn.index])
+    logger = StepLogger(tracker.client, child, tracker.reached(child))
     with tracker.ending(child):
         try:
             yield logger

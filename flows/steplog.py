@@ -16,12 +16,16 @@ _SECONDS = 5.0  # a chart that is watched lags behind by no more than this
 
 
 class StepLogger(Logger):
-    """Step metrics of one MLflow run. A tracking server that is away costs points on a chart, never a training."""
+    """Step metrics of one MLflow run. A tracking server that is away costs points on a chart, never a training.
 
-    def __init__(self, client: MlflowClient, run_id: str) -> None:
+    `reached` names the last step of each metric that the run has from an earlier try; what comes up to there is known already.
+    """
+
+    def __init__(self, client: MlflowClient, run_id: str, reached: Mapping[str, int] | None = None) -> None:
         super().__init__()
         self.client = client
         self.run_id = run_id
+        self.reached = reached or {}
         self.waiting: list[Metric] = []
         self.written = time.monotonic()
 
@@ -40,8 +44,8 @@ class StepLogger(Logger):
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Keep metrics for the next batch, which leaves when it is full or five seconds old."""
-        now = int(time.time() * 1000)
-        self.waiting += [Metric(name, float(value), now, step or 0) for name, value in metrics.items()]
+        now, step = int(time.time() * 1000), step or 0
+        self.waiting += [Metric(name, float(value), now, step) for name, value in metrics.items() if step > self.reached.get(name, -1)]
         if len(self.waiting) >= _BATCH or time.monotonic() - self.written > _SECONDS:
             self.flush()
 

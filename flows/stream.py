@@ -10,6 +10,7 @@ from flows.approval import ask
 from flows.job import Job, job_of, planned, settings, title, turns
 from flows.judge import WAITING, checks_of, judge
 from flows.publish import publish, show, tracked
+from flows.reap import alive
 from flows.session import RETRIED, learn, log_session, read, report_of
 from flows.settings import Place, check_writable, quiet
 from flows.watch import watch
@@ -47,7 +48,7 @@ def learn_stream(
     """
     quiet()
     place = Place.find()
-    with alone(place, settings(config, overrides or [], place).name) if promote else nullcontext():
+    with alive(place), alone(place, settings(config, overrides or [], place).name) if promote else nullcontext():
         job = fetch(config, overrides or [], data_root, data_rev)
         outcome = take(job, promote)
     return approved(job, outcome)

@@ -4,10 +4,11 @@ import contextlib
 import fcntl
 import json
 import re
-import time
 import urllib.request
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,10 @@ from cl.errors import StoreError
 from cl.report import Figure, Item, Metric, Table, Tag, Text
 from flows.settings import Place, artifact_uri, check_writable, quiet, tracking_uri
 
-KEY, KIND, LOGGED, MODEL, STATE, COMPARISON = (f"evergreen.{name}" for name in ("key", "kind", "logged", "model", "state", "comparison"))
-_PARENT = "mlflow.parentRunId"
+KEY, KIND, LOGGED, MODEL, STATE, COMPARISON, LOCK, ERROR, SESSIONS, COMMAND = (
+    f"evergreen.{name}" for name in ("key", "kind", "logged", "model", "state", "comparison", "lock", "error", "sessions", "command")
+)
+PARENT = "mlflow.parentRunId"
 
 
 @contextmanager
@@ -39,6 +42,17 @@ def locked(place: Place, name: str, waiting: Callable[[], None] | None = None) -
                 waiting()
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+def owner(place: Place) -> str:
+    """The name of this project's folder of locks, which no other project has, on whatever machine: a lock means something in it alone."""
+    path = place.runs / "locks" / "owner"
+    with locked(place, "owner.lock"):
+        if not path.exists():
+            part = path.with_suffix(".part")
+            part.write_text(uuid.uuid4().hex)
+            part.replace(path)
+    return path.read_text()
 
 
 def connect(place: Place) -> MlflowClient:
@@ -88,21 +102,29 @@ class Tracker:
 
     def find(self, key: str, kind: str, parent: str | None = None) -> Run | None:
         """The newest run of this content, None if there is none."""
-        wanted = {KEY: key, KIND: kind, **({_PARENT: parent} if parent else {})}
+        wanted = {KEY: key, KIND: kind, **({PARENT: parent} if parent else {})}
         query = " and ".join(f"tags.`{name}` = '{value}'" for name, value in wanted.items())
         runs = self.client.search_runs([self.experiment], query, max_results=1, order_by=["attributes.start_time DESC"])
         return runs[0] if runs else None
 
     def open(self, key: str, kind: str, title: str, tags: Mapping[str, str], config: Mapping[str, Any]) -> tuple[str, bool]:
-        """The run of this content, made if there is none, in state RUNNING; and whether it is new."""
+        """The run of this content, made if there is none, in state RUNNING; and whether it is new.
+
+        Whoever opens it holds the lock `KEY.lock`: where that is free, nobody does.
+        """
+        lock = f"{owner(self.place)}/{key}"
         with locked(self.place, "mlflow.lock"):
             found = self.find(key, kind)
             if found:
-                self.client.update_run(found.info.run_id, status="RUNNING")
+                self._go_on(found.info.run_id, lock)
                 return found.info.run_id, False
-            run = self.client.create_run(self.experiment, run_name=title, tags={KEY: key, KIND: kind, **tags})
+            run = self.client.create_run(self.experiment, run_name=title, tags={KEY: key, KIND: kind, LOCK: lock, **tags})
         self.client.log_batch(run.info.run_id, params=[Param(name, value[:6000]) for name, value in flat(config).items()])
         return run.info.run_id, True
+
+    def _go_on(self, run_id: str, lock: str) -> None:
+        self.client.set_tag(run_id, LOCK, lock)  # before it runs: it may have been another machine's
+        self.client.update_run(run_id, status="RUNNING")
 
     def use_data(self, run_id: str, folder: str, digest: str, tags: Mapping[str, str]) -> None:
         """Say which data a run learned from; `digest` is DVC's, at most 36 characters."""
@@ -110,28 +132,41 @@ class Tracker:
         marks = [InputTag("mlflow.data.context", "training"), *(InputTag(name, value) for name, value in tags.items())]
         self.client.log_inputs(run_id, [DatasetInput(dataset, marks)])
 
-    def attempt(self, parent: str, key: str, title: str) -> str:
-        """A new nested run; those that a killed process left RUNNING become KILLED."""
-        query = f"tags.`{_PARENT}` = '{parent}' and attributes.status = 'RUNNING'"
-        for left in self.client.search_runs([self.experiment], query):
-            self.client.set_terminated(left.info.run_id, "KILLED")
-        tags = {KEY: key, KIND: "session", _PARENT: parent}
+    def attempt(self, parent: str, key: str, title: str, state: str) -> str:
+        """The nested run of a session, in state RUNNING: the one that was cut short goes on; after one that failed comes a new one."""
+        lock = self.client.get_run(parent).data.tags[LOCK]
+        found = self.find(key, "session", parent)
+        if found and found.info.status in ("RUNNING", "KILLED"):
+            self._go_on(found.info.run_id, lock)
+            return str(found.info.run_id)
+        tags = {KEY: key, KIND: "session", PARENT: parent, LOCK: lock, STATE: state}
         return str(self.client.create_run(self.experiment, run_name=title, tags=tags).info.run_id)
+
+    def reached(self, run_id: str) -> dict[str, int]:
+        """The last step of each metric that a run has."""
+        names = self.client.get_run(run_id).data.metrics
+        return {name: max(point.step for point in self.client.get_metric_history(run_id, name)) for name in names}
 
     @contextmanager
     def ending(self, run_id: str) -> Iterator[None]:
-        """Whatever happens inside ends the run: FINISHED, FAILED on an error, KILLED on a signal or exit."""
+        """Whatever happens inside ends the run: FINISHED, FAILED on an error, which is noted, KILLED on a signal or exit."""
         try:
             yield
         except BaseException as error:
             with contextlib.suppress(MlflowException):  # the first error is the one to be told
+                if isinstance(error, Exception):
+                    self.client.set_tag(run_id, ERROR, _first_line(error)[:500] or type(error).__name__)
                 self.client.set_terminated(run_id, "FAILED" if isinstance(error, Exception) else "KILLED")
             raise
         self.client.set_terminated(run_id, "FINISHED")
 
-    def write(self, run_id: str, items: Iterable[Item]) -> None:
-        """Put what a report is made of where MLflow shows it; metrics go in one batch."""
-        now, metrics = int(time.time() * 1000), []
+    def write(self, run_id: str, items: Iterable[Item], when: str | None = None) -> None:
+        """Put what a report is made of where MLflow shows it; metrics go in one batch.
+
+        `when` is the ISO time that metrics are dated, by default now: with the same one, writing them again changes nothing.
+        """
+        moment = datetime.fromisoformat(when) if when else datetime.now(UTC)
+        now, metrics = int(moment.timestamp() * 1000), []
         for item in items:
             match item:
                 case Metric(name, value, step) if value == value:  # a number that does not exist is no point on a chart

@@ -19,6 +19,7 @@ from prefect.states import Cancelled
 from flows.alone import alone
 from flows.job import Job, Turn, planned, settings, title, turns
 from flows.judge import GATE, WAITING
+from flows.reap import alive
 from flows.session import RETRIED, tracker_of
 from flows.settings import Place, quiet
 from flows.stream import Config, approved, fetch, run_name, take
@@ -47,7 +48,7 @@ def update(config: Config = "glyphs", overrides: list[str] | None = None, data_r
     """
     quiet()
     place = Place.find()
-    with alone(place, settings(config, overrides or [], place).name):  # the data are looked at once nobody else learns
+    with alive(place), alone(place, settings(config, overrides or [], place).name):  # the data are looked at once nobody else learns
         absorb()
         job = fetch(config, overrides or [], data_root, None)
         waiting = unlearned(job)

@@ -177,10 +177,10 @@ def test_a_write_to_mlflow_that_fails_once_is_tried_again_without_learning_again
 ) -> None:
     failures = ["away"]
 
-    def unreliable(self: Tracker, run_id: str, written: Any) -> None:
+    def unreliable(self: Tracker, run_id: str, *written: Any) -> None:
         if failures:
             raise MlflowException(failures.pop())
-        write(self, run_id, written)
+        write(self, run_id, *written)
 
     write = Tracker.write
     monkeypatch.setattr(Tracker, "write", unreliable)

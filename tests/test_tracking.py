@@ -1,29 +1,24 @@
-"""MLflow: runs are found again, end as what happened ends, show sessions as steps, and models come back as they were."""
+"""MLflow: runs are found again, end as what happened ends, show sessions as steps, and are put to rest when their process is gone."""
 
-import base64
-import io
 import json
 import threading
 from collections.abc import Mapping
 from pathlib import Path
 
 import lightning.pytorch as pl
-import numpy as np
 import pytest
 import torch
 from lightning.pytorch.demos.boring_classes import BoringModel
 from matplotlib.figure import Figure as Picture
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
-from PIL import Image
 
 from cl.errors import StoreError
 from cl.report import Figure, Metric, Table, Tag, Text
-from flows.package import example, register
+from flows.reap import reap_runs
 from flows.settings import Place
 from flows.steplog import StepLogger
-from flows.tracking import Tracker, flat, locked, slug
-from tests.make import names, png, tiny
+from flows.tracking import LOCK, Tracker, flat, locked, slug
 
 
 @pytest.fixture
@@ -69,12 +64,27 @@ def test_a_run_ends_as_what_happened_inside_ended(tracker: Tracker, error: type[
     assert status(tracker, run) == expected
 
 
-def test_a_session_that_a_dead_process_left_running_becomes_killed_at_the_next_attempt(tracker: Tracker) -> None:
-    parent, other = opened(tracker), opened(tracker, "other")
-    dead, foreign = tracker.attempt(parent, "s1", "session 1"), tracker.attempt(other, "s1", "session 1")
-    alive = tracker.attempt(parent, "s1", "session 1")
-    assert [status(tracker, run) for run in (dead, foreign, alive)] == ["KILLED", "RUNNING", "RUNNING"]
-    assert tracker.client.get_run(alive).data.tags["mlflow.parentRunId"] == parent
+def test_a_session_that_was_cut_short_goes_on_in_its_own_run_and_one_that_failed_gets_another(tracker: Tracker) -> None:
+    parent = opened(tracker)
+    first = tracker.attempt(parent, "s1", "session 1", "state")
+    assert tracker.attempt(parent, "s1", "session 1", "state") == first  # its process died without a word
+    tracker.client.set_terminated(first, "KILLED")
+    assert tracker.attempt(parent, "s1", "session 1", "state") == first and status(tracker, first) == "RUNNING"
+    tracker.client.set_terminated(first, "FAILED")
+    second = tracker.attempt(parent, "s1", "session 1", "state")
+    assert second != first and [status(tracker, run) for run in (first, second)] == ["FAILED", "RUNNING"]
+    assert tracker.client.get_run(second).data.tags["mlflow.parentRunId"] == parent
+
+
+def test_runs_whose_process_is_gone_become_killed_and_those_of_the_living_do_not(tracker: Tracker, tmp_path: Path) -> None:
+    dead, alive, over = (opened(tracker, key) for key in ("dead", "alive", "over"))
+    child, other = tracker.attempt(dead, "s1", "session 1", "state"), tracker.attempt(alive, "s1", "session 1", "state")
+    tracker.client.set_terminated(over, "FINISHED")
+    elsewhere = tracker.client.create_run(tracker.experiment, tags={LOCK: "another-project/dead"}).info.run_id
+    with locked(tracker.place, "alive.lock"):
+        assert set(reap_runs(tracker.place, tracker.client)) == {dead, child}
+    assert [status(tracker, run) for run in (dead, child, over)] == ["KILLED", "KILLED", "FINISHED"]
+    assert [status(tracker, run) for run in (alive, other, elsewhere)] == ["RUNNING"] * 3
 
 
 def rows_of(tracker: Tracker, run: str) -> list[list[object]]:
@@ -97,6 +107,16 @@ def test_metrics_are_charted_over_sessions_and_what_was_not_measured_is_no_point
     history = tracker.client.get_metric_history(run, "top1/session 1")
     assert [(point.step, point.value) for point in history] == [(1, 0.5), (2, 0.25)]
     assert tracker.client.get_metric_history(run, "cl/forgetting") == []
+
+
+def test_metrics_that_are_written_again_under_the_same_date_are_no_second_points(tracker: Tracker) -> None:
+    run = opened(tracker)
+    items = [Metric("top1", 0.5, 1), Metric("top1", 0.1 + 0.2, 2)]
+    tracker.write(run, items[:1], "2026-01-02T03:04:05+00:00")  # killed in the middle
+    for _ in range(2):
+        tracker.write(run, items, "2026-01-02T03:04:05+00:00")
+    assert [(point.step, point.value) for point in tracker.client.get_metric_history(run, "top1")] == [(1, 0.5), (2, 0.1 + 0.2)]
+    assert tracker.reached(run) == {"top1": 2}
 
 
 def test_writing_a_table_again_does_not_repeat_its_rows(tracker: Tracker) -> None:
@@ -141,6 +161,15 @@ def test_step_metrics_travel_in_batches_and_none_is_lost() -> None:
     assert [value for batch in recorder.batches for _, value, _ in batch] == [float(step) for step in range(2500)]
 
 
+def test_steps_that_an_earlier_try_has_told_are_not_told_again() -> None:
+    recorder = Recorder()
+    logger = StepLogger(recorder, "run", {"train/loss": 20, "train/lr": 10})  # type: ignore[arg-type]
+    for step in (10, 20, 30):
+        logger.log_metrics({"train/loss": 1.0, "train/lr": 2.0}, step)
+    logger.flush()
+    assert recorder.batches == [[("train/lr", 2.0, 20), ("train/loss", 1.0, 30), ("train/lr", 2.0, 30)]]
+
+
 def test_a_tracking_server_that_is_away_for_a_while_costs_nothing() -> None:
     recorder = Recorder(failures=1)
     logger = logged(recorder)
@@ -178,39 +207,6 @@ def test_what_was_logged_before_a_training_failed_is_written() -> None:
     with pytest.raises(ArithmeticError):
         trainer.fit(Failing())
     assert [value for batch in recorder.batches for _, value, _ in batch] == [0.0, 1.0, 2.0]
-
-
-def test_a_registered_model_comes_back_and_scores_as_the_clip_that_was_saved(tracker: Tracker) -> None:
-    import mlflow
-
-    clip, run = tiny(), opened(tracker)
-    address = register(tracker, run, "Colours & more", clip, 2, {"evergreen.method": "finetune"})
-    assert address == "models:/colours-more/1"
-    rows, texts = example(), [name.prompts[0] for name in names([0, 1, 2])]
-    rows.at[0, "image"], rows.at[0, "texts"] = base64.b64encode(png(1, 0)).decode(), texts
-    with torch.no_grad():
-        image = clip.transform()(Image.open(io.BytesIO(png(1, 0))).convert("RGB"))[None]
-        own = (clip.scale() * clip.encode_image(image) @ clip.encode_text(clip.tokenize(texts)).T).softmax(-1)[0]
-    scores = mlflow.pyfunc.load_model(address).predict(rows)[0]
-    np.testing.assert_allclose(scores, own.numpy(), atol=1e-5)
-    assert abs(sum(scores) - 1) < 1e-5
-
-
-def test_a_registered_model_holds_no_pickle_and_says_what_it_needs(tracker: Tracker) -> None:
-    register(tracker, opened(tracker), "colours", tiny(), 2, {"evergreen.seed": "3"})
-    files = [path for path in (tracker.place.runs / "artifacts").rglob("*") if path.is_file()]
-    assert {"model.py", "open_clip_model.safetensors", "open_clip_config.json"} <= {path.name for path in files}
-    assert not [path for path in files if path.suffix in (".pkl", ".pt", ".pth", ".bin", ".ckpt")]
-    (needs,) = [path.read_text() for path in files if path.name == "requirements.txt"]
-    assert "open_clip_torch==" in needs and "safetensors==" in needs
-    version = tracker.client.get_model_version("colours", "1")
-    assert version.tags == {"evergreen.seed": "3"}
-
-
-def test_a_run_registers_its_model_once(tracker: Tracker) -> None:
-    first, second = opened(tracker), opened(tracker, "other")
-    assert register(tracker, first, "colours", tiny(), 1, {}) == register(tracker, first, "colours", tiny(), 1, {})
-    assert register(tracker, second, "colours", tiny(), 1, {}) == "models:/colours/2"
 
 
 def test_a_lock_says_that_it_waits_and_is_free_once_its_holder_is_gone(tmp_path: Path) -> None:

@@ -1,0 +1,92 @@
+"""`evergreen status` and `verify-resume`: how learning stands, and whether it survives being killed."""
+
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cl.errors import ConfigError
+from flows.console import err, out, table
+from flows.settings import begin
+
+RootOption = Annotated[
+    str | None, typer.Option("--data-root", envvar="EVERGREEN_DATA", help="The folder with the data sets  [default: data]")
+]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting, such as train.lr=1e-4; may be repeated.")
+]
+
+
+def status(
+    config: Annotated[str | None, typer.Argument(metavar="[CONFIG]", help="Say it session by session; default: every stream.")] = None,
+    method: Annotated[str | None, typer.Option("--method", metavar="NAME", help="Of this method.")] = None,
+    seed: Annotated[int | None, typer.Option("--seed", min=0, help="Of this seed.")] = None,
+    settings: SetOption = None,
+    data_root: RootOption = None,
+) -> None:
+    """Say what is learned, running, waiting, interrupted or failed, and how to go on."""
+    place = begin()
+    if config:
+        chosen = [*([f"method={method}"] if method else []), *([f"seed={seed}"] if seed is not None else [])]
+        return _sessions(config, [*chosen, *(settings or [])], data_root)
+    from flows.status import streams
+    from flows.tracking import connect
+
+    found = streams(place, connect(place))
+    rows = [row[:-1] for row in found]
+    columns = ["stream", "method", "seed", "state", "sessions", "when (UTC)", "note"]
+    out().print(table("", columns, rows) if rows else "Nothing is learned yet.")
+    for command in dict.fromkeys(row.command for row in found if row.command):
+        out().print(f"go on with: {command}", soft_wrap=True)
+
+
+def _sessions(config: str, overrides: list[str], data_root: str | None) -> None:
+    from flows.job import job_of, title, turns
+    from flows.publish import command
+    from flows.reap import held
+    from flows.status import sessions
+
+    job = job_of(config, overrides, data_root)
+    rows, running = sessions(job), held(job.place, turns(job)[-1].key)
+    out().print(table(title(job), ["session", "state", ""], rows))
+    if running:
+        out().print("A process is learning it now.")
+    elif any(row.state != "learned" for row in rows):
+        words = command("learn-stream", {"config": config, "overrides": overrides, "data_root": data_root})
+        out().print(f"go on with: {words}", soft_wrap=True)
+
+
+def verify_resume(
+    config: Annotated[str, typer.Argument(metavar="CONFIG", help="A YAML file, or the name of a shipped config.")],
+    kills: Annotated[int, typer.Option(min=1, help="How often the learning process is killed.")] = 5,
+    seed: Annotated[int, typer.Option(help="Of the moments at which it is killed.")] = 0,
+    settings: SetOption = None,
+    data_root: RootOption = None,
+    keep: Annotated[Path | None, typer.Option(help="A new folder to learn in, which stays; default: one that goes.")] = None,
+) -> None:
+    """Prove on your own config that a run which is killed and started again ends as one that never was: exit code 0, or 1 if not.
+
+    The stream is learned twice in projects of their own, undisturbed and killed at random moments; yours is not touched.
+    """
+    place = begin()
+    from flows.job import find_config, job_of, planned
+    from flows.verify import Trial, verify
+
+    path, overrides = str(find_config(config, place)), settings or []
+    job = job_of(path, overrides, data_root)
+    planned(job)  # a mistake is told now
+    words = (path, *(word for setting in overrides for word in ("--set", setting)))
+    with tempfile.TemporaryDirectory(prefix="evergreen-verify-") as folder:
+        scratch = _new(keep) if keep else Path(folder)
+        verdict = verify(Trial(job.settings["name"], words, place.root, job.folder), scratch, kills, seed, err().print)
+    rows = [(check.what, check.whole, check.broken, "yes" if check.equal else "NO") for check in verdict.checks]
+    out().print(table(f"{verdict.kills} kills over {verdict.seconds:.0f} s", ["what", "undisturbed", "killed and resumed", "equal"], rows))
+    if not all(check.equal for check in verdict.checks):
+        raise typer.Exit(1)
+
+
+def _new(folder: Path) -> Path:
+    if folder.exists():
+        raise ConfigError(f"--keep {folder}: exists already; choose another folder")
+    return folder.resolve()

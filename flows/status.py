@@ -1,0 +1,97 @@
+"""How learning stands: every stream that MLflow knows, or one config session by session, and what to type to go on."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NamedTuple
+
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+from cl.interim import Interim
+from flows.job import Job, planned, turns
+from flows.reap import held, reap_runs
+from flows.settings import Place
+from flows.tracking import COMMAND, ERROR, KEY, KIND, PARENT, SESSIONS, STATE
+
+_WORDS = {"FINISHED": "learned", "FAILED": "failed", "KILLED": "interrupted"}
+
+
+class Stream(NamedTuple):
+    """One row: a stream under one method and seed; `note` says why it failed or how far its session is, `command` how to go on."""
+
+    name: str
+    method: str
+    seed: str
+    state: str
+    sessions: str
+    when: str
+    note: str
+    command: str
+
+
+class Turned(NamedTuple):
+    """One row: a session of a config's stream, and how far it is."""
+
+    session: str
+    state: str
+    note: str
+
+
+def streams(place: Place, client: MlflowClient) -> list[Stream]:
+    """Every stream that was ever begun, the newest first; what a killed process left RUNNING is put to rest before."""
+    reap_runs(place, client)
+    experiments = [found.experiment_id for found in client.search_experiments()]
+    found = client.search_runs(experiments, f"tags.`{KIND}` = 'stream'", order_by=["attributes.start_time DESC"])
+    return [_stream(place, client, run) for run in found]
+
+
+def sessions(job: Job) -> list[Turned]:
+    """Each session of a job, by what is on disk."""
+    return list(_sessions(job))
+
+
+def _sessions(job: Job) -> Iterator[Turned]:
+    from cl.run import find, find_state
+
+    plan, store = planned(job), job.place.steps
+    for turn in turns(job):
+        step = find(plan, turn.index, store)
+        if step:
+            yield Turned(turn.session, "learned", _moment(datetime.fromisoformat(step.finished)))
+        elif find_state(plan, turn.index, store):
+            yield Turned(turn.session, "learned", "not measured yet")
+        else:
+            far = half(store, plan.states[turn.index])
+            yield Turned(turn.session, "half-learned" if far else "waiting", far)
+
+
+def half(store: Path, state: str) -> str:
+    """How far a session is whose state is not learned, nothing if no checkpoint of it is there."""
+    cursor = Interim(store / "interim" / state, 0).cursor()
+    if cursor is None:
+        return ""
+    return f"{cursor.done} of {cursor.steps} steps" + (f" of round {cursor.turn + 1}" if cursor.turn else "")
+
+
+def _stream(place: Place, client: MlflowClient, run: Run) -> Stream:
+    tags, status = run.data.tags, run.info.status
+    children = client.search_runs([run.info.experiment_id], f"tags.`{PARENT}` = '{run.info.run_id}'")
+    done = {child.data.tags[KEY] for child in children if child.info.status == "FINISHED" and child.info.run_name != "start"}
+    open_ones = [child for child in children if child.info.status in ("RUNNING", "KILLED")]
+    far = [f"{child.info.run_name}: {told}" for child in open_ones if (told := half(place.steps, child.data.tags.get(STATE, "")))]
+    running = status == "RUNNING" or held(place, tags[KEY])
+    return Stream(
+        name=tags.get("evergreen.stream", run.info.run_name),
+        method=tags.get("evergreen.method", ""),
+        seed=tags.get("evergreen.seed", ""),
+        state="running" if running else _WORDS.get(status, status.lower()),
+        sessions=f"{len(done)} of {tags.get(SESSIONS, '?')}",
+        when=_moment(datetime.fromtimestamp((run.info.end_time or run.info.start_time) / 1000, UTC)),
+        note=tags.get(ERROR, "") if status == "FAILED" else "; ".join(far),
+        command="" if running or status == "FINISHED" else tags.get(COMMAND, ""),
+    )
+
+
+def _moment(when: datetime) -> str:
+    return when.astimezone(UTC).strftime("%Y-%m-%d %H:%M")
