@@ -11,9 +11,12 @@ from flows.console import err, out, table
 from flows.settings import begin
 
 if TYPE_CHECKING:
+    from flows.bisect import Kind
     from flows.registry import Change
 
-ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help="The name of a registered model: that of its config.")]
+ModelArgument = Annotated[
+    str, typer.Argument(metavar="MODEL", help="The name of a registered model: that of its config, in small letters and dashes.")
+]
 VersionArgument = Annotated[str, typer.Argument(metavar="MODEL", help="NAME (its champion), NAME@ALIAS or NAME/VERSION.")]
 WhyOption = Annotated[str, typer.Option(help="A reason, kept in the history.")]
 
@@ -60,41 +63,51 @@ def history(model: ModelArgument) -> None:
 
 
 def lineage(model: ModelArgument, version: Annotated[str, typer.Argument(help="A version number or alias.")] = "champion") -> None:
-    """Show what made a model: its data, base model, code, settings, and each session with its content key."""
+    """Show what made a model: data, base model, code, settings, each session with its state, and the versions it grew out of."""
+    place = begin()
     from flows.lineage import lineage as trace
     from flows.tracking import connect
 
-    found = trace(connect(begin()), model, version)
+    found = trace(place, connect(place), model, version)
     out().print(table(f"{model} version {found.version}", ["made from", ""], list(found.facts.items())))
-    out().print(table("sessions, in order", ["session", "images", "state"], found.sessions))
+    out().print(table("settings", ["setting", "value"], list(found.settings.items())))
+    columns = ["session", "steps", "images seen", "seconds", "state", "version"]
+    out().print(table("sessions, in order", columns, found.sessions))
 
 
 def bisect(
-    config: Annotated[str, typer.Argument(metavar="CONFIG", help="A config whose stream is learned.")],
+    model: VersionArgument,
     examined: Annotated[
         str | None, typer.Option("--set", metavar="NAME", help="The evaluation set that broke: a session or a probe.")
     ] = None,
     label: Annotated[str | None, typer.Option("--class", metavar="NAME", help="The class that broke.")] = None,
-    settings: Annotated[
-        list[str] | None, typer.Option("--override", metavar="KEY=VALUE", help="Change a setting; may be repeated.")
-    ] = None,
+    domain: Annotated[str | None, typer.Option("--domain", metavar="NAME", help="The domain that broke.")] = None,
     data_root: Annotated[str | None, typer.Option("--data-root", envvar="EVERGREEN_DATA", help="The folder with the data sets.")] = None,
+    data_rev: Annotated[
+        str | None, typer.Option("--data-rev", metavar="REV", help="The data it learned from; default: as it was told then.")
+    ] = None,
 ) -> None:
-    """Find the session after which a set or a class got worse, from what was measured when the stream was learned."""
-    if (examined is None) == (label is None):
-        raise ConfigError("bisect: give either --set NAME or --class NAME")
-    begin()
-    from flows.job import job_of
-    from flows.lineage import scores
+    """Find the session after which a set, a class or a domain got worse: from what was measured then, else by asking each state now."""
+    given: dict[Kind, str | None] = {"set": examined, "class": label, "domain": domain}
+    asked = [(kind, name) for kind, name in given.items() if name is not None]
+    if len(asked) != 1:
+        raise ConfigError("bisect: give one of --set NAME, --class NAME, --domain NAME")
+    place = begin()
+    from flows.bisect import course
+    from flows.predict import chosen
+    from flows.tracking import connect
 
-    rows = scores(job_of(config, settings or [], data_root), examined, label)
-    name = examined or label
-    worst = min(range(1, len(rows)), key=lambda i: rows[i][1] - rows[i - 1][1], default=0)
-    out().print(table(f"{name} after each session", ["after", "score"], rows))
-    if not worst or rows[worst][1] >= rows[worst - 1][1]:
-        out().print(f"{name} never got worse.")
+    client, (kind, name) = connect(place), asked[0]
+    version = chosen(place, client, model)
+    found = course(place, client, version, kind, name, data_root, data_rev)
+    how = "measured now" if found.measured else "as it was measured"
+    out().print(f"{version.name} version {version.version}: {name}, {how}", soft_wrap=True)
+    out().print(table("", ["after", "score"], found.scores))
+    worst = found.worst()
+    if worst is None:
+        out().print(f"{name} never got worse.", soft_wrap=True)
     else:
-        out().print(f"{name} lost most in session {rows[worst][0]}: {rows[worst - 1][1]:.3f} before, {rows[worst][1]:.3f} after.")
+        out().print(f"{name} lost most in session {worst[0]}: {worst[1]:.3f} before, {worst[2]:.3f} after.", soft_wrap=True)
 
 
 def predict(
@@ -119,7 +132,7 @@ def predict(
     found = served(place, connect(place), model, as_of)
     err().print(f"{found.name} version {found.version}")
     if query is not None:
-        out().print(table(query, ["image", "cosine"], [(str(path), cosine) for path, cosine in rank(found, images, query)]))
+        out().print(table("", ["image", f"cosine with {query!r}"], [(str(path), cosine) for path, cosine in rank(found, images, query)]))
         return
     names = [name.strip() for name in (labels or "").split(",") if name.strip()]
     answers = classify(found, images, names, template)

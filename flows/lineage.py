@@ -1,88 +1,113 @@
-"""Where a model comes from, and where it broke."""
+"""Where a model comes from: data, base model, code, settings, sessions, and the versions that it grew out of."""
 
 import json
 from typing import Any, NamedTuple
 
 import mlflow
-import numpy as np
 from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
 
-from cl.errors import DataError, StoreError
-from cl.evaluate import spread, unpack
-from flows.job import Job, planned, title, turns
+from cl.checkpoint import read_json
+from cl.errors import StoreError
+from cl.report import Report
+from cl.run import Step, parse_config
 from flows.registry import CHAMPION, find, holder
-from flows.tracking import STATE
+from flows.settings import Place
+from flows.tracking import KEY, STATE, flat
+
+_TOLD = ("model", "method", "train", "seed", "joint", "threads")  # the groups of settings that make a model
 
 
 class Lineage(NamedTuple):
-    """What made a version: facts by name, and its sessions as (name, images, state)."""
+    """What made a version: facts by name, its sessions as (name, steps, images seen, seconds, state, version), and the settings."""
 
     version: str
     facts: dict[str, str]
-    sessions: list[tuple[str, str, str]]
+    sessions: list[tuple[str, str, str, str, str, str]]
+    settings: dict[str, str]
 
 
-def lineage(client: MlflowClient, name: str, version: str) -> Lineage:
-    """All of it from the registry and the run that registered the version.
+def lineage(place: Place, client: MlflowClient, name: str, version: str) -> Lineage:
+    """All of it from the registry and the run that registered the version; states of its sessions from this project's store.
+
+    A session's `version` is the one that was registered when the stream ended there: what this one grew out of.
 
     Raises:
         StoreError: no such version, or its run is gone.
     """
     found = find(client, name, version)
-    try:
-        report: dict[str, Any] = json.loads(mlflow.artifacts.load_text(f"runs:/{found.run_id}/report.json"))
-    except Exception as error:  # whatever store it lies in raises its own
-        raise StoreError(f"model {name} version {found.version}: the report of its run {found.run_id} cannot be read") from error
-    source = report["provenance"]
-    champion = holder(client, name, CHAMPION)
+    report = report_of(found)
+    source, champion = report.provenance, holder(client, name, CHAMPION)
+    versions = {each.tags[STATE]: each for each in _versions(client, found) if STATE in each.tags}
+    states = [step.state for step in steps_of(place, client, found)] or ["–"] * (len(report.sessions) + 1)
+    parents = [versions[state] for state in states[:-1] if state in versions]
     facts = {
-        "method": f"{report['method']}, seed {source['seed']}",
-        "base model": source["base_model"],
-        "data": source["data"],
-        "data revision": found.tags.get("evergreen.data_rev", "–"),
-        "stream": f"{report['stream']} ({source['stream']})",
-        "code": source["code"],
-        "versions": ", ".join(f"{package} {number}" for package, number in source["versions"].items()),
-        "settings": f"artifact config.yaml of run {found.run_id}",
-        "state": found.tags.get(STATE, "–"),
+        "method": f"{report.method}, seed {source.seed}",
+        "base model": source.base_model,
+        "grown out of": f"version {parents[-1].version}" if parents else "the base model",
+        "data": ", then ".join(dict.fromkeys([*(each.tags["evergreen.data"] for each in parents), source.data])),
+        "data revision": found.tags.get("evergreen.data_rev", "the working copy"),
+        "stream": f"{report.stream} ({source.stream})",
+        "code": source.code,
+        "libraries": ", ".join(f"{package} {number}" for package, number in source.versions.items()),
         "gate": client.get_run(str(found.run_id)).data.tags.get("evergreen.gate_reason", "not asked"),
-        "champion": "this version"
-        if champion and str(champion.version) == str(found.version)
-        else str(champion.version)
-        if champion
-        else "none",
+        "champion": "none" if champion is None else "this version" if champion.version == found.version else f"version {champion.version}",
+        "run": str(found.run_id),
     }
-    costs = report["costs"]
-    sessions = [(each, f"{cost['samples']:,}", f"{cost['steps']} steps") for each, cost in zip(report["sessions"], costs, strict=True)]
-    return Lineage(str(found.version), facts, sessions)
+    sessions = [
+        (
+            name,
+            str(cost.steps),
+            f"{cost.samples:,}",
+            f"{cost.seconds:.0f}",
+            state,
+            str(versions[state].version) if state in versions else "–",
+        )
+        for name, cost, state in zip(report.sessions, report.costs, states[1:], strict=True)
+    ]
+    return Lineage(str(found.version), facts, sessions, _settings(source.config))
 
 
-def scores(job: Job, examined: str | None, label: str | None) -> list[tuple[str, float]]:
-    """The score of a set, or of one class over all sets that have it, at the start and after each session that is learned.
+def report_of(version: ModelVersion) -> Report:
+    """The report that came with a version.
 
     Raises:
-        StoreError: the stream is not learned with these settings.
-        DataError: no such set, or no test image of that class.
+        StoreError: it is gone.
     """
-    from cl.run import find as find_step
+    return Report.from_json(json.loads(text_of(version, "report.json")))
 
-    plan = planned(job)
-    rows = []
-    for turn in turns(job):
-        step = find_step(plan, turn.index, job.place.steps)
-        if step is None:
-            break
-        sets = {each.name: each for each in plan.stream.exam(turn.index)}
-        if examined is not None:
-            if examined not in step.row:
-                raise DataError(f"no evaluation set {examined!r}; there are {', '.join(step.row)}")
-            hits = [unpack(step.hits[examined])]
-        else:
-            asked = {name: np.array(spread(each.data, plan.config.evaluate.limit).labels) == label for name, each in sets.items()}
-            hits = [unpack(step.hits[name])[mine] for name, mine in asked.items() if mine.any()]
-            if not hits:
-                raise DataError(f"no test image of class {label!r}; classes are named as in the data")
-        rows.append((turn.session, float(np.concatenate(hits).mean())))
-    if not rows:
-        raise StoreError(f"{title(job)} is not learned with these settings, data and code; `evergreen run` learns it")
-    return rows
+
+def text_of(version: ModelVersion, file: str) -> str:
+    """A text that the run of a version left.
+
+    Raises:
+        StoreError: it is gone.
+    """
+    try:
+        return str(mlflow.artifacts.load_text(f"runs:/{version.run_id}/{file}"))
+    except Exception as error:  # whatever store it lies in raises its own
+        raise StoreError(f"model {version.name} version {version.version}: {file} of its run {version.run_id} cannot be read") from error
+
+
+def steps_of(place: Place, client: MlflowClient, version: ModelVersion) -> list[Step]:
+    """The steps that led to a version, the start first, whatever code is here now; none where one is not in this project's store."""
+    key, steps = client.get_run(str(version.run_id)).data.tags.get(KEY), []
+    while key:
+        try:
+            steps.append(Step.from_json(read_json(place.steps / "steps" / key / "result.json")))
+        except (StoreError, KeyError, TypeError):
+            return []
+        key = steps[-1].parent
+    return steps[::-1]
+
+
+def _versions(client: MlflowClient, found: ModelVersion) -> list[ModelVersion]:
+    every = client.search_model_versions(f"name = '{found.name}'")
+    return sorted((each for each in every if int(each.version) < int(found.version)), key=lambda each: int(each.version))
+
+
+def _settings(config: dict[str, Any]) -> dict[str, str]:
+    """What was set otherwise than by default, of what makes a model."""
+    told = parse_config(config, "config of the version").model_dump(mode="json", exclude_defaults=True)
+    told |= {"method": {"name": config["method"]["name"], **told.get("method", {})}}
+    return flat({name: told[name] for name in _TOLD if name in told})

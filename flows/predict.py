@@ -37,7 +37,7 @@ def served(place: Place, client: MlflowClient, model: str, moment: datetime | No
         StoreError: no such model or version, or its files cannot be read.
         ModelError: its weights are damaged.
     """
-    version = _chosen(place, client, model, moment)
+    version = chosen(place, client, model, moment)
     with _files(place, version) as folder:
         return Served(version.name, str(version.version), read_bundle(folder))
 
@@ -76,7 +76,7 @@ def export(place: Place, client: MlflowClient, model: str, folder: Path, layout:
         StoreError: no such version, its files cannot be read, or the folder exists or cannot be written.
         ModelError: what it learned lies beside its CLIP, or the layout cannot hold its architecture.
     """
-    version = _chosen(place, client, model)
+    version = chosen(place, client, model)
     if folder.exists():
         raise StoreError(f"{folder}: exists already; choose another folder")
     with _files(place, version) as files:
@@ -93,7 +93,12 @@ def export(place: Place, client: MlflowClient, model: str, folder: Path, layout:
     return version
 
 
-def _chosen(place: Place, client: MlflowClient, model: str, moment: datetime | None = None) -> ModelVersion:
+def chosen(place: Place, client: MlflowClient, model: str, moment: datetime | None = None) -> ModelVersion:
+    """The version that NAME, NAME@ALIAS or NAME/VERSION means, or NAME and a moment.
+
+    Raises:
+        StoreError: there is none.
+    """
     name, at, alias = model.partition("@")
     name, slash, number = name.partition("/")
     if not moment:
@@ -122,5 +127,6 @@ def _opened(paths: Sequence[Path]) -> list[Image.Image]:
             with Image.open(path) as image:
                 images.append(image.convert("RGB"))
         except (OSError, ValueError, Image.DecompressionBombError) as error:
-            raise DataError(f"{path}: not an image that can be read ({str(error).splitlines()[0]})") from error
+            why = getattr(error, "strerror", None) or str(error).partition("\n")[0]
+            raise DataError(f"{path}: not an image that can be read ({why})") from error
     return images

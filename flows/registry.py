@@ -4,6 +4,7 @@ import getpass
 import json
 import socket
 import uuid
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -91,16 +92,28 @@ def find(client: MlflowClient, name: str, version: str) -> ModelVersion:
 
 
 def earlier(place: Place, client: MlflowClient, name: str) -> str:
-    """The version that was champion before the one that is.
+    """The version that was champion before the one that is; going back twice goes back two versions.
 
     Raises:
         StoreError: there was none.
     """
     now = str(find(client, name, CHAMPION).version)
-    past = [made.before for made in history(place, client, name) if made.alias == CHAMPION and made.after == now and made.before]
-    if not past:
+    past = before([made.after for made in history(place, client, name) if made.alias == CHAMPION], now)
+    if past is None:
         raise StoreError(f"model {name}: no version was champion before {now}; say which with --to")
-    return past[-1]
+    return past
+
+
+def before(champions: Sequence[str], now: str) -> str | None:
+    """The one before `now` when whoever became champion again took with it what had come since.
+
+    >>> before(["1", "2", "3"], "3"), before(["1", "2", "3", "2"], "2"), before(["1", "2", "1"], "1")
+    ('2', '1', None)
+    """
+    line: list[str] = []
+    for version in (*champions, now):
+        line = [*(line[: line.index(version)] if version in line else line), version]
+    return line[-2] if len(line) > 1 else None
 
 
 def as_of(place: Place, client: MlflowClient, name: str, moment: datetime) -> str:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 import threading
 import time
 from pathlib import Path
@@ -14,17 +15,24 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, FlowRunFilterStateType
 from prefect.client.schemas.objects import StateType
 
+from cl.config import EvalConfig
+from cl.data import write
 from cl.errors import DataError, StoreError
+from cl.evaluate import evaluate
+from cl.report import Text
+from cl.run import revive
 from flows import registry
-from flows.job import job_of
-from flows.lineage import scores
+from flows.bisect import Course, course
+from flows.job import job_of, planned
+from flows.judge import judge
+from flows.lineage import lineage
 from flows.predict import classify, rank, served
 from flows.registry import CHALLENGER, CHAMPION, change, earlier, find, history, holder
 from flows.settings import EMBEDDED, Place
 from flows.stream import learn_stream
 from flows.tracking import connect
 from tests.conftest import lay_out
-from tests.make import png
+from tests.make import png, table
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 OPEN = ["gate.drop=null", "gate.flips=null"]
@@ -33,7 +41,7 @@ OPEN = ["gate.drop=null", "gate.flips=null"]
 @pytest.fixture
 def config(stored: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """A project, without the figures and pages that take seconds."""
-    monkeypatch.setattr("cl.report.items", lambda report: iter(()))
+    monkeypatch.setattr("cl.report.items", lambda report: iter([Text("report.json", json.dumps(report.to_json()))]))
     monkeypatch.setattr("cl.report.write", lambda reports, folder: folder.mkdir(parents=True))
     return str(lay_out(stored))
 
@@ -89,23 +97,75 @@ def _asked(place: Place, client: MlflowClient, config: str) -> None:
     with pytest.raises(StoreError, match="no model 'shapes'; there are colours"):
         served(place, client, "shapes")
 
-    assert [name for name, _ in scores(job_of(config), "classes 1-2", None)] == ["start", "classes 1-2", "classes 3-4"]
-    assert len(scores(job_of(config), None, "red")) == 3
-    with pytest.raises(DataError, match="no evaluation set 'greek'"):
-        scores(job_of(config), "greek", None)
+
+def test_where_a_model_broke_is_read_from_what_was_measured_whatever_code_is_here_now(
+    config: str, stored: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = Place(stored)
+    client = connect(place)
+    report = learn_stream(config)["report"]
+    version = find(client, "colours", CHAMPION)
+    monkeypatch.setattr("cl.plan.code_version", lambda: "other code")
+    planned.cache_clear()
+    found = course(place, client, version, "set", "classes 1-2")
+    assert found == Course(
+        list(zip(["start", "classes 1-2", "classes 3-4"], [row[0] for row in report["matrix"]["rows"]], strict=True)), False
+    )
+    red, green = (course(place, client, version, "class", name) for name in ("red", "green"))
+    for one, two, both in zip(red.scores, green.scores, found.scores, strict=True):
+        assert (one[1] + two[1]) / 2 == pytest.approx(both[1])  # as many test images of each
+    for wrong, told in (("set", "no evaluation set 'greek'; there are classes 1-2"), ("class", "no test image of class 'greek'")):
+        with pytest.raises(DataError, match=told):
+            course(place, client, version, wrong, "greek")  # type: ignore[arg-type]
+
+    origin = lineage(place, client, "colours", "1")
+    assert origin.facts["data"] == report["provenance"]["data"] and origin.facts["champion"] == "this version"
+    assert origin.settings["method.name"] == "finetune" and origin.settings["train.lr"] == "0.001"
+    assert [session[0] for session in origin.sessions] == ["classes 1-2", "classes 3-4"]
+    assert origin.sessions[-1][4] == version.tags["evergreen.state"]
+    (stored / "data" / "colours" / "test.parquet").unlink()
+    write({"test": table(range(4), 4, seed=6), "train": table(range(4), 8)}, stored / "data" / "colours")
+    with pytest.raises(StoreError, match="the test images are not those that were measured"):
+        course(place, client, version, "class", "red")
+    shutil.rmtree(place.steps)
+    assert course(place, client, version, "set", "classes 1-2") == found  # the registry's own copy
+
+
+def test_a_model_that_goes_on_names_the_version_it_grew_out_of_and_is_asked_now_about_what_was_left_out(config: str, stored: Path) -> None:
+    place = Place(stored)
+    client = connect(place)
+    one = "kind: listed\n  sessions:\n    - {name: one, classes: [red, green]}\n"
+    both = one + "    - {name: two, classes: [blue, yellow]}\n"
+    text = Path(config).read_text().replace("  increment: 2\n", "")
+    Path(config).write_text(text.replace("kind: classes\n", one))
+    learn_stream(config)
+    Path(config).write_text(text.replace("kind: classes\n", both))
+    learn_stream(config, [*OPEN, "evaluate.limit=1"])  # the first image of each set: a red one and a blue one
+    version = find(client, "colours", "2")
+    origin = lineage(place, client, "colours", "2")
+    assert origin.facts["grown out of"] == "version 1" and [(row[0], row[-1]) for row in origin.sessions] == [("one", "1"), ("two", "–")]
+
+    assert not course(place, client, version, "class", "red").measured
+    found = course(place, client, version, "class", "green")
+    assert found.measured and [name for name, _ in found.scores] == ["start", "one", "two"]
+    plan = planned(job_of(config))
+    (examined,) = (each for each in plan.stream.exam(2) if each.name == "one")
+    hits = evaluate(revive(plan.build(), version.tags["evergreen.state"], place.steps), [examined], EvalConfig())["one"].hits
+    assert found.scores[-1][1] == hits[[label == "green" for label in examined.data.labels]].mean()
 
 
 def test_a_change_that_is_cut_short_leaves_one_of_the_two_and_a_history_that_agrees(config: str, stored: Path, monkeypatch: Any) -> None:
     place = Place(stored)
     client = connect(place)
     learn_stream(config)
-    learn_stream(config, ["seed=1", "gate.scores={classes 1-2: 1.01}"])
     with monkeypatch.context() as broken:
+        broken.setattr("flows.stream.judge", judge.with_options(retries=0))
         broken.setattr(MlflowClient, "set_registered_model_alias", _dies)
         with pytest.raises(OSError, match="killed"):
-            change(place, client, "colours", CHAMPION, "2", "before the alias")
-    assert holders(client)[CHAMPION] == "1"
-    assert [made.after for made in history(place, client, "colours") if made.alias == CHAMPION] == ["1"]
+            learn_stream(config, ["seed=1", *OPEN])
+    assert holders(client) == {CHAMPION: "1", CHALLENGER: None}
+    assert "evergreen.gate" not in client.get_run(str(find(client, "colours", "2").run_id)).data.tags  # it is asked again
+    assert [made.after for made in history(place, client, "colours")] == ["1"]
 
     notes: list[str] = []
     note = registry._note
@@ -120,6 +180,7 @@ def test_a_change_that_is_cut_short_leaves_one_of_the_two_and_a_history_that_agr
             change(place, client, "colours", CHAMPION, "2", "after the alias")
     assert holders(client)[CHAMPION] == "2"
     assert [(made.before, made.after, made.why) for made in history(place, client, "colours")][-1] == ("1", "2", "after the alias")
+    assert learn_stream(config, ["seed=1", *OPEN])["gate"] == "promoted" and len(client.search_model_versions("name = 'colours'")) == 2
 
 
 def test_an_unreadable_champion_is_kept(config: str, stored: Path) -> None:
@@ -162,6 +223,20 @@ def answer(approve: bool) -> None:
         while not (runs := client.read_flow_runs(flow_run_filter=paused)):
             time.sleep(0.1)
         client.resume_flow_run(runs[0].id, run_input={"approve": approve, "why": "seen by Ann"})
+
+
+def test_going_back_twice_goes_back_two_versions(stored: Path) -> None:
+    place = Place(stored)
+    client = connect(place)
+    client.create_registered_model("colours")
+    for version in ("1", "2", "3"):
+        client.create_model_version("colours", "file:///nowhere")
+        change(place, client, "colours", CHAMPION, version, "better")
+    for expected in ("2", "1"):
+        change(place, client, "colours", CHAMPION, earlier(place, client, "colours"), "rollback")
+        assert holders(client)[CHAMPION] == expected
+    with pytest.raises(StoreError, match="no version was champion before 1; say which with --to"):
+        earlier(place, client, "colours")
 
 
 def _dies(*_: Any) -> None:
