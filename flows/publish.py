@@ -24,9 +24,11 @@ def tracked(job: Job) -> Iterator[str]:
         log(f"{title(job)}: another process is learning this; waiting for it")
 
     with locked(job.place, f"{turns(job)[-1].key}.lock", waiting):
-        run = open_run(job)
-        with tracker_of(job).ending(run):
-            yield run
+        tracker = tracker_of(job)
+        with tracker.answering():
+            run = open_run(job)
+            with tracker.ending(run):
+                yield run
 
 
 @task(task_run_name="open the run", **RETRIED)

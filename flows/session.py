@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from prefect import task
@@ -111,12 +111,15 @@ def read(step: dict[str, Any]) -> "Step":
 
 @contextmanager
 def _attempt(job: Job, run_id: str, turn: Turn) -> Iterator[Any]:
+    from mlflow.exceptions import MlflowException
+
     from flows.steplog import StepLogger
 
     tracker = tracker_of(job)
     child = tracker.attempt(run_id, turn.key, turn.session, planned(job).states[turn.index])
     logger = StepLogger(tracker.client, child, tracker.reached(child))
-    with tracker.ending(child):
+    # what is learned is learned, whether MLflow can be told so or not: `log_session` tries it again, and again
+    with suppress(MlflowException), tracker.ending(child):
         try:
             yield logger
         finally:

@@ -13,6 +13,7 @@ from mlflow.exceptions import MlflowException
 
 _BATCH = 1000  # the most that MLflow takes in one request
 _SECONDS = 5.0  # a chart that is watched lags behind by no more than this
+_AWAY = 60.0  # seconds until a server that did not answer is asked again: each time it may keep the training waiting
 
 
 class StepLogger(Logger):
@@ -27,7 +28,8 @@ class StepLogger(Logger):
         self.run_id = run_id
         self.reached = reached or {}
         self.waiting: list[Metric] = []
-        self.written = time.monotonic()
+        self.full = _BATCH
+        self.next = time.monotonic() + _SECONDS
 
     @property
     def name(self) -> str:
@@ -43,20 +45,21 @@ class StepLogger(Logger):
         """Nothing: the stream's run holds the whole config."""
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Keep metrics for the next batch, which leaves when it is full or five seconds old."""
+        """Keep metrics for the next batch, which leaves when it is full or five seconds old; later where the server is away."""
         now, step = int(time.time() * 1000), step or 0
         self.waiting += [Metric(name, float(value), now, step) for name, value in metrics.items() if step > self.reached.get(name, -1)]
-        if len(self.waiting) >= _BATCH or time.monotonic() - self.written > _SECONDS:
+        if len(self.waiting) >= self.full or time.monotonic() > self.next:
             self.flush()
 
     def flush(self) -> None:
         """Write what waits; what cannot be written now waits for the next time."""
-        self.written = time.monotonic()
+        self.full, self.next = _BATCH, time.monotonic() + _SECONDS
         try:
             while self.waiting:
                 self.client.log_batch(self.run_id, metrics=self.waiting[:_BATCH])
                 del self.waiting[:_BATCH]
         except MlflowException as error:
+            self.full, self.next = len(self.waiting) + _BATCH, time.monotonic() + _AWAY
             logging.getLogger(__name__).warning("%d step metrics could not be written yet: %s", len(self.waiting), error)
 
     def save(self) -> None:

@@ -160,6 +160,24 @@ class Tracker:
             raise
         self.client.set_terminated(run_id, "FINISHED")
 
+    @contextmanager
+    def answering(self) -> Iterator[None]:
+        """An error inside is told as what it is where the store does not answer any more.
+
+        Raises:
+            StoreError: it does not.
+        """
+        try:
+            yield
+        except (MlflowException, SQLAlchemyError) as error:
+            try:
+                _answers(self.uri)
+                self.client.search_experiments(max_results=1)
+            except (MlflowException, SQLAlchemyError, OSError) as reason:
+                kept = "what is learned is kept: once it answers, start again, and nothing is learned twice"
+                raise StoreError(f"{_shown(self.uri)}: MLflow's store does not answer any more ({_first_line(reason)}); {kept}") from error
+            raise
+
     def write(self, run_id: str, items: Iterable[Item], when: str | None = None) -> None:
         """Put what a report is made of where MLflow shows it; metrics go in one batch.
 

@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 import random
-import signal
 import sqlite3
 import subprocess
 import sys
@@ -21,10 +20,12 @@ from mlflow import MlflowClient
 from cl.checkpoint import read_json, sha256
 from cl.errors import LearningError
 from flows.settings import Place
+from flows.status import half
 from flows.tracking import KIND, slug
 
 _TIMED = ("cost/seconds",)  # what no two runs share
 _OWN = ("PREFECT_API_URL", "PREFECT_HOME", "MLFLOW_TRACKING_URI", "EVERGREEN_ARTIFACTS", "EVERGREEN_EMBEDDED", "EVERGREEN_ROOT")
+_STREAM = "[0-9a-f]" * 16 + "*.lock"  # of a stream that is open, named by its key
 _POLL = 0.02  # seconds
 
 
@@ -47,6 +48,21 @@ class Check(NamedTuple):
     equal: bool
 
 
+class Moment(NamedTuple):
+    """A point of a stream's course: so many seconds after the first so many states were there."""
+
+    states: int
+    wait: float
+
+
+class Run(NamedTuple):
+    """How a run went: whether it was killed, how many seconds it learned, and when each state appeared."""
+
+    killed: bool
+    seconds: float
+    times: list[float]
+
+
 class Verdict(NamedTuple):
     """What was found, how many kills struck a living process, and seconds of learning when undisturbed."""
 
@@ -65,62 +81,86 @@ def verify(trial: Trial, scratch: Path, kills: int, seed: int, tell: Callable[[s
         LearningError: a run that nobody killed failed.
     """
     whole = Place(scratch / "whole")
-    _, seconds = run(trial, whole)
-    tell(f"undisturbed: {seconds:.0f} s")
+    course = run(trial, whole)
+    tell(f"undisturbed: {course.seconds:.0f} s")
     expected, checks, struck, chance = facts(whole, trial.name), list[Check](), 0, random.Random(seed)
-    while struck < kills:
-        broken = Place(scratch / f"killed-{struck}")
-        for wait in gaps(kills - struck, seconds, chance):
-            killed, _ = run(trial, broken, wait)
-            if not killed:
+    for number in range(2 * kills):  # more than one only where a moment near the end was missed
+        if struck == kills:
+            break
+        broken = Place(scratch / f"killed-{number}")
+        for moment in moments(kills - struck, course, chance):
+            if not run(trial, broken, moment).killed:
                 break
             struck += 1
-            tell(f"kill {struck} of {kills}, {wait:.1f} s after the start; {learned(broken)} states learned")
+            tell(f"kill {struck} of {kills}: {learned(broken)} states learned, {half_learned(broken)}")
         else:
             run(trial, broken)
         checks += compare(expected, facts(broken, trial.name))
-    return Verdict(checks, struck, seconds)
+    return Verdict(checks, struck, course.seconds)
 
 
-def gaps(kills: int, seconds: float, chance: random.Random) -> list[float]:
-    """Times between so many moments, drawn uniformly over a run: since a killed run goes on where it was, they add up along it."""
-    moments = sorted(chance.uniform(0, seconds) for _ in range(kills))
-    return [moment - before for before, moment in zip([0.0, *moments], moments, strict=False)]
+def moments(kills: int, course: Run, chance: random.Random) -> list[Moment]:
+    """So many points of an undisturbed run, drawn uniformly over its seconds, in order.
+
+    >>> [(moment.states, round(moment.wait, 1)) for moment in moments(2, Run(False, 8.0, [0.5, 4.5]), random.Random(3))]
+    [(1, 1.4), (1, 3.9)]
+    """
+    drawn = sorted(chance.uniform(0, course.seconds) for _ in range(kills))
+    there = [sum(time <= moment for time in course.times) for moment in drawn]
+    return [Moment(states, at - (course.times[states - 1] if states else 0.0)) for states, at in zip(there, drawn, strict=True)]
 
 
-def run(trial: Trial, place: Place, kill_after: float | None = None) -> tuple[bool, float]:
-    """Learn until the end, or kill it so many seconds after its flow has begun; whether it was killed, and how many seconds it took.
+def run(trial: Trial, place: Place, kill_at: Moment | None = None) -> Run:
+    """Learn until the end, or until a moment at which it is killed.
 
     Raises:
         LearningError: it ended by itself, and not well.
     """
-    lock = place.runs / "locks" / f"learner-{slug(trial.name)}.lock"
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    lock.unlink(missing_ok=True)  # nobody holds it; it is there again when the flow has begun
+    locks = place.runs / "locks"
+    locks.mkdir(parents=True, exist_ok=True)
+    for lock in locks.glob(_STREAM):
+        lock.unlink()  # nobody holds it; it is there again when learning has begun
     environment = {name: value for name, value in os.environ.items() if name not in _OWN} | {"EVERGREEN_ROOT": str(place.root)}
     command = [sys.executable, "-m", "flows", "run", *trial.words, "--data-root", trial.data, "--set", "train.checkpoint=0.5"]
     with (place.root / "log").open("ab") as log:
         process = subprocess.Popen(command, cwd=trial.here, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         try:
-            while process.poll() is None and not lock.exists():
-                time.sleep(_POLL)
-            begun = time.monotonic()
-            process.wait(kill_after)
-        except subprocess.TimeoutExpired:
-            return True, time.monotonic() - begun
+            found = _watched(process, place, kill_at)
         finally:
-            if process.poll() is None:
-                process.send_signal(signal.SIGKILL)
-                process.wait()
-    if process.returncode:
+            process.kill()  # whatever else interrupts us: no learner is left behind
+            process.wait()
+    if process.returncode and not found.killed:
         last = (place.root / "log").read_text(errors="replace").strip().rpartition("\n")[2]
         raise LearningError(f"a run that was not killed ended with code {process.returncode}: {last}")
-    return False, time.monotonic() - begun
+    return found
+
+
+def _watched(process: "subprocess.Popen[bytes]", place: Place, kill_at: Moment | None) -> Run:
+    begun, times, due = 0.0, list[float](), float("inf")
+    while process.poll() is None:
+        now = time.monotonic()
+        if not begun and any((place.runs / "locks").glob(_STREAM)):
+            begun = now
+        if begun:
+            states = learned(place)
+            times += [now - begun] * (states - len(times))
+            if kill_at and states >= kill_at.states:
+                due = min(due, now + kill_at.wait)
+            if now >= due:
+                return Run(True, now - begun, times)
+        time.sleep(_POLL)
+    return Run(False, time.monotonic() - begun, times)
 
 
 def learned(place: Place) -> int:
     """How many states are on disk."""
     return len(list((place.steps / "states").glob("[!.]*")))
+
+
+def half_learned(place: Place) -> str:
+    """How far the session is that was cut short."""
+    found = [half(place.steps, path.name) for path in (place.steps / "interim").glob("[!.]*")]
+    return found[0] if found else "none under way"
 
 
 def facts(place: Place, name: str) -> dict[str, Any]:

@@ -259,6 +259,17 @@ def test_a_tracking_server_that_does_not_answer_is_told_at_once(stored: Path, mo
         Tracker(Place(stored), "colours")
 
 
+def test_a_store_that_is_lost_on_the_way_is_told_and_an_error_of_another_kind_is_not_taken_for_it(
+    tracker: Tracker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(MlflowException, match="no such run"), tracker.answering():
+        raise MlflowException("no such run")
+    monkeypatch.setattr(tracker, "uri", "http://127.0.0.1:9")
+    told = r"^http://127.0.0.1:9: MLflow's store does not answer any more \(.*Connection refused.*\); what is learned is kept"
+    with pytest.raises(StoreError, match=told), tracker.answering():
+        raise MlflowException("API request failed")
+
+
 def test_a_missing_driver_is_named_and_a_password_is_not(stored: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "mssql+pymssql://ann:secret@127.0.0.1:9/runs")
     with pytest.raises(StoreError, match=r"^mssql\+pymssql://ann:\*\*\*@127.0.0.1:9/runs: .* not installed \(pymssql\); install it"):
