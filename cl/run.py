@@ -164,11 +164,7 @@ def revive(method: Method, state: str, store: Path) -> Method:
 
 
 def bundle(plan: Plan, index: int, store: Path) -> Bundle:
-    """The method as it was after a step, ready to leave: with the classes it had learned by then, asked as they were.
-
-    Raises:
-        StoreError: that state is not in this store.
-    """
+    """The method as `load_method` gives it, ready to leave: with the classes it had learned by then, asked as they were."""
     classes = plan.stream.sessions[index - 1].vocabulary if index else ()
     return Bundle(load_method(plan, index, store), plan.config.method, plan.config.seed, tuple(plan.config.stream.template), classes)
 
