@@ -24,6 +24,7 @@ _HELP = """Keeps a CLIP model learning as new data arrives, without forgetting w
 First steps: `evergreen data glyphs` makes the embedded data set, `evergreen compare glyphs` learns its stream with several methods,
 `evergreen up` opens the pages on which to look at the result."""
 
+_LEARNING = "Learning"
 app = typer.Typer(name="evergreen", no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="markdown", help=_HELP)
 
 ConfigArgument = Annotated[str, typer.Argument(metavar="CONFIG", help="A YAML file, or the name of a shipped config such as `glyphs`.")]
@@ -38,7 +39,7 @@ RootOption = Annotated[
 RevOption = Annotated[str | None, typer.Option("--data-rev", metavar="REV", help="Learn from the data as it was at this git revision.")]
 
 
-@app.command()
+@app.command(rich_help_panel=_LEARNING)
 def run(
     config: ConfigArgument,
     method: MethodOption = None,
@@ -62,7 +63,7 @@ def run(
     _conclude([outcome["report"]], place, outcome["run"])
 
 
-@app.command()
+@app.command(rich_help_panel=_LEARNING)
 def update(
     config: ConfigArgument,
     method: MethodOption = None,
@@ -86,7 +87,7 @@ def update(
         _conclude([outcome["report"]], place, outcome["run"])
 
 
-@app.command()
+@app.command(rich_help_panel=_LEARNING)
 def compare(config: ConfigArgument, settings: SetOption = None, data_root: RootOption = None, data_rev: RevOption = None) -> None:
     """Learn a stream with every method and seed of the config's `compare` section, and say how they compare."""
     place = begin()
@@ -103,20 +104,7 @@ def compare(config: ConfigArgument, settings: SetOption = None, data_root: RootO
     _conclude(outcome["reports"], place, outcome["run"])
 
 
-app.command()(cli_ingest.ingest)
-app.command()(cli_ingest.watch)
-app.command()(cli_status.status)
-app.command("verify-resume")(cli_status.verify_resume)
-app.command()(cli_servers.up)
-app.command()(cli_servers.serve)
-for command in (cli_models.promote, cli_models.rollback, cli_models.history, cli_models.lineage, cli_models.bisect):
-    app.command()(command)
-app.command()(cli_models.predict)
-app.command()(cli_models.export)
-app.add_typer(cli_data.app, name="data")
-
-
-@app.command()
+@app.command(rich_help_panel=_LEARNING)
 def methods() -> None:
     """List the methods there are."""
     begin(writes=False)
@@ -125,7 +113,7 @@ def methods() -> None:
     out().print(table("", ["method", "what it does"], list(known().items())))
 
 
-@app.command()
+@app.command(rich_help_panel=_LEARNING)
 def report(
     config: ConfigArgument,
     folder: Annotated[Path, typer.Option("--out", help="Where to write report.md and report.html.")] = Path("report"),
@@ -149,7 +137,7 @@ def report(
     err().print(f"Report: {folder / 'report.html'}", soft_wrap=True)
 
 
-@app.command()
+@app.command(rich_help_panel=_LEARNING)
 def pretrain(
     folder: Annotated[Path, typer.Argument(help="Where to write the model, in open_clip's local-directory layout.")],
     data_root: RootOption = None,
@@ -163,6 +151,19 @@ def pretrain(
         scores = make_base(place.relative(data_root or "data") / "glyphs", settings or [], folder, tell)
     rows = [(name, metric, value) for name, own in scores.items() for metric, value in own.items()]
     out().print(table(f"{folder}, zero-shot on fonts it has not seen", ["domain", "metric", "score"], rows))
+
+
+for panel, commands in {
+    "New data": (cli_ingest.ingest, cli_ingest.watch),
+    "Models": (
+        *(cli_models.predict, cli_models.export, cli_models.promote, cli_models.rollback),
+        *(cli_models.history, cli_models.lineage, cli_models.bisect),
+    ),
+    "Operations": (cli_servers.up, cli_servers.serve, cli_status.status, cli_status.verify_resume),
+}.items():
+    for command in commands:
+        app.command(rich_help_panel=panel)(command)
+app.add_typer(cli_data.app, name="data", rich_help_panel="New data")
 
 
 def main() -> None:

@@ -254,7 +254,7 @@ def test_help_names_every_option(evergreen: Evergreen, command: str) -> None:
 def test_help_is_tested_for_every_command() -> None:
     groups = {"": app, **{f"{group.name} ": group.typer_instance for group in app.registered_groups if group.typer_instance}}
     known = {
-        f"{prefix}{command.name or command.callback.__name__}"  # type: ignore[union-attr]
+        f"{prefix}{command.name or command.callback.__name__.replace('_', '-')}"  # type: ignore[union-attr]
         for prefix, group in groups.items()
         for command in group.registered_commands
     }
