@@ -48,10 +48,11 @@ def learn_stream(
     """
     quiet()
     place = Place.find()
-    with alive(place), alone(place, settings(config, overrides or [], place).name) if promote else nullcontext():
-        job = fetch(config, overrides or [], data_root, data_rev)
-        outcome = take(job, promote)
-    return approved(job, outcome)
+    with alive(place):
+        with alone(place, settings(config, overrides or [], place).name) if promote else nullcontext():
+            job = fetch(config, overrides or [], data_root, data_rev)
+            outcome = take(job, promote)
+        return approved(job, outcome)
 
 
 def take(job: Job, promote: bool = True) -> dict[str, Any]:
@@ -70,8 +71,8 @@ def take(job: Job, promote: bool = True) -> dict[str, Any]:
 
 def approved(job: Job, outcome: dict[str, Any]) -> dict[str, Any]:
     """The same outcome after a person was asked, where one has to agree; nobody else waits for that."""
-    steps = outcome.pop("steps")
-    if outcome["gate"] == WAITING:
+    steps = outcome.pop("steps", [])
+    if outcome.get("gate") == WAITING:
         run = outcome["run"]
         answer = ask(title(job), "every bound holds", checks_of(job, run), job.settings["gate"]["approval_hours"])
         if answer:

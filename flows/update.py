@@ -48,20 +48,27 @@ def update(config: Config = "glyphs", overrides: list[str] | None = None, data_r
     """
     quiet()
     place = Place.find()
-    with alive(place), alone(place, settings(config, overrides or [], place).name):  # the data are looked at once nobody else learns
-        absorb()
-        job = fetch(config, overrides or [], data_root, None)
-        waiting = unlearned(job)
-        if not waiting and settled(job):
-            watch().tell(f"{title(job)}: up to date, all {turns(job)[-1].last} sessions are learned")
-            return {"waiting": 0, "why": "up to date"}
-        ruling = rule(job, waiting)
-        watch().tell(f"{title(job)}: {len(waiting)} sessions wait; {'learning' if ruling.learn else 'left waiting'}: {ruling.why}")
-        if not ruling.learn:
-            return {"waiting": len(waiting), "why": ruling.why}
-        outcome = take(job)
-        note(job, outcome["run"], ruling)
-    return approved(job, outcome)
+    with alive(place):
+        with alone(place, settings(config, overrides or [], place).name):  # the data are looked at once nobody else learns
+            absorb()
+            job = fetch(config, overrides or [], data_root, None)
+            outcome = catch_up(job)
+        return approved(job, outcome)
+
+
+def catch_up(job: Job) -> dict[str, Any]:
+    """Learn what waits, if anything does and the policy says so; else only why not."""
+    waiting = unlearned(job)
+    if not waiting and settled(job):
+        watch().tell(f"{title(job)}: up to date, all {turns(job)[-1].last} sessions are learned")
+        return {"waiting": 0, "why": "up to date"}
+    ruling = rule(job, waiting)
+    watch().tell(f"{title(job)}: {len(waiting)} sessions wait; {'learning' if ruling.learn else 'left waiting'}: {ruling.why}")
+    if not ruling.learn:
+        return {"waiting": len(waiting), "why": ruling.why}
+    outcome = take(job)
+    note(job, outcome["run"], ruling)
+    return outcome
 
 
 def absorb() -> None:

@@ -27,6 +27,7 @@ from flows.job import job_of, planned
 from flows.judge import judge
 from flows.lineage import lineage
 from flows.predict import classify, rank, served
+from flows.reap import reap_flows
 from flows.registry import CHALLENGER, CHAMPION, change, earlier, find, history, holder
 from flows.settings import EMBEDDED, Place
 from flows.stream import learn_stream
@@ -206,7 +207,7 @@ def test_a_flow_waits_on_its_page_and_goes_on_by_the_answer(
     config: str, stored: Path, approve: bool, verdict: str, champion: str | None
 ) -> None:
     outcomes: list[Any] = []
-    answering = threading.Thread(target=answer, args=(approve,))
+    answering = threading.Thread(target=answer, args=(Place(stored), approve))
     answering.start()
     outcomes.append(learn_stream(config, ["gate.approval=true", f"seed={int(approve)}"]))
     answering.join()
@@ -216,12 +217,13 @@ def test_a_flow_waits_on_its_page_and_goes_on_by_the_answer(
     assert told.endswith(f"a person {'agreed' if approve else 'said no'} in Prefect: seen by Ann")
 
 
-def answer(approve: bool) -> None:
-    """What a person does on the page of the run that waits."""
+def answer(place: Place, approve: bool) -> None:
+    """What a person does on the page of the run that waits, which the living do not take for dead meanwhile."""
     with get_client(sync_client=True) as client:
         paused = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.PAUSED])))
         while not (runs := client.read_flow_runs(flow_run_filter=paused)):
             time.sleep(0.1)
+        assert reap_flows(place) == []
         client.resume_flow_run(runs[0].id, run_input={"approve": approve, "why": "seen by Ann"})
 
 
