@@ -46,9 +46,7 @@ def differing(one: Place, two: Place) -> list[str]:
     return [check.what for check in compare(facts(one, "colours"), facts(two, "colours")) if not check.equal]
 
 
-def test_what_differs_is_named_and_what_only_took_another_time_does_not_differ(
-    learned: Place, tmp_path_factory: pytest.TempPathFactory
-) -> None:
+def test_what_differs_is_named_and_times_do_not_count(learned: Place, tmp_path_factory: pytest.TempPathFactory) -> None:
     other = Place(tmp_path_factory.mktemp("other") / "project")
     shutil.copytree(learned.root, other.root)
     result = other.steps / "steps" / "k1" / "result.json"
@@ -89,14 +87,12 @@ def test_moments_are_drawn_over_the_whole_course_and_know_how_much_was_learned_b
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["replay", "vr_lwf"])
-def test_a_stream_that_is_killed_fifteen_times_ends_as_one_that_never_was(
-    method: str, project: Path, tmp_path_factory: pytest.TempPathFactory
-) -> None:
+def test_a_stream_that_is_killed_fifteen_times_ends_as_one_that_never_was(method: str, project: Path) -> None:
     five_sessions(project)
     words = ("colours.yaml", "--set", f"method={method}", "--set", "train.max_steps=40")
     told: list[str] = []
     trial = Trial("colours", words, project, str(project / "data"))
-    verdict = verify(trial, tmp_path / "scratch", 15, 0, told.append)
+    verdict = verify(trial, project / "scratch", 15, 0, told.append)
     assert verdict.kills == 15 == len(told) - 1
     assert [check for check in verdict.checks if not check.equal] == []
 
