@@ -5,21 +5,20 @@ from dataclasses import replace
 from typing import Any
 
 import mlflow
-import yaml
 from mlflow.entities.model_registry import ModelVersion
 from prefect import task
 from prefect.artifacts import create_table_artifact
 
-from cl.errors import EvergreenError, StoreError
+from cl.errors import EvergreenError
 from cl.evaluate import evaluate, headline, unpack
 from cl.gate import Check, Decision, Judged, decide
 from cl.matrix import summary
-from cl.methods import Method
 from flows.approval import Answer
 from flows.job import Job, planned, title
+from flows.predict import served
 from flows.registry import CHALLENGER, CHAMPION, change, holder
 from flows.session import RETRIED, read, report_of, tracker_of
-from flows.tracking import MODEL, STATE, Tracker
+from flows.tracking import MODEL, Tracker
 from flows.watch import watch
 
 GATE, BOUNDS, WAITING = "evergreen.gate", "evergreen.gate_bounds", "waiting"
@@ -85,8 +84,8 @@ def _champion(job: Job, tracker: Tracker, version: ModelVersion) -> Judged | str
     plan = planned(job)
     exam = plan.stream.exam(len(plan.keys) - 1)
     try:
-        method = load_version(job, tracker, version)
-        scores = evaluate(method, exam, plan.config.evaluate, watch().progress)
+        found = served(job.place, tracker.client, f"{version.name}/{version.version}")  # what is asked out there, not what was learned here
+        scores = evaluate(found.bundle.method, exam, plan.config.evaluate, watch().progress)
     except (EvergreenError, OSError) as error:
         return f"version {version.version}: {error}"
     names = headline(exam)
@@ -96,32 +95,6 @@ def _champion(job: Job, tracker: Tracker, version: ModelVersion) -> Judged | str
         {name: score.metrics for name, score in scores.items()},
         {name: score.hits for name, score in scores.items()},
     )
-
-
-def load_version(job: Job, tracker: Tracker, version: ModelVersion) -> Method:
-    """The method of a registered version as it was measured: heads, prompts and all.
-
-    Raises:
-        StoreError: what it was made with is not told, or its state is not in this project.
-    """
-    from cl.clip import load
-    from cl.run import parse_config, revive
-
-    state = version.tags.get(STATE)
-    if not state or not version.run_id:
-        raise StoreError("it does not say which state it was made of")
-    config = parse_config(settings_of(tracker, version), f"config of version {version.version}")
-    method = config.method.located(planned(job).root).build(load(config.model), config.seed)
-    return revive(method, state, job.place.steps)
-
-
-def settings_of(tracker: Tracker, version: ModelVersion) -> dict[str, Any]:
-    """The settings that a version was learned with."""
-    try:
-        text = mlflow.artifacts.load_text(f"runs:/{version.run_id}/config.yaml")
-    except Exception as error:  # whatever store it lies in raises its own
-        raise StoreError(f"the config of its run {version.run_id} cannot be read") from error
-    return dict(yaml.safe_load(text))
 
 
 def row(check: Check) -> dict[str, Any]:

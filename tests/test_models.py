@@ -187,8 +187,8 @@ def test_a_change_that_is_cut_short_leaves_one_of_the_two_and_a_history_that_agr
 def test_an_unreadable_champion_is_kept(config: str, stored: Path) -> None:
     client = connect(Place(stored))
     first = learn_stream(config)
-    state = find(client, "colours", CHAMPION).tags["evergreen.state"]
-    (stored / "mlruns" / "steps" / "states" / state / "state.safetensors").write_bytes(b"damaged")
+    for file in (stored / "mlruns" / "artifacts").rglob("*.safetensors"):
+        file.write_bytes(b"damaged")
     second = learn_stream(config, ["seed=1", *OPEN])
     assert first["gate"] == "promoted" and second["gate"] == "refused" and holders(client) == {CHAMPION: "1", CHALLENGER: "2"}
     assert "the champion cannot be read: version 1" in client.get_run(second["run"]).data.tags["evergreen.gate_reason"]
