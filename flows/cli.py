@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cl.errors import EvergreenError
+from cl.errors import EvergreenError, StoreError
 from flows import cli_data, cli_ingest, cli_models, cli_servers, cli_status
 from flows.console import BarWatch, bar, bars, err, out, table
 from flows.settings import EMBEDDED, Place, begin
@@ -209,11 +209,17 @@ def _prepared() -> Iterator[None]:
 
 @contextmanager
 def _watched(ready: Callable[[], None]) -> Iterator[None]:
+    import httpx
+
     from flows.watch import watched_by
 
     with bars() as progress, watched_by(BarWatch(progress, "waiting for Prefect")):
         ready()
-        yield
+        try:
+            yield
+        except httpx.TransportError as error:
+            kept = "what is learned is kept: once it answers, start again, and nothing is learned twice"
+            raise StoreError(f"the Prefect server at {os.environ['PREFECT_API_URL']} does not answer any more ({error}); {kept}") from error
 
 
 def _overrides(method: str | None, seed: int | None, settings: Sequence[str] | None) -> list[str]:

@@ -23,6 +23,8 @@ ENVIRONMENT = {
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # saves a process of 236 MB
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "OMP_WAIT_POLICY": "PASSIVE",  # threads that spin while they wait make a shared machine ten times slower
+    "PREFECT_CLIENT_MAX_RETRIES": "3",  # 15 seconds; the default of 5 waits two minutes, at each request, for a server that is away
+    "PREFECT_LOGGING_INTERNAL_LEVEL": "CRITICAL",  # else each event that such a server misses is printed
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",  # in memory, a restart loses them
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "60",  # the default of 20 s is not enough for a busy machine

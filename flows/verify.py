@@ -96,7 +96,8 @@ def verify(trial: Trial, scratch: Path, kills: int, seed: int, tell: Callable[[s
         else:
             run(trial, broken)
         checks += compare(expected, facts(broken, trial.name))
-    return Verdict(checks, struck, course.seconds)
+    told = {check.what: check for check in sorted(checks, key=lambda check: not check.equal)}  # where there are several, the worst
+    return Verdict(list(told.values()), struck, course.seconds)
 
 
 def moments(kills: int, course: Run, chance: random.Random) -> list[Moment]:
