@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import random
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -26,6 +27,7 @@ from flows.tracking import KIND, slug
 _TIMED = ("cost/seconds",)  # what no two runs share
 _OWN = ("PREFECT_API_URL", "PREFECT_HOME", "MLFLOW_TRACKING_URI", "EVERGREEN_ARTIFACTS", "EVERGREEN_EMBEDDED", "EVERGREEN_ROOT")
 _STREAM = "[0-9a-f]" * 16 + "*.lock"  # of a stream that is open, named by its key
+_STEP = b": mean score "  # in the line about each step, of `flows.watch.line`
 _POLL = 0.02  # seconds
 
 
@@ -49,14 +51,14 @@ class Check(NamedTuple):
 
 
 class Moment(NamedTuple):
-    """A point of a stream's course: so many seconds after the first so many states were there."""
+    """A point of a stream's course: so many seconds after the first so many steps were told of, found or learned."""
 
-    states: int
+    steps: int
     wait: float
 
 
 class Run(NamedTuple):
-    """How a run went: whether it was killed, how many seconds it learned, and when each state appeared."""
+    """How a run went: whether it was killed, how many seconds it learned, and when each step was told of."""
 
     killed: bool
     seconds: float
@@ -103,12 +105,12 @@ def verify(trial: Trial, scratch: Path, kills: int, seed: int, tell: Callable[[s
 def moments(kills: int, course: Run, chance: random.Random) -> list[Moment]:
     """So many points of an undisturbed run, drawn uniformly over its seconds, in order.
 
-    >>> [(moment.states, round(moment.wait, 1)) for moment in moments(2, Run(False, 8.0, [0.5, 4.5]), random.Random(3))]
+    >>> [(moment.steps, round(moment.wait, 1)) for moment in moments(2, Run(False, 8.0, [0.5, 4.5]), random.Random(3))]
     [(1, 1.4), (1, 3.9)]
     """
     drawn = sorted(chance.uniform(0, course.seconds) for _ in range(kills))
     there = [sum(time <= moment for time in course.times) for moment in drawn]
-    return [Moment(states, at - (course.times[states - 1] if states else 0.0)) for states, at in zip(there, drawn, strict=True)]
+    return [Moment(steps, at - (course.times[steps - 1] if steps else 0.0)) for steps, at in zip(there, drawn, strict=True)]
 
 
 def run(trial: Trial, place: Place, kill_at: Moment | None = None) -> Run:
@@ -123,29 +125,32 @@ def run(trial: Trial, place: Place, kill_at: Moment | None = None) -> Run:
         lock.unlink()  # nobody holds it; it is there again when learning has begun
     environment = {name: value for name, value in os.environ.items() if name not in _OWN} | {"EVERGREEN_ROOT": str(place.root)}
     command = [sys.executable, "-m", "flows", "run", *trial.words, "--data-root", trial.data, "--set", "train.checkpoint=0.5"]
-    with (place.root / "log").open("ab") as log:
+    path = place.root / "log"
+    with path.open("ab") as log:
+        start = log.tell()
         process = subprocess.Popen(command, cwd=trial.here, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         try:
-            found = _watched(process, place, kill_at)
+            found = _watched(process, locks, lambda: path.read_bytes()[start:].count(_STEP), kill_at)
         finally:
             process.kill()  # whatever else interrupts us: no learner is left behind
             process.wait()
+    found = found._replace(killed=process.returncode == -signal.SIGKILL)  # it may just have ended by itself
     if process.returncode and not found.killed:
-        last = (place.root / "log").read_text(errors="replace").strip().rpartition("\n")[2]
+        last = path.read_text(errors="replace").strip().rpartition("\n")[2]
         raise LearningError(f"a run that was not killed ended with code {process.returncode}: {last}")
     return found
 
 
-def _watched(process: "subprocess.Popen[bytes]", place: Place, kill_at: Moment | None) -> Run:
+def _watched(process: "subprocess.Popen[bytes]", locks: Path, told: Callable[[], int], kill_at: Moment | None) -> Run:
     begun, times, due = 0.0, list[float](), float("inf")
     while process.poll() is None:
         now = time.monotonic()
-        if not begun and any((place.runs / "locks").glob(_STREAM)):
+        if not begun and any(locks.glob(_STREAM)):
             begun = now
         if begun:
-            states = learned(place)
-            times += [now - begun] * (states - len(times))
-            if kill_at and states >= kill_at.states:
+            steps = told()
+            times += [now - begun] * (steps - len(times))
+            if kill_at and steps >= kill_at.steps:
                 due = min(due, now + kill_at.wait)
             if now >= due:
                 return Run(True, now - begun, times)

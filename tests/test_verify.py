@@ -80,8 +80,8 @@ def test_what_differs_is_named_and_times_do_not_count(learned: Place, tmp_path_f
 def test_moments_are_drawn_over_the_whole_course_and_know_how_much_was_learned_by_then() -> None:
     course = Run(False, 10.0, [1.0, 4.0, 4.5])
     drawn = moments(200, course, random.Random(0))
-    assert {moment.states for moment in drawn} == {0, 1, 2, 3}
-    seconds = [moment.wait + [0.0, *course.times][moment.states] for moment in drawn]
+    assert {moment.steps for moment in drawn} == {0, 1, 2, 3}
+    seconds = [moment.wait + [0.0, *course.times][moment.steps] for moment in drawn]
     assert seconds == sorted(seconds) and 0 <= seconds[0] < 0.5 and 9.5 < seconds[-1] <= 10
 
 
