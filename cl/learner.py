@@ -221,6 +221,8 @@ def _descend(
         )
         method.train()
         trainer.fit(learner, loader)
+        # it and its parts name each other in circles: else weights, moments and pixels stay until the collector comes by, sessions later
+        vars(trainer).clear()
     return counted.flops * config.accumulate
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
+import httpx
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
 
 
 def transient(task: Task[..., Any], run: TaskRun, state: State[Any]) -> bool:
-    """Whether trying again could help: not when the user has to act first."""
-    return not isinstance(state.result(raise_on_failure=False), EvergreenError)
+    """Whether trying again could help: not when the user has to act first, nor where Prefect's client has tried for a while."""
+    return not isinstance(state.result(raise_on_failure=False), EvergreenError | httpx.TransportError)
 
 
 # for what fetches or tells; learning is never retried

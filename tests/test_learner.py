@@ -1,6 +1,8 @@
 """The learner: the order of rows, the schedule, what trains, and that a run repeats itself."""
 
+import gc
 import math
+import weakref
 from collections import Counter
 
 import pytest
@@ -175,3 +177,22 @@ def test_a_mixed_batch_weighs_rows_of_both_kinds_alike() -> None:
     both = terms(concat([labelled, captioned]))
     assert both["classify"] == pytest.approx(terms(labelled)["classify"] * 6 / 8, rel=1e-5)
     assert both["contrast"] == pytest.approx(terms(captioned)["contrast"] * 2 / 8, rel=1e-5)
+
+
+def test_nothing_of_a_session_stays_in_memory_without_the_method() -> None:
+    def learned() -> weakref.ref[torch.nn.Module]:
+        method = ReplayConfig(capacity=4).build(make.tiny(), 0)
+        learn(method, make.session(1, (0, 1), (0, 1)), FAST, 0)
+        return weakref.ref(method)
+
+    def tensors() -> int:
+        return sum(type(each) in (torch.Tensor, torch.nn.Parameter) for each in gc.get_objects())
+
+    learned()  # what is imported and remembered once is not counted
+    gc.collect()
+    gc.disable()
+    try:
+        before = tensors()
+        assert learned()() is None and tensors() == before
+    finally:
+        gc.enable()
