@@ -83,7 +83,7 @@ def test_every_method_is_in_the_table_and_every_table_row_is_a_method() -> None:
 @pytest.mark.parametrize("path", READMES, ids=lambda path: str(path.parent.name))
 def test_commands_and_their_options_exist(path: Path) -> None:
     for line in (line for block in blocks(path, "sh") for line in block.splitlines()):
-        found = re.search(r"(?:^|\s)evergreen ((?:data )?\w+)(.*)", line.partition("#")[0])
+        found = re.search(r"(?:^|\s)evergreen ((?:data )?[\w-]+)(.*)", line.partition("#")[0])
         if not found:
             continue
         shown = CliRunner().invoke(app, [*found[1].split(), "--help"], env={"COLUMNS": "200", "TERM": "dumb"})
