@@ -200,7 +200,8 @@ def learn_stream(method: str) -> None:
     """The stream in the current folder; leaves the matrix and the hashes of all weights, and how many seconds it took."""
     torch.set_num_threads(1)
     started = time.perf_counter()
-    config = read_config(Path("colours.yaml"), ["train.checkpoint=0.1", "train.max_steps=8", f"method={method}"])
+    quick = ["train.checkpoint=0.1", "train.max_steps=6", "evaluate.geometry=0"]
+    config = read_config(Path("colours.yaml"), [*quick, f"method={method}"])
     made = plan(config, Path("data"), "v")
     rows = [advance(made, index, Path("steps")).row for index in range(len(made.keys))]
     write_json([rows, [sha256(Path("steps/states", key, "state.safetensors")) for key in made.states]], Path("result.json"))
