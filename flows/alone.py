@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 
 from prefect.client.orchestration import get_client
 from prefect.concurrency.sync import concurrency
@@ -11,6 +11,7 @@ from flows.settings import EMBEDDED, Place
 from flows.watch import watch
 
 _LEASE = 60.0  # seconds after which Prefect frees what a dead holder held; the least it allows
+_WAIT = 5.0  # seconds; one who waits without an end cannot be stopped by a signal
 
 
 @contextmanager
@@ -29,6 +30,17 @@ def alone(place: Place, model: str) -> Iterator[None]:
             return
         with get_client(sync_client=True) as client:
             client.upsert_global_concurrency_limit_by_name(name, 1)
-        # a server that is away for a moment does not end a training that the file's lock guards anyway
-        with concurrency(name, lease_duration=_LEASE, raise_on_lease_renewal_failure=False):
+        with _slot(name):
             yield
+
+
+@contextmanager
+def _slot(name: str) -> Iterator[None]:
+    with ExitStack() as stack:
+        while True:
+            # a server that is away for a moment does not end a training that the file's lock guards anyway
+            held = concurrency(name, timeout_seconds=_WAIT, lease_duration=_LEASE, raise_on_lease_renewal_failure=False)
+            with suppress(TimeoutError):
+                stack.enter_context(held)
+                break
+        yield
