@@ -109,8 +109,9 @@ def draw(rows: list[Row], picture: Path) -> None:
 
     figure = Figure(figsize=(12, 6), layout="constrained")
     for axes, name in zip(figure.subplots(2, 3).flat, Row._fields[1:], strict=True):
-        axes.plot([row.session for row in rows], [getattr(row, name) for row in rows], marker="o")
-        axes.set(title=name.replace("_", " "), xlabel="sessions", ylim=(0, None))
+        values = [getattr(row, name) for row in rows]
+        axes.plot([row.session for row in rows], values, marker="o")
+        axes.set(title=name.replace("_", " "), xlabel="sessions", ylim=(0, 1.2 * max(values)))
     figure.savefig(picture)
 
 
