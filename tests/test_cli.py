@@ -15,6 +15,7 @@ import prefect  # noqa: F401 - before PREFECT_API_URL is set, so that later test
 import pytest
 from PIL import Image
 
+from cl.errors import ConfigError
 from flows.cli import app, main
 from tests.conftest import lay_out
 from tests.make import png
@@ -146,10 +147,13 @@ def test_a_comparison_that_cannot_work(refused: Refused, config: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["dask", "ray"])
-def test_a_cluster_whose_library_is_not_installed(refused: Refused, config: Path, kind: str) -> None:
+def test_a_cluster_whose_library_is_not_installed(kind: str) -> None:
     if importlib.util.find_spec(f"prefect_{kind}"):
         pytest.skip(f"prefect-{kind} is installed here")
-    assert f"pip install 'evergreen-clip[{kind}]'" in refused("compare", "colours.yaml", "--set", f"compare.runner={kind}")
+    from flows.compare import runner
+
+    with pytest.raises(ConfigError, match=rf"pip install 'evergreen-clip\[{kind}\]'"):
+        runner(kind, 2, None)
 
 
 def test_a_config_that_is_not_there_or_not_yaml(refused: Refused, project: Path) -> None:
