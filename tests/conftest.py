@@ -1,11 +1,13 @@
 """Every test process has a home of its own: nothing of the user is read or changed, and nothing leaves the machine."""
 
 import atexit
+import multiprocessing
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -91,6 +93,14 @@ def stored(project: Path, empty_store: Path) -> Path:
     (project / "mlruns").mkdir()
     shutil.copy(empty_store, project / "mlruns" / "mlflow.db")
     return project
+
+
+def processes() -> Any:
+    """Makes processes out of a clean one that has imported the slow things once: a fork of this one inherits Prefect's threads."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.test_resume", "tests.test_ingest"])
+    os.environ["PYTHONPATH"] = str(Path(__file__).parents[1])  # it does not know where pytest found these modules
+    return context
 
 
 COLOURS = """

@@ -1,7 +1,6 @@
 """A collection grows whole session by whole session, from several processes at once, and what was learned stays valid."""
 
 import json
-import multiprocessing
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ from cl.errors import DataError
 from cl.plan import plan
 from cl.run_config import parse_config
 from cl.stream_config import CollectionStream
+from tests.conftest import processes
 from tests.make import table
 
 
@@ -74,7 +74,7 @@ def _add(folder: Path, name: str, seed: int) -> None:
 
 def test_from_four_processes_at_once_one_of_them_twice_every_session_is_there_once(tmp_path: Path) -> None:
     names = [(f"s{i}", i) for i in range(8)] + [("s3", 3), ("s3", 3)]
-    with multiprocessing.get_context("fork").Pool(4) as pool:
+    with processes().Pool(4) as pool:
         pool.starmap(_add, [(tmp_path, name, seed) for name, seed in names], chunksize=1)
     found = sessions(tmp_path)
     assert [entry.number for entry in found] == list(range(1, 9)) and {entry.name for entry in found} == {f"s{i}" for i in range(8)}

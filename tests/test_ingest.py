@@ -1,7 +1,6 @@
 """New data goes in whole or not at all, once, from any number of processes; the bad is set aside; Prefect hears of each session once."""
 
 import json
-import multiprocessing
 import os
 import signal
 import subprocess
@@ -23,6 +22,7 @@ from flows.data import version
 from flows.dropped import attend
 from flows.ingest import EVENT, Outcome, Source, announce, ingest
 from flows.settings import Place
+from tests.conftest import processes
 from tests.make import COLOURS, png
 from tests.test_dvc import git, tracked
 
@@ -248,7 +248,7 @@ def test_a_server_that_is_gone_loses_nothing(project: Path, monkeypatch: pytest.
 
 def test_four_processes_at_once_one_session_twice_each_lands_once(versioned: Path) -> None:
     names = [photos(versioned / f"s{i}", i % 8, seed=i).name for i in range(5)]
-    context = multiprocessing.get_context("fork")
+    context = processes()
     start = context.Barrier(4)
     batches = [names[:2], names[2:3], names[3:], [names[0]]]
     workers = [context.Process(target=_batch, args=(versioned, batch, start)) for batch in batches]
@@ -269,16 +269,19 @@ def _batch(project: Path, names: list[str], start: Any) -> None:
 
 
 def test_killed_at_any_moment_and_started_again_it_is_as_if_it_had_never_been_killed(versioned: Path) -> None:
-    source, context = photos(versioned / "may", 0, 1, 2), multiprocessing.get_context("fork")
+    source, context = photos(versioned / "may", 0, 1, 2), processes()
     started = time.monotonic()
     undisturbed = ingest(Source(source, "may"), versioned / "other" / "data", Place(versioned / "other"))
     lasts = time.monotonic() - started + 0.5  # and what DVC takes
     for kill in range(6):
-        worker = context.Process(target=take, args=(versioned, source, "may"))
+        start = context.Barrier(2)
+        worker = context.Process(target=_batch, args=(versioned, ["may"], start))
         worker.start()
+        start.wait(120)
         time.sleep(lasts * kill / 6)
         worker.kill()
         worker.join(60)
+        assert worker.exitcode in (0, -signal.SIGKILL)
     take(versioned, source, "may")
     assert contents(versioned / "data") == contents(versioned / "other" / "data") and version(versioned / "data").pinned
     assert sessions(versioned / "data" / "inbox") == [undisturbed.entry]

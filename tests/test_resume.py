@@ -2,8 +2,6 @@
 
 import contextlib
 import logging
-import multiprocessing
-import os
 import random
 import signal
 import time
@@ -23,7 +21,7 @@ from cl.methods import CONFIGS, Method
 from cl.run import advance, plan, read_config
 from cl.stream import Session
 from tests import make
-from tests.conftest import lay_out
+from tests.conftest import lay_out, processes
 from tests.test_every_method import METHODS, assert_same, build, stream, usable
 
 STEPS = TrainConfig(max_steps=5, batch_size=6, lr=1e-2, device="cpu")
@@ -210,11 +208,8 @@ def learn_stream(method: str) -> None:
 
 def learned(project: Path, method: str, kill_after: float | None = None) -> bool:
     """Whether it got through before it was killed."""
-    processes = multiprocessing.get_context("forkserver")  # imports torch once for all of them
-    processes.set_forkserver_preload([__name__])
-    os.environ["PYTHONPATH"] = str(Path(__file__).parents[1])  # it does not know where pytest found this module
     with contextlib.chdir(project):
-        process = processes.Process(target=learn_stream, args=(method,))
+        process = processes().Process(target=learn_stream, args=(method,))
         process.start()
         process.join(kill_after)
         process.kill()
