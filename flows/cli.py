@@ -1,6 +1,7 @@
 """`evergreen`: the command line. Everything heavy is imported inside the commands, so that help comes at once."""
 
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -233,7 +234,8 @@ def _conclude(reports: list[dict[str, Any]], place: Place, run_id: str) -> None:
     _tell([Report.from_json(report) for report in reports])
     console = err()
     console.print(f"Report: {place.reports / run_id / 'report.html'}", soft_wrap=True)
-    console.print("To look at runs, charts and models: evergreen up", soft_wrap=True)
+    program = "evergreen" if shutil.which("evergreen") else os.path.relpath(sys.argv[0])  # the environment may not be activated
+    console.print(f"To look at runs, charts and models: {program} up", soft_wrap=True)
 
 
 def _tell(reports: "Sequence[Report]") -> None:

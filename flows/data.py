@@ -17,6 +17,7 @@ from dvc.exceptions import DvcException, NotDvcRepoError
 from dvc.lock import LockError
 from dvc.repo import Repo
 from dvc.scm import RevError, SCMError
+from scmrepo.exceptions import SCMError as GitError
 
 from cl.errors import DataError
 from flows.settings import quiet
@@ -215,7 +216,7 @@ def _repo(folder: Path) -> Iterator[Repo | None]:
 def _explained(folder: Path, rev: str) -> Iterator[None]:
     try:
         yield
-    except RevError as error:
+    except (RevError, GitError) as error:  # the second where nothing was ever committed
         raise DataError(f"--data-rev {rev}: no such git revision; see `git log {_pin(folder).name}`") from error
     except (NotDvcRepoError, SCMError) as error:
         raise DataError(f"--data-rev {rev}: {folder} is in no git repository with DVC, so it has no older versions") from error

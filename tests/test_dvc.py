@@ -87,6 +87,12 @@ def test_an_unknown_revision_is_one_clear_sentence(tmp_path: Path) -> None:
         materialise(data, "v99", tmp_path / "versions")
 
 
+def test_where_nothing_was_ever_committed_there_is_no_revision(tmp_path: Path) -> None:
+    data = tracked(tmp_path)
+    with pytest.raises(DataError, match="--data-rev v1: no such git revision"):
+        materialise(data, "v1", tmp_path / "versions")
+
+
 def test_without_git_there_are_no_older_versions(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="in no git repository with DVC"):
         materialise(write(tmp_path, "one"), "HEAD", tmp_path / "versions")

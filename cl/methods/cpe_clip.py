@@ -39,7 +39,10 @@ def _laid_over(authors: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]
 
 
 class CPEClipConfig(MethodConfig):
-    """Settings of cpe_clip; defaults as in the authors' code (CUB-200: train.epochs 6 and train.batch_size 4)."""
+    """Few-shot prompts in both towers, the text ones feeding the image ones (arXiv:2303.04751).
+
+    Defaults as in the authors' code (CUB-200: train.epochs 6 and train.batch_size 4).
+    """
 
     name: Literal["cpe_clip"] = "cpe_clip"
     train: dict[str, Any] = Field(_TRAIN, validate_default=True, description="laid over the authors' settings and the run's")

@@ -22,7 +22,7 @@ _PAIRS = 16  # captions that compete for an image when its importance is estimat
 
 
 class EWCConfig(MethodConfig):
-    """Settings of ewc."""
+    """Fine-tuning with a pull to the old weights, each by its importance (arXiv:1612.00796)."""
 
     name: Literal["ewc"] = "ewc"
     part: Part = "whole"

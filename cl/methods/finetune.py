@@ -17,7 +17,7 @@ Part = Literal["whole", "image", "text"]
 
 
 class FinetuneConfig(MethodConfig):
-    """Settings of finetune."""
+    """Plain fine-tuning of the whole model or one tower: cross-entropy on labels, contrastive on captions."""
 
     name: Literal["finetune"] = "finetune"
     part: Part = "whole"  # the logit scale always trains

@@ -16,7 +16,7 @@ from cl.stream import ClassName, Session
 
 
 class GDAConfig(MethodConfig):
-    """Settings of gda."""
+    """Gaussian discriminant analysis on frozen features beside zero-shot, with no training."""
 
     name: Literal["gda"] = "gda"
     alpha: NonNegativeFloat = Field(1.0, description="weight beside zero-shot; the authors search 1e-4 to 1e4 on validation images")

@@ -17,7 +17,7 @@ from cl.stream import ClassName, Session
 
 
 class LinearProbeConfig(MethodConfig):
-    """Settings of linear_probe."""
+    """A linear classifier on frozen features, by gradient descent."""
 
     name: Literal["linear_probe"] = "linear_probe"
     init: Literal["text", "zeros"] = "text"  # what the row of a new class begins with

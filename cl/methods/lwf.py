@@ -39,7 +39,10 @@ class DistillingConfig(MethodConfig):
 
 
 class LwFConfig(DistillingConfig):
-    """Settings of lwf; defaults as in the ZSCL code (there with learning rate 1e-5 and 1000 steps for ViT-B/16)."""
+    """Distillation over class names from the model before the session, as in the ZSCL code.
+
+    Defaults are theirs (there with learning rate 1e-5 and 1000 steps for ViT-B/16).
+    """
 
     name: Literal["lwf"] = "lwf"
 

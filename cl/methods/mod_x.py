@@ -19,7 +19,10 @@ OFFICIAL_PAIRS = 280  # the batch, over all devices, at which the authors chose 
 
 
 class ModXConfig(MethodConfig):
-    """Settings of mod_x; defaults as in the authors' five-session script."""
+    """Fine-tuning that aligns in-batch similarities with the model before, where that was right (arXiv:2305.07437).
+
+    Defaults as in the authors' five-session script.
+    """
 
     name: Literal["mod_x"] = "mod_x"
     alpha: NonNegativeFloat = Field(20.0, description="weight of the alignment at 280 pairs per batch")

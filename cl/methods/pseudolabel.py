@@ -39,7 +39,10 @@ _RATE = {"text": 0.1, "visual": 0.1, "multimodal": 0.01}
 
 
 class PseudolabelConfig(MethodConfig):
-    """Settings of pseudolabel; `train` is laid over the authors' settings, which hold for every round."""
+    """Prompt tuning on pseudolabels: FPL, IFPL, GRIP; text, visual or multimodal (arXiv:2306.01669).
+
+    `train` is laid over the authors' settings, which hold for every round.
+    """
 
     name: Literal["pseudolabel"] = "pseudolabel"
     paradigm: Literal["auto", "ssl", "trzsl", "ul"] = "auto"  # auto: as each session's labels say

@@ -14,7 +14,7 @@ from cl.stream import Session
 
 
 class ReplayConfig(MethodConfig):
-    """Settings of replay: `capacity` exemplars in all, chosen by `policy`."""
+    """Fine-tuning on the session and kept images: `capacity` of them in all, chosen by `policy`."""
 
     name: Literal["replay"] = "replay"
     part: Part = "whole"

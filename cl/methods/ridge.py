@@ -17,7 +17,7 @@ from cl.stream import ClassName, Session
 
 
 class RidgeConfig(MethodConfig):
-    """Settings of ridge."""
+    """Ridge regression on frozen features, in closed form."""
 
     name: Literal["ridge"] = "ridge"
     penalty: PositiveFloat = Field(0.1, description="times the squared weights, where features have length 1")

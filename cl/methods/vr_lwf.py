@@ -18,7 +18,10 @@ from cl.stream import Session
 
 
 class VRLwFConfig(MethodConfig):
-    """Settings of vr_lwf; defaults as in the authors' code."""
+    """Distillation over a replayed random vocabulary, fresh at every step (arXiv:2207.09248).
+
+    Defaults as in the authors' code.
+    """
 
     name: Literal["vr_lwf"] = "vr_lwf"
     part: Part = "whole"

@@ -15,7 +15,7 @@ from cl.weights import interpolate, snapshot
 
 
 class WiSEFTConfig(MethodConfig):
-    """Settings of wise_ft."""
+    """Fine-tuning, then interpolation between old and new weights (arXiv:2109.01903)."""
 
     name: Literal["wise_ft"] = "wise_ft"
     part: Part = "whole"

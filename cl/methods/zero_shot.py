@@ -11,7 +11,7 @@ from cl.methods.base import Batch, Method, MethodConfig
 
 
 class ZeroShotConfig(MethodConfig):
-    """Settings of zero_shot: none."""
+    """The frozen model as it came: what every other method is read against."""
 
     name: Literal["zero_shot"] = "zero_shot"
 

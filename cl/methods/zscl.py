@@ -37,7 +37,10 @@ class ReferenceConfig(DistillingConfig):
 
 
 class ZSCLConfig(ReferenceConfig):
-    """Settings of zscl; defaults as in the authors' code, where `l2` 0 is called ZSCL*."""
+    """Distillation over reference texts and images, with an ensemble of weights (arXiv:2303.06628).
+
+    Defaults as in the authors' code, where `l2` 0 is called ZSCL*.
+    """
 
     name: Literal["zscl"] = "zscl"
     teacher: Literal["session", "original"] = "original"
@@ -50,7 +53,7 @@ class ZSCLConfig(ReferenceConfig):
 
 
 class LwFVRZSCLConfig(ReferenceConfig):
-    """Settings of lwf_vr_zscl: VR-LwF as the ZSCL authors ran it, which is not the method of arXiv:2207.09248 (vr_lwf)."""
+    """VR-LwF as the ZSCL authors ran it, which is not the method of arXiv:2207.09248 (vr_lwf)."""
 
     name: Literal["lwf_vr_zscl"] = "lwf_vr_zscl"
 
