@@ -191,7 +191,7 @@ def test_a_deployment_is_served_started_by_prefects_own_command_and_completes(pr
     try:
         up.wait_for("Ctrl-C stops them")
         assert find_server(Place(project)) == address and answers(f"http://{HOST}:{mlflow_port}/health")
-        serving = Program("serve", "colours.yaml")
+        serving = Program("serve", "colours.yaml", "--cron", "0 3 * * *")
         try:
             serving.wait_for("Start one: ")
             until(lambda: len(api(address, "/deployments/filter")) == 3, "the deployments are not registered")
@@ -206,6 +206,8 @@ def test_a_deployment_is_served_started_by_prefects_own_command_and_completes(pr
             subprocess.run(start, env=os.environ | {"PREFECT_API_URL": address}, check=True, capture_output=True, timeout=120)
             until(lambda: state_of_the_only_run(address) is not None, "the run does not end")
             assert state_of_the_only_run(address) == "COMPLETED", serving.said()
+            scheduled = {"flows": {"name": {"any_": ["update"]}}, "flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}}}
+            until(lambda: bool(api(address, "/flow_runs/filter", **scheduled)), "the schedule makes no run")
         finally:
             codes.append(serving.stop())
         assert answers(f"{address}/health")  # the servers go on
