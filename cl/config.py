@@ -1,12 +1,13 @@
 """Settings are closed: frozen pydantic models read from YAML, with dotted overrides on top."""
 
+import difflib
 import os
 import re
 import reprlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
@@ -95,7 +96,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except RecursionError as error:
         raise ConfigError(f"{path}: nested too deeply; a config has a handful of levels") from error
     if not isinstance(tree, dict):
-        raise ConfigError(f"{path}: found {type(tree).__name__}, expected a mapping of settings")
+        found = "nothing" if tree is None else type(tree).__name__
+        raise ConfigError(f"{path}: found {found}, expected a mapping of settings")
     return tree
 
 
@@ -142,16 +144,18 @@ def validate(schema: type[C], tree: dict[str, Any], source: str) -> C:
     try:
         return schema.model_validate(tree)
     except PydanticError as error:
-        raise ConfigError(f"{source}: {explain(error, tree)}") from error
+        raise ConfigError(f"{source}: {explain(error, tree, schema)}") from error
 
 
-def explain(error: PydanticError, tree: Any) -> str:
-    """One line for a pydantic error: `train.lrr: unknown setting; train.lr: input should be greater than 0 (found -1)`."""
+def explain(error: PydanticError, tree: Any, schema: type[BaseModel] | None = None) -> str:
+    """One line for a pydantic error: `train.lrr: unknown setting, did you mean lr?; train.lr: input should be greater than 0`."""
     told = []
     for problem in error.errors()[:3]:
         where = _path(problem["loc"], tree)
         if problem["type"] == "extra_forbidden":
-            told.append(f"{where}: unknown setting")
+            word, known = str(problem["loc"][-1]), _known(schema, problem["loc"][:-1])
+            close = [name for name in known if len(word) > 2 and word in name] or difflib.get_close_matches(word, known)
+            told.append(f"{where}: unknown setting" + (f", did you mean {close[0]}?" if close else ""))
         elif problem["type"] == "missing":
             told.append(f"{where}: this setting is required")
         else:
@@ -178,3 +182,20 @@ def _path(loc: Sequence[str | int], tree: Any) -> str:
         told.append(str(part))
         tree = tree[part] if inside else None
     return ".".join(told) or "top level"
+
+
+def _known(schema: type[BaseModel] | None, loc: Sequence[str | int]) -> list[str]:
+    # names of the settings at a place; a part of the place that is no setting names the chosen member of a union
+    groups = [schema] if schema else []
+    for part in loc:
+        inner = [each for group in groups if part in group.model_fields for each in _groups(group.model_fields[str(part)].annotation)]
+        chosen = [group for group in groups if any(part in get_args(field.annotation) for field in group.model_fields.values())]
+        groups = inner or chosen or groups
+    return [name for group in groups for name in group.model_fields]
+
+
+def _groups(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for part in get_args(annotation):
+        yield from _groups(part)

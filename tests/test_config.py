@@ -6,11 +6,31 @@ import pytest
 
 from cl.config import TrainConfig, override, read_yaml, validate
 from cl.errors import ConfigError
+from cl.run_config import parse_config
 
 
 def test_a_misspelt_setting_is_told_by_its_path(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"here: lrr: unknown setting"):
+    with pytest.raises(ConfigError, match=r"here: lrr: unknown setting, did you mean lr\?"):
         validate(TrainConfig, {"lrr": 1}, "here")
+
+
+@pytest.mark.parametrize(
+    ("changed", "meant"),
+    [
+        ("train.steps=3", "max_steps"),  # not eps, though that is nearer
+        ("trian.lr=3", "train"),
+        ("method={name: vr_lwf, alpah: 1}", "alpha"),
+        ("compare={seedz: [1], methods: [ewc]}", "seeds"),
+        ("stream={kind: listed, sources: {d: {path: d, tempate: x}}, sessions: [{name: a}]}", "template"),
+        ("stream={kind: listed, sources: {d: d}, sessions: [{name: a, limt: 3}]}", "limit"),
+        ("stream={kind: domains, sources: {d: d}, zzz: 1}", None),
+    ],
+)
+def test_the_setting_that_was_meant_is_named(changed: str, meant: str | None) -> None:
+    given = override({"name": "x", "stream": {"kind": "domains", "sources": {"d": "d"}}}, [changed])
+    with pytest.raises(ConfigError, match="unknown setting") as caught:
+        parse_config(given, "here")
+    assert str(caught.value).partition("did you mean ")[2] == (f"{meant}?" if meant else "")
 
 
 def test_a_value_out_of_range_is_told_with_what_was_found() -> None:
