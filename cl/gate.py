@@ -12,6 +12,7 @@ from cl.config import Config
 from cl.matrix import bootstrap
 
 Share = float | None
+_AGAINST = " against the champion"
 
 
 class GateConfig(Config):
@@ -112,7 +113,7 @@ def _against(found: Judged, champion: Judged, bounds: GateConfig) -> Iterator[Ch
         for name, hits in found.hits.items():
             mean, low, high = bootstrap([hits], [champion.hits[name]])
             before = float(champion.hits[name].mean())
-            yield Check(f"{name} against the champion", before + mean, before, low, high, -bounds.drop, low >= -bounds.drop)
+            yield Check(f"{name}{_AGAINST}", before + mean, before, low, high, -bounds.drop, low >= -bounds.drop)
     if bounds.flips is not None:
         wrong = [champion.hits[name] & ~hits for name, hits in found.hits.items()]
         value, low, high = bootstrap(wrong, [np.zeros_like(flips) for flips in wrong])
@@ -132,4 +133,6 @@ def _told(check: Check) -> str:
     if math.isnan(check.low):
         return f"{check.bound} is {check.candidate:.3f}, the bound {check.limit:.3f}"
     difference = check.candidate - check.champion
-    return f"{check.bound}: {difference:+.3f} [{check.low:+.3f}, {check.high:+.3f}], the bound {check.limit:+.3f}"
+    told = f"{check.bound}: {difference:+.3f} [{check.low:+.3f}, {check.high:+.3f}], the bound {check.limit:+.3f}"
+    wide = check.bound.endswith(_AGAINST) and difference >= check.limit  # a drop is judged by the end of its interval
+    return told + (" (too few test images to tell)" if wide else "")
