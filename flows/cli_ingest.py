@@ -59,7 +59,10 @@ def watch(
     commit: CommitOption = False,
     data_root: RootOption = None,
 ) -> None:
-    """Take in whatever is dropped into a folder, once nobody writes to it any more, until Ctrl-C."""
+    """Take in whatever is dropped into a folder, once nobody writes to it any more, until Ctrl-C.
+
+    With --once the exit code is 2 if anything was refused.
+    """
     place = begin()
     from flows.dropped import attend
     from flows.ingest import Source, ingest
@@ -71,11 +74,13 @@ def watch(
         err().print(text, soft_wrap=True, markup=False)
 
     signal.signal(signal.SIGINT, signal.default_int_handler)  # Ctrl-C is how it ends, not an interruption
-    tell(f"watching {folder}; Ctrl-C ends it")
+    tell(f"looking at {folder} for {every:g} s" if once else f"watching {folder}; Ctrl-C ends it")
     try:
-        attend(folder, take, tell, every, once)
+        refused = attend(folder, take, tell, every, once)
     except KeyboardInterrupt:
         raise typer.Exit(0) from None
+    if refused:
+        raise typer.Exit(2)
 
 
 def line(outcome: "Outcome", into: str) -> str:

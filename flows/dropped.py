@@ -13,7 +13,7 @@ _UNFINISHED = (".part", ".partial", ".crdownload", ".tmp", ".filepart", "~")
 Look = dict[Path, tuple[object, ...]]
 
 
-def attend(folder: Path, take: Callable[[Path, str], str], tell: Callable[[str], None], every: float, once: bool = False) -> None:
+def attend(folder: Path, take: Callable[[Path, str], str], tell: Callable[[str], None], every: float, once: bool = False) -> int:
     """Take every entry whose sizes and times are the same at two looks, `every` seconds apart, in order of name; for ever, or `once`.
 
     Afterwards it lies in `.done`, or where it was refused in `.refused`, beside a file that says why.
@@ -25,20 +25,23 @@ def attend(folder: Path, take: Callable[[Path, str], str], tell: Callable[[str],
         every: seconds between two looks.
         once: two looks, and no more.
 
+    Returns:
+        How many entries were refused.
+
     Raises:
         DataError: there is no such folder, or it cannot be written.
     """
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder; make it, or give the one that data is dropped into")
-    before = look(folder)
+    before, refused = look(folder), 0
     while True:
         time.sleep(every)
         now = look(folder)
         for entry in [entry for entry in sorted(now) if before.get(entry) == now[entry]]:
             del now[entry]
-            _settle(entry, take, tell)
+            refused += not _settle(entry, take, tell)
         if once:
-            return
+            return refused
         before = now
 
 
@@ -72,7 +75,7 @@ def _stamps(entry: Path) -> list[tuple[str, int, int]]:
     return stamps
 
 
-def _settle(entry: Path, take: Callable[[Path, str], str], tell: Callable[[str], None]) -> None:
+def _settle(entry: Path, take: Callable[[Path, str], str], tell: Callable[[str], None]) -> bool:
     try:
         if entry.is_symlink():
             raise DataError(f"{entry}: a link; put the data itself there")
@@ -88,6 +91,7 @@ def _settle(entry: Path, take: Callable[[Path, str], str], tell: Callable[[str],
     except OSError as error:
         raise DataError(f"{entry}: cannot be moved to {target} ({error.strerror}); make the folder writable") from error
     tell(said)
+    return place == DONE
 
 
 def _free(folder: Path, name: str) -> Path:

@@ -289,7 +289,8 @@ def test_killed_at_any_moment_and_started_again_it_is_as_if_it_had_never_been_ki
 
 def dropped(folder: Path, taken: Callable[[Path, str], str]) -> list[str]:
     told: list[str] = []
-    attend(folder, taken, told.append, every=0.01, once=True)
+    refused = attend(folder, taken, told.append, every=0.01, once=True)
+    assert refused == sum("refused" in line for line in told)
     return told
 
 
