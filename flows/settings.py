@@ -115,13 +115,20 @@ def check_writable(place: Place) -> None:
     """
     for folder in (place.runs, Path(os.environ.get("PREFECT_HOME", place.root / ".prefect"))):
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            _make(folder)
             tempfile.TemporaryFile(dir=folder).close()
         except OSError as error:
             raise StoreError(f"{folder}: cannot be written ({error.strerror}); make it a writable folder, or set EVERGREEN_ROOT") from error
     database = place.runs / "mlflow.db"
     if database.exists() and not os.access(database, os.W_OK):
         raise StoreError(f"{database}: cannot be written; change its permissions")
+
+
+def _make(folder: Path) -> None:
+    new = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    if new:
+        (folder / ".gitignore").write_text("*\n")  # what runs leave is versioned by MLflow and Prefect
 
 
 def tracking_uri(place: Place) -> str:

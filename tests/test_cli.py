@@ -17,6 +17,7 @@ from PIL import Image
 
 from cl.errors import ConfigError
 from flows.cli import app, main
+from flows.settings import Place, check_writable
 from tests.conftest import lay_out
 from tests.make import png
 
@@ -60,8 +61,9 @@ def config(project: Path) -> Path:
 
 
 def files(project: Path) -> set[Path]:
-    """All but what git and Prefect keep, and the empty files that locks are held on."""
-    return {path for path in project.rglob("*") if path.is_file() and not {".git", ".prefect", "locks"} & set(path.parts)}
+    """All but what git and Prefect keep, what tells git to pass over the rest, and the empty files that locks are held on."""
+    kept = (path for path in project.rglob("*") if path.is_file() and path.name != ".gitignore")
+    return {path for path in kept if not {".git", ".prefect", "locks"} & set(path.parts)}
 
 
 @pytest.fixture
@@ -181,6 +183,17 @@ def test_results_that_cannot_be_kept(refused: Refused, config: Path, command: li
     (config.parent / "mlruns").write_text("not a folder")  # root may write anywhere, but not into a file
     told = refused(*command)
     assert "mlruns: cannot be written (File exists); make it a writable folder, or set EVERGREEN_ROOT" in told
+
+
+def test_git_passes_over_what_runs_leave(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = config.parent
+    monkeypatch.setenv("PREFECT_HOME", str(root / ".prefect"))
+    subprocess.run(["git", "init", "-q", root], check=True)
+    check_writable(Place(root))
+    for folder in (root / "mlruns", root / ".prefect"):
+        (folder / "anything").write_bytes(b"x")
+    told = subprocess.run(["git", "-C", root, "status", "--porcelain", "-uall"], check=True, capture_output=True, text=True).stdout
+    assert "colours.yaml" in told and "mlruns" not in told and ".prefect" not in told
 
 
 @pytest.mark.parametrize("taken", ["--prefect-port", "--mlflow-port"])
