@@ -26,7 +26,7 @@ First steps: `evergreen data glyphs` makes the embedded data set, `evergreen com
 `evergreen up` opens the pages on which to look at the result."""
 
 _LEARNING = "Learning"
-app = typer.Typer(name="evergreen", no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="markdown", help=_HELP)
+app = typer.Typer(name="evergreen", no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="markdown")
 
 ConfigArgument = Annotated[str, typer.Argument(metavar="CONFIG", help="A YAML file, or the name of a shipped config such as `glyphs`.")]
 MethodOption = Annotated[str | None, typer.Option("--method", metavar="NAME", help="Use this method; `evergreen methods` lists them.")]
@@ -38,6 +38,20 @@ RootOption = Annotated[
     str | None, typer.Option("--data-root", envvar="EVERGREEN_DATA", help="The folder with the data sets  [default: data]")
 ]
 RevOption = Annotated[str | None, typer.Option("--data-rev", metavar="REV", help="Learn from the data as it was at this git revision.")]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        out().print(version("evergreen-clip"))
+        raise typer.Exit
+
+
+@app.callback(help=_HELP)
+def _options(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")] = False,
+) -> None: ...
 
 
 @app.command(rich_help_panel=_LEARNING)
@@ -218,6 +232,9 @@ def _watched(ready: Callable[[], None]) -> Iterator[None]:
         ready()
         try:
             yield
+        except (KeyboardInterrupt, SystemExit):
+            progress.console.print("Stopped. What is learned is kept; the same command goes on from there.")
+            raise
         except httpx.TransportError as error:
             kept = "what is learned is kept: once it answers, start again, and nothing is learned twice"
             raise StoreError(f"the Prefect server at {os.environ['PREFECT_API_URL']} does not answer any more ({error}); {kept}") from error

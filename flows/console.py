@@ -47,11 +47,11 @@ class BarWatch:
             self.task, completed=done, total=total, description=f"{self.title} ({what})" if what not in self.title else self.title
         )
 
-    def end(self, stream: str, last: int, step: "Step") -> None:
+    def end(self, stream: str, last: int, step: "Step", known: bool) -> None:
         """A line about it."""
         from flows.watch import line
 
-        self.tell(line(stream, last, step))
+        self.tell(line(stream, last, step, known))
 
     def tell(self, text: str) -> None:
         """A line above the bar, and in Prefect's log."""

@@ -43,7 +43,9 @@ def learn(job: Job, run_id: str, turn: Turn) -> dict[str, Any]:
 
     # Prefect remembers numbers; whether the weights are still there, only the store knows
     stale = find(planned(job), turn.index, job.place.steps) is None
-    return dict(learn_session.with_options(refresh_cache=stale)(job, run_id, turn))
+    step = dict(learn_session.with_options(refresh_cache=stale)(job, run_id, turn))
+    watch().end(title(job), turn.last, read(step), known=not stale)
+    return step
 
 
 @task(
@@ -56,12 +58,15 @@ def learn(job: Job, run_id: str, turn: Turn) -> dict[str, Any]:
 def learn_session(job: Job, run_id: str, turn: Turn) -> dict[str, Any]:
     """Learn one session and measure the model on everything; returns numbers, the weights stay on disk."""
     from cl.run import advance, find
+    from flows.status import half
 
     plan, store = planned(job), job.place.steps
     known = find(plan, turn.index, store)
     if known:
         return known.to_json()
     watch().begin(title(job), turn.index, turn.last, turn.session)
+    if far := half(store, plan.states[turn.index]):
+        watch().tell(f"{title(job)}: {turn.index}/{turn.last} {turn.session}: goes on after {far}")
     with _attempt(job, run_id, turn) as logger:
         return advance(plan, turn.index, store, logger=logger, progress=watch().progress).to_json()
 

@@ -12,9 +12,8 @@ from flows.job import Job, job_of, planned, settings, title, turns
 from flows.judge import WAITING, checks_of, judge
 from flows.publish import publish, show, tracked
 from flows.reap import alive
-from flows.session import RETRIED, learn, log_session, read, report_of
+from flows.session import RETRIED, learn, log_session, report_of
 from flows.settings import Place, check_writable, quiet
-from flows.watch import watch
 
 Config = str | dict[str, Any]
 
@@ -64,7 +63,6 @@ def take(job: Job, promote: bool = True) -> dict[str, Any]:
         for turn in turns(job):
             steps.append(learn(job, run, turn))
             log_session(job, run, turn, unread)
-            watch().end(title(job), turn.last, read(steps[-1]))
         publish(job, run, unread)
         verdict = judge(job, run, unread) if promote else None
     show(job, unread)

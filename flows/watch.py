@@ -21,8 +21,8 @@ class Watch(Protocol):
     def progress(self, done: int, total: int, what: str) -> None:
         """Steps of the session, or evaluation sets, so far."""
 
-    def end(self, stream: str, last: int, step: "Step") -> None:
-        """The session is finished, or was found finished."""
+    def end(self, stream: str, last: int, step: "Step", known: bool) -> None:
+        """The session is finished, now or (known) before."""
 
     def tell(self, text: str) -> None:
         """Anything else, in one line."""
@@ -37,22 +37,22 @@ class LogWatch:
     def progress(self, done: int, total: int, what: str) -> None:
         """Nothing: a log is no place for a bar."""
 
-    def end(self, stream: str, last: int, step: "Step") -> None:
+    def end(self, stream: str, last: int, step: "Step", known: bool) -> None:
         """One line."""
-        self.tell(line(stream, last, step))
+        self.tell(line(stream, last, step, known))
 
     def tell(self, text: str) -> None:
         """The same line."""
         log(text)
 
 
-def line(stream: str, last: int, step: "Step") -> str:
+def line(stream: str, last: int, step: "Step", known: bool) -> str:
     """A finished step in one line: its place, its name, the mean headline score over all sets, and its time."""
     from cl.evaluate import HEADLINE
 
     values = [scores[metric] for scores in step.row.values() for metric in HEADLINE.values() if metric in scores]
     mean = sum(values) / len(values) if values else float("nan")
-    took = f", {step.cost.steps} steps in {step.cost.seconds:.0f} s" if step.cost.steps else ""
+    took = ", learned before" if known else f", {step.cost.steps} steps in {step.cost.seconds:.0f} s" if step.cost.steps else ""
     return f"{stream}: {step.index}/{last} {step.session}: mean score {mean:.3f} over {len(values)} sets{took}"
 
 

@@ -45,7 +45,7 @@ class Heard:
     def progress(self, done: int, total: int, what: str) -> None:
         self.steps.append((done, total))
 
-    def end(self, stream: str, last: int, step: Any) -> None:
+    def end(self, stream: str, last: int, step: Any, known: bool) -> None:
         self.ended.append(step.session)
 
     def tell(self, text: str) -> None:
@@ -279,5 +279,7 @@ def test_a_config_is_a_path_a_shipped_name_or_plain_values(config: Path, monkeyp
 def test_the_default_listener_writes_one_line_per_session_to_prefects_log(config: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level("INFO", "prefect.flow_runs"):
         learn_stream(str(config), ["seed=19"])
+        learn_stream(str(config), ["seed=19"])
     lines = [record.getMessage() for record in caplog.records if record.name == "prefect.flow_runs" and "mean score" in record.getMessage()]
-    assert len(lines) == 3 and lines[1].startswith("colours finetune seed 19: 1/2 classes 1-2: mean score ")
+    assert len(lines) == 6 and lines[1].startswith("colours finetune seed 19: 1/2 classes 1-2: mean score ")
+    assert ["learned before" in line for line in lines] == [False] * 3 + [True] * 3

@@ -106,16 +106,19 @@ def test_a_stream_that_is_stopped_keeps_its_steps_and_goes_on_from_there(number:
     def begun() -> "subprocess.Popen[bytes]":
         command = [sys.executable, "-m", "flows", "run", "colours.yaml", "--set", "train.max_steps=60"]
         own = {"EVERGREEN_ROOT": str(project), "PREFECT_HOME": str(project / ".prefect"), "PYTHONPATH": str(Path(__file__).parents[1])}
-        return subprocess.Popen(command, cwd=project, env=os.environ | own, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        return subprocess.Popen(command, cwd=project, env=os.environ | own, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
 
     with begun() as process:
         while process.poll() is None and not [*steps.glob("steps/[!.]*")]:
             time.sleep(0.05)  # the model at the start is measured: the first session begins
         time.sleep(1)
         process.send_signal(number)
-        assert process.wait(60) == code
+        told = process.communicate(timeout=60)[1].decode()
+        assert process.returncode == code and "the same command goes on from there" in told
     (noted,) = steps.glob("interim/[!.]*/cursor.json")
-    assert json.loads(noted.read_text())["done"] > 0
+    done = json.loads(noted.read_text())["done"]
+    assert done > 0
     with begun() as process:
-        assert process.wait(300) == 0
+        told = process.communicate(timeout=300)[1].decode()
+        assert process.returncode == 0 and f"goes on after {done} of 60 steps" in told
     assert not [*steps.glob("interim/[!.]*")] and len([*steps.glob("states/[!.]*")]) == 6
