@@ -3,7 +3,6 @@
 import functools
 import hashlib
 import json
-import os
 import shutil
 import uuid
 from collections.abc import Iterator, Mapping
@@ -15,6 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from cl.durable import land
 from cl.errors import StoreError
 from cl.methods.base import Method
 
@@ -49,7 +49,7 @@ def write_tensors(tensors: Mapping[str, Tensor], path: Path) -> str:
     part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
     save_file(dict(tensors), part)
     digest = sha256(part)
-    os.replace(part, path)
+    land(part, path)
     return digest
 
 
@@ -69,7 +69,7 @@ def write_json(value: Any, path: Path) -> None:
     """Write JSON whole or not at all."""
     part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
     part.write_text(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=True), encoding="utf-8")
-    os.replace(part, path)
+    land(part, path)
 
 
 def sha256(path: Path) -> str:
@@ -113,7 +113,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
         yield part
         if folder.exists():  # damaged, or finished meanwhile by another process: what is written now is whole
             shutil.rmtree(folder)
-        os.replace(part, folder)
+        land(part, folder)
     except OSError as error:
         raise StoreError(f"{folder}: cannot be written ({error.strerror or error}); free space or make it writable") from error
     finally:

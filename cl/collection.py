@@ -3,7 +3,6 @@
 import contextlib
 import fcntl
 import hashlib
-import os
 import re
 import shutil
 import uuid
@@ -18,6 +17,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt, ValidationError
 from cl.columns import some
 from cl.config import Config, explain
 from cl.data import ImageTable, concat, write
+from cl.durable import land
 from cl.errors import DataError
 from cl.stream_config import Supervision
 
@@ -186,7 +186,7 @@ def _write(folder: Path, entry: Entry, train: ImageTable, test: ImageTable) -> N
         hashes = pa.array([fingerprint(image.as_py()) for image in everything.table["image"]], pa.binary())
         pq.write_table(pa.table({"sha256": hashes, "label": everything.table["label"]}), part / "index.parquet", compression="zstd")
         (part / "session.json").write_text(entry.model_dump_json(indent=1) + "\n", encoding="utf-8")
-        os.rename(part, folder / entry.folder)
+        land(part, folder / entry.folder)
     except OSError as error:
         raise DataError(f"{folder}: cannot be written ({error.strerror}); free space or choose another data root") from error
     finally:

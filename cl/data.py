@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-import os
 import uuid
 from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
@@ -15,6 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from PIL import Image, ImageOps
 
+from cl.durable import land
 from cl.errors import DataError
 
 SCHEMA = pa.schema(
@@ -203,7 +203,7 @@ def write(splits: Mapping[str, ImageTable], folder: Path) -> None:
             part = folder / f".{split}.{uuid.uuid4().hex}.part"
             # images are compressed already; zstd is for captions and ids
             pq.write_table(data.table, part, compression="zstd", row_group_size=4096, write_page_index=False)
-            os.replace(part, folder / f"{split}.parquet")
+            land(part, folder / f"{split}.parquet")
     except OSError as error:
         raise DataError(f"{folder}: cannot be written ({error.strerror}); free space or choose another folder") from error
 

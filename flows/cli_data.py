@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cl.durable import land
 from cl.errors import DataError
 from flows.console import bar, err, out, table
 from flows.settings import Place, begin
@@ -124,7 +125,7 @@ def _swap(part: Path, target: Path) -> None:
         old = part.with_suffix(".old.part")
         if target.exists():
             os.replace(target, old)
-        os.replace(part, target)
+        land(part, target)
         shutil.rmtree(old, ignore_errors=True)
     except OSError as error:
         raise DataError(f"{target}: cannot be written ({error.strerror}); free space or choose another --data-root") from error

@@ -1,0 +1,40 @@
+"""A name stands for bytes that are on the disk."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from cl.durable import land
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_bytes_reach_the_disk_before_the_name(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    part, target, told = tmp_path / ".x.part", tmp_path / "x", []
+    inside = part / "inner" / "deep.bin" if kind == "folder" else part
+    inside.parent.mkdir(parents=True, exist_ok=True)
+    inside.write_bytes(b"x")
+    flush, rename = os.fsync, os.replace
+
+    def flushed(handle: int) -> None:
+        told.append(Path(os.readlink(f"/proc/self/fd/{handle}")))
+        flush(handle)
+
+    def renamed(source: Path, name: Path) -> None:
+        told.append("renamed")
+        rename(source, name)
+
+    monkeypatch.setattr(os, "fsync", flushed)
+    monkeypatch.setattr(os, "replace", renamed)
+    land(part, target)
+    assert set(told[: told.index("renamed")]) >= {inside, part} and told[told.index("renamed") + 1 :] == [tmp_path]
+    assert target.exists() and not part.exists()
+
+
+def test_what_cannot_be_replaced_stays(tmp_path: Path) -> None:
+    for name in ("new", "old"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").write_text(name)
+    with pytest.raises(OSError, match="not empty"):
+        land(tmp_path / "new", tmp_path / "old")
+    assert (tmp_path / "old" / "file").read_text() == "old" and (tmp_path / "new" / "file").read_text() == "new"
