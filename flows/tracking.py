@@ -71,7 +71,8 @@ def connect(place: Place) -> MlflowClient:
             client = MlflowClient(uri)
             client.search_experiments(max_results=1)
     except ImportError as error:
-        raise StoreError(f"{_shown(uri)}: MLflow's store needs a driver that is not installed ({error.name}); install it") from error
+        what = "pip install 'evergreen-clip[postgres]'" if uri.startswith("postgresql") else "install it"
+        raise StoreError(f"{_shown(uri)}: MLflow's store needs a driver that is not installed ({error.name}); {what}") from error
     except (MlflowException, SQLAlchemyError, OSError) as error:
         raise StoreError(f"{_shown(uri)}: MLflow's store cannot be opened ({_first_line(error)})") from error
     return client

@@ -20,7 +20,7 @@ from tests.conftest import lay_out
 
 pytestmark = pytest.mark.slow
 EVERGREEN = (sys.executable, "-m", "flows")
-NEEDED = ("moto", "boto3", "dvc_s3", "psycopg")
+NEEDED = ("moto", "boto3", "dvc_s3", "psycopg2")
 
 
 def free() -> int:
@@ -130,10 +130,10 @@ def test_a_stream_is_learned_against_postgresql_and_s3_by_settings_alone(project
 
 
 def _asked(postgres: str, database: str, query: str) -> int:
-    import psycopg
+    import psycopg2
 
-    host, _, port = postgres.partition(":")
-    with psycopg.connect(host=host, port=int(port), user="evergreen", dbname=database) as connection, connection.cursor() as cursor:
+    connected = psycopg2.connect(f"postgresql://evergreen@{postgres}/{database}")
+    with contextlib.closing(connected), connected.cursor() as cursor:
         cursor.execute(query)
         return int(cursor.fetchone()[0])
 

@@ -1,6 +1,7 @@
 """MLflow: runs are found again, end as what happened ends, show sessions as steps, and are put to rest when their process is gone."""
 
 import json
+import sys
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -273,6 +274,13 @@ def test_a_store_that_is_lost_on_the_way_is_told_and_an_error_of_another_kind_is
 def test_a_missing_driver_is_named_and_a_password_is_not(stored: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "mssql+pymssql://ann:secret@127.0.0.1:9/runs")
     with pytest.raises(StoreError, match=r"^mssql\+pymssql://ann:\*\*\*@127.0.0.1:9/runs: .* not installed \(pymssql\); install it"):
+        Tracker(Place(stored), "colours")
+
+
+def test_postgresql_without_its_driver_is_told_with_what_to_install(stored: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://ann:secret@127.0.0.1:9/runs")
+    monkeypatch.setitem(sys.modules, "psycopg2", None)
+    with pytest.raises(StoreError, match=r"ann:\*\*\*@.* \(psycopg2\); pip install 'evergreen-clip\[postgres\]'"):
         Tracker(Place(stored), "colours")
 
 
