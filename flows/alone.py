@@ -1,5 +1,6 @@
 """One learner per model at a time: others wait, and what a dead one held is free again."""
 
+import itertools
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -30,14 +31,17 @@ def alone(place: Place, model: str) -> Iterator[None]:
             return
         with get_client(sync_client=True) as client:
             client.upsert_global_concurrency_limit_by_name(name, 1)
-        with _slot(name):
+        with _slot(model, name):
             yield
 
 
 @contextmanager
-def _slot(name: str) -> Iterator[None]:
+def _slot(model: str, name: str) -> Iterator[None]:
     with ExitStack() as stack:
-        while True:
+        for turn in itertools.count():
+            if turn == 1:
+                free = f"if none does, `prefect gcl update {name} --active-slots 0` frees it"
+                watch().tell(f"{model}: Prefect's limit {name} is taken: another machine learns it; waiting ({free})")
             # a server that is away for a moment does not end a training that the file's lock guards anyway
             held = concurrency(name, timeout_seconds=_WAIT, lease_duration=_LEASE, raise_on_lease_renewal_failure=False)
             with suppress(TimeoutError):

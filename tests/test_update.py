@@ -6,11 +6,13 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import mlflow
 import pytest
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import GlobalConcurrencyLimitUpdate
 
 from cl.collection import append
 from flows.alone import alone
@@ -145,6 +147,25 @@ def test_the_lock_of_a_dead_learner_is_free_and_prefect_knows_of_the_limit(store
         assert (limit.limit, limit.active_slots) == (1, 1)
     with get_client(sync_client=True) as client:
         assert client.read_global_concurrency_limit_by_name("evergreen-growing").active_slots == 0
+
+
+def test_who_waits_for_another_machine_says_so_and_how_to_free_what_nobody_holds(stored: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    monkeypatch.setattr("flows.alone._WAIT", 0.5)
+    monkeypatch.setattr("flows.alone.watch", lambda: SimpleNamespace(tell=told.append))
+    with get_client(sync_client=True) as client:
+        client.upsert_global_concurrency_limit_by_name("evergreen-growing", 1)
+
+        def slots(count: int) -> None:
+            client.update_global_concurrency_limit("evergreen-growing", GlobalConcurrencyLimitUpdate(active_slots=count))
+
+        slots(1)  # held on another machine
+        timer = threading.Timer(3.0, slots, [0])
+        timer.start()
+        with alone(Place(stored), "growing"):
+            timer.join()
+    (line,) = told
+    assert "another machine learns it; waiting" in line and "`prefect gcl update evergreen-growing --active-slots 0` frees it" in line
 
 
 def test_a_collection_starts_its_update_by_event_and_other_streams_by_schedule_alone(config: str, stored: Path) -> None:
