@@ -64,7 +64,7 @@ def modality_gap(found: Pairs) -> float:
 
 
 def geometry(before: Pairs, after: Pairs) -> dict[str, float]:
-    """All of it as plain numbers; `kept`: share of pairs that the earlier model ranks first, the rows Mod-X would align.
+    """All of it as plain numbers; `kept`: share of pairs that the later model ranks first, the rows that Mod-X would align from then on.
 
     >>> one = Pairs(torch.eye(2, dtype=torch.float64), torch.eye(2, dtype=torch.float64))
     >>> turned = Pairs(one.images.flip(0), one.texts)
@@ -73,7 +73,7 @@ def geometry(before: Pairs, after: Pairs) -> dict[str, float]:
     [90, 0, 0, 90, 90]
     """
     turned, own = deviation(before, after).abs(), torch.eye(len(before.images), dtype=torch.bool)
-    cosines = before.images @ before.texts.T
+    cosines = after.images @ after.texts.T
     right = (before.texts[:, None] == before.texts[None]).all(-1)
     return {
         "ram_image": _mean(rotation(before.images, after.images)),

@@ -62,6 +62,14 @@ def test_the_modality_gap_is_the_distance_of_the_means() -> None:
     assert modality_gap(Pairs(images, images)) == 0.0
 
 
+def test_the_kept_share_is_of_the_model_as_it_is_now() -> None:
+    right = Pairs(torch.eye(4, dtype=torch.float64), torch.eye(4, dtype=torch.float64))
+    wrong = Pairs(right.images[[1, 0, 2, 3]], right.texts)  # the first two images ask for each other's text
+    for before in (right, wrong):
+        assert geometry(before, wrong)["kept_i2t"] == geometry(before, wrong)["kept_t2i"] == 0.5
+        assert geometry(before, right)["kept_i2t"] == 1.0
+
+
 def test_pairs_are_the_sets_own_images_and_texts_and_one_pair_is_enough() -> None:
     session = make.session(1, (0, 1), (0, 1))
     method = ZeroShotConfig().build(make.tiny(), 0).eval()
