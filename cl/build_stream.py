@@ -136,7 +136,7 @@ def _blank(train: ImageTable, config: StreamConfig, session: str) -> frozenset[i
     kept: list[int] = []
     if config.labelled.classes:
         order = torch.randperm(len(by_class), generator=generator(config.seed, "labelled", session)).tolist()
-        count = min(max(1, round(config.labelled.classes * len(order))), len(order) - 1)
+        count = min(max(1, int(config.labelled.classes * len(order))), len(order) - 1)
         names = list(by_class)
         kept = [row for i in order[:count] for row in by_class[names[i]]]
     else:

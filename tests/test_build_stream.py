@@ -291,9 +291,10 @@ def test_shots_of_each_class_keep_their_label_and_the_rest_is_withheld(tmp_path)
     assert set(hidden) == set(together.withheld) and len(hidden) == 16
 
 
-def test_a_share_of_the_classes_keeps_all_its_labels_and_every_class_is_known(tmp_path):
+@pytest.mark.parametrize("part", [0.62, 0.7])  # the whole part of it, as the authors' code has it: not three of four
+def test_a_share_of_the_classes_keeps_all_its_labels_and_every_class_is_known(tmp_path, part):
     put(tmp_path / "d", each=3)
-    session = built(tmp_path, "{kind: classes, sources: {d: d}, increment: 4, labelled: {classes: 0.62}}").sessions[0]
+    session = built(tmp_path, f"{{kind: classes, sources: {{d: d}}, increment: 4, labelled: {{classes: {part}}}}}").sessions[0]
     assert len(session.data.classes()) == 2 and session.data.labels.count(None) == 6 and len(session.classes) == 4
 
 
