@@ -11,6 +11,12 @@ def classification(logits: Float[Tensor, "b k"], targets: Int[Tensor, " b"], smo
     return F.cross_entropy(_precise(logits), targets, label_smoothing=smoothing)
 
 
+def similarities(scale: Float[Tensor, ""] | float, images: Float[Tensor, "n d"], texts: Float[Tensor, "k d"]) -> Float[Tensor, "n k"]:
+    """Scaled cosines in at least fp32, multiplied outside autocast: logits near 20 would be 0.125 apart in bf16."""
+    with torch.autocast(images.device.type, enabled=False):
+        return scale * _precise(images) @ _precise(texts).T
+
+
 def contrastive(
     images: Float[Tensor, "n d"], texts: Float[Tensor, "n d"], scale: Float[Tensor, ""], same: Bool[Tensor, "n n"] | None = None
 ) -> Float[Tensor, ""]:
@@ -19,7 +25,7 @@ def contrastive(
     `same[i, j]` marks texts j that are equal to text i: they are positives too, with the target mass shared
     between them (UniCL, arXiv:2204.03610). Without it only the diagonal is positive.
     """
-    logits = _precise(scale) * _precise(images) @ _precise(texts).T
+    logits = similarities(scale, images, texts)
     if same is None:
         target = torch.arange(len(logits), device=logits.device)
         return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from cl.losses import classification, contrastive, distillation
+from cl.losses import classification, contrastive, distillation, similarities
 
 TEACHER = torch.tensor([[2.0, 1.0, 0.0], [0.0, 1.0, 3.0]], dtype=torch.float64)
 STUDENT = torch.tensor([[1.0, 1.0, 1.0], [0.0, 2.0, 3.0]], dtype=torch.float64)
@@ -17,6 +17,14 @@ def kl_by_hand(teacher: np.ndarray, student: np.ndarray, temperature: float) -> 
         for t, s in zip(t_row, s_row, strict=True):
             total += np.exp(t) / t_sum * (np.log(np.exp(t) / t_sum) - np.log(np.exp(s) / s_sum))
     return temperature**2 * total / len(teacher)
+
+
+def test_cosines_are_multiplied_in_full_precision_under_autocast() -> None:
+    images, texts = (torch.nn.functional.normalize(torch.randn(8, 64), dim=-1).bfloat16() for _ in range(2))
+    with torch.autocast("cpu", torch.bfloat16):
+        found = similarities(torch.tensor(100.0), images, texts)
+    assert found.dtype == torch.float32 and torch.equal(found, 100 * images.float() @ texts.float().T)
+    assert (found - (100 * images @ texts.T).float()).abs().max() > 0.01  # which is what it guards against
 
 
 def test_distillation_gives_the_worked_number_and_gradient() -> None:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from cl.clip import Clip
 from cl.data import ImageTable
-from cl.losses import classification
+from cl.losses import classification, similarities
 from cl.methods.base import Batch, MethodConfig
 from cl.methods.frozen import Frozen
 from cl.prompted import TextMode, VisionMode
@@ -114,7 +114,7 @@ class CPEClip(Frozen):
     def losses(self, batch: Batch) -> dict[str, Float[Tensor, ""]]:
         """`classify`, over the session's classes: what masking the others with -9999 gives, without encoding them."""
         texts = self.class_features([self.vocabulary[index] for index in self.candidates])
-        logits = self.scale() * self.features_of(batch) @ texts.T
+        logits = similarities(self.scale(), self.features_of(batch), texts)
         return {"classify": classification(logits, self.position(batch.labels))}
 
     def before_step(self) -> None:

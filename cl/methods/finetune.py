@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from cl.clip import Clip
 from cl.data import ImageTable
 from cl.errors import MethodError
-from cl.losses import classification, contrastive
+from cl.losses import classification, contrastive, similarities
 from cl.methods.base import Batch, Method, MethodConfig
 from cl.stream import Session
 
@@ -86,7 +86,7 @@ class Finetune(Method):
         terms = {}
         labelled, captioned = batch.labels >= 0, batch.captioned
         if texts.classes is not None:
-            logits = self.clip.scale() * features[labelled] @ texts.classes.T
+            logits = similarities(self.clip.scale(), features[labelled], texts.classes)
             terms["classify"] = classification(logits, self.position(batch.labels[labelled]))
         if texts.captions is not None:
             terms["contrast"] = contrastive(features[captioned], texts.captions, self.clip.scale(), equal(batch.texts[captioned]))

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from cl.clip import Clip
 from cl.data import ImageTable
 from cl.features import ClassRows
-from cl.losses import classification
+from cl.losses import classification, similarities
 from cl.methods.base import Batch, MethodConfig
 from cl.methods.frozen import Frozen
 from cl.stream import ClassName, Session
@@ -59,7 +59,7 @@ class LinearProbe(Frozen):
     def losses(self, batch: Batch) -> dict[str, Float[Tensor, ""]]:
         """`classify`, over the candidate classes."""
         rows, _ = self.head.find([self.vocabulary[index].name for index in self.candidates])
-        logits = self.clip.scale() * self.features_of(batch) @ rows.T
+        logits = similarities(self.clip.scale(), self.features_of(batch), rows)
         return {"classify": classification(logits, self.position(batch.labels))}
 
     def class_features(self, classes: Sequence[ClassName]) -> Float[Tensor, "k d"]:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from cl.clip import Clip
 from cl.data import ImageTable
 from cl.errors import MethodError
-from cl.losses import classification, distillation
+from cl.losses import classification, distillation, similarities
 from cl.methods.base import Batch, MethodConfig
 from cl.methods.finetune import Finetune, Part, Texts
 from cl.methods.vr_lwf import frozen_copy
@@ -201,9 +201,3 @@ class WeightEnsemble:
     def _take(self, weights: Mapping[str, Tensor]) -> None:
         self.mean = running_mean(self.mean, weights, self.count)
         self.count += 1
-
-
-def similarities(scale: Float[Tensor, ""], images: Float[Tensor, "n d"], texts: Float[Tensor, "k d"]) -> Float[Tensor, "n k"]:
-    """Scaled cosines, multiplied outside autocast: logits near 20 would be 0.125 apart in bf16."""
-    with torch.autocast(images.device.type, enabled=False):
-        return scale * images @ texts.T

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from cl.clip import Clip
 from cl.data import ImageTable
-from cl.losses import alignment
+from cl.losses import alignment, similarities
 from cl.methods.base import Batch, MethodConfig
 from cl.methods.finetune import Finetune, Texts, equal
 from cl.methods.vr_lwf import frozen_copy
@@ -83,7 +83,7 @@ class ModX(Finetune):
         if texts.captions is not None:
             rows.append(images[batch.captioned])
             columns.append(texts.captions)
-        return torch.cat(rows) @ torch.cat(columns).T
+        return similarities(1.0, torch.cat(rows), torch.cat(columns))
 
     def _same(self, batch: Batch) -> Bool[Tensor, "n n"]:
         labels, captions = batch.labels[batch.labels >= 0], batch.texts[batch.captioned]

@@ -16,6 +16,7 @@ from cl.clip import Clip
 from cl.data import SCHEMA, ImageTable, concat
 from cl.errors import MethodError
 from cl.features import encoded
+from cl.losses import similarities
 from cl.methods.base import Batch, Method, MethodConfig
 from cl.methods.frozen import Frozen
 from cl.prompts import ImageContext, MixedPrompts, Mixing, Prompts, TextContext, encode_text, share, worded
@@ -151,8 +152,8 @@ class Pseudolabel(Frozen):
     def losses(self, batch: Batch) -> dict[str, Float[Tensor, ""]]:
         """`labelled` and `pseudo`: weighted means over the rows of each kind, whichever the batch has."""
         texts = self._class_features() if self._texts is None else self._texts
-        logits = self.clip.scale() * self.features_of(batch) @ texts.T
-        each = F.cross_entropy(logits.float(), self.position(batch.labels), reduction="none")
+        logits = similarities(self.clip.scale(), self.features_of(batch), texts)
+        each = F.cross_entropy(logits, self.position(batch.labels), reduction="none")
         pseudo = self._pseudo[batch.rows]
         parts = {"labelled": (self._weights[0], each[~pseudo]), "pseudo": (self._weights[1], each[pseudo])}
         return {name: weight * values.mean() for name, (weight, values) in parts.items() if len(values)}

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from cl.clip import Clip
 from cl.data import ImageTable
-from cl.losses import distillation
+from cl.losses import distillation, similarities
 from cl.methods.base import Batch, MethodConfig
 from cl.methods.finetune import Finetune, Part
 from cl.seeds import generator
@@ -80,13 +80,13 @@ class VRLwF(Finetune):
         ).to(self.clip.device)
         with torch.no_grad():
             teacher = self.teacher.encode_image(batch.images)
-            target = self.teacher.scale() * teacher @ self.teacher.encode_text(texts).T
-        logits = self.clip.scale() * student @ self.clip.encode_text(texts).T
+            target = similarities(self.teacher.scale(), teacher, self.teacher.encode_text(texts))
+        logits = similarities(self.clip.scale(), student, self.clip.encode_text(texts))
         terms = self.fit(batch, student)
         terms["vocabulary"] = config.alpha * distillation(logits, target, config.temperature)
         if self._teacher_classes is not None:
-            names = self.clip.scale() * student @ self.clip.encode_text(self._class_tokens()).T
-            old = self.teacher.scale() * teacher @ self._teacher_classes.T
+            names = similarities(self.clip.scale(), student, self.clip.encode_text(self._class_tokens()))
+            old = similarities(self.teacher.scale(), teacher, self._teacher_classes)
             terms["lwf"] = config.alpha * distillation(names, old, config.temperature)
         return terms
 
