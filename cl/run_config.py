@@ -1,5 +1,6 @@
 """What a run is made of, read from YAML; and a comparison, which is many runs."""
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -94,6 +95,9 @@ def variants(config: RunConfig) -> list[RunConfig]:
             group["name"] = "finetune"
         for seed in config.compare.seeds:
             runs.append(parse_config({**tree, "method": group, "seed": seed, "joint": together}, f"{config.name}: compare.methods"))
+    twice = [name for name, count in Counter((label(run), run.seed) for run in runs).items() if count > 1]
+    if twice:
+        raise ConfigError(f"{config.name}: compare: {twice[0][0]} with seed {twice[0][1]} stands there twice; give each method its label")
     return runs
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from cl.config import TrainConfig, override, read_yaml, validate
 from cl.errors import ConfigError
-from cl.run_config import parse_config
+from cl.run_config import label, parse_config, variants
 
 
 def test_a_misspelt_setting_is_told_by_its_path(tmp_path: Path) -> None:
@@ -31,6 +31,22 @@ def test_the_setting_that_was_meant_is_named(changed: str, meant: str | None) ->
     with pytest.raises(ConfigError, match="unknown setting") as caught:
         parse_config(given, "here")
     assert str(caught.value).partition("did you mean ")[2] == (f"{meant}?" if meant else "")
+
+
+def test_two_variants_of_a_method_need_labels_or_they_would_be_taken_for_seeds() -> None:
+    tree = {"name": "x", "stream": {"kind": "domains", "sources": {"d": "d"}}}
+
+    def named(*methods: object) -> list[str]:
+        return [label(run) for run in variants(parse_config({**tree, "compare": {"methods": list(methods), "seeds": [0, 1]}}, "here"))]
+
+    with pytest.raises(ConfigError, match="wise_ft with seed 0 stands there twice; give each method its label"):
+        named({"name": "wise_ft", "alpha": 0.5}, {"name": "wise_ft", "alpha": 0.8})
+    assert named("wise_ft", {"name": "wise_ft", "alpha": 0.8, "label": "more"}, "finetune", "joint")[::2] == [
+        "wise_ft",
+        "more",
+        "finetune",
+        "joint",
+    ]
 
 
 def test_a_value_out_of_range_is_told_with_what_was_found() -> None:
