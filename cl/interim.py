@@ -15,6 +15,7 @@ from torch import Tensor
 from cl.checkpoint import memory, new_folder, read_json, read_tensors, restore, sha256, write_json, write_tensors
 from cl.data import ImageTable
 from cl.errors import StoreError
+from cl.flops import counted
 from cl.methods.base import Method
 from cl.signals import Held
 from cl.stream import Session
@@ -40,6 +41,23 @@ class Cursor(NamedTuple):
 
 
 START = Cursor(0, 0, 0, 0, 0.0, Took(0, 0, 0))
+
+
+class Round(NamedTuple):
+    """One round of a session: its number, the rows to learn from, and the FLOPs it took to find them."""
+
+    turn: int
+    table: ImageTable
+    flops: int
+
+
+def walk(tables: Iterator[ImageTable]) -> Iterator[Round]:
+    """The rounds of a session that is learned from its start."""
+    for turn in count():
+        table, flops = counted(lambda: next(tables, None))
+        if table is None:
+            return
+        yield Round(turn, table, flops)
 
 
 class Interim:
@@ -110,8 +128,8 @@ class Keeper(pl.Callback):
         self.flops: Any = lambda: 0  # of the first batch of this round
         self.held = Held()
 
-    def rounds(self, method: Method, session: Session) -> Iterator[tuple[int, ImageTable]]:
-        """What is left of a session: the number and the table of each round; those that were over are walked through, not learned."""
+    def rounds(self, method: Method, session: Session) -> Iterator[Round]:
+        """What is left of a session; rounds that were over are walked through, not learned."""
         tables, first = method.rounds(session), self.cursor.turn
         for turn in count():
             if turn == first and self.round:
@@ -119,13 +137,13 @@ class Keeper(pl.Callback):
             elif turn > first:
                 self.cursor, self.saved = self.cursor._replace(turn=turn, done=0), {}
                 self.round = _copied(_held_by(method))
-            table = next(tables, None)
+            table, flops = counted(lambda: next(tables, None))
             if table is None:
                 return
             if turn == first and self.saved:
                 put_back(method, self.saved, str(self.interim.folder))
             if turn >= first:
-                yield turn, table
+                yield Round(turn, table, flops)
 
     def over(self, took: Took) -> None:
         """A round is learned: so much have all of them taken so far."""

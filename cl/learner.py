@@ -18,7 +18,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from cl.config import TrainConfig
 from cl.data import ImageTable
 from cl.errors import LearningError
-from cl.interim import START, Interim, Keeper, Took
+from cl.flops import counted
+from cl.interim import START, Interim, Keeper, Took, walk
 from cl.loader import Collate, Order, Rows
 from cl.methods.base import Batch, Method
 from cl.seeds import derive
@@ -96,8 +97,10 @@ class Learner(pl.LightningModule):
         for group in optimizer.param_groups:
             group["lr"] = self.rate()
         optimizer.step(closure=optimizer_closure)
-        with torch.no_grad():  # clamping inside the graph would kill the gradient at the bound
-            self.method.clip.logit_scale.clamp_(0.0, math.log(self.config.max_logit_scale))
+        scale = self.method.clip.logit_scale
+        if scale.requires_grad:  # what is frozen stays as it is
+            with torch.no_grad():  # clamping inside the graph would kill the gradient at the bound
+                scale.clamp_(0.0, math.log(self.config.max_logit_scale))
         self.method.after_step()
         self.done += 1
 
@@ -140,18 +143,18 @@ def learn(
         parameter.requires_grad_(id(parameter) in wanted)
     keeper = Keeper(interim) if interim else None
     took = keeper.cursor.past if keeper else START.past
-    for turn, data in keeper.rounds(method, session) if keeper else enumerate(method.rounds(session)):
+    for turn, data, flops in keeper.rounds(method, session) if keeper else walk(method.rounds(session)):
         count = _steps(len(data), config) if wanted else 0
         lesson = Lesson(session, data, seed, turn, count, took.steps)
-        flops = count * _descend(method, lesson, config, logger, progress, keeper) if count else 0
+        flops += count * _descend(method, lesson, config, logger, progress, keeper) if count else 0
         took = Took(took.steps + count, took.samples + count * config.accumulate * min(config.batch_size, len(data)), took.flops + flops)
         if keeper:
             keeper.over(took)
     method.eval()
     with torch.no_grad():
-        method.end(session)
+        _, flops = counted(lambda: method.end(session))
     before = keeper.before if keeper else 0.0
-    return Learned(took.steps, took.samples, before + time.perf_counter() - started, took.flops)
+    return Learned(took.steps, took.samples, before + time.perf_counter() - started, took.flops + flops)
 
 
 def _steps(rows: int, config: TrainConfig) -> int:
@@ -186,11 +189,11 @@ def _descend(
         data, method.clip, method.vocabulary, augment=config.augment, pixels=method.pixels, seed=derive(seed, "rows", session.index, turn)
     )
     learner = Learner(method, config, steps, before, keeper.cursor.done if keeper else 0)
-    counted = Counted(keeper.cursor.flops if keeper and learner.done else None)
+    counter = Counted(keeper.cursor.flops if keeper and learner.done else None)
     if keeper:
-        keeper.flops = lambda: counted.flops
+        keeper.flops = lambda: counter.flops
     if learner.done == steps:
-        return counted.flops * config.accumulate
+        return counter.flops * config.accumulate
     first, last = learner.done * config.accumulate, steps * config.accumulate
     order = Order(len(rows), config.batch_size, last, derive(seed, "batches", session.index, turn), first)
     loader = DataLoader(
@@ -210,7 +213,7 @@ def _descend(
             gradient_clip_val=config.clip_grad,
             accumulate_grad_batches=config.accumulate,
             logger=logger or False,
-            callbacks=[callback for callback in (counted, keeper, told) if callback],
+            callbacks=[callback for callback in (counter, keeper, told) if callback],
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
@@ -223,7 +226,7 @@ def _descend(
         trainer.fit(learner, loader)
         # it and its parts name each other in circles: else weights, moments and pixels stay until the collector comes by, sessions later
         vars(trainer).clear()
-    return counted.flops * config.accumulate
+    return counter.flops * config.accumulate
 
 
 class Counted(pl.Callback):

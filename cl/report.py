@@ -36,7 +36,8 @@ class Provenance:
 class Cost:
     """What a session took: trainable parameters, bytes kept after it, seconds, optimizer steps, samples seen, FLOPs.
 
-    FLOPs are those of matrix products and convolutions, forward and backward, teachers included: the first step's, times the steps.
+    FLOPs are those of matrix products and convolutions, forward and backward, teachers included: of the first step, times the steps,
+    and of what comes before and after them, such as features that are computed once.
     """
 
     trainable: int

@@ -1,6 +1,7 @@
 """The contract of a method, run over the whole union: a new method is covered by being registered."""
 
 import json
+import math
 from dataclasses import replace
 from functools import cache
 
@@ -96,6 +97,18 @@ def test_what_does_not_train_stays_bit_for_bit_and_what_trains_moves(name: str) 
     assert [key for key, (now, then) in frozen.items() if not torch.equal(now, then)] == []
     if before:
         assert any(not torch.equal(p, before[key]) for key, p in method.named_parameters() if key in before)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_logit_scale_above_the_bound_is_clamped_only_where_it_trains(name: str) -> None:
+    method = build(name)
+    with torch.no_grad():
+        method.clip.logit_scale.fill_(math.log(120))
+    before = method.clip.logit_scale.detach().clone()
+    trains = any(parameter is method.clip.logit_scale for parameter in method.trainable())
+    learn(method, usable(name, stream().sessions[0]), FAST, 0)
+    now = method.clip.logit_scale.detach()
+    assert float(now.exp()) < 115 if trains else torch.equal(now, before)  # wise_ft ends between 100 and where it began
 
 
 @pytest.mark.parametrize("name", METHODS)

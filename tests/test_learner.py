@@ -13,8 +13,13 @@ from cl.config import TrainConfig
 from cl.errors import LearningError, MethodError
 from cl.learner import learn, schedule
 from cl.loader import Collate, Order, Rows
+from cl.methods.base import MethodConfig
+from cl.methods.ewc import EWCConfig
 from cl.methods.finetune import Finetune, FinetuneConfig
+from cl.methods.gda import GDAConfig
+from cl.methods.linear_probe import LinearProbeConfig
 from cl.methods.replay import ReplayConfig
+from cl.methods.ridge import RidgeConfig
 from cl.methods.zero_shot import ZeroShotConfig
 from tests import make
 
@@ -37,6 +42,21 @@ def test_the_operations_of_a_session_are_three_times_a_forward_pass_for_each_ste
         method.losses(Collate(method.clip.tokenize)([Rows(session.data, method.clip, method.vocabulary)[(row, 0, 0)] for row in range(8)]))
     # a backward pass asks twice the products of a forward pass, but none for the pixels
     assert 2.5 < found.flops / (5 * counter.get_total_flops()) <= 3.0 and found.steps == 5
+
+
+@pytest.mark.parametrize("config", [RidgeConfig(), GDAConfig(), LinearProbeConfig()])
+def test_features_that_are_computed_once_are_counted(config: MethodConfig) -> None:
+    method, session = config.build(make.tiny(), 0), make.session(1, (0, 1), (0, 1), each=8)
+    with FlopCounterMode(display=False) as counter:
+        method.encode_image(torch.zeros(len(session.data), 3, 32, 32))
+    found = learn(method, session, TrainConfig(max_steps=1, batch_size=8, device="cpu"), 0)
+    assert found.flops >= counter.get_total_flops() > 0
+
+
+def test_what_is_computed_after_the_last_step_is_counted() -> None:
+    session, settings = make.session(1, (0, 1), (0, 1), each=8), TrainConfig(max_steps=2, batch_size=8, device="cpu")
+    plain, ewc = (learn(each.build(make.tiny(), 0), session, settings, 0).flops for each in (FinetuneConfig(), EWCConfig()))
+    assert ewc > 1.5 * plain  # the Fisher information asks each image once, both ways
 
 
 def test_an_epoch_shows_every_row_once_and_the_next_in_another_order() -> None:
