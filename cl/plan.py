@@ -12,7 +12,9 @@ from pydantic import TypeAdapter
 from cl.build_stream import StreamConfig, build_stream
 from cl.checkpoint import code_version
 from cl.clip import Clip, ModelConfig, load
+from cl.errors import MethodError
 from cl.methods import Method
+from cl.methods.zero_shot import ZeroShotConfig
 from cl.run_config import RunConfig, train_config
 from cl.stream import Stream, joint
 
@@ -37,6 +39,10 @@ class Plan:
         """The method before anything is learned, over a fresh copy of the base model."""
         return self.config.method.located(self.root).build(load(self.config.model), self.config.seed)
 
+    def frozen(self) -> Method:
+        """The base model, which the first row is about: learning is measured against it, not against first prompts or zeros."""
+        return ZeroShotConfig().build(load(self.config.model), self.config.seed)
+
 
 def plan(config: RunConfig, data_root: Path, data_version: str) -> Plan:
     """Build the stream and the chain of keys; say now what a method could not use later.
@@ -49,6 +55,11 @@ def plan(config: RunConfig, data_root: Path, data_version: str) -> Plan:
     method = config.method.located(data_root).build(base, config.seed)
     for session in stream.sessions:
         method.check(session)
+        if train_config(config, session.index).augment and not method.pixels and any(True for _ in method.trainable()):
+            raise MethodError(
+                f"session {session.index} ({session.name}): train.augment is true, which makes a new image at every step, and "
+                f"{config.method.name} computes image features once; give it a train of its own with augment: false"
+            )
     settings = [
         base.digest(),
         config.method.model_dump(exclude={"label", "train", "later"}),

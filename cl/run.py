@@ -137,8 +137,9 @@ def _make(plan: Plan, index: int, store: Path, logger: Logger | None, progress: 
             record = method.record(session, plan.stream.withheld)
         state = _keep_state(plan, index, store, method, learned, record)
     Interim(store / "interim" / plan.states[index], 0).clear()  # also one that a kill between the two left behind
-    scores = _unchanged(plan, index, store, state) or evaluate(method, plan.stream.exam(index), plan.config.evaluate, progress)
-    return _keep_step(plan, index, store, state, scores, _pairs(plan, index, method), float(method.clip.scale().detach()))
+    asked = method if index else plan.frozen()
+    scores = _unchanged(plan, index, store, state) or evaluate(asked, plan.stream.exam(index), plan.config.evaluate, progress)
+    return _keep_step(plan, index, store, state, scores, _pairs(plan, index, asked), float(asked.clip.scale().detach()))
 
 
 def load_method(plan: Plan, index: int, store: Path) -> Method:
@@ -208,6 +209,8 @@ def run(plan: Plan, store: Path, *, logger: Logger | None = None, progress: Prog
 
 def _unchanged(plan: Plan, index: int, store: Path, state: State) -> dict[str, Score] | None:
     """The scores of the step before, if neither the weights nor the questions have changed since."""
+    if index == 1 and plan.config.method.name != "zero_shot":  # the first row is of the base model, whatever the method begins as
+        return None
     before = find_state(plan, index - 1, store) if index else None
     if before is None or before.sha256 != state.sha256:
         return None

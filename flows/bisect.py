@@ -83,7 +83,7 @@ def _measured(place: Place, plan: Plan, steps: list[Step], exam: Sequence[EvalSe
         raise DataError(f"no test image of {kind} {name!r}; it is named as in the data")
     config, scores = plan.config.evaluate.model_copy(update={"limit": None}), []
     for step in steps:
-        found = evaluate(revive(plan.build(), step.state, place.steps), sets, config)
+        found = evaluate(revive(plan.build(), step.state, place.steps) if step.index else plan.frozen(), sets, config)
         scores.append(float(np.concatenate([score.hits for score in found.values()]).mean()))
     return scores
 

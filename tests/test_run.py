@@ -71,6 +71,26 @@ def test_a_run_with_its_own_number_of_threads_is_the_same_on_any_machine(data, t
     assert_same(*found)
 
 
+@pytest.mark.parametrize(
+    "method",
+    [{"name": "cpe_clip", "length": 1, "depth": 1}, {"name": "pseudolabel", "iterations": 1}, {"name": "linear_probe", "init": "zeros"}],
+)
+def test_the_first_row_is_of_the_base_model_whatever_a_method_begins_with(data, tmp_path, method) -> None:
+    changes: dict[str, Any] = {"stream": {**TREE["stream"], "labelled": {"shots": 2}}} if method["name"] == "pseudolabel" else {}
+    tuned = planned(data, method=method, **changes)
+    frozen = run(planned(data, method="zero_shot", **changes), tmp_path)
+    assert advance(tuned, 0, tmp_path).row == advance(planned(data, method="zero_shot", **changes), 0, tmp_path).row
+    found = run(tuned, tmp_path)
+    assert np.array_equal(numbers(found)[0], numbers(frozen)[0]) and not np.array_equal(numbers(found)[1], numbers(frozen)[1])
+
+
+def test_a_crop_at_every_step_is_refused_where_features_are_computed_once(data) -> None:
+    settings = {**TREE["train"], "augment": True}
+    with pytest.raises(MethodError, match="linear_probe computes image features once; give it a train of its own with augment: false"):
+        planned(data, method="linear_probe", train=settings)
+    planned(data, method="ridge", train=settings)  # takes no step, so there is none to crop for
+
+
 def test_another_seed_gives_other_weights(data, tmp_path) -> None:
     one, two = planned(data), planned(data, seed=1)
     run(one, tmp_path), run(two, tmp_path)
