@@ -15,7 +15,8 @@ from matplotlib.figure import Figure
 
 from cl.figures import curves, front, heat_map
 from cl.matrix import Matrix, average
-from cl.tables import COLUMNS, REFERENCES, grouped, overview, percent, sections
+from cl.sections import sections
+from cl.tables import COLUMNS, REFERENCES, grouped, overview, percent
 
 if TYPE_CHECKING:
     from cl.report import Report

@@ -15,7 +15,8 @@ from cl.errors import StoreError
 from cl.figures import curves, heat_map
 from cl.matrix import Matrix, summary
 from cl.page import render
-from cl.tables import COLUMNS, grouped, line, overview, percent, plain, sections
+from cl.sections import sections
+from cl.tables import COLUMNS, grouped, line, overview, percent, plain
 
 
 @dataclass(frozen=True)

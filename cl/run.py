@@ -12,9 +12,9 @@ from lightning.pytorch.loggers import Logger
 
 from cl.bundle import Bundle
 from cl.checkpoint import code_version, memory, new_folder, read_json, read_tensors, restore, sha256, write_json, write_tensors
-from cl.equity import equity, per_class
 from cl.errors import StoreError
-from cl.evaluate import Score, evaluate, headline, headline_row, pack, spread, unpack
+from cl.evaluate import Score, evaluate, headline, headline_row, pack, unpack
+from cl.gains import gains
 from cl.geometry import Pairs, geometry, pairs
 from cl.host import keep_memory, threads
 from cl.interim import Interim
@@ -257,7 +257,7 @@ def _keep_step(plan: Plan, index: int, store: Path, state: State, scores: dict[s
         hits={name: pack(score.hits) for name, score in scores.items()},
         geometry=turned,
         scale=scale,
-        equity={name: gained for name in right if (gained := _equity(plan, index, name, right[name], scores[name].hits))},
+        equity=_gains(plan, index, right, {name: score.hits for name, score in scores.items()}),
         cost=state.cost,
         record=state.record,
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -270,16 +270,14 @@ def _keep_step(plan: Plan, index: int, store: Path, state: State, scores: dict[s
     return step
 
 
-def _equity(plan: Plan, index: int, name: str, before: np.ndarray, after: np.ndarray) -> dict[str, float]:
-    examined = next(examined for examined in plan.stream.exam(index) if examined.name == name)
-    if examined.kind != "classify" or len(before) != len(after):
-        return {}
-    place = {label: row for row, label in enumerate(dict.fromkeys(examined.data.labels))}
-    targets = np.array([place[label] for label in spread(examined.data, plan.config.evaluate.limit).labels])
-    asked = np.bincount(targets, minlength=len(place)) > 0
-    found = equity(per_class(before, targets, len(place))[asked], per_class(after, targets, len(place))[asked])
-    now = {"rich": found.rich, "poor": found.poor, "robin_hood": found.robin_hood, "gini": found.gini[1]}
-    return {name: value for name, value in (now | {"worst_tenth": found.worst_tenth[1]}).items() if value == value}
+def _gains(plan: Plan, index: int, before: dict[str, np.ndarray], after: dict[str, np.ndarray]) -> dict[str, dict[str, float]]:
+    found = {}
+    for examined in plan.stream.exam(index):
+        if examined.name in before:
+            found[examined.name] = gains(
+                examined, plan.stream.sessions[:index], before[examined.name], after[examined.name], plan.config.evaluate.limit
+            )
+    return {name: values for name, values in found.items() if values}
 
 
 def _features(folder: Path) -> dict[str, Pairs]:

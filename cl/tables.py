@@ -88,11 +88,6 @@ class Section(NamedTuple):
     rows: list[list[str]]
 
 
-def sections(groups: Mapping[str, Sequence[Report]]) -> list[Section]:
-    """What else the reports say side by side, as far as they can."""
-    return [section for section in (against_finetune(groups), classes_seen(groups)) if section.rows]
-
-
 def against_finetune(groups: Mapping[str, Sequence[Report]]) -> Section:
     """Differences to fine-tuning, sample by sample, each sample's hits averaged over seeds first."""
     rows = []
