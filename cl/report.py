@@ -4,7 +4,7 @@ import json
 import os
 import uuid
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -177,6 +177,20 @@ def metrics(report: Report, session: int) -> Iterator[Metric]:
         yield Metric(f"record/{name}", value, session)
     if session:
         yield from (Metric(f"cost/{name}", float(value), session) for name, value in asdict(report.costs[session - 1]).items())
+
+
+def compared(reports: Sequence[Report]) -> Iterator[Metric | Figure]:
+    """What a comparison comes to: the mean over seeds of each method's summary, and the curves over each other."""
+    groups = grouped(reports)
+    for method, members in groups.items():
+        found = [summary(member.matrix) for member in members]
+        for name in found[0]:
+            value = float(np.mean([each[name] for each in found]))
+            if not np.isnan(value):
+                yield Metric(f"{name}/{method}", value, 0)
+    longest = max(reports, key=lambda report: len(report.sessions))
+    means = {name: replace(own[0].matrix, rows=np.mean([each.matrix.rows for each in own], axis=0)) for name, own in groups.items()}
+    yield Figure("curves", curves(means, longest.sessions))
 
 
 def last_round(record: Sequence[dict[str, Any]]) -> dict[str, float]:

@@ -91,9 +91,9 @@ def learn_one(job: Job, data_root: str | None, data_rev: str | None, threads: in
 
 @task(task_run_name="publish", **RETRIED)
 def publish_comparison(job: Job, learned: list[dict[str, Any]]) -> str:
-    """One report over all streams: in MLflow as a run of its own that the streams' runs point to, and in Prefect."""
-    from cl.report import Report, markdown, write
-    from flows.tracking import COMPARISON, locked, slug
+    """One report over all streams: in MLflow as the parent of the streams' runs, with each method's mean, and in Prefect."""
+    from cl.report import Report, compared, markdown, write
+    from flows.tracking import COMPARISON, PARENT, locked, slug
 
     reports = [Report.from_json(stream["report"]) for stream in learned]
     tracker, name = tracker_of(job), job.settings["name"]
@@ -103,7 +103,10 @@ def publish_comparison(job: Job, learned: list[dict[str, Any]]) -> str:
         with tracker.ending(run):
             write(reports, job.place.reports / run)
             tracker.client.log_artifacts(run, str(job.place.reports / run), "report")
+            # dated by what was learned, so that the same comparison again writes the same points
+            tracker.write(run, compared(reports), max(report.provenance.started for report in reports))
             for stream in learned:
-                tracker.client.set_tag(stream["run"], COMPARISON, run)
+                for tag in (COMPARISON, PARENT):
+                    tracker.client.set_tag(stream["run"], tag, run)
     create_markdown_artifact(key=f"{slug(name)}-comparison", markdown=markdown(reports), description=f"{name}: all methods")
     return run

@@ -205,9 +205,13 @@ def test_a_comparison_learns_every_method_and_links_their_runs_to_one_report(con
     assert comparison.info.run_id == outcome["run"] and comparison.info.status == "FINISHED"
     assert [run.data.tags["evergreen.method"] for run in streams] == ["zero_shot", "finetune"]
     assert {run.data.tags["evergreen.comparison"] for run in streams} == {outcome["run"]}
+    assert {run.data.tags["mlflow.parentRunId"] for run in streams} == {outcome["run"]}
+    assert {"last/zero_shot", "last/finetune", "average/finetune"} <= comparison.data.metrics.keys()
     page = (config.parent / "mlruns" / "reports" / outcome["run"] / "report.md").read_text()
     assert "zero_shot" in page and "finetune" in page
     assert compare(str(config), ["seed=17"]) == outcome and len(runs(config.parent, "comparison")) == 1
+    points = Tracker(Place(config.parent), "colours").client.get_metric_history(outcome["run"], "last/finetune")
+    assert len(points) == 1  # compared again, they are the same points
 
 
 @pytest.mark.usefixtures("unpublished")
