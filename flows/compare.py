@@ -91,9 +91,9 @@ def learn_one(job: Job, data_root: str | None, data_rev: str | None, threads: in
 
 @task(task_run_name="publish", **RETRIED)
 def publish_comparison(job: Job, learned: list[dict[str, Any]]) -> str:
-    """One report over all streams: in MLflow as the parent of the streams' runs, with each method's mean, and in Prefect."""
+    """One report over all streams: in MLflow as a run that the streams' runs point to, with each method's mean, and in Prefect."""
     from cl.report import Report, compared, markdown, write
-    from flows.tracking import COMPARISON, PARENT, locked, slug
+    from flows.tracking import COMPARISON, locked, slug
 
     reports = [Report.from_json(stream["report"]) for stream in learned]
     tracker, name = tracker_of(job), job.settings["name"]
@@ -106,7 +106,6 @@ def publish_comparison(job: Job, learned: list[dict[str, Any]]) -> str:
             # dated by what was learned, so that the same comparison again writes the same points
             tracker.write(run, compared(reports), max(report.provenance.started for report in reports))
             for stream in learned:
-                for tag in (COMPARISON, PARENT):
-                    tracker.client.set_tag(stream["run"], tag, run)
+                tracker.client.set_tag(stream["run"], COMPARISON, run)
     create_markdown_artifact(key=f"{slug(name)}-comparison", markdown=markdown(reports), description=f"{name}: all methods")
     return run

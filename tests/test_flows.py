@@ -205,7 +205,7 @@ def test_a_comparison_learns_every_method_and_links_their_runs_to_one_report(con
     assert comparison.info.run_id == outcome["run"] and comparison.info.status == "FINISHED"
     assert [run.data.tags["evergreen.method"] for run in streams] == ["zero_shot", "finetune"]
     assert {run.data.tags["evergreen.comparison"] for run in streams} == {outcome["run"]}
-    assert {run.data.tags["mlflow.parentRunId"] for run in streams} == {outcome["run"]}
+    assert not any("mlflow.parentRunId" in run.data.tags for run in streams)  # folded under it, no method would be seen
     assert {"last/zero_shot", "last/finetune", "average/finetune"} <= comparison.data.metrics.keys()
     page = (config.parent / "mlruns" / "reports" / outcome["run"] / "report.md").read_text()
     assert "zero_shot" in page and "finetune" in page
