@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
@@ -18,8 +19,14 @@ EncodeImage = Callable[[Float[Tensor, "b 3 h w"]], Float[Tensor, "b d"]]
 def pixels(clip: Clip, data: ImageTable, size: int = 256) -> Iterator[Float[Tensor, "b 3 h w"]]:
     """The images of a table in row order, `size` at a time, as the clip wants them and where it is."""
     transform = clip.transform()
-    for start in range(0, len(data), size):
-        yield torch.stack([transform(data.image(row)) for row in range(start, min(start + size, len(data)))]).to(clip.device)
+
+    def ready(rows: range) -> Tensor:
+        return torch.stack([transform(data.image(row)) for row in rows])
+
+    # FLOPs are counted on the thread that asks: to go through the many small operations here, none a product, took longer than the encoder
+    with ThreadPoolExecutor(1) as pool:
+        for start in range(0, len(data), size):
+            yield pool.submit(ready, range(start, min(start + size, len(data)))).result().to(clip.device)
 
 
 def encoded(encode: EncodeImage, clip: Clip, data: ImageTable) -> Float[Tensor, "n d"]:

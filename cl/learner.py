@@ -18,7 +18,6 @@ from torch.utils.flop_counter import FlopCounterMode
 from cl.config import TrainConfig
 from cl.data import ImageTable
 from cl.errors import LearningError
-from cl.flops import counted
 from cl.interim import START, Interim, Keeper, Took, walk
 from cl.loader import Collate, Order, Rows
 from cl.methods.base import Batch, Method
@@ -152,7 +151,7 @@ def learn(
             keeper.over(took)
     method.eval()
     with torch.no_grad():
-        _, flops = counted(lambda: method.end(session))
+        flops = method.finish(session)
     before = keeper.before if keeper else 0.0
     return Learned(took.steps, took.samples, before + time.perf_counter() - started, took.flops + flops)
 

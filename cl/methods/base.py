@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from cl.clip import Clip
 from cl.config import Config
 from cl.data import ImageTable
+from cl.flops import counted
 from cl.stream import ClassName, Session
 from cl.zero_shot import class_features
 
@@ -98,6 +99,10 @@ class Method(nn.Module, ABC):
 
     def end(self, session: Session) -> None:
         """The session is learned: drop what was only for it, keep what must be kept."""
+
+    def finish(self, session: Session) -> int:
+        """`end`, and the FLOPs it took; otherwise where an end repeats itself, since going through every operation is slow."""
+        return counted(lambda: self.end(session))[1]
 
     def record(self, session: Session, truth: Mapping[str, str]) -> list[dict[str, Any]]:
         """Rows of a table about the session just learned, beyond its losses; `truth`: withheld labels by sample id, to judge by."""

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from cl.clip import Clip
 from cl.data import ImageTable
+from cl.flops import counted
 from cl.losses import classification
 from cl.methods.base import Batch, MethodConfig
 from cl.methods.finetune import Finetune, Part, supervised
@@ -70,9 +71,19 @@ class EWC(Finetune):
         self._anchor = {}
         data, samples = supervised(session), self.config.samples
         rows = torch.randperm(len(data), generator=generator(self.seed, "importance", session.index))[:samples]
+        self.importance.mul_(self.config.decay).add_(torch.cat([each.flatten() for each in self._fisher(data.take(rows.tolist()))]))
+
+    def finish(self, session: Session) -> int:
+        """`end`, and the FLOPs of its first samples times how often those are repeated."""
+        self.end(session)
+        data = supervised(session)
+        asked = range(len(data))[: self.config.samples]
+        some = asked[:_PAIRS]
+        return counted(lambda: self._fisher(data.take(some)))[1] * len(asked) // len(some)
+
+    def _fisher(self, data: ImageTable) -> list[Tensor]:
         with torch.enable_grad():
-            found = fisher_diagonal(self._sample_losses(data.take(rows.tolist())), list(self._weights().values()))
-        self.importance.mul_(self.config.decay).add_(torch.cat([each.flatten() for each in found]))
+            return fisher_diagonal(self._sample_losses(data), list(self._weights().values()))
 
     def importances(self) -> dict[str, Float[Tensor, "..."]]:
         """The importance of each trainable weight, by name, as views of `importance`."""
