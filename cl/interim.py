@@ -52,7 +52,7 @@ class Round(NamedTuple):
 
 
 def walk(tables: Iterator[ImageTable]) -> Iterator[Round]:
-    """The rounds of a session that is learned from its start."""
+    """The rounds of a session one after the other, each found only when it is asked for."""
     for turn in count():
         table, flops = counted(lambda: next(tables, None))
         if table is None:
@@ -130,20 +130,20 @@ class Keeper(pl.Callback):
 
     def rounds(self, method: Method, session: Session) -> Iterator[Round]:
         """What is left of a session; rounds that were over are walked through, not learned."""
-        tables, first = method.rounds(session), self.cursor.turn
+        rounds, first = walk(method.rounds(session)), self.cursor.turn
         for turn in count():
             if turn == first and self.round:
                 put_back(method, self.round, str(self.interim.folder))
             elif turn > first:
                 self.cursor, self.saved = self.cursor._replace(turn=turn, done=0), {}
                 self.round = _copied(_held_by(method))
-            table, flops = counted(lambda: next(tables, None))
-            if table is None:
+            found = next(rounds, None)
+            if found is None:
                 return
             if turn == first and self.saved:
                 put_back(method, self.saved, str(self.interim.folder))
             if turn >= first:
-                yield Round(turn, table, flops)
+                yield found
 
     def over(self, took: Took) -> None:
         """A round is learned: so much have all of them taken so far."""

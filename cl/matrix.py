@@ -1,7 +1,7 @@
 """The accuracy matrix and what is read off it; every metric is a pure function of the whole matrix."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -58,6 +58,11 @@ class Matrix:
         """What `to_json` gave, to the last bit."""
         rows = np.array([[np.nan if score is None else score for score in row] for row in value["rows"]], dtype=np.float64)
         return cls(rows.reshape(len(value["rows"]), len(value["sets"])), tuple(value["sets"]), tuple(value["taught"]))
+
+
+def mean(matrices: Sequence[Matrix]) -> Matrix:
+    """Seeds of one method as one matrix: the mean of each score."""
+    return replace(matrices[0], rows=np.mean([matrix.rows for matrix in matrices], axis=0))
 
 
 def last(m: Matrix) -> float:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +13,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from cl.figures import curves, front, heat_map
-from cl.matrix import Matrix, average
+from cl.matrix import Matrix, average, mean
 from cl.sections import sections
 from cl.tables import COLUMNS, REFERENCES, grouped, overview, percent
 
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
 def render(reports: Sequence[Report]) -> str:
     """The page. Names are escaped, pictures are inline, and no script runs."""
     groups = grouped(reports)
-    means = {method: _mean([member.matrix for member in members]) for method, members in groups.items()}
+    means = {method: mean([member.matrix for member in members]) for method, members in groups.items()}
     longest = max(reports, key=lambda report: len(report.sessions))
     template = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(
         (Path(__file__).parent / "assets" / "report.html.j2").read_text(encoding="utf-8")
@@ -61,10 +60,6 @@ def _front(groups: Mapping[str, Sequence[Report]], means: Mapping[str, Matrix]) 
     costs = {method: float(np.mean([sum(cost.flops for cost in member.costs) for member in members])) for method, members in groups.items()}
     points = {method: (cost / 1e12, average(means[method])) for method, cost in costs.items()}
     return _picture(front(points)) if len(points) > 1 else None
-
-
-def _mean(matrices: Sequence[Matrix]) -> Matrix:
-    return replace(matrices[0], rows=np.mean([matrix.rows for matrix in matrices], axis=0))
 
 
 def _picture(figure: Figure) -> str:

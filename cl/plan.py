@@ -53,9 +53,10 @@ def plan(config: RunConfig, data_root: Path, data_version: str) -> Plan:
     stream = _stream(config.stream.model_dump_json(), str(data_root), data_version, config.joint)
     base = _base(config.model)
     method = config.method.located(data_root).build(base, config.seed)
-    for session in stream.sessions:
+    trains = [train_config(config, session.index) for session in stream.sessions]
+    for session, train in zip(stream.sessions, trains, strict=True):
         method.check(session)
-        if train_config(config, session.index).augment and not method.pixels and any(True for _ in method.trainable()):
+        if train.augment and not method.pixels and list(method.trainable()):
             raise MethodError(
                 f"session {session.index} ({session.name}): train.augment is true, which makes a new image at every step, and "
                 f"{config.method.name} computes image features once; give it a train of its own with augment: false"
@@ -68,10 +69,8 @@ def plan(config: RunConfig, data_root: Path, data_version: str) -> Plan:
         *method.sources(),
     ]
     states = [_key("start", settings)]
-    for session in stream.sessions:
-        states.append(
-            _key(states[-1], session.digest, train_config(config, session.index).model_dump(exclude={"device", "workers", "checkpoint"}))
-        )
+    for session, train in zip(stream.sessions, trains, strict=True):
+        states.append(_key(states[-1], session.digest, train.model_dump(exclude={"device", "workers", "checkpoint"})))
     exams = [[examined.digest for examined in stream.exam(index)] for index in range(len(states))]
     keys = tuple(_key(state, exam, config.evaluate.model_dump()) for state, exam in zip(states, exams, strict=True))
     return Plan(config, stream, tuple(states), keys, data_version, base.digest(), data_root)

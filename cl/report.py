@@ -4,7 +4,7 @@ import json
 import os
 import uuid
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from matplotlib.figure import Figure as Picture
 
 from cl.errors import StoreError
 from cl.figures import curves, heat_map
-from cl.matrix import Matrix, summary
+from cl.matrix import Matrix, mean, summary
 from cl.page import render
 from cl.sections import sections
 from cl.tables import COLUMNS, grouped, line, overview, percent, plain
@@ -189,7 +189,7 @@ def compared(reports: Sequence[Report]) -> Iterator[Metric | Figure]:
             if not np.isnan(value):
                 yield Metric(f"{name}/{method}", value, 0)
     longest = max(reports, key=lambda report: len(report.sessions))
-    means = {name: replace(own[0].matrix, rows=np.mean([each.matrix.rows for each in own], axis=0)) for name, own in groups.items()}
+    means = {method: mean([member.matrix for member in members]) for method, members in groups.items()}
     yield Figure("curves", curves(means, longest.sessions))
 
 
@@ -221,10 +221,9 @@ def markdown(reports: Sequence[Report]) -> str:
         text += ["", f"## {section.title}", "", section.note, "", line(section.columns)]
         text += [line(["---"] + ["---:"] * (len(section.columns) - 1)), *map(line, section.rows)]
     for method, members in groups.items():
-        first = members[0]
-        mean = np.mean([member.matrix.rows for member in members], axis=0)
+        first, rows = members[0], mean([member.matrix for member in members]).rows
         text += ["", f"## {plain(method)}", "", line(["after", *first.matrix.sets]), line(["---"] + ["---:"] * len(first.matrix.sets))]
-        text += [line([name, *map(percent, row)]) for name, row in zip(("start", *first.sessions), mean, strict=True)]
+        text += [line([name, *map(percent, row)]) for name, row in zip(("start", *first.sessions), rows, strict=True)]
     text += ["", "## Provenance", "", line(["method", "seed", "data", "stream", "code", "base model", "started"]), line(["---"] * 7)]
     for report in reports:
         p = report.provenance

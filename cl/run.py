@@ -271,12 +271,9 @@ def _keep_step(plan: Plan, index: int, store: Path, state: State, scores: dict[s
 
 
 def _gains(plan: Plan, index: int, before: dict[str, np.ndarray], after: dict[str, np.ndarray]) -> dict[str, dict[str, float]]:
-    found = {}
-    for examined in plan.stream.exam(index):
-        if examined.name in before:
-            found[examined.name] = gains(
-                examined, plan.stream.sessions[:index], before[examined.name], after[examined.name], plan.config.evaluate.limit
-            )
+    sessions, limit = plan.stream.sessions[:index], plan.config.evaluate.limit
+    sets = [examined for examined in plan.stream.exam(index) if examined.name in before]
+    found = {each.name: gains(each, sessions, before[each.name], after[each.name], limit) for each in sets}
     return {name: values for name, values in found.items() if values}
 
 

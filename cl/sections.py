@@ -17,6 +17,13 @@ Groups = Mapping[str, Sequence["Report"]]
 _RECALLS = tuple(f"{way}@{k}" for way in ("i2t", "t2i") for k in (1, 5, 10))
 _GAINS = ("rich", "poor", "robin_hood", "gini", "worst_tenth", "seen", "unseen", "harmonic")
 
+_COSTS = (  # what it is called, the field of a cost, its unit, its format
+    ("seconds", "seconds", 1.0, ".1f"),
+    ("TFLOPs", "flops", 1e12, ".2f"),
+    ("stored MB", "stored_bytes", 1e6, ".1f"),
+    ("trainable", "trainable", 1.0, ",.0f"),
+)
+
 
 def sections(groups: Groups) -> list[Section]:
     """All of them that have a row."""
@@ -88,10 +95,8 @@ def costs(groups: Groups) -> Section:
     for method, members in groups.items():
         if len(members[0].sessions) != len(longest):
             continue
-        for what, unit in (("seconds", 1.0), ("TFLOPs", 1e12), ("stored MB", 1e6), ("trainable", 1.0)):
-            field = {"TFLOPs": "flops", "stored MB": "stored_bytes"}.get(what, what)
+        for what, field, unit, shown in _COSTS:
             found = [[float(getattr(cost, field)) / unit for cost in member.costs] for member in members]
-            shown = ".2f" if what == "TFLOPs" else ",.0f" if what == "trainable" else ".1f"
             rows.append([method, what, *(format(value, shown) for value in np.mean(found, axis=0))])
     note = "Means over seeds. Stored: kept between sessions beside the frozen weights. FLOPs: of matrix products and convolutions."
     return Section("Cost of each session", note, ["method", "of", *longest], rows)

@@ -38,7 +38,7 @@ def content_key(context: TaskRunContext, arguments: dict[str, Any]) -> str:
 
 
 def learn(job: Job, run_id: str, turn: Turn) -> dict[str, Any]:
-    """The finished step of a turn: Prefect's record of it where that still holds, else found on disk or learned."""
+    """The finished step of a turn: Prefect's record of it where that still holds, else found on disk or learned; and tell it."""
     from cl.run import find
 
     # Prefect remembers numbers; whether the weights are still there, only the store knows
