@@ -15,6 +15,7 @@ from cl.gate import Check, Decision, Judged, decide
 from cl.matrix import summary
 from flows.approval import Answer
 from flows.job import Job, planned, title
+from flows.lineage import report_of as report_in
 from flows.predict import served
 from flows.registry import CHALLENGER, CHAMPION, change, holder
 from flows.session import RETRIED, read, report_of, tracker_of
@@ -76,7 +77,15 @@ def candidate(job: Job, steps: list[dict[str, Any]]) -> Judged:
     numbers |= {"seconds": sum(cost.seconds for cost in report.costs)}
     numbers |= {"stored_mb": max((cost.stored_bytes for cost in report.costs), default=0) / 1e6}
     scores = {name: step.row[name][metric] for name, metric in report.headline.items()}
-    return Judged(numbers, scores, step.row, {name: unpack(hits) for name, hits in step.hits.items()})
+    vocabulary = planned(job).stream.sessions[-1].vocabulary
+    return Judged(
+        numbers,
+        scores,
+        step.row,
+        {name: unpack(hits) for name, hits in step.hits.items()},
+        frozenset(step.row),
+        frozenset(known.name for known in vocabulary),
+    )
 
 
 def _champion(job: Job, tracker: Tracker, version: ModelVersion) -> Judged | str:
@@ -85,6 +94,7 @@ def _champion(job: Job, tracker: Tracker, version: ModelVersion) -> Judged | str
     exam = plan.stream.exam(len(plan.keys) - 1)
     try:
         found = served(job.place, tracker.client, f"{version.name}/{version.version}")  # what is asked out there, not what was learned here
+        known = frozenset(report_in(version).matrix.sets), frozenset(each.name for each in found.bundle.classes)
         scores = evaluate(found.bundle.method, exam, plan.config.evaluate, watch().progress)
     except (EvergreenError, OSError) as error:
         return f"version {version.version}: {error}"
@@ -94,6 +104,7 @@ def _champion(job: Job, tracker: Tracker, version: ModelVersion) -> Judged | str
         {name: scores[name].metrics[metric] for name, metric in names.items()},
         {name: score.metrics for name, score in scores.items()},
         {name: score.hits for name, score in scores.items()},
+        *known,
     )
 
 

@@ -33,11 +33,16 @@ def broken(decision: Decision) -> list[str]:
     return [check.bound for check in decision.checks if not check.holds]
 
 
+SETS, OPEN = frozenset({"greek"}), {"drop": None, "flips": None}
 BETTER = np.where(RIGHT, True, RANDOM.random(400) < 0.3)
 
 
+MORE = judged(sets=SETS | {"july"}, classes=SETS | {"omega"})
+
+
 @pytest.mark.parametrize(
-    ("candidate", "champion"), [(judged(BETTER), judged()), (judged(), judged()), (judged(flipped(4)), judged()), (judged(), None)]
+    ("candidate", "champion"),
+    [(judged(BETTER), judged()), (judged(), judged()), (judged(flipped(4)), judged()), (judged(), None), (MORE, judged(sets=SETS))],
 )
 def test_as_good_as_the_champion_is_promoted(candidate: Judged, champion: Judged | None) -> None:
     decision = decide(candidate, champion, GateConfig())
@@ -53,6 +58,9 @@ def test_as_good_as_the_champion_is_promoted(candidate: Judged, champion: Judged
         (judged(headline={"greek": math.nan}), None, {}, "score of greek is nan"),
         (judged(), judged(hits={"greek": RIGHT[:300]}), {}, "not scored on the same samples of greek"),
         (judged(), judged(hits={}), {}, "not scored on the same samples of greek"),
+        (judged(sets=SETS), judged(sets=SETS | {"july"}), OPEN, "it was not asked about set 'july', which the champion knows"),
+        (judged(sets=SETS), judged(sets=SETS, classes=SETS), OPEN, "it was not asked about class 'greek', which"),
+        (judged(), judged(sets=SETS, classes=SETS), OPEN, "about set 'greek' and class 'greek', which"),
         (judged(), "state.safetensors is damaged", {}, "the champion cannot be read: state.safetensors is damaged"),
         (judged(), None, {"forgetting": 0.05}, "forgetting is 0.100, the bound 0.050"),
         (judged(summary={}), None, {"forgetting": 0.5}, "forgetting is nan"),

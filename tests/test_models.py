@@ -194,6 +194,19 @@ def test_an_unreadable_champion_is_kept(config: str, stored: Path) -> None:
     assert "the champion cannot be read: version 1" in client.get_run(second["run"]).data.tags["evergreen.gate_reason"]
 
 
+def test_a_model_of_fewer_sessions_does_not_take_the_place_of_one_that_knows_more(config: str, stored: Path) -> None:
+    client = connect(Place(stored))
+    listed = "kind: listed\n  sessions:\n    - {name: one, classes: [red, green]}\n"
+    text = Path(config).read_text().replace("  increment: 2\n", "")
+    Path(config).write_text(text.replace("kind: classes\n", listed + "    - {name: two, classes: [blue, yellow]}\n"))
+    assert learn_stream(config)["gate"] == "promoted"
+    Path(config).write_text(text.replace("kind: classes\n", listed))
+    fewer = learn_stream(config, OPEN)
+    told = client.get_run(fewer["run"]).data.tags["evergreen.gate_reason"]
+    assert fewer["gate"] == "refused" and holders(client) == {CHAMPION: "1", CHALLENGER: "2"}
+    assert told == "it was not asked about set 'two' and class 'blue', 'yellow', which the champion knows"
+
+
 def test_a_person_has_the_last_word_by_hand_where_no_page_is_open(config: str, stored: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(EMBEDDED, "1")
     client = connect(Place(stored))
