@@ -29,7 +29,7 @@ SCHEMA = pa.schema(
 )
 SPLITS = ("train", "val", "test")
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")  # what Pillow may try: others start helper programs or are seldom images
-_MAX_PIXELS = 64_000_000  # a decompression bomb is refused long before it fills the memory
+MAX_PIXELS = 64_000_000  # a decompression bomb is refused long before it fills the memory
 
 
 class ImageTable:
@@ -159,8 +159,8 @@ def opened(data: bytes, name: str) -> Image.Image:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
     except Exception as error:  # Pillow raises many kinds on damaged files (OSError, SyntaxError, struct.error, ...)
         raise _unreadable(data, name) from error
-    if image.width * image.height > _MAX_PIXELS:
-        raise DataError(f"{name}: {image.width} x {image.height} pixels; at most {_MAX_PIXELS:,} are read. Scale it down")
+    if image.width * image.height > MAX_PIXELS:
+        raise DataError(f"{name}: {image.width} x {image.height} pixels; at most {MAX_PIXELS:,} are read. Scale it down")
     return image
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from cl.errors import ConfigError
-from flows.console import err, out, table
+from flows.console import bar, err, out, table
 from flows.settings import begin
 
 if TYPE_CHECKING:
@@ -132,10 +132,13 @@ def predict(
     found = served(place, connect(place), model, as_of)
     err().print(f"{found.name} version {found.version}")
     if query is not None:
-        out().print(table("", ["image", f"cosine with {query!r}"], [(str(path), cosine) for path, cosine in rank(found, images, query)]))
+        with bar("looking at images") as tell:
+            ranked = rank(found, images, query, tell)
+        out().print(table("", ["image", f"cosine with {query!r}"], [(str(path), cosine) for path, cosine in ranked]))
         return
     names = [name.strip() for name in (labels or "").split(",") if name.strip()]
-    answers = classify(found, images, names, template)
+    with bar("looking at images") as tell:
+        answers = classify(found, images, names, template, tell)
     rows = [(str(path), *(f"{name} {share:.3f}" for name, share in best[:3])) for path, best in zip(images, answers, strict=True)]
     out().print(table("", ["image", "first", "second", "third"][: len(rows[0])], rows))
 

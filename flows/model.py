@@ -8,16 +8,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+import numpy as np
 import open_clip
 import pandas as pd
 import torch
 from mlflow.exceptions import MlflowException
 from mlflow.models import set_model
 from mlflow.pyfunc import PythonModel, PythonModelContext
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
 COLUMNS = ("labels", "texts", "query")
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")  # what Pillow may try
+MAX_PIXELS = 64_000_000
 
 
 class Question(NamedTuple):
@@ -109,15 +112,26 @@ def _through_its_method(folder: Path) -> Answering:
 
 
 def image_of(value: Any, row: int) -> Image.Image:
-    """The image in a base64 string, as RGB.
+    """The image in a base64 string, upright and in RGB: as `cl.data.decode` opens it, which is not there where this is served alone.
 
     Raises:
-        MlflowException: (400) it is none.
+        MlflowException: (400) it is none, or has too many pixels.
     """
     try:
-        return Image.open(io.BytesIO(base64.b64decode(value, validate=True))).convert("RGB")
+        content = base64.b64decode(value, validate=True)
     except (binascii.Error, TypeError, ValueError) as error:
         raise _wrong(f"row {row}: image is not base64 ({error}); send the bytes of an image file in base64") from error
+    try:
+        image: Image.Image = Image.open(io.BytesIO(content), formats=FORMATS)
+        if image.width * image.height > MAX_PIXELS:
+            raise ValueError(f"{image.width} x {image.height} pixels, at most {MAX_PIXELS:,}")
+        image = ImageOps.exif_transpose(image)
+        if image.mode.startswith("I"):  # 16 bits
+            image = Image.fromarray((np.asarray(image).clip(0, 65535) // 257).astype(np.uint8))
+        if image.has_transparency_data:
+            image = image.convert("RGBA")
+            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+        return image.convert("RGB")
     except Exception as error:  # a file can be wrong in as many ways as there are formats
         raise _wrong(f"row {row}: image is not one that can be read ({error}); send a PNG, JPEG or the like") from error
 

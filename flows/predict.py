@@ -1,7 +1,7 @@
 """What a registered version says of images, and the version as files: from what the registry keeps of it, whatever became of its run."""
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,12 +14,18 @@ from PIL import Image
 
 from cl.bundle import Bundle, read_bundle
 from cl.checkpoint import new_folder
+from cl.data import decode
 from cl.errors import DataError, ModelError, StoreError
 from cl.hugging_face import write
 from flows.registry import CHAMPION, as_of, find
 from flows.settings import Place
 
 Layout = Literal["open_clip", "hugging_face"]
+Progress = Callable[[int, int], None]
+_BATCH = 64  # images
+
+
+def _untold(done: int, total: int) -> None: ...
 
 
 class Served(NamedTuple):
@@ -43,7 +49,7 @@ def served(place: Place, client: MlflowClient, model: str, moment: datetime | No
 
 
 def classify(
-    found: Served, images: Sequence[Path], names: Sequence[str] = (), template: str | None = None
+    found: Served, images: Sequence[Path], names: Sequence[str] = (), template: str | None = None, tell: Progress = _untold
 ) -> list[list[tuple[str, float]]]:
     """By image: the names and their shares, the likeliest first; without names, the classes that the model has learned.
 
@@ -55,17 +61,19 @@ def classify(
         raise DataError(f"{found.name}/{found.version} has learned no classes by name; give --labels a,b,c or --query TEXT")
     if len(asked) < 2:
         raise DataError(f"--labels: found {len(asked)} name, expected at least two, separated by commas")
-    shares = found.bundle.shares(_opened(images), asked, (template,) if template else None)
-    return [sorted(zip(asked, row.tolist(), strict=True), key=lambda each: -each[1]) for row in shares]
+    rows = [row for part in _batches(images, tell) for row in found.bundle.shares(part, asked, (template,) if template else None)]
+    return [sorted(zip(asked, row.tolist(), strict=True), key=lambda each: -each[1]) for row in rows]
 
 
-def rank(found: Served, images: Sequence[Path], query: str) -> list[tuple[Path, float]]:
+def rank(found: Served, images: Sequence[Path], query: str, tell: Progress = _untold) -> list[tuple[Path, float]]:
     """The images and their cosine with the text, the best first.
 
     Raises:
-        DataError: an image cannot be read.
+        DataError: an image cannot be read, or the text is empty.
     """
-    cosines = found.bundle.cosines(_opened(images), [query])[:, 0].tolist()
+    if not query.strip():
+        raise DataError("--query: found nothing, expected a text to rank the images by")
+    cosines = [value for part in _batches(images, tell) for value in found.bundle.cosines(part, [query])[:, 0].tolist()]
     return sorted(zip(images, cosines, strict=True), key=lambda each: -each[1])
 
 
@@ -120,13 +128,16 @@ def _files(place: Place, version: ModelVersion) -> Iterator[Path]:
         yield fetched / "artifacts" / "bundle"
 
 
-def _opened(paths: Sequence[Path]) -> list[Image.Image]:
-    images = []
-    for path in paths:
-        try:
-            with Image.open(path) as image:
-                images.append(image.convert("RGB"))
-        except (OSError, ValueError, Image.DecompressionBombError) as error:
-            why = getattr(error, "strerror", None) or str(error).partition("\n")[0]
-            raise DataError(f"{path}: not an image that can be read ({why})") from error
-    return images
+def _batches(paths: Sequence[Path], tell: Progress) -> Iterator[list[Image.Image]]:
+    """The images as learning sees them, some at a time."""
+    for start in range(0, len(paths), _BATCH):
+        tell(start, len(paths))
+        yield [_opened(path) for path in paths[start : start + _BATCH]]
+    tell(len(paths), len(paths))
+
+
+def _opened(path: Path) -> Image.Image:
+    try:
+        return decode(path.read_bytes(), str(path))
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}); give image files") from error

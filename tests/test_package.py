@@ -19,15 +19,20 @@ import mlflow
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 from PIL import Image
 
+import cl.data
+from cl.bundle import Bundle
+from cl.data import decode
 from cl.errors import DataError, ModelError, StoreError
 from cl.evaluate import at_rest
+from flows.model import FORMATS, MAX_PIXELS, image_of
 from flows.package import register
-from flows.predict import classify, export, rank, served
+from flows.predict import Served, classify, export, rank, served
 from flows.registry import CHAMPION, change
 from flows.settings import Place
 from flows.tracking import MODEL, Tracker
@@ -136,6 +141,49 @@ def test_a_row_may_ask_in_four_ways_and_a_template_may_be_given(tracker: Tracker
     assert other != pytest.approx(labels, abs=1e-6)
     together = model.predict(pd.DataFrame({"image": ENCODED, "query": ["a red square"] * 3}))["scores"]
     assert together[0] == pytest.approx(query, abs=1e-6)
+
+
+def odd_images() -> dict[str, bytes]:
+    """What a plain `convert("RGB")` opens otherwise than learning does."""
+    turned, wide = Image.Exif(), np.zeros((40, 60), np.uint16)
+    turned[0x0112] = 6  # a photograph held upright
+    wide[:20] = 40000
+    half = np.full((40, 60, 4), (200, 30, 90, 128), np.uint8)
+    half[20:, :, 3] = 0
+    ramp = Image.fromarray(np.arange(2400, dtype=np.uint16).astype(np.uint8).reshape(40, 60)).convert("RGB")
+    images = {"turned.png": (ramp, {"exif": turned}), "wide.png": (Image.fromarray(wide), {}), "half.png": (Image.fromarray(half), {})}
+    images["palette.png"] = (ramp.convert("P"), {"transparency": 0})
+    files = {}
+    for name, (image, options) in images.items():
+        file = io.BytesIO()
+        image.save(file, "PNG", **options)  # type: ignore[arg-type]
+        files[name] = file.getvalue()
+    return files
+
+
+@pytest.mark.parametrize("name", ["turned.png", "wide.png", "half.png", "palette.png"])
+def test_served_and_asked_by_hand_an_image_is_opened_as_for_learning(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = odd_images()[name]
+    learned = np.asarray(decode(content, name))
+    plain = np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
+    assert plain.shape != learned.shape or (plain != learned).any()
+    assert (np.asarray(image_of(base64.b64encode(content).decode(), 0)) == learned).all()
+    (tmp_path / name).write_bytes(content)
+    seen: list[Image.Image] = []
+    held = bundle("finetune")
+    monkeypatch.setattr(Bundle, "cosines", lambda self, images, texts: seen.extend(images) or torch.zeros(len(images), 1))
+    rank(Served("colours", "1", held), [tmp_path / name], "a red square")
+    assert (np.asarray(seen[0]) == learned).all()
+
+
+def test_what_is_served_refuses_what_learning_refuses() -> None:
+    assert (FORMATS, MAX_PIXELS) == (cl.data.FORMATS, cl.data.MAX_PIXELS)
+    file = io.BytesIO()
+    Image.new("1", (9000, 9000)).save(file, "PNG")
+    with pytest.raises(MlflowException, match="9000 x 9000 pixels, at most 64,000,000"):
+        image_of(base64.b64encode(file.getvalue()).decode(), 3)
+    with pytest.raises(DataError, match="--query: found nothing"):
+        rank(Served("colours", "1", bundle("finetune")), [Path("0.png")], " ")
 
 
 WRONG = [
