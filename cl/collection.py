@@ -59,15 +59,22 @@ def sessions(folder: Path) -> list[Entry]:
     """The sessions of a collection in order of arrival; none where the folder is missing or empty.
 
     Raises:
-        DataError: a `session.json` cannot be read or belongs elsewhere, or numbers are not 1, 2, ... without a gap.
+        DataError: a `session.json` cannot be read or belongs elsewhere, numbers are not 1, 2, ... without a gap, or it is a
+            data set of another kind.
     """
-    found = [path for path in folder.iterdir() if _FOLDER.fullmatch(path.name)] if folder.is_dir() else []
-    entries = sorted((_entry(path) for path in found), key=lambda entry: entry.number)
+    entries = sorted((_entry(path) for path in numbered(folder)), key=lambda entry: entry.number)
+    if not entries and (loose := sorted(path.name for path in folder.glob("[!.]*.parquet"))):
+        raise DataError(f"{folder}: a data set ({some(loose)}) and no collection of sessions; choose another name for the collection")
     if (numbers := [entry.number for entry in entries]) != list(range(1, len(entries) + 1)):
         raise DataError(
             f"{folder}: its sessions are numbered {some(numbers)}; expected 1, 2, ... without a gap. `dvc checkout` restores them"
         )
     return entries
+
+
+def numbered(folder: Path) -> list[Path]:
+    """The folders of a collection's sessions, unread and in any order."""
+    return [path for path in folder.iterdir() if _FOLDER.fullmatch(path.name)] if folder.is_dir() else []
 
 
 def read(folder: Path, entry: Entry) -> tuple[ImageTable, ImageTable]:

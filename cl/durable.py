@@ -10,15 +10,20 @@ def land(part: Path, target: Path) -> None:
     Raises:
         OSError: the place cannot be written, or a folder that is not empty is there.
     """
-    for path in (*(part.rglob("*") if part.is_dir() else ()), part):
-        _flush(path)
+    flush(part)
     os.replace(part, target)
-    _flush(target.parent)
+    flush(target.parent, deep=False)
 
 
-def _flush(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+def flush(path: Path, deep: bool = True) -> None:
+    """Have a file, or a folder with all that is in it, on the disk and not only on its way there; not `deep`: the folder's names alone.
+
+    Raises:
+        OSError: the disk does not take it.
+    """
+    for each in (*(path.rglob("*") if deep and path.is_dir() else ()), path):
+        handle = os.open(each, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

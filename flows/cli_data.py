@@ -1,22 +1,14 @@
 """`evergreen data`: make, take in and look at data sets, and keep them under DVC's pin."""
 
-import os
 import re
-import shutil
-import uuid
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from cl.durable import land
 from cl.errors import DataError
 from flows.console import bar, err, out, table
 from flows.settings import Place, begin
-
-if TYPE_CHECKING:
-    from cl.data import ImageTable
 
 app = typer.Typer(no_args_is_help=True, help="Make, take in and look at data sets; DVC keeps their versions.")
 
@@ -28,17 +20,15 @@ RootOption = Annotated[
 @app.command()
 def glyphs(data_root: RootOption = None) -> None:
     """Draw the embedded data set: 54,000 pairs of a character's image and its name (about 20 seconds)."""
-    folder = _folder(begin(), data_root)
+    place = begin()
+    folder = _folder(place, data_root)
     from cl.glyphs import write_glyphs
+    from flows.shelf import alone, put
 
-    part = _part(folder, "glyphs")
-    try:
-        with bar("drawing glyphs") as tell:
-            write_glyphs(part, tell)
-        _swap(part, folder / "glyphs")
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
-    _pin(folder)
+    with alone(place), bar("drawing glyphs") as tell:
+        put(lambda part: write_glyphs(part, tell), folder / "glyphs")
+        told = _pinned(folder)
+    err().print(told, soft_wrap=True)
 
 
 @app.command()
@@ -58,13 +48,16 @@ def add(
     data_root: RootOption = None,
 ) -> None:
     """Take in your own images with labels and/or captions, from whatever layout they are in."""
-    folder = _folder(begin(), data_root)
-    if not re.fullmatch(r"\w[\w.-]*", name):
-        raise DataError(f"{name!r}: a data set's name is made of letters, digits, dots, dashes and underscores")
-    if (folder / name).exists() and not replace:
-        raise DataError(f"{folder / name}: there is a data set of that name; choose another, or give --replace")
-    from cl.data import hold_out
+    place = begin()
+    folder = _folder(place, data_root)
+    from cl.collection import NAME
+    from cl.data import hold_out, write
     from cl.formats import read_splits
+    from flows.shelf import alone, free, put
+
+    if not re.fullmatch(NAME, name):
+        raise DataError(f"{name!r:.130}: a data set's name is made of up to 100 letters, digits, dots, dashes and underscores")
+    free(folder / name, replace)
 
     columns: dict[str, Any] = {"image": image, "label": label, "captions": captions, "domain": domain, "time": time, "split": split}
     with bar(f"reading {path}"):
@@ -72,10 +65,12 @@ def add(
     if not {"val", "test"} & splits.keys() and test_share:
         splits["train"], splits["test"] = hold_out(splits["train"], test_share)
         err().print(f"nothing says which images are for testing: {test_share:.0%} of each class are held out")
-    store(splits, folder / name)
+    with alone(place):
+        put(lambda part: write(splits, part), folder / name, replace)
+        pinned = _pinned(folder)
     rows = ", ".join(f"{split} {len(data):,}" for split, data in splits.items())
     err().print(f"{name}: {rows} rows, {len({label for data in splits.values() for label in data.classes()})} classes")
-    _pin(folder)
+    err().print(pinned, soft_wrap=True)
 
 
 @app.command()
@@ -99,49 +94,19 @@ def status(data_root: RootOption = None) -> None:
     out().print(f"remote  {remote(folder) or 'none'}", soft_wrap=True)
 
 
-def store(splits: "Mapping[str, ImageTable]", folder: Path) -> None:
-    """Write a data set beside its place and put it there in one move: it appears whole or not at all."""
-    from cl.data import write
-
-    part = _part(folder.parent, folder.name)
-    try:
-        write(splits, part)
-        _swap(part, folder)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
-
-
 def _folder(place: Place, data_root: str | None) -> Path:
     folder = Path(data_root or "data").expanduser()
     return folder if folder.is_absolute() else place.root / folder if data_root is None else folder.resolve()
 
 
-def _part(folder: Path, name: str) -> Path:
-    return folder / f".{name}.{uuid.uuid4().hex}.part"
-
-
-def _swap(part: Path, target: Path) -> None:
-    try:
-        old = part.with_suffix(".old.part")
-        if target.exists():
-            os.replace(target, old)
-        land(part, target)
-        shutil.rmtree(old, ignore_errors=True)
-    except OSError as error:
-        raise DataError(f"{target}: cannot be written ({error.strerror}); free space or choose another --data-root") from error
-
-
-def _pin(folder: Path) -> None:
+def _pinned(folder: Path) -> str:
+    """Pin it; what that came to."""
     from flows.data import pin, version
 
-    console, name = err(), f"{folder.name}.dvc"
+    name = f"{folder.name}.dvc"
     before, after = pin(folder)
     if after is None:
-        told = f"version {version(folder).digest} (hash of the files: there is no DVC project around {folder})"
-    elif before == after:
-        told = f"{name} is up to date ({after})"
-    else:
-        told = (
-            f"{name} now pins {after}" + (f" instead of {before}" if before else "") + f"; `git add {name}` and commit to keep this version"
-        )
-    console.print(told, soft_wrap=True)
+        return f"version {version(folder).digest} (hash of the files: there is no DVC project around {folder})"
+    if before == after:
+        return f"{name} is up to date ({after})"
+    return f"{name} now pins {after}" + (f" instead of {before}" if before else "") + f"; `git add {name}` and commit to keep this version"

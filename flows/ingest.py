@@ -24,6 +24,7 @@ from flows.data import commit, committable, pin, push
 from flows.quarantine import told, write_report
 from flows.servers import find_server
 from flows.settings import Place
+from flows.shelf import alone
 
 EVENT = "evergreen.session.ingested"
 RESOURCE = "evergreen.collection"  # and a dot, and the collection's name
@@ -88,7 +89,7 @@ def ingest(
             kept, supervision = teachable(kept, source.supervision, problems)
             parted(kept, supervision, source.test_share)  # what cannot work is refused before anything is made
             # one at a time, so that every pin holds whole sessions and commits follow their numbers
-            with collection.locked(place.runs / "locks" / "data"):
+            with alone(place):
                 entry, new, known = _append(source, kept, supervision, data / source.into, problems)
                 _, version = pin(data)
                 committed = git and commit(data, f"data: session {entry.folder} of {source.into}")
@@ -155,6 +156,7 @@ def _check(source: Source, data: Path, git: bool) -> None:
         raise DataError(f"{source.path}: does not exist or cannot be read; give a folder, a table, a .tar or a .zip") from error
     if not (stat.S_ISDIR(mode) or stat.S_ISREG(mode)):
         raise DataError(f"{source.path}: neither a folder nor a regular file; give a folder, a table, a .tar or a .zip")
+    collection.sessions(data / source.into)
     if git:
         committable(data)
 

@@ -117,7 +117,8 @@ def test_a_caption_column_that_is_not_there(refused: Refused, project: Path) -> 
 
 def test_a_data_set_that_exists_and_a_name_that_is_a_path(refused: Refused, config: Path) -> None:
     assert "choose another, or give --replace" in refused("data", "add", "colours", "data/colours")
-    assert "is made of letters, digits" in refused("data", "add", "../birds", "data/colours")
+    for name in ("../birds", "b" * 300):
+        assert "is made of up to 100 letters, digits" in refused("data", "add", name, "data/colours")
     assert "does not exist; give a folder" in refused("data", "add", "birds", "nothing")
 
 
