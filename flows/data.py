@@ -16,6 +16,7 @@ from dvc.api import DVCFileSystem
 from dvc.exceptions import DvcException, NotDvcRepoError
 from dvc.lock import LockError
 from dvc.repo import Repo
+from dvc.rwlock import RWLOCK_FILE, RWLockFileCorruptedError, RWLockFileFormatError
 from dvc.scm import RevError, SCMError
 from scmrepo.exceptions import SCMError as GitError
 
@@ -55,7 +56,7 @@ def version(folder: Path) -> Version:
     with _repo(folder) as repo:
         if repo is None or not _pin(folder).exists():
             return Version(str(folder), digest(folder), "files", pinned=False)
-        out = repo.stage.load_one(str(_pin(folder))).outs[0]
+        out = _loaded(repo, _pin(folder))
         now = str(out.get_hash().value)
         return Version(str(folder), now, "dvc", pinned=now == out.hash_info.value)
 
@@ -95,10 +96,9 @@ def pin(folder: Path) -> tuple[str | None, str | None]:
     with _repo(folder) as repo:
         if repo is None:
             return None, None
-        path = _pin(folder)
+        before = _pinned(repo, _pin(folder))
         try:
-            before = str(repo.stage.load_one(str(path)).outs[0].hash_info.value) if path.exists() else None
-            stage = _patiently(lambda: repo.add(str(folder)))[0]
+            stage = _patiently(repo, lambda: repo.add(str(folder)))[0]
         except DvcException as error:
             raise DataError(f"{folder}: DVC cannot take it in ({_told(error)}); see `dvc doctor`") from error
         return before, str(stage.outs[0].hash_info.value)
@@ -117,7 +117,7 @@ def push(folder: Path) -> str | None:
     with _repo(folder) as repo:
         assert repo is not None  # it has a remote
         try:
-            _patiently(lambda: repo.push(targets=[str(_pin(folder))]))
+            _patiently(repo, lambda: repo.push(targets=[str(_pin(folder))]))
         except (DvcException, ImportError, OSError) as error:
             raise DataError(f"{folder.name} cannot be sent to {address} ({_told(error)}); later: `dvc push`") from error
     return address
@@ -179,11 +179,28 @@ def _git(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(["git", *words], cwd=folder.parent, capture_output=True, text=True)
 
 
-def _patiently(action: Callable[[], Any]) -> Any:
+def _pinned(repo: Repo, path: Path) -> str | None:
+    """The digest that a .dvc file holds, None where there is none."""
+    if path.exists() and not path.stat().st_size:  # left by who was killed: DVC writes it in place
+        path.unlink()
+    return str(_loaded(repo, path).hash_info.value) if path.exists() else None
+
+
+def _loaded(repo: Repo, path: Path) -> Any:
+    try:
+        return repo.stage.load_one(str(path)).outs[0]
+    except (DvcException, IndexError) as error:  # the latter where it is empty
+        mend = f"`git checkout {path.name}` brings it back, `dvc add {path.stem}` makes it anew"
+        raise DataError(f"{path}: cannot be read ({_told(error)}); {mend}") from error
+
+
+def _patiently(repo: Repo, action: Callable[[], Any]) -> Any:
     deadline = time.monotonic() + _PATIENCE
     while True:
         try:
             return action()
+        except (RWLockFileCorruptedError, RWLockFileFormatError):  # left by who was killed: DVC writes it in place, and then always refuses
+            Path(str(repo.tmp_dir), RWLOCK_FILE).unlink(missing_ok=True)
         except LockError:  # after three seconds of DVC's own patience
             if time.monotonic() > deadline:
                 raise

@@ -197,6 +197,22 @@ def test_dvcs_lock_is_waited_for(versioned: Path, monkeypatch: pytest.MonkeyPatc
     assert version(versioned / "data").pinned and next(tries, None) is None
 
 
+def test_what_dvc_leaves_when_it_is_killed_while_it_writes_does_not_stop_the_next(versioned: Path) -> None:
+    take(versioned, photos(versioned / "may", 0), "may")
+    pinned, lock = versioned / "data.dvc", versioned / ".dvc" / "tmp" / "rwlock"
+    for file in (pinned, lock):  # it writes both in place: cut short, they are empty
+        assert file.exists()
+        file.write_bytes(b"")
+    with pytest.raises(DataError, match=r"data.dvc: cannot be read .*`git checkout data.dvc` brings it back, `dvc add data` makes it anew"):
+        version(versioned / "data")
+    take(versioned, photos(versioned / "june", 1), "june")
+    assert version(versioned / "data").pinned
+    pinned.write_text("<<<<<<< HEAD\nouts:\n")  # a merge is a person's to settle
+    with pytest.raises(DataError, match=r"data.dvc: cannot be read"):
+        take(versioned, photos(versioned / "july", 2), "july")
+    assert pinned.read_text().startswith("<<<<<<<")
+
+
 def test_a_try_that_died_after_the_session_was_written_is_finished_by_the_next(versioned: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = photos(versioned / "may", 0, 1)
     with monkeypatch.context() as broken, pytest.raises(KeyboardInterrupt):
