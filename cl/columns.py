@@ -5,6 +5,7 @@ import binascii
 import difflib
 import json
 import os
+import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -28,6 +29,7 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
     "time": ("time", "timestamp", "datetime", "date"),
     "split": ("split",),
 }
+PLACE = "where it stands"  # a column of ours beside those of the file
 
 
 class CellError(DataError):
@@ -66,15 +68,19 @@ def pick(raw: pa.Table, file: Path, chosen: Mapping[str, str | None]) -> pa.Tabl
     """
     if not raw.num_rows:
         raise DataError(f"{file}: the table has no rows; expected one per image")
-    if len(set(raw.column_names)) < len(raw.column_names):
-        raise DataError(f"{file}: two columns share a name among {', '.join(raw.column_names)}; rename one")
+    names = [name for name in raw.column_names if name != PLACE]
+    if len(set(names)) < len(names):
+        raise DataError(f"{file}: two columns share a name among {', '.join(names)}; rename one")
     columns = {}
     for role, synonyms in SYNONYMS.items():
-        found = _find(raw.column_names, role, synonyms, chosen.get(role), file)
+        found = _find(names, role, synonyms, chosen.get(role), file)
         if found is not None:
             columns[role] = _column(role, raw[found], f"{file}, column {found!r}", _class_names(raw.schema, found, file))
     if "image" not in columns:
-        raise DataError(f"{file}: no image column among {', '.join(raw.column_names)}; name it image or path, or say which with image=")
+        if len(names) == 1 and (other := re.search(r"[;\t|,]", names[0])):
+            told = f"{file}: its header is one cell, {names[0]!r:.100}; cells end at a comma in .csv and at a tab in .tsv"
+            raise DataError(f"{told}, not at {other[0]!r}: write it so, or give it the other name")
+        raise DataError(f"{file}: no image column among {', '.join(names)}; name it image or path, or say which: `data add` has --image")
     return pa.table(columns)
 
 

@@ -15,6 +15,8 @@ from cl.raw import IMAGES, raw
 from cl.sift import Problem, picked, usable
 
 _WORDS = {"train": ("train", "training"), "val": ("val", "valid", "validation", "dev"), "test": ("test", "testing")}
+_KINDS = {".parquet": "Parquet", ".csv": "a CSV table", ".tsv": "a TSV table", ".tar": "WebDataset tars", ".json": "Karpathy's splits"}
+_KINDS |= {".jsonl": "JSON lines", ".ndjson": "JSON lines"}
 _SPLITS = {word: split for split, words in _WORDS.items() for word in words}
 
 
@@ -69,6 +71,17 @@ def read_splits(path: Path, *, check: bool = True, problems: list[Problem] | Non
         if twice := [each for each, count in Counter(table.ids).items() if count > 1]:
             raise DataError(f"{path}: {name} holds {len(twice)} ids twice ({some(twice)}); ids must be unique, so rename or remove them")
     return splits
+
+
+def layout(path: Path) -> str:
+    """What `read_splits` takes a path for, in words.
+
+    >>> layout(Path("train.csv"))
+    'a CSV table'
+    """
+    parts = _parts(path, False) if path.is_dir() else [(_split(path), [path])]
+    kinds = dict.fromkeys("a folder per class" if file.is_dir() else _KINDS[file.suffix.lower()] for _, files in parts for file in files)
+    return " and ".join(kinds)
 
 
 def _split(path: Path) -> str | None:

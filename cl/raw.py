@@ -18,9 +18,9 @@ import pyarrow.json
 import pyarrow.parquet as pq
 
 from cl.archive import TABLES, clean_tar
-from cl.columns import SYNONYMS, some
+from cl.columns import PLACE, SYNONYMS, some
 from cl.errors import DataError
-from cl.sift import PLACE, Problem, file_fault
+from cl.sift import Problem, file_fault
 
 IMAGES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm"})
 _NOTES = frozenset({".txt", ".md", ".json", ".csv", ".xml", ".ini", ".db", ".yaml", ".dvc"})
@@ -61,7 +61,8 @@ def _by_kind(file: Path, root: Path, problems: list[Problem] | None) -> pa.Table
                 return _tar(clean_tar(file, Path(folder) / file.name, problems), file, name, root, problems)
         case ".json":
             return _karpathy(file)
-    raise DataError(f"{file}: unknown kind of file; expected a folder or one of {', '.join(TABLES)}")
+    zipped = " (`evergreen ingest` reads a .zip too)" if file.suffix.lower() == ".zip" else ""
+    raise DataError(f"{file}: unknown kind of file; expected a folder or one of {', '.join(TABLES)}{zipped}")
 
 
 def _csv(file: Path, delimiter: str, problems: list[Problem] | None) -> pa.Table:
@@ -237,6 +238,10 @@ def _tar(file: Path, given: Path, prefix: str, root: Path, problems: list[Proble
     if not rows:
         raise DataError(f"{given}: no sample; expected files such as 0001.jpg and 0001.txt in it")
     columns = list(dict.fromkeys(name for row in rows for name in row))
+    folders = {row["id"].rpartition("/")[0] for row in rows}
+    if problems is None and len(folders) > 1 and set(columns) == {"image", "id"}:
+        told = f"its images lie in {len(folders)} folders and have no .cls, .txt or .json beside them, so nothing in it is a label"
+        raise DataError(f"{given}: {told}. If the folders are classes, unpack it and give the folder, or `ingest` it as a .zip")
     return pa.table({name: [row.get(name) for row in rows] for name in columns} | {PLACE: [row["id"] for row in rows]})
 
 

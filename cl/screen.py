@@ -53,7 +53,8 @@ def teachable(splits: Splits, supervision: Supervision | None, problems: list[Pr
     data = concat(list(splits.values()))
     labels, captions = bool(data.classes()), any(data.captions)
     if supervision is None and not (labels or captions):
-        raise DataError("no image has a label or a caption; say which column holds them, or that the session is unlabelled")
+        told = "say which column (in a tar: a .cls or .txt beside each image), or that the session is unlabelled"
+        raise DataError(f"no image has a label or a caption; {told}")
     supervision = supervision or ("both" if labels and captions else "labels" if labels else "captions")
     kept = {split: _having(rows, supervision, labels, split, problems) for split, rows in splits.items()}
     taught = set(kept["train"].classes()) if "train" in kept else set()
@@ -126,7 +127,7 @@ def _image_fault(image: bytes, name: str) -> tuple[str, str] | None:
         decode(image, name)
     except DataError as error:
         told = str(error).removeprefix(f"{name}: ")
-        return ("too large" if " pixels; at most" in told else "unreadable"), told.partition(";")[0]
+        return ("too large" if " pixels; at most" in told else "unreadable"), told.rpartition(";")[0]
     return None
 
 

@@ -10,10 +10,9 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from cl.columns import CellError, pick, places
+from cl.columns import PLACE, CellError, pick, places
 from cl.errors import DataError
 
-PLACE = "where it stands"  # a column beside those that `pick` knows
 LARGEST = 1 << 28  # bytes of one image file: it is read whole
 
 

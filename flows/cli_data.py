@@ -52,7 +52,7 @@ def add(
     folder = _folder(place, data_root)
     from cl.collection import NAME
     from cl.data import hold_out, write
-    from cl.formats import read_splits
+    from cl.formats import layout, read_splits
     from flows.shelf import alone, free, put
 
     if not re.fullmatch(NAME, name):
@@ -69,7 +69,8 @@ def add(
         put(lambda part: write(splits, part), folder / name, replace)
         pinned = _pinned(folder)
     rows = ", ".join(f"{split} {len(data):,}" for split, data in splits.items())
-    err().print(f"{name}: {rows} rows, {len({label for data in splits.values() for label in data.classes()})} classes")
+    classes = len({label for data in splits.values() for label in data.classes()})
+    err().print(f"{name}: {rows} rows, {classes} classes, read as {layout(path)}", soft_wrap=True)
     err().print(pinned, soft_wrap=True)
 
 

@@ -6,13 +6,14 @@ import re
 import stat
 import tempfile
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from cl import collection
-from cl.archive import unzip
+from cl.archive import TABLES, unzip
 from cl.collection import Entry
 from cl.data import ImageTable
 from cl.errors import DataError, StoreError
@@ -28,6 +29,7 @@ from flows.shelf import alone
 
 EVENT = "evergreen.session.ingested"
 RESOURCE = "evergreen.collection"  # and a dot, and the collection's name
+_READ = ", ".join((*TABLES, ".zip"))
 _IDS = uuid.uuid5(uuid.NAMESPACE_URL, EVENT)
 
 
@@ -86,8 +88,9 @@ def ingest(
         scratch = Path(folder) / source.path.name
         try:
             kept = screen(_read(source, scratch, problems), problems, tell)
-            kept, supervision = teachable(kept, source.supervision, problems)
-            parted(kept, supervision, source.test_share)  # what cannot work is refused before anything is made
+            with _of(source):
+                kept, supervision = teachable(kept, source.supervision, problems)
+                parted(kept, supervision, source.test_share)  # what cannot work is refused before anything is made
             # one at a time, so that every pin holds whole sessions and commits follow their numbers
             with alone(place):
                 entry, new, known = _append(source, kept, supervision, data / source.into, problems)
@@ -153,9 +156,11 @@ def _check(source: Source, data: Path, git: bool) -> None:
     try:
         mode = source.path.stat().st_mode
     except (OSError, ValueError) as error:
-        raise DataError(f"{source.path}: does not exist or cannot be read; give a folder, a table, a .tar or a .zip") from error
+        raise DataError(f"{source.path}: does not exist or cannot be read; give a folder or one of {_READ}") from error
     if not (stat.S_ISDIR(mode) or stat.S_ISREG(mode)):
-        raise DataError(f"{source.path}: neither a folder nor a regular file; give a folder, a table, a .tar or a .zip")
+        raise DataError(f"{source.path}: neither a folder nor a regular file; give a folder or one of {_READ}")
+    if stat.S_ISREG(mode) and source.path.suffix.lower() not in (*TABLES, ".zip", ".json"):
+        raise DataError(f"{source.path}: unknown kind of file; expected a folder or one of {_READ}")
     collection.sessions(data / source.into)
     if git:
         committable(data)
@@ -175,10 +180,20 @@ def _append(
         # of a session that is there, only what it was checked against then
         before = list(itertools.takewhile(lambda entry: entry.name != source.session, entries))
         seen = collection.seen(folder, before)
-        parts = parted(fresh(kept, seen, problems), supervision, source.test_share)
+        with _of(source):
+            parts = parted(fresh(kept, seen, problems), supervision, source.test_share)
         named, count = Path(os.path.abspath(source.path)).name, len(problems)  # of "." too
         entry = collection.add(folder, source.session, parts, supervision, source=named, quarantined=count)
     return entry, len(before) == len(entries), sorted({image.label for image in seen.values() if image.label})
+
+
+@contextmanager
+def _of(source: Source) -> Iterator[None]:
+    """An error about samples says where they come from."""
+    try:
+        yield
+    except DataError as error:
+        raise DataError(f"{source.path}: {error}") from error
 
 
 def _classes(splits: dict[str, ImageTable]) -> list[str]:

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -113,6 +114,37 @@ def test_a_caption_column_that_is_not_there(refused: Refused, project: Path) -> 
     (project / "birds.csv").write_text("image,label,text\n1.png,red,a red square\n")
     told = refused("data", "add", "birds", "birds.csv", "--captions", "texts")
     assert "no column 'texts' for the captions; there are image, label, text; did you mean text?" in told
+
+
+def test_a_table_whose_cells_end_elsewhere(refused: Refused, project: Path) -> None:
+    (project / "birds.csv").write_text("image;label\nhere.png;red\n")
+    told = "birds.csv: its header is one cell, 'image;label'; cells end at a comma in .csv and at a tab in .tsv, not at ';'"
+    assert told in refused("data", "add", "birds", "birds.csv")
+    assert told in refused("ingest", "birds.csv", "--session", "may")
+    (project / "birds.csv").write_text("picture,label\nhere.png,red\n")
+    for words in (("data", "add", "birds", "birds.csv"), ("ingest", "birds.csv", "--session", "may")):
+        assert "no image column among picture, label; name it image or path" in refused(*words)
+
+
+def test_a_tar_of_class_folders_says_no_label(refused: Refused, project: Path) -> None:
+    with tarfile.open(project / "birds.tar", "w") as archive:
+        for colour, name in enumerate(("red/1.png", "blue/1.png")):
+            info = tarfile.TarInfo(name)
+            info.size = len(png(colour, 0))
+            archive.addfile(info, io.BytesIO(png(colour, 0)))
+    told = refused("data", "add", "birds", "birds.tar")
+    assert "its images lie in 2 folders and have no .cls, .txt or .json beside them" in told and "unpack it and give the folder" in told
+    assert "birds.tar: no image has a label or a caption; say which column (in a tar: a .cls or .txt" in refused(
+        "ingest", "birds.tar", "--session", "may"
+    )
+
+
+def test_a_kind_of_file_that_is_not_read(refused: Refused, project: Path) -> None:
+    for name in ("birds.rar", "birds.zip"):
+        (project / name).write_bytes(b"no archive")
+    assert "unknown kind of file; expected a folder or one of .parquet" in refused("ingest", "birds.rar", "--session", "may")
+    assert ".tar, .zip" in refused("ingest", "birds.rar", "--session", "may")
+    assert "(`evergreen ingest` reads a .zip too)" in refused("data", "add", "birds", "birds.zip")
 
 
 def test_a_data_set_that_exists_and_a_name_that_is_a_path(refused: Refused, config: Path) -> None:
@@ -299,7 +331,7 @@ def test_data_is_taken_in_pinned_and_shown_in_a_line_each(evergreen: Evergreen, 
     (project / "birds.csv").write_text("image,label,split\n1.png,red,train\n2.png,red,test\n")
     added = evergreen("data", "add", "birds", "birds.csv")
     taken, pinned = added.err.splitlines()
-    assert (added.code, added.out, taken) == (0, "", "birds: train 1, test 1 rows, 1 classes")
+    assert (added.code, added.out, taken) == (0, "", "birds: train 1, test 1 rows, 1 classes, read as a CSV table")
     assert pinned.startswith("data.dvc now pins ") and pinned.endswith("`git add data.dvc` and commit to keep this version")
     assert evergreen("data", "add", "birds", "birds.csv", "--replace").err.splitlines()[1].startswith("data.dvc is up to date")
     shown = evergreen("data", "status")
