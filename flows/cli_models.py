@@ -18,21 +18,22 @@ ModelArgument = Annotated[
     str, typer.Argument(metavar="MODEL", help="The name of a registered model: that of its config, in small letters and dashes.")
 ]
 VersionArgument = Annotated[str, typer.Argument(metavar="MODEL", help="NAME (its champion), NAME@ALIAS or NAME/VERSION.")]
+NumberArgument = Annotated[str | None, typer.Argument(metavar="VERSION", help="A version number or alias, where MODEL is a name.")]
 WhyOption = Annotated[str, typer.Option(help="A reason, kept in the history.")]
 
 
-def promote(
-    model: ModelArgument,
-    version: Annotated[str, typer.Argument(help="A version number or alias, such as challenger.")],
-    why: WhyOption = "by hand",
-) -> None:
+def promote(model: VersionArgument, version: NumberArgument = None, why: WhyOption = "by hand") -> None:
     """Make a version the champion, whatever the gate said of it."""
-    from flows.registry import CHAMPION, change, find
+    from flows.predict import chosen
+    from flows.registry import CHAMPION, change
     from flows.tracking import connect
 
+    if version is None and not set("@/") & set(model):
+        raise ConfigError(f"promote: which version? `evergreen promote {model} challenger`; `evergreen history {model}` lists them")
     place = begin()
     client = connect(place)
-    _tell(model, change(place, client, model, CHAMPION, str(find(client, model, version).version), why))
+    found = chosen(place, client, _whole(model, version))
+    _tell(found.name, change(place, client, found.name, CHAMPION, str(found.version), why))
 
 
 def rollback(
@@ -62,14 +63,17 @@ def history(model: ModelArgument) -> None:
     out().print(table(model, ["when (UTC)", "alias", "from", "to", "who", "why"], rows))
 
 
-def lineage(model: ModelArgument, version: Annotated[str, typer.Argument(help="A version number or alias.")] = "champion") -> None:
+def lineage(model: VersionArgument, version: NumberArgument = None) -> None:
     """Show what made a model: data, base model, code, settings, each session with its state, and the versions it grew out of."""
     place = begin()
     from flows.lineage import lineage as trace
+    from flows.predict import chosen
     from flows.tracking import connect
 
-    found = trace(place, connect(place), model, version)
-    out().print(table(f"{model} version {found.version}", ["made from", ""], list(found.facts.items())))
+    client = connect(place)
+    asked = chosen(place, client, _whole(model, version))
+    found = trace(place, client, asked)
+    out().print(table(f"{asked.name} version {found.version}", ["made from", ""], list(found.facts.items())))
     out().print(table("settings", ["setting", "value"], list(found.settings.items())))
     columns = ["session", "steps", "images seen", "seconds", "state", "version"]
     out().print(table("sessions, in order", columns, found.sessions))
@@ -114,7 +118,9 @@ def predict(
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Image files.")],
     labels: Annotated[str | None, typer.Option(help="Candidate classes, separated by commas.")] = None,
     query: Annotated[str | None, typer.Option(help="A text; the images are ranked by how well it fits.")] = None,
-    model: Annotated[str, typer.Option(help="NAME, NAME@ALIAS or NAME/VERSION.")] = "glyphs",
+    model: Annotated[
+        str | None, typer.Option(help="NAME, NAME@ALIAS or NAME/VERSION; of a single model ALIAS or VERSION  [default: its champion]")
+    ] = None,
     as_of: Annotated[datetime | None, typer.Option(help="The champion of that day (UTC).")] = None,
     template: Annotated[
         str | None, typer.Option(help="What is asked about a class, such as 'a photo of a {}.'; default: as it was learned.")
@@ -159,5 +165,14 @@ def export(
     err().print(f"{folder}: {version.name} version {version.version}, in the layout of {layout}", soft_wrap=True)
 
 
+def _whole(model: str, version: str | None) -> str:
+    if version is None:
+        return model
+    if set("@/") & set(model):
+        raise ConfigError(f"{model} {version}: two versions are named; give one")
+    return f"{model}/{version}"
+
+
 def _tell(model: str, made: "Change") -> None:
-    out().print(f"{model}: version {made.after} is {made.alias}" + (f", as {made.before} was before" if made.before else ""))
+    before = "" if made.before is None else " already" if made.before == made.after else f", as {made.before} was before"
+    out().print(f"{model}: version {made.after} is {made.alias}{before}")

@@ -11,7 +11,7 @@ from cl.checkpoint import read_json
 from cl.errors import StoreError
 from cl.report import Report
 from cl.run import Step, parse_config
-from flows.registry import CHAMPION, find, holder
+from flows.registry import CHAMPION, holder, versions_of
 from flows.settings import Place
 from flows.tracking import KEY, STATE, flat
 
@@ -27,17 +27,16 @@ class Lineage(NamedTuple):
     settings: dict[str, str]
 
 
-def lineage(place: Place, client: MlflowClient, name: str, version: str) -> Lineage:
+def lineage(place: Place, client: MlflowClient, found: ModelVersion) -> Lineage:
     """All of it from the registry and the run that registered the version; states of its sessions from this project's store.
 
     A session's `version` is the one that was registered when the stream ended there: what this one grew out of.
 
     Raises:
-        StoreError: no such version, or its run is gone.
+        StoreError: its run is gone.
     """
-    found = find(client, name, version)
     report = report_of(found)
-    source, champion = report.provenance, holder(client, name, CHAMPION)
+    source, champion = report.provenance, holder(client, found.name, CHAMPION)
     versions = {each.tags[STATE]: each for each in _versions(client, found) if STATE in each.tags}
     states = [step.state for step in steps_of(place, client, found)] or ["–"] * (len(report.sessions) + 1)
     parents = [versions[state] for state in states[:-1] if state in versions]
@@ -102,8 +101,9 @@ def steps_of(place: Place, client: MlflowClient, version: ModelVersion) -> list[
 
 
 def _versions(client: MlflowClient, found: ModelVersion) -> list[ModelVersion]:
-    every = client.search_model_versions(f"name = '{found.name}'")
-    return sorted((each for each in every if int(each.version) < int(found.version)), key=lambda each: int(each.version))
+    return sorted(
+        (each for each in versions_of(client, found.name) if int(each.version) < int(found.version)), key=lambda each: int(each.version)
+    )
 
 
 def _settings(config: dict[str, Any]) -> dict[str, str]:

@@ -17,7 +17,7 @@ from cl.checkpoint import new_folder
 from cl.data import decode
 from cl.errors import DataError, ModelError, StoreError
 from cl.hugging_face import write
-from flows.registry import CHAMPION, as_of, find
+from flows.registry import CHALLENGER, CHAMPION, as_of, find, only, versions_of
 from flows.settings import Place
 
 Layout = Literal["open_clip", "hugging_face"]
@@ -36,8 +36,8 @@ class Served(NamedTuple):
     bundle: Bundle
 
 
-def served(place: Place, client: MlflowClient, model: str, moment: datetime | None = None) -> Served:
-    """NAME (its champion), NAME@ALIAS or NAME/VERSION, or the champion as of a moment; a bare date means the end of that day (UTC).
+def served(place: Place, client: MlflowClient, model: str | None, moment: datetime | None = None) -> Served:
+    """What `chosen` chooses, or the champion as of a moment; a bare date means the end of that day (UTC).
 
     Raises:
         StoreError: no such model or version, or its files cannot be read.
@@ -101,16 +101,23 @@ def export(place: Place, client: MlflowClient, model: str, folder: Path, layout:
     return version
 
 
-def chosen(place: Place, client: MlflowClient, model: str, moment: datetime | None = None) -> ModelVersion:
+def chosen(place: Place, client: MlflowClient, model: str | None, moment: datetime | None = None) -> ModelVersion:
     """The version that NAME, NAME@ALIAS or NAME/VERSION means, or NAME and a moment.
 
+    Where only one model is registered its name may be left out: None, ALIAS or VERSION.
+
     Raises:
-        StoreError: there is none.
+        StoreError: there is none, or a version and a moment are given.
     """
-    name, at, alias = model.partition("@")
+    name, at, alias = (model or "").partition("@")
     name, slash, number = name.partition("/")
-    if not moment:
-        return find(client, name, alias if at else number if slash else CHAMPION)
+    version = alias if at else number if slash else None
+    if not (at or slash) and (model in (None, CHAMPION, CHALLENGER) or name.isdecimal()) and not versions_of(client, name):
+        name, version = only(client), model
+    if moment is None:
+        return find(client, name, CHAMPION if version is None else version)
+    if version not in (None, CHAMPION):
+        raise StoreError(f"{model}: names a version, and --as-of asks which one was champion then; give one of the two")
     if moment.time() == datetime.min.time():
         moment += timedelta(days=1, microseconds=-1)
     return find(client, name, as_of(place, client, name, moment.replace(tzinfo=UTC)))

@@ -35,15 +35,19 @@ class Change:
 
 
 def change(place: Place, client: MlflowClient, name: str, alias: str, version: str, why: str) -> Change:
-    """Point an alias at a version. Killed at any moment, the alias is the old or the new one and the history says which.
+    """Point an alias at a version, given by number or alias; the history says nothing of a change that is none.
+
+    Killed at any moment, the alias is the old or the new one and the history says which.
 
     Raises:
         StoreError: no such version.
     """
-    find(client, name, version)
+    version = str(find(client, name, version).version)
     with locked(place, f"registry-{name}.lock"):
         _settle(client, name)
         before = holder(client, name, alias)
+        if before and str(before.version) == version:
+            return Change(_now(), _who(), alias, version, version, why, "done")
         made = Change(_now(), _who(), alias, str(before.version) if before else None, version, why, "intended")
         key = f"{_HISTORY}{uuid.uuid4().hex}"
         _note(client, name, key, made)
@@ -59,7 +63,8 @@ def history(place: Place, client: MlflowClient, name: str) -> list[Change]:
     Raises:
         StoreError: no such model.
     """
-    with locked(place, f"registry-{name}.lock"):
+    _noted(client, name)
+    with locked(place, f"registry-{name}.lock"):  # of a model that exists, so that the name is one of a file
         _settle(client, name)
     return [made for _, made in _noted(client, name) if made.state == "done"]
 
@@ -83,12 +88,34 @@ def find(client: MlflowClient, name: str, version: str) -> ModelVersion:
     try:
         return client.get_model_version(name, version) if version.isdigit() else client.get_model_version_by_alias(name, version)
     except MlflowException as error:
-        versions = sorted((int(each.version) for each in client.search_model_versions(f"name = '{name}'")), reverse=True)
+        versions = sorted((int(each.version) for each in versions_of(client, name)), reverse=True)
         if versions:
             told = ", ".join(map(str, versions[:5])) + (f" and {len(versions) - 5} more" if len(versions) > 5 else "")
             raise StoreError(f"model {name}: no version or alias {version!r}; there are {told}") from error
-        names = ", ".join(model.name for model in client.search_registered_models(max_results=10))
-        raise StoreError(f"no model {name!r}; {f'there are {names}' if names else '`evergreen run` registers one'}") from error
+        raise StoreError(f"no model {name!r}; {_there(client)}") from error
+
+
+def versions_of(client: MlflowClient, name: str) -> list[ModelVersion]:
+    """Every version of a model; none where a model cannot have that name."""
+    quote = '"' if "'" in name else "'"
+    return [] if quote in name else list(client.search_model_versions(f"name = {quote}{name}{quote}"))
+
+
+def only(client: MlflowClient) -> str:
+    """The name of the one model that is registered.
+
+    Raises:
+        StoreError: there is none, or there are several.
+    """
+    names = [model.name for model in client.search_registered_models()]
+    if len(names) == 1:
+        return str(names[0])
+    raise StoreError(f"{'which model? ' if names else 'no model is registered yet; '}{_there(client)}")
+
+
+def _there(client: MlflowClient) -> str:
+    names = [model.name for model in client.search_registered_models(max_results=10)]
+    return f"there are {', '.join(names)}" if names else "`evergreen run` registers one"
 
 
 def earlier(place: Place, client: MlflowClient, name: str) -> str:

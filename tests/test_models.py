@@ -5,6 +5,7 @@ import json
 import shutil
 import threading
 import time
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from flows.bisect import Course, course
 from flows.job import job_of, planned
 from flows.judge import judge
 from flows.lineage import lineage
-from flows.predict import classify, rank, served
+from flows.predict import chosen, classify, rank, served
 from flows.reap import reap_flows
 from flows.registry import CHALLENGER, CHAMPION, change, earlier, find, history, holder
 from flows.settings import EMBEDDED, Place
@@ -91,7 +92,7 @@ def _asked(place: Place, client: MlflowClient, config: str) -> None:
     assert [round(sum(share for _, share in row), 9) for row in answers] == [1.0, 1.0] and len(answers[0]) == 3
     assert {path.name for path, _ in rank(found, [Path("red.png"), Path("blue.png")], "a red square")} == {"red.png", "blue.png"}
     Path("bad.png").write_bytes(b"no image")
-    with pytest.raises(DataError, match=r"bad.png: not an image"):
+    with pytest.raises(DataError, match=r"bad.png: not a readable image"):
         classify(found, [Path("bad.png")], ["red", "green"])
     with pytest.raises(StoreError, match="no version or alias '9'; there are 2, 1"):
         served(place, client, "colours/9")
@@ -119,7 +120,7 @@ def test_where_a_model_broke_is_read_from_what_was_measured_whatever_code_is_her
         with pytest.raises(DataError, match=told):
             course(place, client, version, wrong, "greek")  # type: ignore[arg-type]
 
-    origin = lineage(place, client, "colours", "1")
+    origin = lineage(place, client, version)
     assert origin.facts["data"] == report["provenance"]["data"] and origin.facts["champion"] == "this version"
     assert origin.settings["method.name"] == "finetune" and origin.settings["train.lr"] == "0.001"
     assert [session[0] for session in origin.sessions] == ["classes 1-2", "classes 3-4"]
@@ -143,7 +144,7 @@ def test_a_model_that_goes_on_names_the_version_it_grew_out_of_and_is_asked_now_
     Path(config).write_text(text.replace("kind: classes\n", both))
     learn_stream(config, [*OPEN, "evaluate.limit=1"])  # the first image of each set: a red one and a blue one
     version = find(client, "colours", "2")
-    origin = lineage(place, client, "colours", "2")
+    origin = lineage(place, client, version)
     assert origin.facts["grown out of"] == "version 1" and [(row[0], row[-1]) for row in origin.sessions] == [("one", "1"), ("two", "–")]
 
     assert not course(place, client, version, "class", "red").measured
@@ -252,6 +253,40 @@ def test_going_back_twice_goes_back_two_versions(stored: Path) -> None:
         assert holders(client)[CHAMPION] == expected
     with pytest.raises(StoreError, match="no version was champion before 1; say which with --to"):
         earlier(place, client, "colours")
+
+
+def test_a_version_is_named_in_the_ways_people_name_it(stored: Path) -> None:
+    place = Place(stored)
+    client = connect(place)
+    with pytest.raises(StoreError, match="no model is registered yet; `evergreen run` registers one"):
+        chosen(place, client, None)
+    client.create_registered_model("colours")
+    for _ in range(2):
+        client.create_model_version("colours", "file:///nowhere")
+    change(place, client, "colours", CHAMPION, "1", "better")
+    change(place, client, "colours", CHALLENGER, "2", "worse")
+    for model, number in {"colours": "1", "colours@challenger": "2", "colours/2": "2", "colours/champion": "1"}.items():
+        assert str(chosen(place, client, model).version) == number
+    for model, number in {None: "1", "champion": "1", "challenger": "2", "2": "2"}.items():
+        assert str(chosen(place, client, model).version) == number
+    for name in ("it's", 'it\'s "so"', "../x", ""):
+        for ask in (lambda name=name: find(client, name, "1"), lambda name=name: history(place, client, name)):
+            with pytest.raises(StoreError, match=r"no model .*; there are colours"):
+                ask()
+    day = datetime(2026, 1, 1)
+    with pytest.raises(StoreError, match="colours/2: names a version, and --as-of asks which one was champion then"):
+        chosen(place, client, "colours/2", day)
+    with pytest.raises(StoreError, match="no version was champion on 2026-01-01"):
+        chosen(place, client, None, day)
+
+    made = change(place, client, "colours", CHAMPION, "champion", "rollback to itself")
+    assert (made.before, made.after) == ("1", "1") and len(history(place, client, "colours")) == 2
+    change(place, client, "colours", CHAMPION, "challenger", "by alias")
+    assert holders(client)[CHAMPION] == "2" and [each.after for each in history(place, client, "colours")] == ["1", "2", "2"]
+    client.create_registered_model("shapes")
+    for model in (None, "champion"):
+        with pytest.raises(StoreError, match=r"which model\? there are colours, shapes"):
+            chosen(place, client, model)
 
 
 def _dies(*_: Any) -> None:
