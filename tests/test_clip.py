@@ -300,6 +300,47 @@ def test_prompted_captions_are_read_at_their_own_end_whatever_the_padding() -> N
         assert not close(together[0], together[2])
 
 
+def text_states(clip: Clip, tokens: torch.Tensor, prompts: TextPrompts) -> list[torch.Tensor]:
+    """What leaves each layer of the text tower."""
+    text, states = clip.model if isinstance(clip.model, open_clip.CLIP) else clip.model.text, []
+    handles = [block.register_forward_hook(lambda _module, _args, out: states.append(out)) for block in text.transformer.resblocks]
+    with hooks(*handles), torch.no_grad():
+        clip.encode_text(tokens, prompts)
+    return states
+
+
+@pytest.mark.parametrize("word", [1, 2, 3])
+@pytest.mark.parametrize("mode", ["replace", "accumulate", "accumulate_same"])
+@pytest.mark.parametrize("tower", ["vit", "custom text"])
+def test_another_word_reaches_neither_the_start_nor_the_prompts_nor_words_before_it_at_any_layer(tower: str, mode: str, word: int) -> None:
+    clip, prompts = clip_of(tower), TextPrompts(random_prompts(3, 2), mode)
+    tokens = clip.tokenize(["two small dogs"])
+    edited = tokens.clone()
+    edited[0, word] = 301
+    then, now = text_states(clip, tokens, prompts), text_states(clip, edited, prompts)
+    slots = [2, 2, 2, 2] if mode == "replace" else [2, 4, 6, 6]
+    assert [state.shape[1] - tokens.shape[1] for state in then] == slots
+    for before, after, inserted in zip(then, now, slots, strict=True):
+        moved = (after - before)[0].abs().amax(-1) > 1e-6
+        assert moved.tolist() == [False] * (inserted + word) + [True] * (tokens.shape[1] - word)
+
+
+@pytest.mark.parametrize("mode", ["replace", "accumulate", "accumulate_same"])
+@pytest.mark.parametrize("tower", ["vit", "custom text"])
+def test_what_follows_the_end_of_a_prompted_caption_reaches_nothing_before_it_at_any_layer(tower: str, mode: str) -> None:
+    clip, prompts = clip_of(tower), TextPrompts(random_prompts(3, 2), mode)
+    tokens = clip.tokenize(["two small dogs"])
+    noise = torch.randint(1, 400, (2, 20), generator=torch.Generator().manual_seed(1))  # fits, so that nothing is cut off
+    padded, noisy = (torch.cat([tokens, rest[None]], 1) for rest in noise)
+    for bare, before, after in zip(*(text_states(clip, each, prompts) for each in (tokens, padded, noisy)), strict=True):
+        assert before.shape[1] == bare.shape[1] + 20
+        moved = (after - before)[0].abs().amax(-1) > 1e-6
+        assert moved.tolist() == [False] * bare.shape[1] + [True] * 20
+        assert close(before[:, : bare.shape[1]], bare)
+    with torch.no_grad():
+        assert close(clip.encode_text(noisy, prompts), clip.encode_text(tokens, prompts))
+
+
 def test_prompts_that_leave_no_room_for_the_caption_are_refused() -> None:
     clip, prompts = clip_of("vit"), TextPrompts(random_prompts(1, 16))
     long = "word " * 200

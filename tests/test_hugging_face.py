@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,12 @@ import pytest
 import torch
 from PIL import Image
 
-from cl.clip import Clip, ModelConfig, build, load
+from cl.clip import Clip, ModelConfig, TextPrompts, VisionPrompts, build, load
 from cl.errors import ModelError
 from cl.hugging_face import write
+from cl.methods.cpe_clip import CPEClipConfig
+from cl.methods.pseudolabel import PseudolabelConfig
+from tests import make
 
 TEXTS = ["a photo of a cat", "GREEK SMALL LETTER ALPHA", "it's 42 déjà  vu!", "x" * 300]
 VISION = {"image_size": 48, "patch_size": 16, "width": 64, "head_width": 16, "layers": 3, "mlp_ratio": 2.0}
@@ -30,10 +34,10 @@ def shaken(model_cfg: dict[str, Any]) -> Clip:
     return clip
 
 
-@pytest.mark.parametrize("make", [lambda: load(ModelConfig(name="glyph_base")), lambda: shaken(QUICK)], ids=["glyph_base", "quick_gelu"])
-def test_transformers_gives_the_features_tokens_and_pixels_of_open_clip(make: Callable[[], Clip], tmp_path: Path) -> None:
+@pytest.mark.parametrize("made", [lambda: load(ModelConfig(name="glyph_base")), lambda: shaken(QUICK)], ids=["glyph_base", "quick_gelu"])
+def test_transformers_gives_the_features_tokens_and_pixels_of_open_clip(made: Callable[[], Clip], tmp_path: Path) -> None:
     transformers = pytest.importorskip("transformers")
-    clip = make()
+    clip = made()
     write(clip, tmp_path)
     model = transformers.CLIPModel.from_pretrained(tmp_path, dtype=torch.float32)
     processor = transformers.CLIPProcessor.from_pretrained(tmp_path)
@@ -53,6 +57,119 @@ def test_transformers_gives_the_features_tokens_and_pixels_of_open_clip(make: Ca
             assert features.shape == ours.shape and (features - ours).abs().max() < 1e-5
     assert torch.equal(model.logit_scale, clip.logit_scale)
     assert len(features.unique(dim=0)) == len(TEXTS)  # a wrong end token makes them all alike
+
+
+def read_back(clip: Clip, folder: Path) -> Any:
+    write(clip, folder)
+    return pytest.importorskip("transformers").CLIPModel.from_pretrained(folder, dtype=torch.float32)
+
+
+def features_of(found: Any) -> torch.Tensor:
+    return torch.nn.functional.normalize(getattr(found, "pooler_output", found), dim=-1)  # a tensor before version 5
+
+
+def their_text(model: Any, tokens: torch.Tensor, layers: torch.Tensor) -> torch.Tensor:
+    """Features of texts with prompts behind their start, by hooks: placeholder words, overwritten at each layer."""
+    length, tower = layers.shape[1], model.text_model
+    ids = torch.cat([tokens[:, :1], torch.full((len(tokens), length), 343), tokens[:, 1:]], 1)
+
+    def put(layer: int) -> Callable[[torch.Tensor], torch.Tensor]:
+        return lambda x: torch.cat([x[:, :1], layers[layer].expand(len(x), -1, -1), x[:, 1 + length :]], 1)
+
+    handles = [tower.embeddings.token_embedding.register_forward_hook(lambda _module, _args, out: put(0)(out))]
+    return features_of(hooked(handles, tower, layers, put, lambda: model.get_text_features(input_ids=ids)))
+
+
+def their_image(model: Any, pixels: torch.Tensor, layers: torch.Tensor, mode: str, place: str) -> torch.Tensor:
+    """Features of images with prompts behind the patches or the class token, by hooks."""
+    length, tower = layers.shape[1], model.vision_model
+    start = 1 if place == "after_class" else 1 + tower.embeddings.num_patches
+
+    def put(layer: int) -> Callable[[torch.Tensor], torch.Tensor]:
+        left, right = (start + layer * length,) * 2 if mode == "accumulate" else (start, start + length * bool(layer))
+        return lambda x: torch.cat([x[:, :left], layers[layer].expand(len(x), -1, -1), x[:, right:]], 1)
+
+    handles = [tower.pre_layrnorm.register_forward_pre_hook(lambda _module, args: (put(0)(args[0]),))]
+    return features_of(hooked(handles, tower, layers, put, lambda: model.get_image_features(pixel_values=pixels)))
+
+
+def hooked(
+    handles: list[torch.utils.hooks.RemovableHandle],
+    tower: Any,
+    layers: torch.Tensor,
+    put: Callable[[int], Callable[[torch.Tensor], torch.Tensor]],
+    forward: Callable[[], Any],
+) -> Any:
+    """What `forward` gives when every layer after the first sees its own prompts."""
+
+    def enter(layer: int) -> Callable[[Any, tuple[Any, ...]], tuple[Any, ...]]:
+        return lambda _module, args: (put(layer)(args[0]), *args[1:])
+
+    handles += [tower.encoder.layers[layer].register_forward_pre_hook(enter(layer)) for layer in range(1, len(layers))]
+    try:
+        return forward()
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def drawn(*shape: int) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(sum(shape))).requires_grad_()
+
+
+def assert_same(ours: torch.Tensor, theirs: torch.Tensor, layers: torch.Tensor) -> None:
+    """The same features, and the same pull on the prompts."""
+    assert ours.shape == theirs.shape and (ours - theirs).abs().max() < 1e-5
+    direction = torch.linspace(-1, 1, ours.shape[1])
+    mine, their = (torch.autograd.grad((features * direction).sum(), layers)[0] for features in (ours, theirs))
+    assert (mine.abs().amax((1, 2)) > 1e-4).all() and torch.allclose(mine, their, rtol=1e-3, atol=1e-5)
+
+
+def test_prompts_in_transformers_and_in_open_clip_are_the_same_to_rounding(tmp_path: Path) -> None:
+    clip = shaken(QUICK)
+    model = read_back(clip, tmp_path)
+    tokens = clip.tokenize(TEXTS[:3])
+    for depth, length in ((1, 1), (1, 16), (2, 2)):
+        layers = drawn(depth, length, clip.text_width)
+        assert_same(clip.encode_text(tokens, TextPrompts(layers)), their_text(model, tokens, layers), layers)
+    pixels = drawn(2, 3, VISION["image_size"], VISION["image_size"]).detach()
+    for (depth, length), mode, place in product(((1, 3), (2, 1), (3, 2)), ("accumulate", "replace"), ("after_patches", "after_class")):
+        layers = drawn(depth, length, clip.image_width)
+        ours = clip.encode_image(pixels, VisionPrompts(layers, mode, place))
+        assert_same(ours, their_image(model, pixels, layers, mode, place), layers)
+
+
+AFTER_CLASS = ("replace", "after_class")
+
+
+@pytest.mark.parametrize(
+    ("config", "template", "vision"),
+    [
+        (CPEClipConfig(), "{}.", ("accumulate", "after_patches")),
+        (PseudolabelConfig(modality="text"), "{}", AFTER_CLASS),
+        (PseudolabelConfig(modality="visual"), "a {} square", AFTER_CLASS),
+        (PseudolabelConfig(modality="multimodal"), "{}", AFTER_CLASS),
+    ],
+    ids=["cpe_clip", "text", "visual", "multimodal"],
+)
+def test_methods_with_prompts_score_as_transformers_with_these_prompts(
+    config: CPEClipConfig | PseudolabelConfig, template: str, vision: tuple[str, str], tmp_path: Path
+) -> None:
+    clip = shaken(QUICK)
+    method = config.build(clip, 0)
+    with torch.no_grad():
+        for index, parameter in enumerate(method.trainable()):  # new prompts are small, which hides mistakes
+            parameter.add_(0.5 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(index)))
+    model, classes = read_back(clip, tmp_path), make.names((0, 1, 2))
+    tokens = clip.tokenize([template.format(known.name) for known in classes])
+    pixels = drawn(2, 3, VISION["image_size"], VISION["image_size"]).detach()
+    with torch.no_grad():
+        text, image = method.prompts.text(), method.prompts.vision()
+        texts = their_text(model, tokens, torch.empty(1, 0, clip.text_width) if text is None else text.layers)
+        images = their_image(model, pixels, torch.empty(1, 0, clip.image_width) if image is None else image.layers, *vision)
+        cosines = method.classify(pixels, method.class_features(classes)) / (100 if isinstance(config, CPEClipConfig) else clip.scale())
+    assert (cosines - images @ texts.T).abs().max() < 1e-5
+    assert cosines.std(1).min() > 1e-3  # or all classes would be alike
 
 
 def test_the_folder_holds_safetensors_json_and_text_and_nothing_else(tmp_path: Path) -> None:

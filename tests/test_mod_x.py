@@ -84,13 +84,76 @@ def test_it_is_the_sum_over_rows_as_a_plain_double_loop_has_it(n: int, mask: boo
         assert value == 0
 
 
-def test_swapping_images_and_texts_changes_nothing_and_a_wrong_row_may_be_anything() -> None:
+def test_swapping_images_and_texts_changes_nothing() -> None:
     assert alignment(S, O).item() == pytest.approx(alignment(S.T, O.T).item(), abs=1e-15)
+
+
+def aligned(student: torch.Tensor, teacher: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The loss, and its gradient in the student's cosines."""
+    student = student.clone().requires_grad_()
+    loss = alignment(student, teacher)
+    return loss.detach(), torch.autograd.grad(loss, student)[0]
+
+
+def masks(teacher: torch.Tensor) -> tuple[list[bool], list[bool]]:
+    own = torch.eye(len(teacher), dtype=torch.bool)
+    return kept_rows(teacher, own).tolist(), kept_rows(teacher.T, own).tolist()
+
+
+def test_a_wrong_row_of_the_worked_teacher_counts_in_its_columns_alone() -> None:
     other = O.clone()
-    other[1] = torch.tensor([0.7, 0.3, 0.64])  # still wrong; its columns keep their winners
-    assert kept_rows(other.T, OWN).tolist() == kept_rows(O.T, OWN).tolist()
-    images = torch.nn.functional.kl_div(S.log_softmax(-1), other.softmax(-1), reduction="none").sum(-1)[kept_rows(other, OWN)].sum()
-    assert images.item() == pytest.approx(0.009368670864, abs=1e-12)
+    other[1] = torch.tensor([0.7, 0.3, 0.64], dtype=torch.float64)  # still wrong; its columns keep their winners
+    assert masks(other) == masks(O) == ([True, False, True], [True, True, False])
+    (loss, gradient), before = aligned(S, other), aligned(S, O)[1]
+    q, p, p_before = (np.exp(matrix[:, 1].numpy()) / np.exp(matrix[:, 1].numpy()).sum() for matrix in (S, other, O))
+    texts = 0.027466912033 + (p * np.log(p / q)).sum()  # column 0 as it was; column 2 is wrong
+    assert 2 * loss.item() - texts == pytest.approx(0.009368670864, abs=1e-12)  # what the images' rows gave before
+    assert torch.equal(gradient[:, [0, 2]], before[:, [0, 2]])
+    np.testing.assert_allclose((gradient - before)[:, 1].numpy(), (p_before - p) / 2, atol=1e-12)
+
+
+@pytest.mark.parametrize("axes", [(0, 1), (1, 0)], ids=["images", "texts"])
+def test_where_every_column_is_wrong_wrong_rows_may_be_anything_and_right_ones_may_not(axes: tuple[int, int]) -> None:
+    teacher = torch.tensor(
+        [
+            [0.3, 0.1, 0.1, 0.0, 0.2],
+            [0.1, 0.3, 0.0, 0.1, 0.2],
+            [0.0, 0.1, 0.4, 0.2, 0.1],
+            [0.9, 0.8, 0.7, 0.2, 0.8],
+            [0.5, 0.6, 0.9, 0.9, 0.4],
+        ],
+        dtype=torch.float64,
+    )
+    other = teacher.clone()
+    other[3:] = torch.tensor([[0.95, 0.6, 0.99, -0.5, 0.5], [0.4, 0.35, 0.8, 0.3, 0.1]])
+    right, none = [True, True, True, False, False], [False] * 5
+    assert masks(teacher) == masks(other) == (right, none)
+    student = cosines(5, 4)
+    (loss, gradient), (loss_too, gradient_too) = (aligned(student.permute(axes), each.permute(axes)) for each in (teacher, other))
+    assert torch.equal(loss, loss_too) and torch.equal(gradient, gradient_too)
+    assert loss.item() == pytest.approx(by_hand(student.numpy(), teacher.numpy()), rel=1e-12) and loss > 0
+    assert gradient.permute(axes)[3:].abs().max() == 0 and (gradient.permute(axes)[:3].abs().amax(-1) > 1e-3).all()
+    for row in range(3):
+        moved = teacher.clone()
+        moved[row, row] += 0.1
+        assert masks(moved) == (right, none)
+        assert abs(aligned(student.permute(axes), moved.permute(axes))[0] - loss) > 1e-4
+
+
+def test_what_is_wrong_both_ways_changes_neither_loss_nor_gradient_to_the_last_bit() -> None:
+    student, teacher = cosines(24, 5), cosines(24, 6)
+    rows, columns = (~torch.tensor(kept) for kept in masks(teacher))
+    both = rows[:, None] & columns[None] & ~torch.eye(24, dtype=torch.bool)
+    assert 20 < both.sum() < 300
+    # a rise beside the pair leaves the wrong wrong
+    rise = torch.rand(24, 24, generator=torch.Generator().manual_seed(7), dtype=torch.float64)
+    louder = teacher + both * rise
+    assert masks(louder) == masks(teacher)
+    (loss, gradient), (loss_too, gradient_too) = aligned(student, teacher), aligned(student, louder)
+    assert torch.equal(loss, loss_too) and torch.equal(gradient, gradient_too)
+    assert gradient[both].abs().max() == 0 < loss
+    once = (rows[:, None] & ~columns[None]) * rise * 1e-3  # too little to make another text the best of its column
+    assert masks(teacher + once) == masks(teacher) and not torch.equal(aligned(student, teacher + once)[0], loss)
 
 
 def test_ties_count_as_right_and_so_does_any_equal_text() -> None:
@@ -136,6 +199,29 @@ def test_the_logit_scale_moves_by_the_contrastive_term_alone() -> None:
     assert torch.autograd.grad(terms["align"], scale, allow_unused=True, retain_graph=True) == (None,)
     (moved,) = torch.autograd.grad(terms["contrast"], scale)
     assert moved.abs() > 0
+
+
+def test_twice_the_weight_is_twice_the_term_and_neither_models_scale_has_a_part_in_it() -> None:
+    session = make.session(1, (0, 1, 2), (0, 1, 2), labels=False, captions=True)
+
+    def found(alpha: float = 20.0, up: float = 0.0, teacher_up: float = 0.0) -> tuple[dict[str, torch.Tensor], list[torch.Tensor]]:
+        method = ModXConfig(alpha=alpha).build(make.tiny(), 0)
+        batch = ready(method, session)
+        with torch.no_grad():
+            method.clip.logit_scale.add_(up)
+            method._teachers[0].logit_scale.add_(teacher_up)
+        terms = method.losses(batch)
+        weights = [weight for name, weight in method.clip.named_parameters() if not name.endswith("logit_scale")]
+        return terms, list(torch.autograd.grad(terms["align"], weights, allow_unused=True))
+
+    (once, gradient), (twice, doubled) = found(), found(alpha=40)
+    assert twice["align"] == 2 * once["align"] > 0 and twice["contrast"] == once["contrast"]  # a factor of two is exact
+    assert all(torch.equal(2 * one, two) for one, two in zip(gradient, doubled, strict=True))
+    assert sum(one.abs().sum() for one in gradient) > 0
+    for up, teacher_up in ((1.0, 0.0), (0.0, 1.0)):
+        scaled, same = found(up=up, teacher_up=teacher_up)
+        assert scaled["align"] == once["align"] and (scaled["contrast"] != once["contrast"]) == bool(up)
+        assert all(torch.equal(one, other) for one, other in zip(gradient, same, strict=True))
 
 
 def test_a_labelled_image_is_paired_with_its_class_prompt() -> None:

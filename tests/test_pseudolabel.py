@@ -121,8 +121,28 @@ def test_counts_name_the_least_sure_and_the_shared_images_and_accuracy_only_wher
 def test_grip_grows_by_a_tenth_of_the_images_shared_among_the_classes() -> None:
     assert schedule("grip", 6210, 45) == [13, 27, 41, 55, 69, 82, 96, 110, 124, 138]
     assert schedule("grip", 100, 3) == [3, 6, 10, 13, 16, 20, 23, 26, 30, 33]
-    assert schedule("grip", 37, 5)[0] == 1  # 3 * 1 / 5, rounded down to nothing
+    assert schedule("grip", 37, 5) == [1, 1, 1, 2, 3, 3, 4, 4, 5, 6]  # 3 * 1 / 5 is nothing when rounded down, so one
     assert schedule("fpl", 100, 3) == [16] and schedule("ifpl", 100, 3) == [16] * 10
+
+
+def test_grip_is_the_authors_rule_for_any_number_of_images_and_classes_but_never_nothing() -> None:
+    for images in range(1, 300):
+        for classes in range(1, 50):
+            step, expected = int(images / 10), []
+            for turn in range(1, 11):
+                k = int(turn * step / classes)
+                expected.append(max(images // classes if k * classes > images else k, 1))
+            assert schedule("grip", images, classes) == expected
+
+
+def test_grip_over_37_images_of_5_classes_gives_every_class_its_share_in_every_round() -> None:
+    session = make.session(1, range(5), range(5))
+    few = dataclasses.replace(session, data=session.data.take(range(37)).without("label"))
+    method, shares = method_of(), []
+    for lesson in method.rounds(few):
+        shares.append([len(set(rows)) for rows in rows_of(method.picked[-1], 5)])
+        assert len(lesson) == sum(shares[-1])
+    assert shares == [[k] * 5 for k in (1, 1, 1, 2, 3, 3, 4, 4, 5, 6)]
 
 
 # how much they weigh

@@ -39,6 +39,42 @@ def test_random_texts_are_uniform_over_the_ids_and_the_official_bound_leaves_out
     assert official.max() == 6
 
 
+def surprise(one: torch.Tensor, other: torch.Tensor, bins: int) -> float:
+    """By how many standard deviations the chi-square of a table of both exceeds that of two which have nothing to do with each other."""
+    table = torch.bincount(one.flatten() * bins + other.flatten(), minlength=bins * bins).view(bins, bins).double()
+    table = table[table.sum(1) > 0]
+    expected = table.sum(1, keepdim=True) * table.sum(0) / table.sum()
+    freedom = (len(table) - 1) * (bins - 1)
+    return float(((table - expected) ** 2 / expected).sum() - freedom) / (2 * freedom) ** 0.5
+
+
+def test_a_million_words_as_the_steps_draw_them_hold_every_id_equally_often_and_nothing_special() -> None:
+    texts = torch.stack([random_texts(100, 10, (SOT, EOT), generator(0, "vocabulary", 1, step)) for step in range(1250)])
+    for special, place in ((SOT, 0), (EOT, -1)):
+        assert ((texts == special).sum(-1) == 1).all() and (texts[..., place] == special).all()
+    words = texts[..., 1:-1]
+    assert words.numel() == 1_000_000 and words.min() == 0 and words.max() == SOT - 1
+    counts = torch.bincount(words.flatten(), minlength=SOT).double()
+    assert counts.min() > 0  # some twenty each: one is missed with a probability of 1e-4
+    freedom, expected = SOT - 1, 1_000_000 / SOT
+    # both ways: counts that are more even than chance are not drawn one by one
+    assert abs(((counts - expected) ** 2 / expected).sum() - freedom) < 5 * (2 * freedom) ** 0.5
+    coarse = words * 16 // SOT
+    places = torch.arange(8).expand_as(coarse)
+    # the same at every place of a text, whatever stands beside it, in the text before, and at the step before
+    assert abs(surprise(places, coarse, 16)) < 5
+    assert abs(surprise(coarse[..., ::2], coarse[..., 1::2], 16)) < 5
+    assert abs(surprise(coarse[:, ::2], coarse[:, 1::2], 16)) < 5
+    assert abs(surprise(coarse[::2], coarse[1::2], 16)) < 5
+    assert len(texts.flatten(0, 1).unique(dim=0)) == 125_000
+
+
+def test_the_official_bound_leaves_out_the_last_ordinary_id_in_a_million_words_and_no_other() -> None:
+    words = random_texts(125_000, 10, (SOT, EOT), generator(0, "vocabulary", 1, 0), strict_official=True)[:, 1:-1]
+    counts = torch.bincount(words.flatten(), minlength=SOT)
+    assert counts.nonzero().flatten().tolist() == list(range(SOT - 1))
+
+
 def test_a_step_has_its_own_texts_and_repeats_them() -> None:
     def draw(step: int) -> torch.Tensor:
         return random_texts(5, 10, (SOT, EOT), generator(7, "vocabulary", 1, step))
