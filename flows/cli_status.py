@@ -45,7 +45,7 @@ def _sessions(config: str, overrides: list[str], data_root: str | None) -> None:
     from flows.job import job_of, title, turns
     from flows.publish import command
     from flows.reap import held
-    from flows.status import sessions
+    from flows.status import as_update, sessions
 
     job = job_of(config, overrides, data_root)
     rows, running = sessions(job), held(job.place, turns(job)[-1].key)
@@ -54,7 +54,8 @@ def _sessions(config: str, overrides: list[str], data_root: str | None) -> None:
         out().print("A process is learning it now.")
     elif any(row.state != "learned" for row in rows):
         words = command("learn-stream", {"config": config, "overrides": overrides, "data_root": data_root})
-        out().print(f"go on with: {words}", soft_wrap=True)
+        grows = job.settings["stream"]["kind"] == "collection"
+        out().print(f"go on with: {as_update(words) if grows else words}", soft_wrap=True)
 
 
 def verify_resume(

@@ -1,5 +1,7 @@
 """How learning stands: every stream that MLflow knows, or one config session by session, and what to type to go on."""
 
+import json
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -8,6 +10,9 @@ from typing import NamedTuple
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
+from cl.collection import sessions as sessions_of
+from cl.columns import some
+from cl.errors import DataError
 from cl.interim import Interim
 from flows.job import Job, planned, turns
 from flows.reap import held, reap_runs
@@ -39,11 +44,17 @@ class Turned(NamedTuple):
 
 
 def streams(place: Place, client: MlflowClient) -> list[Stream]:
-    """Every stream that was ever begun, the newest first; what a killed process left RUNNING is put to rest before."""
+    """Every stream that was ever begun, the newest first; what a killed process left RUNNING is put to rest before.
+
+    One that was learned from several versions of its data is told once, as it was last.
+    """
     reap_runs(place, client)
     experiments = [found.experiment_id for found in client.search_experiments()]
     found = client.search_runs(experiments, f"tags.`{KIND}` = 'stream'", order_by=["attributes.start_time DESC"])
-    return [_stream(place, client, run) for run in found]
+    newest: dict[tuple[str, ...], Run] = {}
+    for run in found:
+        newest.setdefault(_same(run), run)
+    return [_stream(place, client, run) for run in newest.values()]
 
 
 def sessions(job: Job) -> list[Turned]:
@@ -81,16 +92,48 @@ def _stream(place: Place, client: MlflowClient, run: Run) -> Stream:
     open_ones = [child for child in children if child.info.status in ("RUNNING", "KILLED")]
     far = [f"{child.info.run_name}: {told}" for child in open_ones if (told := half(place.steps, child.data.tags.get(STATE, "")))]
     running = status == "RUNNING" or held(place, tags[KEY])
+    late = [] if running else _waiting(run)
+    command = tags.get(COMMAND, "")
     return Stream(
         name=tags.get("evergreen.stream", run.info.run_name),
         method=tags.get("evergreen.method", ""),
         seed=tags.get("evergreen.seed", ""),
-        state="running" if running else _WORDS.get(status, status.lower()),
-        sessions=f"{len(done)} of {tags.get(SESSIONS, '?')}",
+        state="running" if running else "waiting" if late and status == "FINISHED" else _WORDS.get(status, status.lower()),
+        sessions=f"{len(done)} of {int(tags[SESSIONS]) + len(late) if SESSIONS in tags else '?'}",
         when=_moment(datetime.fromtimestamp((run.info.end_time or run.info.start_time) / 1000, UTC)),
-        note=tags.get(ERROR, "") if status == "FAILED" else "; ".join(far),
-        command="" if running or status == "FINISHED" else tags.get(COMMAND, ""),
+        note=tags.get(ERROR, "") if status == "FAILED" else "; ".join([*far, *([f"{some(late)} to learn"] if late else [])]),
+        command=as_update(command) if late else "" if running or status == "FINISHED" else command,
     )
+
+
+def as_update(command: str) -> str:
+    """The command that learns what waits, if the policy says so, instead of one that learns a stream.
+
+    >>> as_update("evergreen run birds.yaml --set seed=1")
+    'evergreen update birds.yaml --set seed=1'
+    """
+    return command.replace("evergreen run ", "evergreen update ", 1)
+
+
+def _same(run: Run) -> tuple[str, ...]:
+    """What two runs of one stream share, whatever version of its data they learned from and whoever started them."""
+    tags = run.data.tags
+    names = [tags.get(f"evergreen.{name}", "") for name in ("stream", "method", "seed", "data_rev")]
+    return (run.info.experiment_id, *names, as_update(tags.get(COMMAND, "")))
+
+
+def _waiting(run: Run) -> list[str]:
+    """The sessions that its collection has got since, by name; none where the stream does not grow, or its data are gone."""
+    params, tags = run.data.params, run.data.tags
+    paths = [value for name, value in params.items() if re.fullmatch(r"stream\.sources\..+\.path", name)]
+    if params.get("stream.kind") != "collection" or "evergreen.data_rev" in tags or len(paths) != 1 or not run.inputs.dataset_inputs:
+        return []
+    root, until = json.loads(run.inputs.dataset_inputs[0].dataset.source)["uri"], json.loads(params.get("stream.until", "null"))
+    try:
+        entries = sessions_of(Path(root) / paths[0])
+    except DataError:  # what is wrong with it is told by who learns from it
+        return []
+    return [entry.name for entry in entries[int(tags.get(SESSIONS, 0)) : until]]
 
 
 def _moment(when: datetime) -> str:

@@ -1,12 +1,14 @@
 """How learning stands: what is learned, running, interrupted or failed is said of each stream, and how to go on."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from cl.checkpoint import write_json
+from cl.collection import append
 from cl.interim import START
 from cl.run import advance
 from flows.cli import app
@@ -16,6 +18,7 @@ from flows.settings import Place
 from flows.status import sessions, streams
 from flows.tracking import COMMAND, SESSIONS, Tracker, locked
 from tests.conftest import lay_out
+from tests.make import table
 
 
 def begun(tracker: Tracker, key: str, seed: int) -> str:
@@ -74,6 +77,26 @@ def test_a_config_is_told_session_by_session_from_what_is_on_disk(stored: Path) 
     shown = CliRunner().invoke(app, ["status", "colours.yaml", "--seed", "0"])
     assert shown.exit_code == 0 and "half-learned" in shown.output
     assert "go on with: evergreen run colours.yaml --set seed=0" in shown.output
+
+
+def test_a_stream_that_grows_is_told_once_with_what_waits_and_the_command_that_learns_it(stored: Path) -> None:
+    place, tracker = Place(stored), Tracker(Place(stored), "growing")
+    for number, name in enumerate(("may", "june", "july")):
+        append(stored / "data" / "inbox", name, {"train": table([number], 4), "test": table([number], 2, seed=9)}, "labels")
+    grown = {"stream": {"kind": "collection", "sources": {"inbox": {"path": "inbox"}}, "until": None}}
+    tags = {"evergreen.stream": "growing", "evergreen.method": "replay", "evergreen.seed": "0"}
+    for key, count, word in (("first", 1, "run"), ("second", 2, "update")):
+        own = {SESSIONS: str(count), COMMAND: f"evergreen {word} growing.yaml"}
+        run, _ = tracker.open(key, "stream", "growing", tags | own, grown)
+        tracker.use_data(run, str(stored / "data"), key, {})
+        for session in ("start", "may", "june")[: count + 1]:
+            tracker.client.set_terminated(tracker.attempt(run, f"{key} {session}", session, "a state"), "FINISHED")
+        tracker.client.set_terminated(run, "FINISHED")
+    (row,) = streams(place, tracker.client)
+    assert (row.state, row.sessions, row.note, row.command) == ("waiting", "2 of 3", "july to learn", "evergreen update growing.yaml")
+    shutil.rmtree(stored / "data")
+    (row,) = streams(place, tracker.client)
+    assert (row.state, row.sessions, row.note, row.command) == ("learned", "2 of 2", "", "")
 
 
 def test_nothing_is_learned_yet(stored: Path) -> None:
