@@ -13,15 +13,16 @@ from flows.settings import artifact_uri, begin, tracking_uri
 def up(
     prefect_port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the Prefect server.")] = 4200,
     mlflow_port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the MLflow UI.")] = 5000,
+    host: Annotated[str, typer.Option(help="Where both listen; anything but this machine alone comes with a warning.")] = "127.0.0.1",
 ) -> None:
     """Start the Prefect server and the MLflow UI on this machine, until Ctrl-C."""
     place = begin()
-    from flows.servers import check_free, mlflow_server, prefect_server, run_servers
+    from flows.servers import check_free, mlflow_server, prefect_server, run_servers, warning
 
     uri, console = tracking_uri(place), err()
     servers = [
-        prefect_server(prefect_port),
-        *([] if uri.startswith("http") else [mlflow_server(mlflow_port, uri, artifact_uri(place))]),
+        prefect_server(prefect_port, host=host),
+        *([] if uri.startswith("http") else [mlflow_server(mlflow_port, uri, artifact_uri(place), host)]),
     ]
     check_free(servers)
     from flows.tracking import connect
@@ -35,6 +36,8 @@ def up(
         console.print(
             f"evergreen finds them by itself; for the prefect command: export PREFECT_API_URL={servers[0].address}/api", soft_wrap=True
         )
+        if told := warning(host):
+            console.print(f"[bold]Warning:[/] {told}", soft_wrap=True)
         console.print("Ctrl-C stops them.")
 
     console.print("Starting the Prefect server and the MLflow UI (about 15 seconds) ...")

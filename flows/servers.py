@@ -3,6 +3,7 @@
 import atexit
 import contextlib
 import ctypes
+import errno
 import json
 import os
 import signal
@@ -21,6 +22,7 @@ from cl.errors import ConfigError, StoreError
 from flows.settings import Place
 
 HOST = "127.0.0.1"
+_ANY = ("0.0.0.0", "")
 _START = 120.0  # seconds a server may take to answer; 10 are usual
 _STOP = 10.0  # seconds it may take to end by itself
 
@@ -34,38 +36,57 @@ class Server:
     port: int
     command: tuple[str, ...]
     health: str
+    host: str = HOST
 
     @property
     def address(self) -> str:
-        """Where a browser finds it."""
-        return f"http://{HOST}:{self.port}"
+        """Where a browser of this machine finds it."""
+        return f"http://{HOST if self.host in _ANY else self.host}:{self.port}"
 
 
-def prefect_server(port: int, *options: str) -> Server:
+def prefect_server(port: int, *options: str, host: str = HOST) -> Server:
     """Prefect's API, scheduler and UI, as far as `options` leave them on."""
-    command = (sys.executable, "-m", "prefect", "server", "start", "--host", HOST, "--port", str(port), *options)
-    return Server("Prefect", "--prefect-port", port, command, "/api/health")
+    command = (sys.executable, "-m", "prefect", "server", "start", "--host", host, "--port", str(port), *options)
+    return Server("Prefect", "--prefect-port", port, command, "/api/health", host)
 
 
-def mlflow_server(port: int, uri: str, artifacts: str) -> Server:
+def mlflow_server(port: int, uri: str, artifacts: str, host: str = HOST) -> Server:
     """MLflow's UI over the project's database."""
-    store = ("--backend-store-uri", uri, "--artifacts-destination", artifacts)
-    command = (sys.executable, "-m", "mlflow", "server", *store, "--host", HOST, "--port", str(port), "--workers", "1")
-    return Server("MLflow", "--mlflow-port", port, command, "/health")
+    options = ["--backend-store-uri", uri, "--artifacts-destination", artifacts, "--workers", "1"]
+    if warning(host) and host not in _ANY and "MLFLOW_SERVER_ALLOWED_HOSTS" not in os.environ:
+        options += ["--allowed-hosts", ",".join(f"{name}:{port}" for name in (host, "localhost", HOST))]
+    command = (sys.executable, "-m", "mlflow", "server", "--host", host, "--port", str(port), *options)
+    return Server("MLflow", "--mlflow-port", port, command, "/health", host)
+
+
+def warning(host: str) -> str:
+    """What follows from listening there: nothing where only this machine can ask.
+
+    >>> warning("127.0.0.1"), warning("localhost"), warning("0.0.0.0")[:44]
+    ('', '', 'Other machines can reach these servers at 0.')
+    """
+    if host in ("localhost", "::1") or host.startswith("127."):
+        return ""
+    told = f"Other machines can reach these servers at {host}, and neither asks who calls: whoever can may start runs and read every model."
+    named = "MLflow answers to private addresses; to other names if MLFLOW_SERVER_ALLOWED_HOSTS lists them." if host in _ANY else ""
+    return f"{told} Let only machines that you trust through, or put a proxy that asks in front. {named}".rstrip()
 
 
 def check_free(servers: Sequence[Server]) -> None:
     """Raise before anything starts when a port is taken.
 
     Raises:
-        ConfigError: names the port and the option that changes it.
+        ConfigError: names the port or the host, and the option that changes it.
     """
     for server in servers:
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
-                probe.bind((HOST, server.port))
+                probe.bind((server.host, server.port))
             except OSError as error:
+                if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
+                    told = f"--host {server.host}: not an IPv4 address or name of this machine; 0.0.0.0 means all that it has"
+                    raise ConfigError(told) from error
                 told = f"port {server.port} for {server.name} is taken by another program; stop it, or choose another with {server.option}"
                 raise ConfigError(told) from error
 
@@ -173,7 +194,7 @@ def _running(server: Server, place: Place) -> Iterator[subprocess.Popen[bytes]]:
     log.parent.mkdir(parents=True, exist_ok=True)
     environment = {key: value for key, value in os.environ.items() if key not in ("PREFECT_API_URL", "MLFLOW_TRACKING_URI")}
     environment["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "WARNING"
-    environment["PREFECT_SERVER_UI_API_URL"] = f"{server.address}/api"  # else its pages ask port 4200, whatever the port is
+    environment["PREFECT_SERVER_UI_API_URL"] = "/api"  # else its pages ask this machine's port 4200, whatever asked for them
     with log.open("wb") as file:
         # a session of its own: Ctrl-C in the terminal reaches only us, and its own children end with it
         process = subprocess.Popen(

@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import json
+import os
 import re
 import urllib.request
 import uuid
@@ -74,7 +75,8 @@ def connect(place: Place) -> MlflowClient:
         what = "pip install 'evergreen-clip[postgres]'" if uri.startswith("postgresql") else "install it"
         raise StoreError(f"{_shown(uri)}: MLflow's store needs a driver that is not installed ({error.name}); {what}") from error
     except (MlflowException, SQLAlchemyError, OSError) as error:
-        raise StoreError(f"{_shown(uri)}: MLflow's store cannot be opened ({_first_line(error)})") from error
+        given = "; start the server that MLFLOW_TRACKING_URI names, or unset it" if os.environ.get("MLFLOW_TRACKING_URI") else ""
+        raise StoreError(f"{_shown(uri)}: MLflow's store cannot be opened ({_first_line(error)}){given}") from error
     return client
 
 

@@ -220,7 +220,7 @@ def test_the_same_files_and_settings_make_the_same_stream(tmp_path):
         ),
         ("{kind: listed, sources: {d: d}, sessions: [{domains: [photo]}, {domains: [photo]}]}", "two evaluation sets are called 'photo'"),
         ("{kind: listed, sources: {d: trainonly}, sessions: [{classes: red}]}", "source 'd': no test split; there are train"),
-        ("{kind: domains, sources: {d: nowhere}}", "nowhere: does not exist"),
+        ("{kind: domains, sources: {d: nowhere}}", "nowhere does not exist; `evergreen data add nowhere PATH` takes it in"),
         ("{kind: domains, sources: {d: texts}}", "supervision is labels, but no training image has a label"),
         ("{kind: domains, sources: {d: gaps}}", "1 of 3 training images have no domain"),
         ("{kind: domains, sources: {d: fewer}}", r"1 of 2 tested classes have no training image \(green\)"),

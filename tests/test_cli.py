@@ -167,7 +167,7 @@ def test_a_data_set_that_exists_and_a_name_that_is_a_path(refused: Refused, conf
         (["--set", "model={name: ViT-B-32, pretrained: laion9}"], "pretrained 'laion9' is not known; expected one of openai, "),
         (["--set", "model.name=local-dir:/nowhere"], "there is no folder /nowhere; give the path of one with open_clip_config.json"),
         (["--set", "stream.supervision=captions"], "no training image has one; add a caption column, or set supervision: labels or none"),
-        (["--set", "stream.sources.colours=birds"], "birds: does not exist; give a folder or one of .parquet"),
+        (["--set", "stream.sources.colours=birds"], "birds does not exist; `evergreen data add birds PATH` takes it in"),
         (["--data-root", "elsewhere"], "elsewhere: no data there; run `evergreen data glyphs`, or give --data-root a folder"),
         (["--data-rev", "v9"], "--data-rev v9: "),
     ],
@@ -241,6 +241,25 @@ def test_a_port_that_is_taken(refused: Refused, project: Path, taken: str) -> No
     assert f"port {ports[taken]} for " in told and f"is taken by another program; stop it, or choose another with {taken}" in told
 
 
+def test_a_host_that_is_not_ours(refused: Refused, project: Path) -> None:
+    for host in ("192.0.2.1", "no.such.name.invalid"):
+        assert f"--host {host}: not an IPv4 address or name of this machine" in refused("up", "--host", host)
+
+
+def test_whoever_listens_to_others_is_warned() -> None:
+    from flows.servers import mlflow_server, prefect_server, warning
+
+    assert [bool(warning(host)) for host in ("127.0.0.1", "127.0.0.2", "localhost", "0.0.0.0", "10.0.0.7", "box")] == [False] * 3 + [
+        True
+    ] * 3
+    for server in (prefect_server(1, host="0.0.0.0"), mlflow_server(1, "sqlite://", "file:", "0.0.0.0")):
+        assert server.command[server.command.index("--host") + 1] == "0.0.0.0" and server.address == "http://127.0.0.1:1"
+    assert "--allowed-hosts" in mlflow_server(1, "sqlite://", "file:", "box").command and "box" in warning("box")
+    assert "MLFLOW_SERVER_ALLOWED_HOSTS" in warning("0.0.0.0")
+    for server in (prefect_server(1), mlflow_server(1, "sqlite://", "file:")):
+        assert server.command[server.command.index("--host") + 1] == "127.0.0.1"
+
+
 def test_a_server_that_was_named_and_does_not_answer(refused: Refused, config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
     told = "PREFECT_API_URL is http://127.0.0.1:9/api, and no Prefect server answers there; start one (`evergreen up`) or unset it"
@@ -248,7 +267,10 @@ def test_a_server_that_was_named_and_does_not_answer(refused: Refused, config: P
     monkeypatch.delenv("PREFECT_API_URL")
     assert "no Prefect server runs for this project; start one with `evergreen up`" in refused("serve", "colours.yaml")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
-    assert "http://127.0.0.1:9: MLflow's store cannot be opened" in refused("up", "--prefect-port", "65111")
+    for words in (("up", "--prefect-port", "65111"), ("status",)):
+        told = refused(*words)
+        assert "http://127.0.0.1:9: MLflow's store cannot be opened" in told
+        assert told.endswith("; start the server that MLFLOW_TRACKING_URI names, or unset it\n")
 
 
 def test_a_schedule_that_is_none(refused: Refused, config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -276,7 +298,7 @@ COMMANDS = {
     "watch": ["DIR", "--into", "--every", "--once", "--commit", "--data-root"],
     "status": ["CONFIG", "--method", "--seed", "--set", "--data-root"],
     "verify-resume": ["CONFIG", "--kills", "--seed", "--set", "--data-root", "--keep"],
-    "up": ["--prefect-port", "--mlflow-port"],
+    "up": ["--prefect-port", "--mlflow-port", "--host"],
     "serve": ["CONFIG", "--cron"],
     "promote": ["MODEL", "version", "--why"],
     "rollback": ["MODEL", "--to", "--why"],
