@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from cl.durable import land
+from cl.durable import land, shared
 from cl.errors import StoreError
 from cl.methods.base import Method
 
@@ -48,6 +48,7 @@ def write_tensors(tensors: Mapping[str, Tensor], path: Path) -> str:
     """Write safetensors whole or not at all; returns the SHA-256 of the file."""
     part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
     save_file(dict(tensors), part)
+    shared(part)
     digest = sha256(part)
     land(part, path)
     return digest

@@ -22,6 +22,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from cl.config import Config
+from cl.durable import shared
 from cl.errors import ModelError
 from cl.model_source import CONFIG, WEIGHTS, fill, find, first_line, reach_towers
 from cl.prompted import TextPrompts, TextTower, VisionPrompts, image_features, text_features, text_tower
@@ -218,6 +219,7 @@ class Clip(nn.Module):
         weights = {name: tensor.detach().cpu() for name, tensor in self.model.state_dict().items()}
         weights = {name: (tensor.to(dtype) if tensor.is_floating_point() else tensor).contiguous() for name, tensor in weights.items()}
         save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
+        shared(folder / WEIGHTS)
         config = {"model_cfg": self.model_cfg, "preprocess_cfg": self.preprocess_cfg}
         (folder / CONFIG).write_text(json.dumps(config, indent=1), encoding="utf-8")
         if not isinstance(self.tokenizer, open_clip.SimpleTokenizer):

@@ -27,3 +27,8 @@ def flush(path: Path, deep: bool = True) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
+
+
+def shared(path: Path) -> None:
+    """Let those read a file who may read its folder: safetensors makes it its owner's alone, and a team works in one project folder."""
+    path.chmod(path.parent.stat().st_mode & 0o666)

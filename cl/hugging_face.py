@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from cl.clip import Clip
+from cl.durable import shared
 from cl.errors import ModelError
 from cl.prompted import text_tower
 
@@ -55,6 +56,7 @@ def write(clip: Clip, folder: Path) -> None:
     """
     texts = {"config.json": settings(clip), "preprocessor_config.json": preprocessing(clip), **_tokenizer(clip)}
     save_file(weights(clip), folder / "model.safetensors", metadata={"format": "pt"})
+    shared(folder / "model.safetensors")
     for name, value in texts.items():
         (folder / name).write_text(json.dumps(value, indent=1, ensure_ascii=False), encoding="utf-8")
     merges = [" ".join(pair) for pair in clip.tokenizer.bpe_ranks]  # in their order

@@ -1,6 +1,6 @@
 """Where a model broke: what a set, a class or a domain scored after each session, from what was measured then, else measured now."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -39,7 +39,14 @@ class Course(NamedTuple):
 
 
 def course(
-    place: Place, client: MlflowClient, version: ModelVersion, kind: Kind, name: str, data_root: str | None = None, rev: str | None = None
+    place: Place,
+    client: MlflowClient,
+    version: ModelVersion,
+    kind: Kind,
+    name: str,
+    data_root: str | None = None,
+    rev: str | None = None,
+    tell: Callable[[int, int], None] = lambda done, total: None,
 ) -> Course:
     """How a version's stream went. A set is read from its report; a class or a domain from which test images each step got right.
 
@@ -69,20 +76,23 @@ def course(
     if asked:
         scores = [float(np.concatenate([unpack(step.hits[each])[mask] for each, mask in asked.items()]).mean()) for step in steps]
         return Course(list(zip(sessions, scores, strict=True)), False)
-    return Course(list(zip(sessions, _measured(place, plan, steps, exam, kind, name), strict=True)), True)
+    return Course(list(zip(sessions, _measured(place, plan, steps, exam, kind, name, tell), strict=True)), True)
 
 
 def _of(data: ImageTable, kind: Kind, name: str) -> Any:
     return np.array(data.labels if kind == "class" else data.domains) == name
 
 
-def _measured(place: Place, plan: Plan, steps: list[Step], exam: Sequence[EvalSet], kind: Kind, name: str) -> list[float]:
+def _measured(
+    place: Place, plan: Plan, steps: list[Step], exam: Sequence[EvalSet], kind: Kind, name: str, tell: Callable[[int, int], None]
+) -> list[float]:
     rows = {each.name: np.flatnonzero(_of(each.data, kind, name)).tolist() for each in exam}
     sets = [EvalSet(each.name, each.kind, each.data.take(rows[each.name]), each.classes) for each in exam if rows[each.name]]
     if not sets:
         raise DataError(f"no test image of {kind} {name!r}; it is named as in the data")
     config, scores = plan.config.evaluate.model_copy(update={"limit": None}), []
-    for step in steps:
+    for done, step in enumerate(steps):
+        tell(done, len(steps))
         found = evaluate(revive(plan.build(), step.state, place.steps) if step.index else plan.frozen(), sets, config)
         scores.append(float(np.concatenate([score.hits for score in found.values()]).mean()))
     return scores

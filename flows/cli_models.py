@@ -103,7 +103,8 @@ def bisect(
 
     client, (kind, name) = connect(place), asked[0]
     version = chosen(place, client, model)
-    found = course(place, client, version, kind, name, data_root, data_rev)
+    with bar(f"asking about {name}") as tell:
+        found = course(place, client, version, kind, name, data_root, data_rev, tell)
     how = "measured now" if found.measured else "as it was measured"
     out().print(f"{version.name} version {version.version}: {name}, {how}", soft_wrap=True)
     out().print(table("", ["after", "score"], found.scores))

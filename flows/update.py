@@ -18,7 +18,7 @@ from prefect.states import Cancelled
 
 from flows.alone import alone
 from flows.job import Job, Turn, planned, settings, title, turns
-from flows.judge import GATE, WAITING
+from flows.judge import BOUNDS, GATE, WAITING
 from flows.reap import alive
 from flows.session import RETRIED, tracker_of
 from flows.settings import Place, quiet
@@ -95,10 +95,12 @@ def unlearned(job: Job) -> list[Turn]:
 
 
 def settled(job: Job) -> bool:
-    """Whether the stream as it is now has been published and judged: nothing is left to do."""
+    """Whether the stream as it is now has been published, and judged by the bounds that are asked now: nothing is left to do."""
     tracker = tracker_of(job)
     run = tracker.find(turns(job)[-1].key, "stream")
-    return run is not None and tracker.logged(run.info.run_id) and run.data.tags.get(GATE, WAITING) != WAITING
+    if run is None or not tracker.logged(run.info.run_id):
+        return False
+    return run.data.tags.get(GATE, WAITING) != WAITING and run.data.tags.get(BOUNDS) == planned(job).config.gate.model_dump_json()
 
 
 @task(task_run_name="whether to learn", **RETRIED)
@@ -107,7 +109,7 @@ def rule(job: Job, waiting: list[Turn]) -> Ruling:
     plan = planned(job)
     policy, images = plan.config.update, sum(len(plan.stream.sessions[turn.index - 1].data) for turn in waiting)
     if not waiting or waiting[0].index == 1 or policy.policy == "every":
-        return Ruling(True, "every session is learned" if waiting else "what is learned is not published yet")
+        return Ruling(True, "every session is learned" if waiting else "what is learned is not judged yet, or by other bounds")
     if policy.policy == "samples":
         return Ruling(images >= policy.samples, f"{images:,} new images, and the policy wants {policy.samples:,}")
     found = drifted(job, waiting)

@@ -4,7 +4,9 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 
+from cl.checkpoint import write_tensors
 from cl.durable import land
 
 
@@ -38,3 +40,10 @@ def test_what_cannot_be_replaced_stays(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="not empty"):
         land(tmp_path / "new", tmp_path / "old")
     assert (tmp_path / "old" / "file").read_text() == "old" and (tmp_path / "new" / "file").read_text() == "new"
+
+
+@pytest.mark.parametrize(("folder", "file"), [(0o755, 0o644), (0o700, 0o600), (0o775, 0o664)])
+def test_weights_are_read_by_whoever_may_read_their_folder(folder: int, file: int, tmp_path: Path) -> None:
+    tmp_path.chmod(folder)
+    write_tensors({"weight": torch.zeros(2)}, tmp_path / "a.safetensors")
+    assert (tmp_path / "a.safetensors").stat().st_mode & 0o777 == file

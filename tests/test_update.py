@@ -74,10 +74,13 @@ def learned(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def _judged(job: Any, run_id: str, steps: list[dict[str, Any]]) -> str:
+    from flows.judge import BOUNDS
     from flows.session import tracker_of
 
-    tracker_of(job).client.set_tag(run_id, "evergreen.gate", "promoted")
-    return "promoted"
+    client, bounds = tracker_of(job).client, planned(job).config.gate
+    client.set_tag(run_id, "evergreen.gate", word := "refused" if bounds.flips == 0 else "promoted")
+    client.set_tag(run_id, BOUNDS, bounds.model_dump_json())
+    return word
 
 
 def test_what_waits_is_learned_once_and_in_the_order_it_came(config: str, stored: Path, learned: list[str]) -> None:
@@ -88,6 +91,9 @@ def test_what_waits_is_learned_once_and_in_the_order_it_came(config: str, stored
     assert [turn.session for turn in unlearned(job_of(config))] == ["third", "second"]
     assert len(update(config)["report"]["matrix"]["rows"]) == 4 and learned == ["first", "third", "second"]
     assert update(config)["waiting"] == 0 and len(learned) == 3
+    for flips, word in ((0, "refused"), (0.1, "promoted")):  # other bounds are asked, and nothing is learned for it
+        assert update(config, [f"gate.flips={flips}"])["gate"] == word and len(learned) == 3
+        assert update(config, [f"gate.flips={flips}"]) == {"waiting": 0, "why": "up to date"}
 
 
 def test_the_policy_counts_what_waits_and_never_holds_the_first_session_back(config: str, stored: Path, learned: list[str]) -> None:
