@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ from pydantic import TypeAdapter
 from cl.build_stream import StreamConfig, build_stream
 from cl.checkpoint import code_version
 from cl.clip import Clip, ModelConfig, load
-from cl.errors import MethodError
+from cl.columns import did_you_mean
+from cl.errors import ConfigError, MethodError
 from cl.methods import Method
 from cl.methods.zero_shot import ZeroShotConfig
 from cl.run_config import RunConfig, train_config
@@ -53,7 +55,8 @@ def plan(config: RunConfig, data_root: Path, data_version: str) -> Plan:
     stream = _stream(config.stream.model_dump_json(), str(data_root), data_version, config.joint)
     base = _base(config.model)
     method = config.method.located(data_root).build(base, config.seed)
-    trains = [train_config(config, session.index) for session in stream.sessions]
+    _meant(config, [session.name for session in stream.sessions])
+    trains = [train_config(config, session) for session in stream.sessions]
     for session, train in zip(stream.sessions, trains, strict=True):
         method.check(session)
         if train.augment and not method.pixels and list(method.trainable()):
@@ -74,6 +77,13 @@ def plan(config: RunConfig, data_root: Path, data_version: str) -> Plan:
     exams = [[examined.digest for examined in stream.exam(index)] for index in range(len(states))]
     keys = tuple(_key(state, exam, config.evaluate.model_dump()) for state, exam in zip(states, exams, strict=True))
     return Plan(config, stream, tuple(states), keys, data_version, base.digest(), data_root)
+
+
+def _meant(config: RunConfig, sessions: Sequence[str]) -> None:
+    open_ended = config.joint or config.stream.kind == "collection"  # its sessions have another name, or are still to come
+    unknown = [] if open_ended else [name for name in config.per_session if name not in sessions]
+    if unknown:
+        raise ConfigError(f"{config.name}: per_session.{unknown[0]}: no such session; {did_you_mean(unknown[0], sessions)}")
 
 
 @functools.lru_cache(maxsize=2)

@@ -131,7 +131,8 @@ def _make(plan: Plan, index: int, store: Path, logger: Logger | None, progress: 
         method = load_method(plan, index - 1, store) if index else plan.build()
         learned, record = Learned(0, 0, 0.0, 0), []
         if index:
-            session, settings = plan.stream.sessions[index - 1], train_config(plan.config, index)
+            session = plan.stream.sessions[index - 1]
+            settings = train_config(plan.config, session)
             interim = Interim(store / "interim" / plan.states[index], settings.checkpoint)
             learned = learn(method, session, settings, plan.config.seed, logger=logger, progress=progress, interim=interim)
             record = method.record(session, plan.stream.withheld)

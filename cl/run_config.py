@@ -14,6 +14,7 @@ from cl.errors import ConfigError
 from cl.gate import GateConfig
 from cl.methods import CONFIGS, AnyMethodConfig
 from cl.pretrain import PretrainConfig
+from cl.stream import Session
 
 
 class CompareConfig(Config):
@@ -49,6 +50,7 @@ class RunConfig(Config):
     stream: StreamConfig
     method: AnyMethodConfig
     train: TrainConfig = TrainConfig()
+    per_session: dict[str, dict[str, Any]] = Field({}, description="training settings of single sessions by name: {mnist: {lr: 5.0e-5}}")
     evaluate: EvalConfig = EvalConfig()
     gate: GateConfig = GateConfig()
     update: UpdateConfig = UpdateConfig()
@@ -101,10 +103,12 @@ def variants(config: RunConfig) -> list[RunConfig]:
     return runs
 
 
-def train_config(config: RunConfig, session: int) -> TrainConfig:
-    """The training settings of a session (1, 2, ...) with the method's own `train` on top, and `later` from the second on."""
-    own = {**config.method.train, **(config.method.later if session > 1 else {})}
-    return validate(TrainConfig, {**config.train.model_dump(), **own}, f"{config.name}: method.train")
+def train_config(config: RunConfig, session: Session) -> TrainConfig:
+    """The training settings of a session: the session's own on top of the run's, then the method's, and `later` from the second on."""
+    own = config.per_session.get(session.name, {})
+    base = validate(TrainConfig, {**config.train.model_dump(), **own}, f"{config.name}: per_session.{session.name}")
+    own = {**config.method.train, **(config.method.later if session.index > 1 else {})}
+    return validate(TrainConfig, {**base.model_dump(), **own}, f"{config.name}: method.train")
 
 
 def methods() -> dict[str, str]:

@@ -15,7 +15,7 @@ from flows.registry import CHAMPION, holder, versions_of
 from flows.settings import Place
 from flows.tracking import KEY, STATE, flat
 
-_TOLD = ("model", "method", "train", "seed", "joint", "threads")  # the groups of settings that make a model
+_TOLD = ("model", "method", "train", "per_session", "seed", "joint", "threads")  # the groups of settings that make a model
 
 
 class Lineage(NamedTuple):

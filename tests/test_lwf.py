@@ -212,10 +212,11 @@ class Plain(Finetune):
         return [parameter for parameter in self.clip.parameters() if parameter is not self.clip.logit_scale]
 
 
-def test_without_weights_and_smoothing_it_is_plain_fine_tuning_bit_for_bit() -> None:
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_without_weights_it_is_plain_fine_tuning_with_as_much_smoothing_bit_for_bit(smoothing: float) -> None:
     session = make.session(1, (0, 1), (0, 1))
-    method = LwFConfig(image_weight=0, text_weight=0, smoothing=0).build(make.tiny(), 0)
-    plain = Plain(make.tiny(), 0)
+    method = LwFConfig(image_weight=0, text_weight=0, smoothing=smoothing).build(make.tiny(), 0)
+    plain = Plain(make.tiny(), 0, smoothing=smoothing)
     for each in (method, plain):
         learn(each, session, FAST, 0)
     assert not torch.equal(method.clip.model.visual.proj, make.tiny().model.visual.proj)

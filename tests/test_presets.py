@@ -8,7 +8,7 @@ import pytest
 from cl.build_stream import build_stream
 from cl.config import override, read_yaml
 from cl.errors import DataError
-from cl.run_config import RunConfig, parse_config
+from cl.run_config import RunConfig, parse_config, train_config, variants
 from cl.stream import Stream
 from tests.make import png
 
@@ -108,6 +108,10 @@ def test_mtil_takes_eleven_data_sets_in_the_published_orders(tmp_path: Path, ord
     for name in stream.sources:
         folders(tmp_path / name, 2, 1, 1)
     sessions = [session.name for session in built(f"mtil_order_{order}", tmp_path).sessions]
+    rates = [train_config(config(f"mtil_order_{order}"), session).lr for session in built(f"mtil_order_{order}", tmp_path).sessions]
+    assert {name: rate for name, rate in zip(sessions, rates, strict=True) if rate != 1e-5} == {"aircraft": 5e-5, "mnist": 5e-5}
+    smoothed = {run.method.name: getattr(run.method, "smoothing", 0) for run in variants(config(f"mtil_order_{order}"))}
+    assert smoothed == dict.fromkeys(("finetune", "lwf", "lwf_vr_zscl", "zscl", "wise_ft"), 0.2) | {"zero_shot": 0}
     assert len(set(sessions)) == 11 and (sessions[0], sessions[-1]) == [("aircraft", "sun397"), ("stanford_cars", "cifar100")][order - 1]
 
 

@@ -14,6 +14,7 @@ from cl.data import write
 from cl.errors import ConfigError, MethodError, StoreError
 from cl.report import Report
 from cl.run import Plan, advance, find, load_method, parse_config, plan, run
+from cl.run_config import train_config
 from tests import make
 
 TREE: dict[str, Any] = {
@@ -55,6 +56,20 @@ def test_the_same_run_gives_the_same_matrix_and_weights_bit_for_bit(data, tmp_pa
     one, two = run(work, tmp_path / "a"), run(work, tmp_path / "b")
     assert np.array_equal(numbers(one), numbers(two), equal_nan=True)
     assert_same(weights(work, 3, tmp_path / "a"), weights(work, 3, tmp_path / "b"))
+
+
+def test_a_session_may_have_training_settings_of_its_own(data, tmp_path) -> None:
+    plain, own = planned(data), planned(data, per_session={"classes 3-4": {"lr": 5e-3, "max_steps": 2}})
+    assert [one == two for one, two in zip(plain.states, own.states, strict=True)] == [True, True, False, False]
+    assert [cost.steps for cost in run(own, tmp_path).costs] == [3, 2, 3]
+    above = planned(data, per_session={"classes 3-4": {"lr": 5e-3}}, method={"name": "replay", "train": {"lr": 1e-3}})
+    assert train_config(above.config, above.stream.sessions[1]).lr == 1e-3  # a method's own is what that method was tuned to
+    for wrong, told in (
+        ({"classes 3-5": {"lr": 1}}, r"per_session.classes 3-5: no such session; there are .*did you mean classes 3-4\?"),
+        ({"classes 3-4": {"lrr": 1}}, r"per_session.classes 3-4: lrr: unknown setting"),
+    ):
+        with pytest.raises(ConfigError, match=told):
+            planned(data, per_session=wrong)
 
 
 def test_a_run_with_its_own_number_of_threads_is_the_same_on_any_machine(data, tmp_path) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from typing import Literal, NamedTuple
 
 from jaxtyping import Bool, Float, Int
+from pydantic import Field
 from torch import Tensor, nn
 
 from cl.clip import Clip
@@ -21,10 +22,11 @@ class FinetuneConfig(MethodConfig):
 
     name: Literal["finetune"] = "finetune"
     part: Part = "whole"  # the logit scale always trains
+    smoothing: float = Field(0.0, ge=0, lt=1, description="label smoothing of the class targets (ZSCL's comparison: 0.2)")
 
     def build(self, clip: Clip, seed: int) -> "Finetune":
         """Fine-tuning over the clip, which it changes."""
-        return Finetune(clip, seed, self.part)
+        return Finetune(clip, seed, self.part, self.smoothing)
 
 
 class Texts(NamedTuple):
@@ -48,9 +50,9 @@ def equal(texts: Int[Tensor, "n t"]) -> Bool[Tensor, "n n"]:
 class Finetune(Method):
     """Cross-entropy over the session's class prompts where rows have labels, contrastive where they have captions."""
 
-    def __init__(self, clip: Clip, seed: int, part: Part = "whole") -> None:
+    def __init__(self, clip: Clip, seed: int, part: Part = "whole", smoothing: float = 0.0) -> None:
         super().__init__(clip, seed)
-        self.part = part
+        self.part, self.smoothing = part, smoothing
 
     def trainable(self) -> Iterable[nn.Parameter]:
         """The chosen towers and the logit scale."""
@@ -87,7 +89,7 @@ class Finetune(Method):
         labelled, captioned = batch.labels >= 0, batch.captioned
         if texts.classes is not None:
             logits = similarities(self.clip.scale(), features[labelled], texts.classes)
-            terms["classify"] = classification(logits, self.position(batch.labels[labelled]))
+            terms["classify"] = classification(logits, self.position(batch.labels[labelled]), self.smoothing)
         if texts.captions is not None:
             terms["contrast"] = contrastive(features[captioned], texts.captions, self.clip.scale(), equal(batch.texts[captioned]))
         if len(terms) == 2:  # a row must not weigh more for its kind being rare
