@@ -70,6 +70,20 @@ def test_vr_lwf_learns_eurosat_at_once_or_two_classes_at_a_time(tmp_path: Path, 
     assert stream.probes[0].classes[0].prompts == ("this is a photo of class 000 .",)
 
 
+def test_vr_lwf_learns_cocos_objects_ten_at_a_time_in_the_order_of_its_annotations(tmp_path: Path) -> None:
+    names = [name for name in config("vr_lwf_coco").stream.order]  # type: ignore[union-attr]
+    for split in ("train", "test"):
+        for number, name in enumerate(names):
+            (tmp_path / "coco_objects" / split / name).mkdir(parents=True)
+            (tmp_path / "coco_objects" / split / name / f"{split}.png").write_bytes(png(number % 6, number))
+    folders(tmp_path / "tiered_imagenet", 2, 1, 1)
+    sessions = built("vr_lwf_coco", tmp_path).sessions
+    assert [len(session.classes) for session in sessions] == [10] * 8 and len({*names}) == 80
+    assert [known.name for known in sessions[-1].vocabulary] == names
+    assert names[:2] + names[-1:] == ["person", "bicycle", "toothbrush"]
+    assert sessions[0].vocabulary[0].prompts == ("this is a photo of person in the scene .",)
+
+
 def karpathy(folder: Path, places: dict[str, str], images: int) -> None:
     """`images` of each split, with two sentences each; `places` says in which folder a split lies."""
     entries = []

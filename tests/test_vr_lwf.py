@@ -175,6 +175,26 @@ def test_names_seen_so_far_are_distilled_from_the_second_session_on() -> None:
         assert method.losses(batch)["lwf"].item() == pytest.approx(distillation(*logits).item(), rel=1e-5)
 
 
+def test_without_random_texts_it_is_the_authors_lwf_over_class_names_from_the_first_session_on() -> None:
+    method = VRLwFConfig(texts=0, alpha=0.5).build(make.tiny(), 0)
+    for session in make.stream((0, 1), (2, 3)).sessions:
+        method.begin(session)
+        with torch.no_grad():
+            for parameter in method.clip.parameters():
+                parameter.mul_(1.1)
+        batch = batch_of(method, session)
+        terms = method.losses(batch)
+        assert set(terms) == {"classify", "lwf"}
+        with torch.no_grad():
+            names = method.clip.tokenize([known.prompts[0] for known in session.vocabulary])
+            model, teacher = method.clip.model, method.teacher.model
+            p, q = (_probabilities(encoder, batch.images, make.padded(method.clip, names)) for encoder in (teacher, model))
+        assert terms["lwf"].item() == pytest.approx(0.5 * float((p * (p.log() - q.log())).sum() / len(p)), rel=1e-4) and terms["lwf"] > 1e-6
+        terms["lwf"].backward()
+        assert any(p.grad is not None and p.grad.abs().sum() > 0 for n, p in method.clip.named_parameters() if "visual" not in n)
+        method.end(session)
+
+
 def test_a_frozen_copy_is_in_eval_mode_and_asks_for_no_gradient() -> None:
     copied = frozen_copy(make.tiny().train())
     assert not copied.training and not any(p.requires_grad for p in copied.parameters())

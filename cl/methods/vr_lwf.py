@@ -5,7 +5,7 @@ from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
-from pydantic import Field, NonNegativeFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt
 from torch import Tensor, nn
 
 from cl.clip import Clip
@@ -26,7 +26,9 @@ class VRLwFConfig(MethodConfig):
     name: Literal["vr_lwf"] = "vr_lwf"
     part: Part = "whole"
     alpha: NonNegativeFloat = Field(1.0, description="weight of the distillation terms (the authors use 0.5 to 2)")
-    texts: PositiveInt = Field(100, description="random texts per step")
+    texts: NonNegativeInt = Field(
+        100, description="random texts per step; 0: only class names, from the first session on (the authors' LwF)"
+    )
     length: int = Field(10, ge=3, description="tokens per random text, start and end included")
     temperature: float = Field(1.0, gt=0)
     teacher: Literal["session", "original"] = "session"  # the model as this session found it, or as the stream found it
@@ -57,7 +59,7 @@ class VRLwF(Finetune):
         data = super().begin(session)
         if self.config.teacher == "session":
             self._teachers = [frozen_copy(self.clip)]
-        if self.config.lwf and session.index > 1:
+        if not self.config.texts or (self.config.lwf and session.index > 1):
             with torch.no_grad():
                 self._teacher_classes = self.teacher.encode_text(self._class_tokens())
         return data
@@ -68,22 +70,19 @@ class VRLwF(Finetune):
         return self._teachers[0].to(self.clip.device)
 
     def losses(self, batch: Batch) -> dict[str, Float[Tensor, ""]]:
-        """The terms of fine-tuning, plus `vocabulary` and perhaps `lwf`, both weighted by alpha."""
+        """The terms of fine-tuning, plus `vocabulary` and/or `lwf`, both weighted by alpha."""
         config = self.config
         student = self.encode_image(batch.images)
-        texts = random_texts(
-            config.texts,
-            config.length,
-            (self.clip.sot, self.clip.eot),
-            generator(self.seed, "vocabulary", self.session, batch.step),
-            strict_official=config.strict_official,
-        ).to(self.clip.device)
+        terms = self.fit(batch, student)
         with torch.no_grad():
             teacher = self.teacher.encode_image(batch.images)
-            target = similarities(self.teacher.scale(), teacher, self.teacher.encode_text(texts))
-        logits = similarities(self.clip.scale(), student, self.clip.encode_text(texts))
-        terms = self.fit(batch, student)
-        terms["vocabulary"] = config.alpha * distillation(logits, target, config.temperature)
+        if config.texts:
+            ends, source = (self.clip.sot, self.clip.eot), generator(self.seed, "vocabulary", self.session, batch.step)
+            texts = random_texts(config.texts, config.length, ends, source, strict_official=config.strict_official).to(self.clip.device)
+            with torch.no_grad():
+                target = similarities(self.teacher.scale(), teacher, self.teacher.encode_text(texts))
+            logits = similarities(self.clip.scale(), student, self.clip.encode_text(texts))
+            terms["vocabulary"] = config.alpha * distillation(logits, target, config.temperature)
         if self._teacher_classes is not None:
             names = similarities(self.clip.scale(), student, self.clip.encode_text(self._class_tokens()))
             old = similarities(self.teacher.scale(), teacher, self._teacher_classes)
