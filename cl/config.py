@@ -32,6 +32,7 @@ class TrainConfig(Config):
     lr: PositiveFloat = 1e-4
     lr_epochs: tuple[PositiveFloat, ...] | None = Field(None, min_length=1, description="of each epoch, the last goes on; instead of lr")
     weight_decay: NonNegativeFloat = 0.0
+    decay_all: bool = Field(False, description="gains, biases and the logit scale decay too, as in Mod-X's code")
     momentum: NonNegativeFloat = 0.9
     betas: tuple[float, float] = (0.9, 0.999)
     eps: PositiveFloat = 1e-8

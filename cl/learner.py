@@ -75,12 +75,12 @@ class Learner(pl.LightningModule):
         return self.method.rate * self.config.lr * schedule(self.done, self.steps, self.config)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """A new optimizer each session; gains, biases and the logit scale do not decay."""
+        """A new optimizer each session; gains, biases and the logit scale do not decay unless that is asked for."""
         config = self.config
         weights = [p for p in self.method.trainable()]
         groups = [
             {"params": [p for p in weights if p.ndim >= 2], "weight_decay": config.weight_decay},
-            {"params": [p for p in weights if p.ndim < 2], "weight_decay": 0.0},
+            {"params": [p for p in weights if p.ndim < 2], "weight_decay": config.weight_decay if config.decay_all else 0.0},
         ]
         if config.optimizer == "sgd":
             return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum)

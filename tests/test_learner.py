@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from cl.config import TrainConfig
 from cl.errors import LearningError, MethodError
-from cl.learner import learn, schedule
+from cl.learner import Learner, learn, schedule
 from cl.loader import Collate, Order, Rows
 from cl.methods.base import MethodConfig
 from cl.methods.ewc import EWCConfig
@@ -126,6 +126,17 @@ def test_only_the_chosen_tower_moves(part: str, moved: str, still: str) -> None:
     after = weights(method)
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert any(moved in name for name in changed) and not any(still in name for name in changed)
+
+
+@pytest.mark.parametrize("everything", [False, True])
+def test_gains_and_biases_decay_only_where_that_is_asked_for(everything: bool) -> None:
+    method = FinetuneConfig().build(make.tiny(), 0)
+    config = TrainConfig(max_steps=1, weight_decay=0.1, decay_all=everything, device="cpu")
+    optimizer = Learner(method, config, 1).configure_optimizers()
+    decays = {id(weight): group["weight_decay"] for group in optimizer.param_groups for weight in group["params"]}
+    assert len(decays) == sum(1 for _ in method.trainable())
+    for weight in method.trainable():
+        assert decays[id(weight)] == (0.1 if weight.ndim >= 2 or everything else 0.0)
 
 
 def test_the_logit_scale_stays_within_its_bounds() -> None:

@@ -19,7 +19,7 @@ from cl.methods.base import Batch
 from cl.methods.cpe_clip import CPEClipConfig
 from cl.methods.finetune import FinetuneConfig
 from cl.methods.pseudolabel import Pseudolabel, PseudolabelConfig
-from cl.prompts import ImageContext, MixedPrompts, TextContext
+from cl.prompts import ImageContext, MixedPrompts, Mixing, TextContext
 from cl.pseudolabels import RULES, Counted, Pick, argmax_topk, count, official_stream, schedule, topk_per_class, unique, weights
 from cl.stream import Session
 from tests import make
@@ -377,6 +377,17 @@ def test_joint_mixing_lets_every_token_meet_every_other_and_pairwise_its_partner
             prompts.image_tokens[0, 0] += 1.0
         moved = (prompts.text().layers[0] - before).abs().max(-1).values > 1e-7
         assert moved.tolist() == reach
+
+
+@pytest.mark.parametrize("mixing", ["joint8", "official_pairwise"])
+def test_where_the_mixer_adds_nothing_each_tower_gets_its_own_tokens(mixing: Mixing) -> None:
+    prompts = MixedPrompts(4, (24, 40), 8, seed=0, mixing=mixing)
+    with torch.no_grad():
+        for last in (prompts.mixer.attn.out_proj, prompts.mixer.mlp.c_proj):
+            last.weight.zero_()
+            last.bias.zero_()
+        assert torch.allclose(prompts.text().layers, prompts.text_out(prompts.text_in(prompts.text_tokens)), atol=1e-6)
+        assert torch.allclose(prompts.vision().layers, prompts.image_out(prompts.image_in(prompts.image_tokens)), atol=1e-6)
 
 
 def test_visual_prompts_leave_texts_as_they_were_and_text_prompts_leave_images() -> None:
