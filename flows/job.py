@@ -64,14 +64,22 @@ def job_of(config: str | dict[str, Any], overrides: Sequence[str] = (), data_roo
     """
     from cl.base_model import settle
     from flows.data import materialise, version
+    from flows.shelf import alone
     from flows.watch import watch  # it brings Prefect, which must not be imported before its address is chosen
 
     place = Place.find()
     run = settings(config, overrides, place)
     folder = place.relative(data_root or os.environ.get("EVERGREEN_DATA") or "data")
-    seen = materialise(folder, data_rev, place.versions) if data_rev else version(folder)
-    run = settle(run, Path(seen.folder), place.runs / "models", watch().progress)
-    return Job(_json(run), seen.folder, seen.digest, seen.pinned, data_rev, str(place.root))
+    if data_rev:
+        seen = materialise(folder, data_rev, place.versions)
+        run = settle(run, Path(seen.folder), place.runs / "models", watch().progress)
+        return Job(_json(run), seen.folder, seen.digest, seen.pinned, data_rev, str(place.root))
+    with alone(place):  # else a session could come in between the version that is named and the sessions that are read
+        seen = version(folder)
+        run = settle(run, Path(seen.folder), place.runs / "models", watch().progress)
+        job = Job(_json(run), seen.folder, seen.digest, seen.pinned, None, str(place.root))
+        planned(job)
+    return job
 
 
 def jobs_of(

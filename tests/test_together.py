@@ -144,6 +144,7 @@ def everything_is_learned_once_and_in_order(project: Path, versions: dict[str, i
     for stream in streams:
         count = int(stream.data.tags[SESSIONS])
         assert versions[stream.data.tags["evergreen.data"]] == count, "a run learns from the version of the data that it names"
+        assert stream.data.tags["evergreen.data_pinned"] == "true", "nor does it learn what is not pinned yet"
         _is_one_chain(place, stream, [run for run in parts if run.data.tags[PARENT] == stream.info.run_id], entries[:count])
     counts = [int(stream.data.tags[SESSIONS]) for stream in streams]
     assert counts == sorted(set(counts)) and counts[-1] == len(entries)
