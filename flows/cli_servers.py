@@ -64,10 +64,12 @@ def serve(
             "no Prefect server runs for this project; start one with `evergreen up` in another terminal, or set PREFECT_API_URL"
         )
     os.environ["PREFECT_API_URL"] = address  # Prefect reads it when it is imported
+    from flows.reap import reap_flows
     from flows.serve import deployments
     from flows.serve import serve as serve_until_stopped
 
     offered = deployments(str(path), cron, watched)
+    reap_flows(place)  # a run that was killed would hold its deployment's slot for minutes
     console.print(f"Serving update/update, learn-stream/learn-stream and compare/compare to {address}; Ctrl-C stops.", soft_wrap=True)
     if watched:
         console.print(f"New sessions in {', '.join(watched)} are learned as they come in.", soft_wrap=True)

@@ -1,7 +1,10 @@
 """What a process that was killed left behind: runs that say they are running, in MLflow and Prefect, and half-written folders."""
 
 import fcntl
+import os
 import shutil
+import signal
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -19,6 +22,7 @@ from prefect.states import Crashed
 from flows.settings import Place
 from flows.tracking import LOCK, locked, owner
 
+SERVED = "EVERGREEN_SERVED"  # set where a flow run is a child of `evergreen serve`
 _STALE = 3600.0  # seconds; nobody writes one state or row for so long
 _FLOW = "flow-"
 _WHY = "the process was killed"
@@ -27,6 +31,8 @@ _WHY = "the process was killed"
 @contextmanager
 def alive(place: Place) -> Iterator[None]:
     """This flow run is alive while inside: it holds a lock that the kernel frees when the process dies. First, the dead are put to rest."""
+    if os.environ.get(SERVED) and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all of a terminal: it is for `serve`, which then asks us
     with ExitStack() as stack:
         with locked(place, "reap.lock"):  # a lock that is made and not yet held would look like a dead one's
             stack.enter_context(locked(place, f"{_FLOW}{runtime.flow_run.id}"))

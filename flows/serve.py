@@ -1,21 +1,27 @@
 """`evergreen serve`: the flows as deployments of a Prefect server, started by an event, a schedule, its UI or its API."""
 
+import asyncio
+import contextlib
+import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
-from prefect import serve as serve_flows
+import psutil
 from prefect.deployments.runner import RunnerDeployment
 from prefect.events import DeploymentEventTrigger
+from prefect.runner import Runner
 from prefect.types.entrypoint import EntrypointType
 
 from cl.errors import ConfigError
 from flows.compare import compare
 from flows.ingest import EVENT, RESOURCE
+from flows.reap import SERVED
 from flows.stream import learn_stream
 from flows.update import update
 
 _RUNS = 8  # that may wait for a model's lock or for a person's answer; only one learns
+_PATIENCE = 60.0  # seconds a run may take to finish its step and save
 
 
 def deployments(config: str, cron: str | None, collections: Sequence[str] = ()) -> list[RunnerDeployment]:
@@ -49,6 +55,29 @@ def trigger(collection: str) -> DeploymentEventTrigger:
 
 
 def serve(offered: Sequence[RunnerDeployment]) -> None:
-    """Register deployments and run them whenever the server says so, one at a time of each and per model, until a signal."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # only in place of this one asyncio ends its tasks in order
-    serve_flows(*offered, limit=_RUNS, print_starting_message=False)
+    """Register deployments and run them whenever the server says so, one at a time of each and per model, until a signal.
+
+    A run that is under way when the signal comes saves and leaves first; a second signal does not wait for that.
+    """
+    os.environ[SERVED] = "1"
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # only in place of this one asyncio puts its own
+    runner = Runner(limit=_RUNS)
+    for each in offered:
+        runner.add_deployment(each)
+    with contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(_until_stopped(runner))
+
+
+async def _until_stopped(runner: Runner) -> None:
+    orderly = cast(Callable[[int, Any], None], signal.getsignal(signal.SIGINT))  # asyncio's, which ends its tasks in order
+
+    def stop(number: int, frame: Any) -> None:
+        running = [child for child in psutil.Process().children() if "prefect.engine" in child.cmdline()]
+        for child in running:
+            child.terminate()
+        psutil.wait_procs(running, timeout=_PATIENCE)
+        orderly(signal.SIGINT, frame)
+
+    signal.signal(signal.SIGINT, stop)
+    runner.handle_sigterm = stop  # type: ignore[method-assign]  # its own leaves at once, and kills what runs
+    await runner.start()

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 import yaml
+from mlflow import MlflowClient
 from prefect import Flow
 from prefect.client.schemas.schedules import CronSchedule
 
@@ -218,3 +219,38 @@ def test_a_deployment_is_served_started_by_prefects_own_command_and_completes(pr
         assert program.said().endswith("Stopped.\n") and "Traceback" not in program.said(), program.said()
     assert "colours finetune seed 7: 2/2 classes 3-4: mean score" in serving.said()
     assert len([*(project / "mlruns" / "steps" / "steps").iterdir()]) == 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_that_is_under_way_saves_and_leaves_before_serve_ends(project: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    config, place = lay_out(project), Place(project)
+    config.write_text(config.read_text().replace("epochs: 1", "max_steps: 20000"))
+    monkeypatch.setenv("PREFECT_HOME", str(project / ".prefect"))
+    prefect_port = free()
+    address = f"http://{HOST}:{prefect_port}/api"
+    up = Program("up", "--prefect-port", str(prefect_port), "--mlflow-port", str(free()))
+    try:
+        up.wait_for("Ctrl-C stops them")
+        serving = Program("serve", "colours.yaml")
+        serving.wait_for("Start one: ")
+        start = [str(EVERGREEN.with_name("prefect")), "deployment", "run", "learn-stream/learn-stream"]
+        subprocess.run(start, env=os.environ | {"PREFECT_API_URL": address}, check=True, capture_output=True, timeout=120)
+        states = place.steps / "states"
+        until(lambda: states.exists() and bool([*states.iterdir()]), "the start is not learned")
+        client = MlflowClient(f"sqlite:///{place.runs / 'mlflow.db'}")
+
+        def steps() -> int:
+            runs = client.search_runs([each.experiment_id for each in client.search_experiments()])
+            return sum("train/loss" in run.data.metrics for run in runs)
+
+        until(lambda: bool(steps()), "no step is logged")
+        serving.process.send_signal(number)
+        assert serving.process.wait(90) == 0 and serving.said().endswith("Stopped.\n"), serving.said()
+        assert [*(place.steps / "interim").rglob("cursor.json")], "what was learned is not saved"
+        assert state_of_the_only_run(address) in ("CRASHED", "CANCELLED"), serving.said()
+        runs = client.search_runs([each.experiment_id for each in client.search_experiments()])
+        assert sorted({run.info.status for run in runs}) == ["FINISHED", "KILLED"]
+    finally:
+        codes = [up.stop()]
+    assert codes == [0] and left(project) == []
