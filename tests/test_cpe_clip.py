@@ -256,8 +256,9 @@ def test_the_learning_rate_is_the_authors_of_each_epoch_times_alpha(monkeypatch:
 def test_a_learning_rate_that_is_named_holds() -> None:
     tree = {"name": "s", "model": {"name": "tiny"}, "stream": {"kind": "classes", "sources": {"s": "s"}, "increment": 2}}
     given = parse_config({**tree, "method": {"name": "cpe_clip", "train": {"lr": 0.5}}}, "test")
-    assert [(train_config(given, session).lr, train_config(given, session).lr_epochs) for session in (1, 2)] == [(0.5, None)] * 2
-    assert train_config(parse_config({**tree, "method": "cpe_clip"}, "test"), 1).lr_epochs == (
+    sessions = make.stream((0, 1), (2, 3)).sessions
+    assert [(train_config(given, session).lr, train_config(given, session).lr_epochs) for session in sessions] == [(0.5, None)] * 2
+    assert train_config(parse_config({**tree, "method": "cpe_clip"}, "test"), sessions[0]).lr_epochs == (
         0.001,
         0.00298,
         0.00496,
