@@ -137,15 +137,16 @@ def predict(
     from flows.tracking import connect
 
     found = served(place, connect(place), model, as_of)
-    err().print(f"{found.name} version {found.version}")
     if query is not None:
         with bar("looking at images") as tell:
             ranked = rank(found, images, query, tell)
+        err().print(f"{found.name} version {found.version}")
         out().print(table("", ["image", f"cosine with {query!r}"], [(str(path), cosine) for path, cosine in ranked]))
         return
     names = [name.strip() for name in (labels or "").split(",") if name.strip()]
     with bar("looking at images") as tell:
         answers = classify(found, images, names, template, tell)
+    err().print(f"{found.name} version {found.version}")
     rows = [(str(path), *(f"{name} {share:.3f}" for name, share in best[:3])) for path, best in zip(images, answers, strict=True)]
     out().print(table("", ["image", "first", "second", "third"][: len(rows[0])], rows))
 

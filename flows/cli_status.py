@@ -30,13 +30,18 @@ def status(
     if config:
         chosen = [*([f"method={method}"] if method else []), *([f"seed={seed}"] if seed is not None else [])]
         return _sessions(config, [*chosen, *(settings or [])], data_root)
-    from flows.status import streams
+    from flows.status import collections_in, streams
     from flows.tracking import connect
 
     found = streams(place, connect(place))
     rows = [row[:-1] for row in found]
     columns = ["stream", "method", "seed", "state", "sessions", "when (UTC)", "note"]
     out().print(table("", columns, rows) if rows else "Nothing is learned yet.")
+    if not rows and (waiting := collections_in(place.data)):
+        told = ", ".join(f"{name} has {count}" for name, count in waiting.items())
+        out().print(
+            f"Sessions wait: {told}. A config with stream: {{kind: collection, ...}} learns them: evergreen update CONFIG", soft_wrap=True
+        )
     for command in dict.fromkeys(row.command for row in found if row.command):
         out().print(f"go on with: {command}", soft_wrap=True)
 

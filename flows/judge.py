@@ -22,7 +22,7 @@ from flows.session import RETRIED, read, report_of, tracker_of
 from flows.tracking import MODEL, Tracker
 from flows.watch import watch
 
-GATE, BOUNDS, WAITING = "evergreen.gate", "evergreen.gate_bounds", "waiting"
+GATE, BOUNDS, REASON, WAITING = "evergreen.gate", "evergreen.gate_bounds", "evergreen.gate_reason", "waiting"
 
 
 @task(task_run_name="judge", **RETRIED)
@@ -34,6 +34,8 @@ def judge(job: Job, run_id: str, steps: list[dict[str, Any]], answer: Answer | N
     tracker = tracker_of(job)
     tags, bounds = tracker.client.get_run(run_id).data.tags, planned(job).config.gate
     if tags.get(GATE, WAITING) != WAITING and tags.get(BOUNDS) == bounds.model_dump_json():
+        version = tags[MODEL].rsplit("/", 1)[1]
+        watch().tell(f"{title(job)}: version {version} was {tags[GATE]} before, by the same bounds: {tags.get(REASON, '')}")
         return str(tags[GATE])
     _, name, version = tags[MODEL].rsplit("/", 2)
     before = holder(tracker.client, name, CHAMPION)
@@ -126,7 +128,7 @@ def _show(tracker: Tracker, job: Job, run_id: str, decision: Decision) -> None:
 
 def _told(tracker: Tracker, job: Job, run_id: str, decision: Decision, word: str) -> str:
     _, name, version = tracker.client.get_run(run_id).data.tags[MODEL].rsplit("/", 2)
-    tracker.client.set_tag(run_id, "evergreen.gate_reason", decision.reason[:4000])
+    tracker.client.set_tag(run_id, REASON, decision.reason[:4000])
     tracker.client.set_tag(run_id, BOUNDS, planned(job).config.gate.model_dump_json())
     tracker.client.set_tag(run_id, GATE, word)
     place = CHAMPION if decision.promote else CHALLENGER

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
+from cl.collection import numbered
 from cl.collection import sessions as sessions_of
 from cl.columns import some
 from cl.errors import DataError
@@ -71,7 +72,7 @@ def _sessions(job: Job) -> Iterator[Turned]:
         if step:
             yield Turned(turn.session, "learned", _moment(datetime.fromisoformat(step.finished)))
         elif find_state(plan, turn.index, store):
-            yield Turned(turn.session, "learned", "not measured yet")
+            yield Turned(turn.session, "learned", "not measured on every set yet")
         else:
             far = half(store, plan.states[turn.index])
             yield Turned(turn.session, "half-learned" if far else "waiting", far)
@@ -85,6 +86,12 @@ def half(store: Path, state: str) -> str:
     return f"{cursor.done} of {cursor.steps} steps" + (f" of round {cursor.turn + 1}" if cursor.turn else "")
 
 
+def collections_in(data: Path) -> dict[str, int]:
+    """How many sessions each collection of a data folder has, by name."""
+    found = {path.name: len(numbered(path)) for path in sorted(data.glob("[!.]*"))}
+    return {name: count for name, count in found.items() if count}
+
+
 def _stream(place: Place, client: MlflowClient, run: Run) -> Stream:
     tags, status = run.data.tags, run.info.status
     children = client.search_runs([run.info.experiment_id], f"tags.`{PARENT}` = '{run.info.run_id}'")
@@ -93,6 +100,9 @@ def _stream(place: Place, client: MlflowClient, run: Run) -> Stream:
     far = [f"{child.info.run_name}: {told}" for child in open_ones if (told := half(place.steps, child.data.tags.get(STATE, "")))]
     running = status == "RUNNING" or held(place, tags[KEY])
     late = [] if running else _waiting(run)
+    notes = [*far, *([f"{some(late)} to learn"] if late else [])]
+    if tags.get("evergreen.gate") == "refused":
+        notes.append(f"refused by the gate: {tags.get('evergreen.gate_reason', '')[:100]}")
     command = tags.get(COMMAND, "")
     return Stream(
         name=tags.get("evergreen.stream", run.info.run_name),
@@ -101,7 +111,7 @@ def _stream(place: Place, client: MlflowClient, run: Run) -> Stream:
         state="running" if running else "waiting" if late and status == "FINISHED" else _WORDS.get(status, status.lower()),
         sessions=f"{len(done)} of {int(tags[SESSIONS]) + len(late) if SESSIONS in tags else '?'}",
         when=_moment(datetime.fromtimestamp((run.info.end_time or run.info.start_time) / 1000, UTC)),
-        note=tags.get(ERROR, "") if status == "FAILED" else "; ".join([*far, *([f"{some(late)} to learn"] if late else [])]),
+        note=tags.get(ERROR, "") if status == "FAILED" else "; ".join(notes),
         command=as_update(command) if late else "" if running or status == "FINISHED" else command,
     )
 

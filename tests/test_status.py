@@ -46,11 +46,18 @@ def test_every_stream_is_told_with_its_state_and_how_to_go_on(stored: Path) -> N
             with pytest.raises(ValueError), tracker.ending(run):
                 raise ValueError("the loss is not finite\nand more")
         elif key == "learned":
+            tracker.client.set_tag(run, "evergreen.gate", "refused")
+            tracker.client.set_tag(run, "evergreen.gate_reason", "forgetting is 0.500, the bound 0.200")
             tracker.client.set_terminated(run, "FINISHED")
     with locked(place, "alive.lock"):
         found = {row.seed: row for row in streams(place, tracker.client)}
     assert [found[seed].state for seed in "0123"] == ["interrupted", "running", "failed", "learned"]
-    assert [found[seed].note for seed in "0123"] == ["classes 3-4: 3 of 8 steps", "", "the loss is not finite", ""]
+    assert [found[seed].note for seed in "0123"] == [
+        "classes 3-4: 3 of 8 steps",
+        "",
+        "the loss is not finite",
+        "refused by the gate: forgetting is 0.500, the bound 0.200",
+    ]
     assert {row.sessions for row in found.values()} == {"1 of 2"} and {row.method for row in found.values()} == {"replay"}
     assert [found[seed].command for seed in "0123"] == [
         "evergreen run colours.yaml --set seed=0",
@@ -73,7 +80,7 @@ def test_a_config_is_told_session_by_session_from_what_is_on_disk(stored: Path) 
     (store / "steps" / plan.keys[2] / "result.json").unlink()
     half(job.place, plan.states[3])
     assert [row.state for row in sessions(job)] == ["learned", "learned", "learned", "half-learned", "waiting"]
-    assert [row.note for row in sessions(job)[2:]] == ["not measured yet", "3 of 8 steps", ""]
+    assert [row.note for row in sessions(job)[2:]] == ["not measured on every set yet", "3 of 8 steps", ""]
     shown = CliRunner().invoke(app, ["status", "colours.yaml", "--seed", "0"])
     assert shown.exit_code == 0 and "half-learned" in shown.output
     assert "go on with: evergreen run colours.yaml --set seed=0" in shown.output
@@ -101,6 +108,9 @@ def test_a_stream_that_grows_is_told_once_with_what_waits_and_the_command_that_l
 
 def test_nothing_is_learned_yet(stored: Path) -> None:
     assert "Nothing is learned yet." in CliRunner().invoke(app, ["status"]).output
+    append(stored / "data" / "inbox", "may", {"train": table([0], 4), "test": table([0], 2, seed=9)}, "labels")
+    told = CliRunner().invoke(app, ["status"]).output
+    assert "Sessions wait: inbox has 1. A config with stream: {kind: collection, ...} learns them" in told
 
 
 def test_the_command_that_goes_on_is_the_one_that_began() -> None:
