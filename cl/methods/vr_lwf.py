@@ -72,8 +72,7 @@ class VRLwF(Finetune):
     def losses(self, batch: Batch) -> dict[str, Float[Tensor, ""]]:
         """The terms of fine-tuning, plus `vocabulary` and/or `lwf`, both weighted by alpha."""
         config = self.config
-        student = self.encode_image(batch.images)
-        terms = self.fit(batch, student)
+        student, replayed = self.encode_image(batch.images), None
         with torch.no_grad():
             teacher = self.teacher.encode_image(batch.images)
         if config.texts:
@@ -81,8 +80,10 @@ class VRLwF(Finetune):
             texts = random_texts(config.texts, config.length, ends, source, strict_official=config.strict_official).to(self.clip.device)
             with torch.no_grad():
                 target = similarities(self.teacher.scale(), teacher, self.teacher.encode_text(texts))
-            logits = similarities(self.clip.scale(), student, self.clip.encode_text(texts))
-            terms["vocabulary"] = config.alpha * distillation(logits, target, config.temperature)
+            replayed = similarities(self.clip.scale(), student, self.clip.encode_text(texts)), target
+        terms = self.fit(batch, student)
+        if replayed:
+            terms["vocabulary"] = config.alpha * distillation(*replayed, config.temperature)
         if self._teacher_classes is not None:
             names = similarities(self.clip.scale(), student, self.clip.encode_text(self._class_tokens()))
             old = similarities(self.teacher.scale(), teacher, self._teacher_classes)
