@@ -52,7 +52,7 @@ def plan(config: RunConfig, data_root: Path, data_version: str) -> Plan:
     Raises:
         ConfigError, DataError, ModelError, MethodError: what is wrong with settings, data, model, or a session.
     """
-    stream = _stream(config.stream.model_dump_json(), str(data_root), data_version, config.joint)
+    stream = read_stream(config, data_root, data_version)
     base = _base(config.model)
     method = config.method.located(data_root).build(base, config.seed)
     _meant(config, [session.name for session in stream.sessions])
@@ -77,6 +77,15 @@ def plan(config: RunConfig, data_root: Path, data_version: str) -> Plan:
     exams = [[examined.digest for examined in stream.exam(index)] for index in range(len(states))]
     keys = tuple(_key(state, exam, config.evaluate.model_dump()) for state, exam in zip(states, exams, strict=True))
     return Plan(config, stream, tuple(states), keys, data_version, base.digest(), data_root)
+
+
+def read_stream(config: RunConfig, data_root: Path, data_version: str) -> Stream:
+    """The stream of a config, whatever its method; kept, so that a plan made next has the same sessions though more have come in.
+
+    Raises:
+        ConfigError, DataError: what is wrong with its settings or data.
+    """
+    return _stream(config.stream.model_dump_json(), str(data_root), data_version, config.joint)
 
 
 def _meant(config: RunConfig, sessions: Sequence[str]) -> None:

@@ -4,6 +4,7 @@ import functools
 import json
 import os
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -63,6 +64,7 @@ def job_of(config: str | dict[str, Any], overrides: Sequence[str] = (), data_roo
         ConfigError, DataError: a setting is wrong, or there is no such data.
     """
     from cl.base_model import settle
+    from cl.plan import read_stream
     from flows.data import materialise, version
     from flows.shelf import alone
     from flows.watch import watch  # it brings Prefect, which must not be imported before its address is chosen
@@ -70,16 +72,12 @@ def job_of(config: str | dict[str, Any], overrides: Sequence[str] = (), data_roo
     place = Place.find()
     run = settings(config, overrides, place)
     folder = place.relative(data_root or os.environ.get("EVERGREEN_DATA") or "data")
-    if data_rev:
-        seen = materialise(folder, data_rev, place.versions)
+    past = materialise(folder, data_rev, place.versions) if data_rev else None
+    with nullcontext() if past else alone(place):  # else a session could come in between the version named and the sessions read
+        seen = past or version(folder)
         run = settle(run, Path(seen.folder), place.runs / "models", watch().progress)
-        return Job(_json(run), seen.folder, seen.digest, seen.pinned, data_rev, str(place.root))
-    with alone(place):  # else a session could come in between the version that is named and the sessions that are read
-        seen = version(folder)
-        run = settle(run, Path(seen.folder), place.runs / "models", watch().progress)
-        job = Job(_json(run), seen.folder, seen.digest, seen.pinned, None, str(place.root))
-        planned(job)
-    return job
+        read_stream(run, Path(seen.folder), seen.digest)
+    return Job(_json(run), seen.folder, seen.digest, seen.pinned, data_rev, str(place.root))
 
 
 def jobs_of(

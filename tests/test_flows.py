@@ -287,3 +287,10 @@ def test_the_default_listener_writes_one_line_per_session_to_prefects_log(config
     lines = [record.getMessage() for record in caplog.records if record.name == "prefect.flow_runs" and "mean score" in record.getMessage()]
     assert len(lines) == 6 and lines[1].startswith("colours finetune seed 19: 1/2 classes 1-2: mean score ")
     assert ["learned before" in line for line in lines] == [False] * 3 + [True] * 3
+
+
+def test_a_comparison_asks_its_own_methods_only_whether_they_can_use_the_data(project: Path) -> None:
+    config = lay_out(project)
+    config.write_text(config.read_text().replace("  increment: 2", "  increment: 2\n  supervision: none"))
+    jobs = jobs_of(str(config), ["compare={methods: [zero_shot]}"])  # finetune, which the config names, needs labels
+    assert [job.settings["method"]["name"] for job in jobs] == ["zero_shot"]
