@@ -100,6 +100,11 @@ class Clip(nn.Module):
         """Where the weights are."""
         return self.logit_scale.device
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """What it computes in: batches follow it."""
+        return self.logit_scale.dtype
+
     def part(self, part: Literal["whole", "image", "text"]) -> Iterator[nn.Parameter]:
         """The parameters of the whole model, or of one tower and the logit scale."""
         for name, parameter in self.model.named_parameters():

@@ -17,6 +17,7 @@ from torchmetrics.functional.classification import multiclass_calibration_error
 from cl.config import EvalConfig
 from cl.data import ImageTable
 from cl.errors import DataError
+from cl.losses import precise
 from cl.methods.base import Method
 from cl.stream import EvalSet
 
@@ -94,7 +95,7 @@ def _classify(method: Method, examined: EvalSet, data: ImageTable, config: EvalC
         raise DataError(f"evaluation set {examined.name}: {len(unknown)} labels are no candidate class ({', '.join(unknown[:3])})")
     targets = np.array([index[label or ""] for label in data.labels])
     features = method.class_features(examined.classes)
-    logits = torch.cat([method.classify(images, features).float().cpu() for images in _images(method, data, config)]).numpy()
+    logits = torch.cat([precise(method.classify(images, features)).cpu() for images in _images(method, data, config)]).numpy()
     hits = logits.argmax(-1) == targets
     metrics = {"top1": float(hits.mean()), "top5": float((rank_of(logits, targets) < 5).mean())}
     metrics |= {"worst_class": worst_class(hits, targets), "ece": calibration_error(logits, targets)}
@@ -135,18 +136,18 @@ def rank_of(logits: Float[np.ndarray, "n k"], targets: Int[np.ndarray, " n"]) ->
 def image_features(method: Method, data: ImageTable, config: EvalConfig) -> Float[np.ndarray, "n d"]:
     """Unit-length features of images, as the method sees them now. Changes neither the method nor any random state."""
     with at_rest(method), torch.autocast(method.clip.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
-        features = [method.encode_image(batch).float().cpu() for batch in _images(method, data, config)]
+        features = [precise(method.encode_image(batch)).cpu() for batch in _images(method, data, config)]
     return np.asarray(torch.cat(features).numpy())
 
 
 def _retrieve(method: Method, data: ImageTable, config: EvalConfig) -> Score:
-    images = torch.cat([method.encode_image(batch).float() for batch in _images(method, data, config)])
+    images = torch.cat([precise(method.encode_image(batch)) for batch in _images(method, data, config)])
     captions = data.captions
     texts = [text for own in captions for text in own]
     owner = np.repeat(np.arange(len(captions)), [len(own) for own in captions])
     features = torch.cat(
         [
-            method.encode_text(method.clip.tokenize(texts[start : start + config.batch_size]).to(images.device)).float()
+            precise(method.encode_text(method.clip.tokenize(texts[start : start + config.batch_size]).to(images.device)))
             for start in range(0, len(texts), config.batch_size)
         ]
     )
@@ -205,7 +206,7 @@ def _images(method: Method, data: ImageTable, config: EvalConfig) -> Iterator[Te
     preprocess = json.dumps(method.clip.preprocess_cfg, sort_keys=True, default=str)
     if preprocess in _PIXELS.setdefault(data, {}):
         for batch in torch.split(_PIXELS[data][preprocess], config.batch_size):
-            yield batch.to(method.clip.device)
+            yield batch.to(method.clip.device, method.clip.dtype)
         return
     kept: list[Tensor] = []
     own = torch.Generator()  # else the loader would draw a seed from the global one
@@ -213,6 +214,6 @@ def _images(method: Method, data: ImageTable, config: EvalConfig) -> Iterator[Te
         kept.append(batch)
         if len(data) * batch[0].nbytes > _PIXEL_BYTES:
             kept.clear()
-        yield batch.to(method.clip.device)
+        yield batch.to(method.clip.device, method.clip.dtype)
     if kept:
         _PIXELS[data][preprocess] = torch.cat(kept)

@@ -26,7 +26,7 @@ def pixels(clip: Clip, data: ImageTable, size: int = 256) -> Iterator[Float[Tens
     # FLOPs are counted on the thread that asks: to go through the many small operations here, none a product, took longer than the encoder
     with ThreadPoolExecutor(1) as pool:
         for start in range(0, len(data), size):
-            yield pool.submit(ready, range(start, min(start + size, len(data)))).result().to(clip.device)
+            yield pool.submit(ready, range(start, min(start + size, len(data)))).result().to(clip.device, clip.dtype)
 
 
 def encoded(encode: EncodeImage, clip: Clip, data: ImageTable) -> Float[Tensor, "n d"]:

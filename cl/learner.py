@@ -20,6 +20,7 @@ from cl.data import ImageTable
 from cl.errors import LearningError
 from cl.interim import START, Interim, Keeper, Took, walk
 from cl.loader import Collate, Order, Rows
+from cl.losses import precise
 from cl.methods.base import Batch, Method
 from cl.seeds import derive
 from cl.stream import Session
@@ -55,7 +56,7 @@ class Learner(pl.LightningModule):
             LearningError: a term is not finite; nothing has been changed by this step.
         """
         terms = self.method.losses(batch)
-        loss = torch.stack([term.float() for term in terms.values()]).sum()
+        loss = torch.stack([precise(term) for term in terms.values()]).sum()
         if not torch.isfinite(loss):
             values = ", ".join(f"{name} {float(term.detach()):g}" for name, term in terms.items())
             raise LearningError(
@@ -199,7 +200,7 @@ def _descend(
         rows,
         batch_sampler=order,
         num_workers=config.workers,
-        collate_fn=Collate(method.clip.tokenize),
+        collate_fn=Collate(method.clip.tokenize, method.clip.dtype),
         generator=torch.Generator(),  # else it would draw a seed from the global one
     )
     told = Told(progress, steps, session.name) if progress else None

@@ -64,15 +64,15 @@ class Rows(Dataset[Item]):
 
 
 class Collate:
-    """Items to a Batch: images stacked, captions tokenized together and cut to the longest."""
+    """Items to a Batch: images stacked, in the model's dtype; captions tokenized together and cut to the longest."""
 
-    def __init__(self, tokenize: Callable[[Sequence[str]], Tensor]) -> None:
-        self.tokenize = tokenize
+    def __init__(self, tokenize: Callable[[Sequence[str]], Tensor], dtype: torch.dtype = torch.float32) -> None:
+        self.tokenize, self.dtype = tokenize, dtype
 
     def __call__(self, items: Sequence[Item]) -> Batch:
         """One batch of the given items."""
         return Batch(
-            torch.stack([item.image for item in items]),
+            torch.stack([item.image for item in items]).to(self.dtype),
             torch.tensor([item.label for item in items]),
             self.tokenize([item.text for item in items]),
             torch.tensor([bool(item.text) for item in items]),

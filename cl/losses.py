@@ -8,13 +8,13 @@ from torch import Tensor
 
 def classification(logits: Float[Tensor, "b k"], targets: Int[Tensor, " b"], smoothing: float = 0.0) -> Float[Tensor, ""]:
     """Mean cross-entropy of scaled cosines against class indices 0..k-1."""
-    return F.cross_entropy(_precise(logits), targets, label_smoothing=smoothing)
+    return F.cross_entropy(precise(logits), targets, label_smoothing=smoothing)
 
 
 def similarities(scale: Float[Tensor, ""] | float, images: Float[Tensor, "n d"], texts: Float[Tensor, "k d"]) -> Float[Tensor, "n k"]:
     """Scaled cosines in at least fp32, multiplied outside autocast: logits near 20 would be 0.125 apart in bf16."""
     with torch.autocast(images.device.type, enabled=False):
-        return scale * _precise(images) @ _precise(texts).T
+        return scale * precise(images) @ precise(texts).T
 
 
 def contrastive(
@@ -39,8 +39,8 @@ def distillation(student: Float[Tensor, "b k"], teacher: Float[Tensor, "b k"], t
     Zero exactly when the rows agree up to a constant; no gradient reaches the teacher. Computed in at least fp32,
     since bf16 logits near 20 are 0.125 apart.
     """
-    target = F.log_softmax(_precise(teacher).detach() / temperature, dim=-1)
-    return temperature**2 * F.kl_div(F.log_softmax(_precise(student) / temperature, dim=-1), target, reduction="batchmean", log_target=True)
+    target = F.log_softmax(precise(teacher).detach() / temperature, dim=-1)
+    return temperature**2 * F.kl_div(F.log_softmax(precise(student) / temperature, dim=-1), target, reduction="batchmean", log_target=True)
 
 
 def alignment(
@@ -56,7 +56,7 @@ def alignment(
     scale. A row whose pair the teacher does not rank first is left out, in each direction on its own; ties count as first.
     `same[i, j]` marks equal texts, any of which is the right answer. `mask_diagonal` leaves the pairs themselves out of the rows.
     """
-    student, teacher = _precise(student), _precise(teacher).detach()
+    student, teacher = precise(student), precise(teacher).detach()
     if mask_diagonal and len(student) == 1:
         return 0.0 * student.sum()
     own = torch.eye(len(student), dtype=torch.bool, device=student.device)
@@ -76,5 +76,10 @@ def kept_rows(similarity: Float[Tensor, "n m"], right: Bool[Tensor, "n m"]) -> B
     return torch.where(right, similarity, -torch.inf).amax(-1) >= similarity.amax(-1)
 
 
-def _precise(logits: Tensor) -> Tensor:
-    return logits if logits.dtype == torch.float64 else logits.float()
+def precise(values: Tensor) -> Tensor:
+    """The values in at least fp32: sums and exponentials are no place for half precision.
+
+    >>> precise(torch.ones((), dtype=torch.bfloat16)).dtype, precise(torch.ones((), dtype=torch.float64)).dtype
+    (torch.float32, torch.float64)
+    """
+    return values if values.dtype == torch.float64 else values.float()
