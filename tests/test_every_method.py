@@ -30,9 +30,10 @@ def stream() -> Stream:
     return make.stream((0, 1), (2, 3), each=6)
 
 
-def build(name: str, seed: int = 0) -> Method:
+def build(name: str, seed: int = 0, dtype: torch.dtype = torch.float32) -> Method:
     config = CONFIGS[name]
-    return config(**{key: value for key, value in SMALL.items() if key in config.model_fields}).build(make.tiny(), seed)
+    method = config(**{key: value for key, value in SMALL.items() if key in config.model_fields}).build(make.tiny().to(dtype), seed)
+    return method.to(dtype)  # what it adds to the model too
 
 
 def usable(name: str, session: Session) -> Session:

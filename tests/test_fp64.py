@@ -15,7 +15,7 @@ SLOW_AND_STEADY = TrainConfig(max_steps=2, batch_size=6, lr=1e-2, momentum=0, op
 
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_learns_two_sessions_in_fp64(name: str) -> None:
-    method = build(name).double()
+    method = build(name, dtype=torch.float64)
     for session in stream().sessions:
         learn(method, usable(name, session), SLOW_AND_STEADY, 0)
     assert {tensor.dtype for tensor in method.state_dict().values() if tensor.is_floating_point()} == {torch.float64}
