@@ -10,7 +10,8 @@ import zlib
 from pathlib import Path, PurePosixPath
 
 from cl.errors import DataError
-from cl.sift import LARGEST, Problem
+from cl.faults import Fault, Problem, Reason
+from cl.sift import LARGEST
 
 _MEMBER = 1 << 32  # bytes of one unpacked file; a table may be large
 _RATIO = 200  # images and text shrink less
@@ -58,7 +59,7 @@ def clean_tar(file: Path, target: Path, problems: list[Problem]) -> Path:
                         raise DataError(f"{file}: a decompression bomb ({member.name!r} unpacks to {member.size:,} bytes); replace it")
                     _copy(source, member, sink, problems)
             except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
-                problems.append(Problem(file.name, "cut short", str(error)))
+                problems.append(Problem(file.name, Reason.CUT_SHORT, str(error)))
     except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
         raise DataError(f"{file}: cannot be read as .tar ({error}); repair or replace it") from error
     return target
@@ -69,15 +70,15 @@ def _copy(source: tarfile.TarFile, member: tarfile.TarInfo, sink: tarfile.TarFil
     if member.isdir() and not fault:
         return
     if not fault and not member.isreg():
-        fault = ("link", f"to {member.linkname!r}") if member.issym() or member.islnk() else ("not a regular file", "")
+        fault = (Reason.LINK, f"to {member.linkname!r}") if member.issym() or member.islnk() else (Reason.NOT_REGULAR, "")
     if not fault and (member.issparse() or member.size > LARGEST):
-        fault = "decompression bomb", f"unpacks to {member.size:,} bytes"
+        fault = Reason.BOMB, f"unpacks to {member.size:,} bytes"
     if fault:
         problems.append(Problem(member.name, *fault))
         return
     stream = source.extractfile(member)
     if stream is None or len(data := stream.read()) < member.size:
-        problems.append(Problem(member.name, "cut short", "the archive ends before it"))
+        problems.append(Problem(member.name, Reason.CUT_SHORT, "the archive ends before it"))
         return
     info = tarfile.TarInfo(member.name)
     info.size = len(data)
@@ -87,12 +88,12 @@ def _copy(source: tarfile.TarFile, member: tarfile.TarInfo, sink: tarfile.TarFil
 def _refused(info: zipfile.ZipInfo, problems: list[Problem]) -> bool:
     fault = _name_fault(info.filename)
     if not fault and (info.external_attr >> 16) & 0o170000 == _LINK:
-        fault = "link", "in an archive"
+        fault = Reason.LINK, "in an archive"
     if not fault and info.flag_bits & 1:
-        fault = "unreadable", "encrypted"
+        fault = Reason.UNREADABLE, "encrypted"
     large = info.file_size > _SMALL and info.file_size > _RATIO * max(info.compress_size, 1)
     if not fault and (large or info.file_size > _MEMBER):
-        fault = "decompression bomb", f"{info.compress_size:,} bytes unpack to {info.file_size:,}"
+        fault = Reason.BOMB, f"{info.compress_size:,} bytes unpack to {info.file_size:,}"
     if fault:
         problems.append(Problem(info.filename, *fault))
     return fault is not None
@@ -105,19 +106,19 @@ def _extract(archive: zipfile.ZipFile, info: zipfile.ZipInfo, folder: Path, prob
         with archive.open(info) as source, target.open("xb") as sink:
             shutil.copyfileobj(source, sink, 1 << 20)
     except FileExistsError:
-        problems.append(Problem(info.filename, "duplicate", "another member has its name, or that of its folder"))
+        problems.append(Problem(info.filename, Reason.DUPLICATE, "another member has its name, or that of its folder"))
     except _BROKEN as error:
-        problems.append(Problem(info.filename, "unreadable", f"{error}"))
+        problems.append(Problem(info.filename, Reason.UNREADABLE, f"{error}"))
         with contextlib.suppress(OSError):
             target.unlink()
 
 
-def _name_fault(name: str) -> tuple[str, str] | None:
+def _name_fault(name: str) -> Fault | None:
     parts = PurePosixPath(name.replace("\\", "/")).parts
     if not name.isprintable() or "\\" in name:
-        return "unusable name", repr(name)
+        return Reason.NAME, repr(name)
     if name.startswith("/") or ".." in parts or re.match("[A-Za-z]:", name):
-        return "outside the folder", name
+        return Reason.OUTSIDE, name
     return None
 
 

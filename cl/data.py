@@ -16,6 +16,7 @@ from PIL import Image, ImageOps
 
 from cl.durable import land
 from cl.errors import DataError
+from cl.faults import ImageError, Reason
 
 SCHEMA = pa.schema(
     [
@@ -153,14 +154,15 @@ def opened(data: bytes, name: str) -> Image.Image:
     """The image with its header read and its pixels not yet.
 
     Raises:
-        DataError: not an image of a known format, or more than 64 million pixels.
+        ImageError: not an image of a known format, or more than 64 million pixels.
     """
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
     except Exception as error:  # Pillow raises many kinds on damaged files (OSError, SyntaxError, struct.error, ...)
         raise _unreadable(data, name) from error
     if image.width * image.height > MAX_PIXELS:
-        raise DataError(f"{name}: {image.width} x {image.height} pixels; at most {MAX_PIXELS:,} are read. Scale it down")
+        told = f"{image.width} x {image.height} pixels, and at most {MAX_PIXELS:,} are read"
+        raise ImageError(name, Reason.TOO_LARGE, told, "scale it down")
     return image
 
 
@@ -168,7 +170,7 @@ def decode(data: bytes, name: str) -> Image.Image:
     """Encoded bytes as an upright RGB image; transparency is laid on white, 16 bits are scaled to 8.
 
     Raises:
-        DataError: not a readable image, or more than 64 million pixels.
+        ImageError: not a readable image, or more than 64 million pixels.
     """
     image = opened(data, name)
     try:
@@ -183,9 +185,10 @@ def decode(data: bytes, name: str) -> Image.Image:
         raise _unreadable(data, name) from error
 
 
-def _unreadable(data: bytes, name: str) -> DataError:
+def _unreadable(data: bytes, name: str) -> ImageError:
     found = f"{len(data)} bytes that start with {data[:4].hex() or 'nothing'}"
-    return DataError(f"{name}: not a readable image ({found}; read are {', '.join(FORMATS)}); replace or remove it")
+    told = f"not a readable image ({found}; read are {', '.join(FORMATS)})"
+    return ImageError(name, Reason.UNREADABLE, told, "replace or remove it")
 
 
 def write(splits: Mapping[str, ImageTable], folder: Path) -> None:

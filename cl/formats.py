@@ -11,8 +11,9 @@ from cl.archive import TABLES
 from cl.columns import SYNONYMS, did_you_mean, finish, pick, some
 from cl.data import SPLITS, ImageTable, concat
 from cl.errors import DataError
+from cl.faults import Problem
 from cl.raw import IMAGES, raw
-from cl.sift import Problem, picked, usable
+from cl.sift import picked, usable
 
 _WORDS = {"train": ("train", "training"), "val": ("val", "valid", "validation", "dev"), "test": ("test", "testing")}
 _KINDS = {".parquet": "Parquet", ".csv": "a CSV table", ".tsv": "a TSV table", ".tar": "WebDataset tars", ".json": "Karpathy's splits"}

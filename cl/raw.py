@@ -20,7 +20,8 @@ import pyarrow.parquet as pq
 from cl.archive import TABLES, clean_tar
 from cl.columns import PLACE, SYNONYMS, some
 from cl.errors import DataError
-from cl.sift import Problem, file_fault
+from cl.faults import Problem, Reason
+from cl.sift import file_fault
 
 IMAGES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm"})
 _NOTES = frozenset({".txt", ".md", ".json", ".csv", ".xml", ".ini", ".db", ".yaml", ".dvc"})
@@ -81,7 +82,7 @@ def _csv(file: Path, delimiter: str, problems: list[Problem] | None) -> pa.Table
     def note(row: Any) -> str:
         odd.append(row.number - 2)  # it counts from 1, the header with it
         told = f"{row.actual_columns} cells where the header has {row.expected_columns}"
-        problems.append(Problem(f"{file.name} row {row.number - 1}", "unusable value", told))
+        problems.append(Problem(f"{file.name} row {row.number - 1}", Reason.VALUE, told))
         return "skip"
 
     table = pyarrow.csv.read_csv(file, read_options=options, parse_options=_parse(delimiter, note), convert_options=convert)
@@ -104,7 +105,7 @@ def _decoded(table: pa.Table, odd: Sequence[int], file: Path, problems: list[Pro
         except pa.ArrowInvalid:
             cells = [_utf8(cell) for cell in column.to_pylist()]
             for row in (row for row, cell in enumerate(cells) if cell is None and row not in wrong):
-                problems.append(Problem(where[row], "not UTF-8", f"column {name!r}"))
+                problems.append(Problem(where[row], Reason.NOT_UTF8, f"column {name!r}"))
                 wrong.add(row)
             columns.append(pa.array(cells, pa.string()))
     text = pa.table([*columns, pa.array(where, pa.string())], names=[*table.column_names, PLACE])
@@ -129,7 +130,7 @@ def _json_lines(file: Path, problems: list[Problem] | None) -> pa.Table:
         except (ValueError, RecursionError) as error:
             told = f"{error}"
         if told:
-            problems.append(Problem(f"{file.name} row {number}", "unusable value", told))
+            problems.append(Problem(f"{file.name} row {number}", Reason.VALUE, told))
         elif line.strip():
             lines.append(line)
             where.append(f"{file.name} row {number}")
@@ -153,11 +154,11 @@ def _class_folders(folder: Path, root: Path, problems: list[Problem] | None) -> 
     if empty and problems is None:
         raise DataError(f"{folder}: {len(empty)} of {len(classes)} classes have no image ({some(empty)}); add images or remove the folders")
     if problems is not None:
-        problems += [Problem(f"{name}/", "class without an image") for name in empty]
+        problems += [Problem(f"{name}/", Reason.EMPTY_CLASS) for name in empty]
         loose = [file for file in sorted(folder.iterdir()) if file.suffix.lower() in IMAGES and not file.name.startswith(".")]
         loose = [file for file in loose if not file.is_dir() and _sound(file, root, problems)]
         if classes:
-            problems += [Problem(_shown(file, root), "in no class folder", path=file) for file in loose]
+            problems += [Problem(_shown(file, root), Reason.NO_CLASS, path=file) for file in loose]
         else:
             paths, labels = [file.name for file in loose], [None] * len(loose)
     return pa.table({"image": pa.array(paths, pa.string()), "label": pa.array(labels, pa.string()), PLACE: pa.array(paths, pa.string())})
@@ -174,19 +175,21 @@ def _images(folder: Path) -> list[Path]:
 def _sound_images(folder: Path, root: Path, problems: list[Problem]) -> list[Path]:
     """The images of a class; folders that are links are not entered."""
     if folder.is_symlink():
-        problems.append(Problem(_shown(folder, root), "link", "a folder"))
+        problems.append(Problem(_shown(folder, root), Reason.LINK, "a folder"))
         return []
     found = []
     for parent, folders, files in os.walk(folder, followlinks=False):
-        problems += [Problem(_shown(Path(parent, name), root), "link", "a folder") for name in folders if Path(parent, name).is_symlink()]
+        problems += [
+            Problem(_shown(Path(parent, name), root), Reason.LINK, "a folder") for name in folders if Path(parent, name).is_symlink()
+        ]
         found += [Path(parent, name) for name in files if not name.startswith(".") and Path(name).suffix.lower() not in _NOTES]
     return [file for file in sorted(found) if _sound(file, root, problems)]
 
 
 def _sound(file: Path, root: Path, problems: list[Problem]) -> bool:
-    fault = ("unusable name", "") if not str(file).isprintable() else file_fault(file, root)
+    fault = (Reason.NAME, "") if not str(file).isprintable() else file_fault(file, root)
     if not fault and file.suffix.lower() not in IMAGES:
-        fault = "no kind of image that is read", "convert it to PNG or JPEG"
+        fault = Reason.NOT_AN_IMAGE, "convert it to PNG or JPEG"
     if fault:
         problems.append(Problem(_shown(file, root), *fault, path=file))
     return fault is None
@@ -230,7 +233,7 @@ def _tar(file: Path, given: Path, prefix: str, root: Path, problems: list[Proble
             except DataError as error:
                 if problems is None:
                     raise
-                problems.append(Problem(f"{prefix}/{sample['__key__']}", "unusable value", str(error).removeprefix(f"{given}: ")))
+                problems.append(Problem(f"{prefix}/{sample['__key__']}", Reason.VALUE, str(error).removeprefix(f"{given}: ")))
     except (tarfile.TarError, OSError, EOFError, ValueError) as error:
         raise DataError(
             f"{given}: cannot be read as a WebDataset tar ({error.args[0] if error.args else error}); repair or replace it"

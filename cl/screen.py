@@ -10,7 +10,7 @@ import pyarrow as pa
 from cl.collection import Seen, fingerprint
 from cl.data import SCHEMA, ImageTable, concat, decode, hold_out, opened
 from cl.errors import DataError
-from cl.sift import Problem
+from cl.faults import Fault, ImageError, Problem, Reason
 from cl.stream_config import Supervision
 
 Splits = Mapping[str, ImageTable]
@@ -29,7 +29,7 @@ def screen(splits: Splits, problems: list[Problem], tell: Callable[[int, int], N
     kept = {}
     done, total = 0, sum(len(data) for data in splits.values())
     for split, data in splits.items():
-        faults: list[tuple[str, str] | None] = []
+        faults: list[Fault | None] = []
         with warnings.catch_warnings(), ThreadPoolExecutor() as pool:
             warnings.simplefilter("ignore")  # what Pillow has to say of a damaged file comes as a reason
             for start in range(0, len(data), _CHUNK):
@@ -61,7 +61,7 @@ def teachable(splits: Splits, supervision: Supervision | None, problems: list[Pr
     for split in kept.keys() - {"train"}:
         rows = kept[split]
         if supervision in ("labels", "both") and taught:
-            kept[split] = _without(rows, [label not in taught for label in rows.labels], "class without a training image", problems)
+            kept[split] = _without(rows, [label not in taught for label in rows.labels], Reason.UNTAUGHT, problems)
     return kept, supervision
 
 
@@ -74,9 +74,9 @@ def fresh(splits: Splits, seen: Mapping[bytes, Seen], problems: list[Problem]) -
             known = seen.get(fingerprint(image.as_py()))
             keep.append(known is None)
             if known and label and known.label and known.label != label:
-                problems.append(Problem(name, "label conflict", f"{label!r} here, {known.label!r} in session {known.session}"))
+                problems.append(Problem(name, Reason.CONFLICT, f"{label!r} here, {known.label!r} in session {known.session}"))
             elif known:
-                problems.append(Problem(name, "duplicate", f"of an image in session {known.session}"))
+                problems.append(Problem(name, Reason.DUPLICATE, f"of an image in session {known.session}"))
         kept[split] = data.where(keep)
     return kept
 
@@ -119,15 +119,14 @@ def _plain(name: str) -> str:
     return " ".join(unicodedata.normalize("NFKC", name).casefold().replace("_", " ").split())
 
 
-def _image_fault(image: bytes, name: str) -> tuple[str, str] | None:
+def _image_fault(image: bytes, name: str) -> Fault | None:
     try:
         size = opened(image, name).size
         if min(size) < _SMALLEST:
-            return "too small", f"{size[0]} x {size[1]} pixels"
+            return Reason.TOO_SMALL, f"{size[0]} x {size[1]} pixels"
         decode(image, name)
-    except DataError as error:
-        told = str(error).removeprefix(f"{name}: ")
-        return ("too large" if " pixels; at most" in told else "unreadable"), told.rpartition(";")[0]
+    except ImageError as error:
+        return error.reason, error.detail
     return None
 
 
@@ -137,10 +136,10 @@ def _worded(data: ImageTable, problems: list[Problem]) -> ImageTable:
     for name, label, texts in zip(data.ids, data.labels, data.captions, strict=True):
         fault = label is not None and _label_fault(label)
         if fault:
-            problems.append(Problem(name, "unusable label", f"{fault}: {label!r:.60}"))
+            problems.append(Problem(name, Reason.LABEL, f"{fault}: {label!r:.60}"))
         keep.append(not fault)
         faults = [_caption_fault(text) for text in texts]
-        problems += [Problem(name, "unusable caption", f"{told}: {text!r:.60}") for text, told in zip(texts, faults, strict=True) if told]
+        problems += [Problem(name, Reason.CAPTION, f"{told}: {text!r:.60}") for text, told in zip(texts, faults, strict=True) if told]
         captions.append([text for text, told in zip(texts, faults, strict=True) if not told])
     column = pa.array(captions, SCHEMA.field("captions").type)
     return ImageTable(data.table.set_column(SCHEMA.get_field_index("captions"), SCHEMA.field("captions"), column)).where(keep)
@@ -193,9 +192,9 @@ def _distinct(splits: Splits, problems: list[Problem]) -> dict[str, ImageTable]:
             clash = len(labels[key]) > 1
             keep.append(not clash and key not in first)
             if clash:
-                problems.append(Problem(name, "label conflict", f"the same image is called {' and '.join(sorted(labels[key]))}"))
+                problems.append(Problem(name, Reason.CONFLICT, f"the same image is called {' and '.join(sorted(labels[key]))}"))
             elif key in first:
-                problems.append(Problem(name, "duplicate", f"of {first[key]}"))
+                problems.append(Problem(name, Reason.DUPLICATE, f"of {first[key]}"))
             first.setdefault(key, name)
         kept[split] = data.where(keep)
     return kept
@@ -206,15 +205,15 @@ def _having(rows: ImageTable, supervision: Supervision, labels: bool, split: str
     silent = [not texts for texts in rows.captions]
     asked = split != "train"
     if supervision == "captions" or (supervision == "both" and asked and not labels):
-        return _without(rows, silent, "no caption", problems)
+        return _without(rows, silent, Reason.NO_CAPTION, problems)
     if supervision == "labels" or asked:
-        return _without(rows, bare, "no label", problems)
+        return _without(rows, bare, Reason.NO_LABEL, problems)
     if supervision == "both":
-        return _without(rows, [a and b for a, b in zip(bare, silent, strict=True)], "no label and no caption", problems)
+        return _without(rows, [a and b for a, b in zip(bare, silent, strict=True)], Reason.NEITHER, problems)
     return rows
 
 
-def _without(rows: ImageTable, bad: Sequence[bool], reason: str, problems: list[Problem]) -> ImageTable:
-    told = {problem.where for problem in problems if problem.reason == "unusable caption"}
+def _without(rows: ImageTable, bad: Sequence[bool], reason: Reason, problems: list[Problem]) -> ImageTable:
+    told = {problem.where for problem in problems if problem.reason == Reason.CAPTION}
     problems += [Problem(name, reason) for name, out in zip(rows.ids, bad, strict=True) if out and name not in told]
     return rows.where([not out for out in bad])

@@ -5,26 +5,15 @@ import binascii
 import os
 import stat
 from collections.abc import Container, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
 
 from cl.columns import PLACE, CellError, pick, places
 from cl.errors import DataError
+from cl.faults import Fault, Problem, Reason
 
 LARGEST = 1 << 28  # bytes of one image file: it is read whole
-
-
-@dataclass(frozen=True)
-class Problem:
-    """Why a sample is left out: where it stands, a reason to count by, what exactly, and the file or image to look at."""
-
-    where: str
-    reason: str
-    detail: str = ""
-    path: Path | None = None
-    image: bytes | None = None
 
 
 def picked(raw: pa.Table, file: Path, chosen: Mapping[str, str | None], problems: list[Problem]) -> pa.Table:
@@ -58,16 +47,16 @@ def usable(table: pa.Table, file: Path, base: Path, root: Path, splits: Containe
     cells = table["image"].to_pylist() if texts else [None] * len(paths)
     where = table[PLACE].to_pylist()
     words = table["split"].to_pylist() if "split" in table.column_names else None
-    known: dict[str | None, tuple[str, str] | None] = {}  # a path may stand in many rows
+    known: dict[str | None, Fault | None] = {}  # a path may stand in many rows
     keep = []
     for row, path in enumerate(paths):
         if not inline[row] and path not in known:
             known[path] = _file_fault(path, base, root)
         fault = _text_fault(cells[row]) if inline[row] else known[path]
         if words and splits and (words[row] or "").lower() not in splits:
-            fault = ("unusable value", f"split {words[row]!r}; expected train, val or test")
+            fault = (Reason.VALUE, f"split {words[row]!r}; expected train, val or test")
         if named and not ((name := ids[row]) and name.isprintable()):
-            fault = ("unusable id", repr(ids[row]))
+            fault = (Reason.ID, repr(ids[row]))
         if fault:
             problems.append(Problem(where[row], *fault, path=None if inline[row] or not path else base / path))
         else:
@@ -92,7 +81,7 @@ def _readable(raw: pa.Table, file: Path, chosen: Mapping[str, str | None], probl
             pick(raw.slice(first, last - first), file, chosen)
         except CellError as error:
             if last - first == 1:
-                problems.append(Problem(raw[PLACE][first].as_py(), "unusable value", str(error).removeprefix(f"{file}, ")))
+                problems.append(Problem(raw[PLACE][first].as_py(), Reason.VALUE, str(error).removeprefix(f"{file}, ")))
             else:
                 todo += [((first + last) // 2, last), (first, (first + last) // 2)]  # the first half is taken next
         else:
@@ -111,40 +100,40 @@ def _once(table: pa.Table, ids: Sequence[str | None], rows: Sequence[int], where
         if name is None or name not in first:
             keep.append(row)
         elif any(column[row] != column[first[name]] for column in rest):
-            problems.append(Problem(where[row], "label conflict", f"{where[first[name]]} has the same image and says otherwise"))
+            problems.append(Problem(where[row], Reason.CONFLICT, f"{where[first[name]]} has the same image and says otherwise"))
             clash.add(name)
         elif told and () not in said[name] and told not in said[name]:
             keep.append(row)
         else:
-            problems.append(Problem(where[row], "duplicate", f"of {where[first[name]]}"))
+            problems.append(Problem(where[row], Reason.DUPLICATE, f"of {where[first[name]]}"))
         if name is not None:
             first.setdefault(name, row)
             said.setdefault(name, set()).add(told)
     for name in sorted(clash):
-        problems.append(Problem(where[first[name]], "label conflict", "other rows have the same image and say otherwise"))
+        problems.append(Problem(where[first[name]], Reason.CONFLICT, "other rows have the same image and say otherwise"))
     return [row for row in keep if ids[row] not in clash]
 
 
-def _text_fault(cell: str | None) -> tuple[str, str] | None:
+def _text_fault(cell: str | None) -> Fault | None:
     try:
         if cell is not None:
             base64.b64decode(cell.partition(",")[2], validate=True)
     except (binascii.Error, ValueError) as error:
-        return "unreadable", f"the image text is not base64 ({error})"
+        return Reason.UNREADABLE, f"the image text is not base64 ({error})"
     return None
 
 
-def _file_fault(path: str | None, base: Path, root: Path) -> tuple[str, str] | None:
+def _file_fault(path: str | None, base: Path, root: Path) -> Fault | None:
     if not path:
-        return "no image", "the row has neither a path nor bytes"
+        return Reason.NO_IMAGE, "the row has neither a path nor bytes"
     if not path.isprintable():
-        return "unusable name", repr(path)
+        return Reason.NAME, repr(path)
     if not Path(os.path.abspath(base / path)).is_relative_to(os.path.abspath(root)):
-        return "outside the folder", path
+        return Reason.OUTSIDE, path
     return file_fault(base / path, root)
 
 
-def file_fault(file: Path, root: Path) -> tuple[str, str] | None:
+def file_fault(file: Path, root: Path) -> Fault | None:
     """Why a file that should be an image inside `root` is not read: reason and detail; None if it can be.
 
     A link is never followed out of the folder, and what is no regular file (a pipe, a device) is never opened.
@@ -153,11 +142,11 @@ def file_fault(file: Path, root: Path) -> tuple[str, str] | None:
         found = os.stat(file)
         real = os.path.realpath(file, strict=True)
     except OSError as error:
-        return ("link" if os.path.islink(file) else "missing"), f"{error.strerror}"
+        return (Reason.LINK if os.path.islink(file) else Reason.MISSING), f"{error.strerror}"
     if not Path(real).is_relative_to(os.path.realpath(root)):
-        return "link", "leads out of the folder"
+        return Reason.LINK, "leads out of the folder"
     if not stat.S_ISREG(found.st_mode):
-        return "not a regular file", stat.filemode(found.st_mode)
+        return Reason.NOT_REGULAR, stat.filemode(found.st_mode)
     if found.st_size > LARGEST:
-        return "too large", f"{found.st_size:,} bytes; at most {LARGEST:,} are read"
-    return None if os.access(file, os.R_OK) else ("unreadable", "no permission to read it")
+        return Reason.TOO_LARGE, f"{found.st_size:,} bytes; at most {LARGEST:,} are read"
+    return None if os.access(file, os.R_OK) else (Reason.UNREADABLE, "no permission to read it")

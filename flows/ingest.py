@@ -17,9 +17,9 @@ from cl.archive import TABLES, unzip
 from cl.collection import Entry
 from cl.data import ImageTable
 from cl.errors import DataError, StoreError
+from cl.faults import Problem
 from cl.formats import read_splits
 from cl.screen import fresh, parted, resembling, screen, teachable
-from cl.sift import Problem
 from cl.stream_config import Supervision
 from flows.data import commit, committable, pin, push
 from flows.quarantine import told, write_report

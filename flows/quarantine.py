@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from cl.sift import Problem
+from cl.faults import Problem
 
 _COPIED = 10_000_000  # bytes; larger files are only named
 
@@ -20,7 +20,7 @@ _COPIED = 10_000_000  # bytes; larger files are only named
 def told(problems: Sequence[Problem]) -> str:
     """How many for each reason, the most frequent first.
 
-    >>> told([Problem("a.png", "duplicate"), Problem("b.png", "duplicate"), Problem("c.png", "link")])
+    >>> told([Problem("a.png", Reason.DUPLICATE), Problem("b.png", Reason.DUPLICATE), Problem("c.png", Reason.LINK)])
     '2 duplicate, 1 link'
     """
     return ", ".join(f"{count:,} {reason}" for reason, count in Counter(problem.reason for problem in problems).most_common())
