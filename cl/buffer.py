@@ -1,18 +1,19 @@
-"""Exemplars kept between sessions, chosen by Avalanche's storage policies."""
+"""Exemplars kept between sessions: a uniform sample of all that came by, or an equal share for each class or session.
+
+The same choices, number by number, as Avalanche's ReservoirSamplingBuffer, ClassBalancedBuffer and ExperienceBalancedBuffer make from
+the same draws. They are made here since Avalanche keeps what it takes to go on after a restart in private fields.
+"""
 
 import io
-import warnings
-from collections import defaultdict
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from types import SimpleNamespace
-from typing import Any, Literal
+from typing import Literal
 
 import pyarrow as pa
 import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
-from torch.utils.data import Dataset
 
 from cl.data import SCHEMA, ImageTable, concat
 
@@ -21,11 +22,15 @@ Policy = Literal["reservoir", "class_balanced", "session_balanced"]
 
 @dataclass(frozen=True)
 class Exemplars:
-    """Stored rows; `weights` are the reservoir's random keys (needed to go on sampling), `groups` the class or session of a row."""
+    """Stored rows; `weights` are the reservoir's random keys (needed to go on sampling), `groups` the class or session of a row.
+
+    `seen` are all groups so far in the order of their arrival: one that the store has no room for still counts when it is shared out.
+    """
 
     rows: ImageTable
     weights: Float[Tensor, " n"]
     groups: Int[Tensor, " n"]
+    seen: tuple[int, ...] = ()
 
     @classmethod
     def none(cls) -> "Exemplars":
@@ -35,56 +40,38 @@ class Exemplars:
     def take(self, order: Sequence[int]) -> "Exemplars":
         """The exemplars at the given positions."""
         index = torch.tensor(order, dtype=torch.int64)
-        return Exemplars(self.rows.take(order), self.weights[index], self.groups[index])
+        return Exemplars(self.rows.take(order), self.weights[index], self.groups[index], self.seen)
 
 
 def update(kept: Exemplars, new: ImageTable, groups: Sequence[int], *, policy: Policy, capacity: int, seed: int) -> Exemplars:
     """The store after seeing new rows: at most `capacity` of them, the same for the same seed.
 
-    `reservoir` keeps a uniform sample of all rows ever seen, `class_balanced` and `session_balanced` an equal share for each
-    group so far (Avalanche's ReservoirSamplingBuffer, ClassBalancedBuffer, ExperienceBalancedBuffer).
+    `reservoir` keeps a uniform sample of all rows ever seen, `class_balanced` and `session_balanced` one for each group so far, each
+    of the size that `shares` says. A group may come back: what it had and what it brings are one sample.
     """
-    both = concat([kept.rows, new])
-    targets = kept.groups.tolist() + list(groups)
-    with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
-        warnings.simplefilter("ignore")  # avalanche pulls in a QP solver that complains at import
-        torch.manual_seed(seed)  # avalanche draws from the global generator
-        from avalanche.benchmarks.utils import as_classification_dataset
-
-        rows = as_classification_dataset(_Positions(targets))
-        buffer = _restored(kept, rows, policy, capacity)
-        fresh = rows.subset(range(len(kept.rows), len(both)))
-        if policy == "session_balanced":
-            buffer.post_adapt(None, SimpleNamespace(dataset=fresh))
-        else:
-            buffer.update_from_dataset(fresh)
-    parts = list(buffer.buffer_groups.values()) if policy != "reservoir" else [buffer]
-    order = [int(row) for part in parts for row, *_ in part.buffer]
-    weights = torch.cat([part._buffer_weights for part in parts] or [torch.zeros(0)])
-    return Exemplars(both.take(order), weights, torch.tensor([targets[row] for row in order], dtype=torch.int64))
+    every = torch.cat([torch.tensor(groups, dtype=torch.int64), kept.groups])
+    pools = torch.zeros_like(every) if policy == "reservoir" else every
+    fresh = pools[: len(new)]
+    source, drawn = torch.Generator().manual_seed(seed), torch.empty(len(new))
+    for pool in dict.fromkeys(fresh.tolist()):  # pool by pool, as Avalanche draws
+        drawn[fresh == pool] = torch.rand(int((fresh == pool).sum()), generator=source)
+    weights = torch.cat([drawn, kept.weights])
+    seen = tuple(dict.fromkeys([*kept.seen, *pools[len(new) :].tolist(), *fresh.tolist()]))
+    order: list[int] = []
+    for pool, share in zip(seen, shares(capacity, len(seen)), strict=True):
+        members = (pools == pool).nonzero().flatten()
+        order += members[weights[members].sort(descending=True, stable=True).indices[:share]].tolist()
+    return Exemplars(concat([new, kept.rows]), weights, every, seen).take(order)
 
 
-def _restored(kept: Exemplars, rows: Any, policy: Policy, capacity: int) -> Any:
-    from avalanche.training.storage_policy import ClassBalancedBuffer, ExperienceBalancedBuffer, ReservoirSamplingBuffer
+def shares(capacity: int, groups: int) -> list[int]:
+    """How many rows each group may keep: equally many, the first ones one more where the capacity does not divide.
 
-    def reservoir(positions: Sequence[int], size: int) -> Any:
-        part = ReservoirSamplingBuffer(size)
-        part.buffer = rows.subset(positions)
-        part._buffer_weights = kept.weights[torch.tensor(positions, dtype=torch.int64)]
-        return part
-
-    if policy == "reservoir":
-        return reservoir(range(len(kept.rows)), capacity)
-    members: dict[int, list[int]] = defaultdict(list)
-    for position, group in enumerate(kept.groups.tolist()):
-        members[group].append(position)
-    buffer = ClassBalancedBuffer(capacity) if policy == "class_balanced" else ExperienceBalancedBuffer(capacity)
-    buffer.buffer_groups = {group: reservoir(positions, len(positions)) for group, positions in sorted(members.items())}
-    if policy == "class_balanced":
-        buffer.seen_classes = set(members)
-    else:
-        buffer._num_exps = len(members)
-    return buffer
+    >>> shares(20, 3)
+    [7, 7, 6]
+    """
+    each, rest = divmod(capacity, max(groups, 1))
+    return [each + (group < rest) for group in range(groups)]
 
 
 class Memory(nn.Module):
@@ -100,6 +87,7 @@ class Memory(nn.Module):
         table = kept.rows.table.append_column("weight", pa.array(kept.weights.numpy())).append_column(
             "group", pa.array(kept.groups.numpy())
         )
+        table = table.replace_schema_metadata({"seen": json.dumps(kept.seen)})
         sink = io.BytesIO()
         with pa.ipc.new_stream(sink, table.schema) as writer:
             writer.write_table(table.combine_chunks())
@@ -108,19 +96,7 @@ class Memory(nn.Module):
     def set_extra_state(self, state: UInt8[Tensor, " bytes"]) -> None:
         """Restore what `get_extra_state` gave."""
         table = pa.ipc.open_stream(state.cpu().numpy().tobytes()).read_all()
-        rows = ImageTable(table.select(SCHEMA.names))
+        noted = (table.schema.metadata or {}).get(b"seen", b"[]")  # states of old have none: their groups are those of their rows
+        rows = ImageTable(table.select(SCHEMA.names).replace_schema_metadata(None))
         weights, groups = (torch.from_numpy(table[name].to_numpy().copy()) for name in ("weight", "group"))
-        self.exemplars = Exemplars(rows, weights, groups)
-
-
-class _Positions(Dataset[tuple[int, int]]):
-    """Row positions in place of images: Avalanche chooses among them without decoding one."""
-
-    def __init__(self, targets: Sequence[int]) -> None:
-        self.targets = list(targets)
-
-    def __len__(self) -> int:
-        return len(self.targets)
-
-    def __getitem__(self, row: int) -> tuple[int, int]:
-        return row, self.targets[row]
+        self.exemplars = Exemplars(rows, weights, groups, tuple(json.loads(noted)))
