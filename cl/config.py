@@ -4,16 +4,15 @@ import difflib
 import os
 import re
 import reprlib
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from pydantic import ValidationError as PydanticError
 
 from cl.errors import ConfigError
+from cl.plain_yaml import LARGEST, parse
 
 
 class Config(BaseModel):
@@ -61,16 +60,6 @@ C = TypeVar("C", bound=BaseModel)
 _VARIABLE = re.compile(r"\$\{(\w+)(?::-([^}]*))?\}")
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML in which no key stands twice: the second would silently win."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.value != "<<")
-        if twice := [key for key, count in keys.items() if count > 1]:
-            raise yaml.constructor.ConstructorError(None, None, f"{twice[0]!r} stands twice", node.start_mark)
-        return super().construct_mapping(node, deep)
-
-
 def read_yaml(path: Path) -> dict[str, Any]:
     """A YAML mapping with `${NAME:-default}` replaced from the environment.
 
@@ -78,7 +67,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
         ConfigError: the file is missing, is not YAML, is not a mapping, or names an unset variable.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        with path.open(encoding="utf-8") as file:
+            text = file.read(LARGEST + 1)  # no more of a file that has no end
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read ({error.__class__.__name__}); give the path of a YAML file") from error
 
@@ -88,14 +78,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
             raise ConfigError(f"{path}: the environment variable {match[1]} is not set; set it or write ${{{match[1]}:-default}}")
         return found
 
-    try:
-        tree = yaml.load(_VARIABLE.sub(value, text), _Loader)
-    except yaml.YAMLError as error:
-        where = getattr(error, "problem_mark", None)
-        line = f", line {where.line + 1}" if where else ""
-        raise ConfigError(f"{path}{line}: not valid YAML ({getattr(error, 'problem', 'syntax error')})") from error
-    except RecursionError as error:
-        raise ConfigError(f"{path}: nested too deeply; a config has a handful of levels") from error
+    tree = parse(_VARIABLE.sub(value, text), str(path))
     if not isinstance(tree, dict):
         found = "nothing" if tree is None else type(tree).__name__
         raise ConfigError(f"{path}: found {found}, expected a mapping of settings")
@@ -121,10 +104,7 @@ def override(tree: dict[str, Any], assignments: Sequence[str]) -> dict[str, Any]
                 raise ConfigError(f"override {assignment!r}: {parent!r} holds {child!r}, not a group of settings")
             node[parent] = {**child}
             node = node[parent]
-        try:
-            node[leaf] = _number(yaml.safe_load(text))
-        except (yaml.YAMLError, RecursionError) as error:
-            raise ConfigError(f"override {assignment!r}: the value is not valid YAML; quote it") from error
+        node[leaf] = _number(parse(text, f"override {assignment!r:.200}"))
     return result
 
 

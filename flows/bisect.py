@@ -4,13 +4,13 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-import yaml
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 
 from cl.data import ImageTable
 from cl.errors import DataError, StoreError
 from cl.evaluate import evaluate, spread, unpack
+from cl.plain_yaml import parse
 from cl.plan import Plan
 from cl.run import Step, revive
 from cl.stream import EvalSet
@@ -99,5 +99,5 @@ def _measured(
 
 
 def _job(version: ModelVersion, data_root: str | None, rev: str | None) -> Job:
-    settings = yaml.safe_load(text_of(version, "config.yaml"))
+    settings = parse(text_of(version, "config.yaml"), f"config.yaml of {version.name}/{version.version}")
     return job_of(settings, (), data_root, rev or version.tags.get("evergreen.data_rev"))
