@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from cl.config import Config
 from cl.durable import shared
 from cl.errors import ModelError
+from cl.model_settings import check
 from cl.model_source import CONFIG, WEIGHTS, fill, find, first_line, reach_towers
 from cl.prompted import TextPrompts, TextTower, VisionPrompts, image_features, text_features, text_tower
 from cl.tokens import tokenize, tokenizer
@@ -240,12 +241,21 @@ def unit(features: Float[Tensor, "b d"]) -> Float[Tensor, "b d"]:
     return F.normalize(features if features.dtype == torch.float64 else features.float(), dim=-1)
 
 
-def build(model_cfg: Mapping[str, Any], preprocess_cfg: Mapping[str, Any] | None = None, seed: int = 0, home: Path | None = None) -> Clip:
+def build(
+    model_cfg: Mapping[str, Any],
+    preprocess_cfg: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    home: Path | None = None,
+    reads: bool = True,
+) -> Clip:
     """A model with random weights, the same for the same seed, from open_clip's own settings; `home` is its folder, if it has one.
 
+    Without `reads` it has no tokenizer: enough to say which model it is, and nothing of its folder is opened for it.
+
     Raises:
-        ModelError: open_clip cannot build it.
+        ModelError: open_clip cannot build it, or its settings ask for more than a shape.
     """
+    check(model_cfg)
     settings = copy.deepcopy(dict(model_cfg))
     try:
         custom = settings.pop("custom_text", False) or "hf_model_name" in settings["text_cfg"]
@@ -254,16 +264,20 @@ def build(model_cfg: Mapping[str, Any], preprocess_cfg: Mapping[str, Any] | None
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
             model = kind(**settings)
-        clip = Clip(model, model_cfg, preprocess_cfg or {}, tokenizer(model_cfg["text_cfg"], home))
+        clip = Clip(model, model_cfg, preprocess_cfg or {}, tokenizer(model_cfg["text_cfg"], home) if reads else None)
         clip.transform()
+    except ModelError:
+        raise
     except Exception as error:  # a configuration can be wrong in as many ways as there are towers
         why = f"{type(error).__name__}: {first_line(error)}"
         raise ModelError(f"open_clip cannot build this model ({why}); check its configuration") from error
     return clip
 
 
-def load(config: ModelConfig, root: Path | None = None) -> Clip:
+def load(config: ModelConfig, root: Path | None = None, reads: bool = True) -> Clip:
     """The model in eval mode, fp32, on the CPU; a relative `local-dir:` starts at `root`, by default the working directory.
+
+    Without `reads` it comes without its tokenizer, see `build`.
 
     Raises:
         ModelError: the name or tag is unknown, or files are missing, damaged, of another model, or out of reach.
@@ -271,7 +285,7 @@ def load(config: ModelConfig, root: Path | None = None) -> Clip:
     source = find(config.name, config.pretrained, root)
     reach_towers(source, config.name)
     try:
-        clip = build(source.model_cfg, source.preprocess_cfg, config.seed, source.home)
+        clip = build(source.model_cfg, source.preprocess_cfg, config.seed, source.home, reads)
     except ModelError as error:
         raise ModelError(f"{config.name}: {error}") from error.__cause__
     if source.weights is not None:

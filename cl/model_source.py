@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from torch import nn
 
 from cl.errors import ModelError
+from cl.model_settings import check, check_code
 
 CONFIG = "open_clip_config.json"
 WEIGHTS = "open_clip_model.safetensors"
@@ -110,10 +111,14 @@ def _config(path: Path, name: str) -> tuple[dict[str, Any], dict[str, Any]]:
         config = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ModelError(f"{name}: {path.parent} has no {CONFIG}; expected the open_clip layout ({CONFIG} and {WEIGHTS})") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"{path}: not readable as JSON ({error}); write the model again") from error
     if not isinstance(config, dict) or not isinstance(config.get("model_cfg"), dict):
         raise ModelError(f"{path}: no model_cfg; expected {{'model_cfg': ..., 'preprocess_cfg': ...}} as open_clip writes it")
+    try:
+        check(config["model_cfg"])
+    except ModelError as error:
+        raise ModelError(f"{path}: {error}") from error
     return config["model_cfg"], config.get("preprocess_cfg") or {}
 
 
@@ -158,8 +163,8 @@ def reach_towers(source: Source, name: str) -> None:
     """
     text = source.model_cfg.get("text_cfg", {})
     tower, tokenizer = text.get("hf_model_name"), text.get("hf_tokenizer_name")
-    if tower and not Path(tower).is_dir():
-        download(tower, ["config.json"], name)
+    if tower:
+        check_code(Path(tower) / "config.json" if Path(tower).is_dir() else download(tower, ["config.json"], name))
     if tokenizer and source.home is None and not Path(tokenizer).is_dir():
         download(tokenizer, ["tokenizer_config.json", "tokenizer.json"], name)
 

@@ -46,18 +46,20 @@ class Plan:
         return ZeroShotConfig().build(load(self.config.model), self.config.seed)
 
 
-def plan(config: RunConfig, data_root: Path, data_version: str) -> Plan:
+def plan(config: RunConfig, data_root: Path, data_version: str, learns: bool = True) -> Plan:
     """Build the stream and the chain of keys; say now what a method could not use later.
+
+    Who only looks at what was learned (not `learns`) needs the keys alone: no tokenizer is built and no session checked.
 
     Raises:
         ConfigError, DataError, ModelError, MethodError: what is wrong with settings, data, model, or a session.
     """
     stream = read_stream(config, data_root, data_version)
-    base = _base(config.model)
+    base = _base(config.model, learns)
     method = config.method.located(data_root).build(base, config.seed)
     _meant(config, [session.name for session in stream.sessions])
     trains = [train_config(config, session) for session in stream.sessions]
-    for session, train in zip(stream.sessions, trains, strict=True):
+    for session, train in zip(stream.sessions, trains, strict=True) if learns else ():
         method.check(session)
         if train.augment and not method.pixels and list(method.trainable()):
             raise MethodError(
@@ -104,8 +106,8 @@ def _stream(config: str, root: str, data_version: str, together: bool) -> Stream
 
 
 @functools.lru_cache(maxsize=2)
-def _base(config: ModelConfig) -> Clip:
-    return load(config)
+def _base(config: ModelConfig, reads: bool) -> Clip:
+    return load(config, reads=reads)
 
 
 def _key(*parts: Any) -> str:

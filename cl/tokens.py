@@ -12,19 +12,29 @@ from jaxtyping import Int
 from open_clip.tokenizer import DEFAULT_CONTEXT_LENGTH, HFTokenizer
 from torch import Tensor
 
+from cl.model_settings import check_code
+
 _KNOWN: WeakKeyDictionary[Any, dict[tuple[str, int], Tensor]] = WeakKeyDictionary()  # by tokenizer: (text, length) to ids
 _MOST = 50_000  # texts
 
 
 def tokenizer(text_cfg: Mapping[str, Any], home: Path | None) -> Any:
-    """The tokenizer that a model's text settings ask for; `home` is the model's own folder, if it has one."""
+    """The tokenizer that a model's text settings ask for; `home` is the model's own folder, if it has one.
+
+    Raises:
+        ModelError: it names code of its own, which is never run.
+    """
     # open_clip.get_tokenizer reads the configuration a second time, for hf-hub: over the network
     context = text_cfg.get("context_length", DEFAULT_CONTEXT_LENGTH)
     options = text_cfg.get("tokenizer_kwargs") or {}
     if not text_cfg.get("hf_tokenizer_name"):
         return open_clip.SimpleTokenizer(context_length=context, **options) if options else _plain(context)
     mode = text_cfg.get("tokenizer_mode")
-    return HFTokenizer(str(home or text_cfg["hf_tokenizer_name"]), context_length=context, tokenizer_mode=mode, **options)
+    source = str(home or text_cfg["hf_tokenizer_name"])
+    for name in ("tokenizer_config.json", "config.json"):
+        check_code(Path(source) / name)
+    # said outright: left open, transformers asks at the terminal, and a "y" would run what lies beside the weights
+    return HFTokenizer(source, context_length=context, tokenizer_mode=mode, **options, trust_remote_code=False)
 
 
 def tokenize(reader: Any, texts: Sequence[str], length: int) -> Int[Tensor, "n length"]:

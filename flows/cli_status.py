@@ -53,7 +53,7 @@ def _sessions(config: str, overrides: list[str], data_root: str | None) -> None:
     from flows.status import as_update, sessions
 
     job = job_of(config, overrides, data_root)
-    rows, running = sessions(job), held(job.place, turns(job)[-1].key)
+    rows, running = sessions(job), held(job.place, turns(job, learns=False)[-1].key)
     out().print(table(title(job), ["session", "state", ""], rows))
     if running:
         out().print("A process is learning it now.")

@@ -131,8 +131,8 @@ def find_config(name: str, place: Place) -> Path:
 
 
 @functools.lru_cache(maxsize=1)
-def planned(job: Job) -> "Plan":
-    """The plan of a job, kept while the same job is asked for: building it reads the data.
+def planned(job: Job, learns: bool = True) -> "Plan":
+    """The plan of a job, kept while the same job is asked for: building it reads the data. `learns` as for `cl.plan.plan`.
 
     Raises:
         ConfigError, DataError, ModelError, MethodError: what cannot work, said before anything is learned.
@@ -140,12 +140,12 @@ def planned(job: Job) -> "Plan":
     from cl.run import plan
     from cl.run_config import parse_config
 
-    return plan(parse_config(job.settings, "config"), Path(job.folder), job.data)
+    return plan(parse_config(job.settings, "config"), Path(job.folder), job.data, learns)
 
 
-def turns(job: Job) -> list[Turn]:
+def turns(job: Job, learns: bool = True) -> list[Turn]:
     """The steps of a job in order; the first is the model before any session."""
-    plan = planned(job)
+    plan = planned(job, learns)
     names = ["start", *(session.name for session in plan.stream.sessions)]
     return [Turn(index, len(names) - 1, name, key) for index, (name, key) in enumerate(zip(names, plan.keys, strict=True))]
 
@@ -153,8 +153,9 @@ def turns(job: Job) -> list[Turn]:
 def label(job: Job) -> str:
     """What its method is called in tables: "vr_lwf", or "joint"."""
     from cl.run_config import label as label_of
+    from cl.run_config import parse_config
 
-    return label_of(planned(job).config)
+    return label_of(parse_config(job.settings, "config"))
 
 
 def title(job: Job) -> str:

@@ -66,8 +66,8 @@ def sessions(job: Job) -> list[Turned]:
 def _sessions(job: Job) -> Iterator[Turned]:
     from cl.run import find, find_state
 
-    plan, store = planned(job), job.place.steps
-    for turn in turns(job):
+    plan, store = planned(job, learns=False), job.place.steps  # nothing of a model's folder is run or read to be told how it stands
+    for turn in turns(job, learns=False):
         step = find(plan, turn.index, store)
         if step:
             yield Turned(turn.session, "learned", _moment(datetime.fromisoformat(step.finished)))
