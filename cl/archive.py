@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 
 from cl.errors import DataError
 from cl.faults import Fault, Problem, Reason
-from cl.sift import LARGEST
+from cl.images import LARGEST
 
 _MEMBER = 1 << 32  # bytes of one unpacked file; a table may be large
 _RATIO = 200  # images and text shrink less

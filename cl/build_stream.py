@@ -5,8 +5,8 @@ from pathlib import Path
 
 import torch
 
-from cl.columns import openable, some
-from cl.data import ImageTable, concat, hold_out
+from cl.columns import some
+from cl.data import ImageTable, concat, hold_out, openable
 from cl.errors import DataError
 from cl.formats import read_splits
 from cl.seeds import generator

@@ -1,6 +1,6 @@
 """A learned method as a folder of its own, which answers as it was measured wherever it is read: safetensors and JSON."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ class Bundle:
         return beside(self.method)
 
     @torch.no_grad()
-    def shares(self, images: Sequence[Image.Image], names: Sequence[str], template: Sequence[str] | None = None) -> Float[Tensor, "b k"]:
+    def shares(self, images: Iterable[Image.Image], names: Sequence[str], template: Sequence[str] | None = None) -> Float[Tensor, "b k"]:
         """How sure it is of each name, rows of sum 1; a learned class is asked as it was learned, unless a template is given."""
         known = {each.name: each for each in self.classes} if template is None else {}
         asked = class_names(names, template or self.template)
@@ -45,12 +45,12 @@ class Bundle:
         return self.method.classify(self._pixels(images), features).double().softmax(-1)
 
     @torch.no_grad()
-    def cosines(self, images: Sequence[Image.Image], texts: Sequence[str]) -> Float[Tensor, "b n"]:
+    def cosines(self, images: Iterable[Image.Image], texts: Sequence[str]) -> Float[Tensor, "b n"]:
         """The cosine of each image with each text."""
         tokens = self.method.clip.tokenize(texts).to(self.method.clip.device)
         return (self.method.encode_image(self._pixels(images)) @ self.method.encode_text(tokens).T).double()
 
-    def _pixels(self, images: Sequence[Image.Image]) -> Float[Tensor, "b 3 h w"]:
+    def _pixels(self, images: Iterable[Image.Image]) -> Float[Tensor, "b 3 h w"]:
         transform = self.method.clip.transform()
         return torch.stack([transform(image) for image in images]).to(self.method.clip.device)
 

@@ -14,8 +14,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cl.data import SCHEMA, ImageTable, opened
+from cl.data import SCHEMA, ImageTable, openable
 from cl.errors import DataError
+from cl.images import decode
 
 SYNONYMS: dict[str, tuple[str, ...]] = {
     "id": ("id", "uid", "key"),
@@ -93,7 +94,7 @@ def finish(table: pa.Table, file: Path, *, base: Path, root: Path, split: str, c
         base: relative image paths start here.
         root: no image may lie outside; ids of images in files are paths relative to it.
         split: part of ids that have to be made up.
-        check: open every image (header only).
+        check: decode every image to its last pixel.
 
     Raises:
         DataError: an image is missing, damaged or outside `root`; an id stands twice; an id or image is empty.
@@ -110,7 +111,7 @@ def finish(table: pa.Table, file: Path, *, base: Path, root: Path, split: str, c
         columns[name] = table[name] if name in table.column_names else pa.nulls(len(first), _TYPES[name])
     rows = ImageTable(pa.table({name: columns[name] for name in SCHEMA.names}))
     if check:
-        openable(rows, str(file))
+        openable(rows, str(file), decode)
     return rows
 
 
@@ -282,19 +283,3 @@ def _bytes(cell: Any, path: str | None, base: Path, where: str) -> bytes:
         return cell if isinstance(cell, bytes) else base64.b64decode(cell.partition(",")[2], validate=True)
     except binascii.Error as error:
         raise DataError(f"{where}: the image text is not base64 ({error}); write data:image/png;base64,...") from error
-
-
-def openable(rows: ImageTable, where: str) -> None:
-    """Look at the header of every image.
-
-    Raises:
-        DataError: names the first three that are no images.
-    """
-    problems = []
-    for name, data in zip(rows.ids, rows.table["image"], strict=True):
-        try:
-            opened(data.as_py(), name)
-        except DataError as error:
-            problems.append(str(error))
-    if problems:
-        raise DataError(f"{where}: {len(problems)} of {len(rows)} images cannot be used. {'. '.join(problems[:3])}")

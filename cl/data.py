@@ -1,9 +1,9 @@
 """The one internal form of data: rows of an Arrow table, images kept as encoded bytes, decoded when a worker needs them."""
 
 import hashlib
-import io
 import uuid
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from PIL import Image, ImageOps
+from PIL import Image
 
 from cl.durable import land
 from cl.errors import DataError
-from cl.faults import ImageError, Reason
+from cl.images import decode, opened
 
 SCHEMA = pa.schema(
     [
@@ -29,8 +29,6 @@ SCHEMA = pa.schema(
     ]
 )
 SPLITS = ("train", "val", "test")
-FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")  # what Pillow may try: others start helper programs or are seldom images
-MAX_PIXELS = 64_000_000  # a decompression bomb is refused long before it fills the memory
 
 
 class ImageTable:
@@ -113,7 +111,7 @@ class ImageTable:
         """The decoded RGB image of one row.
 
         Raises:
-            DataError: the bytes are not a readable image, or it has more than 64 million pixels.
+            ImageError: it cannot be used, see `cl.images.decode`.
         """
         return decode(self.table["image"][row].as_py(), self.table["id"][row].as_py())
 
@@ -150,45 +148,25 @@ def hold_out(data: ImageTable, share: float, seed: int = 0) -> tuple[ImageTable,
     return data.where([row not in held for row in range(len(data))]), data.where([row in held for row in range(len(data))])
 
 
-def opened(data: bytes, name: str) -> Image.Image:
-    """The image with its header read and its pixels not yet.
+def openable(rows: ImageTable, where: str, look: Callable[[bytes, str], object] = opened) -> None:
+    """Look at every image: at its header, or with `decode` at all of it.
 
     Raises:
-        ImageError: not an image of a known format, or more than 64 million pixels.
+        DataError: names the first three that cannot be used.
     """
-    try:
-        image = Image.open(io.BytesIO(data), formats=FORMATS)
-    except Exception as error:  # Pillow raises many kinds on damaged files (OSError, SyntaxError, struct.error, ...)
-        raise _unreadable(data, name) from error
-    if image.width * image.height > MAX_PIXELS:
-        told = f"{image.width} x {image.height} pixels, and at most {MAX_PIXELS:,} are read"
-        raise ImageError(name, Reason.TOO_LARGE, told, "scale it down")
-    return image
 
+    def fault(name: str, data: pa.LargeBinaryScalar) -> str | None:
+        try:
+            look(data.as_py(), name)
+        except DataError as error:
+            return str(error)
+        return None
 
-def decode(data: bytes, name: str) -> Image.Image:
-    """Encoded bytes as an upright RGB image; transparency is laid on white, 16 bits are scaled to 8.
-
-    Raises:
-        ImageError: not a readable image, or more than 64 million pixels.
-    """
-    image = opened(data, name)
-    try:
-        image = ImageOps.exif_transpose(image)
-        if image.mode.startswith("I"):  # Pillow would clip 16 bits at 255: a white image
-            image = Image.fromarray((np.asarray(image).clip(0, 65535) // 257).astype(np.uint8))
-        if image.has_transparency_data:
-            image = image.convert("RGBA")
-            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-        return image.convert("RGB")
-    except Exception as error:
-        raise _unreadable(data, name) from error
-
-
-def _unreadable(data: bytes, name: str) -> ImageError:
-    found = f"{len(data)} bytes that start with {data[:4].hex() or 'nothing'}"
-    told = f"not a readable image ({found}; read are {', '.join(FORMATS)})"
-    return ImageError(name, Reason.UNREADABLE, told, "replace or remove it")
+    with ThreadPoolExecutor() as pool:
+        each = map if look is opened else pool.map  # headers are read by Python, which gains nothing from threads
+        problems = [told for told in each(fault, rows.ids, rows.table["image"]) if told]
+    if problems:
+        raise DataError(f"{where}: {len(problems)} of {len(rows)} images cannot be used. {'. '.join(problems[:3])}")
 
 
 def write(splits: Mapping[str, ImageTable], folder: Path) -> None:

@@ -27,7 +27,7 @@ def read(path: Path, *, split: str | None = None, check: bool = True, **columns:
     Args:
         path: a folder or file; see `read_splits`.
         split: train, val or test; None: the rows of all splits.
-        check: open every image (its header), so that a damaged file is told now.
+        check: decode every image, so that a damaged file is told now.
         columns: which column plays a role (id, image, label, captions, domain, time, split); default: by its name.
 
     Raises:
@@ -49,7 +49,7 @@ def read_splits(path: Path, *, check: bool = True, problems: list[Problem] | Non
 
     Args:
         path: a folder or file.
-        check: open every image (its header), so that a damaged file is told now.
+        check: decode every image, so that a damaged file is told now.
         problems: where given, samples that cannot be used are noted here and left out; a folder of images is then unlabelled.
         columns: as `read`.
 

@@ -23,7 +23,7 @@ from cl.errors import DataError
 from cl.faults import Problem, Reason
 from cl.sift import file_fault
 
-IMAGES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm"})
+IMAGES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".avif", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm"})
 _NOTES = frozenset({".txt", ".md", ".json", ".csv", ".xml", ".ini", ".db", ".yaml", ".dvc"})
 _BLOCK = 1 << 28  # an inline image is one line of a JSON file, and a line must fit in a block
 _BROKEN = (pa.ArrowException, OSError, ValueError, OverflowError, RecursionError)  # UnicodeError is a ValueError

@@ -8,9 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 import pyarrow as pa
 
 from cl.collection import Seen, fingerprint
-from cl.data import SCHEMA, ImageTable, concat, decode, hold_out, opened
+from cl.data import SCHEMA, ImageTable, concat, hold_out
 from cl.errors import DataError
 from cl.faults import Fault, ImageError, Problem, Reason
+from cl.images import decode, opened
 from cl.stream_config import Supervision
 
 Splits = Mapping[str, ImageTable]

@@ -12,8 +12,7 @@ import pyarrow as pa
 from cl.columns import PLACE, CellError, pick, places
 from cl.errors import DataError
 from cl.faults import Fault, Problem, Reason
-
-LARGEST = 1 << 28  # bytes of one image file: it is read whole
+from cl.images import LARGEST
 
 
 def picked(raw: pa.Table, file: Path, chosen: Mapping[str, str | None], problems: list[Problem]) -> pa.Table:

@@ -4,7 +4,8 @@ import base64
 import binascii
 import io
 import json
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -15,12 +16,16 @@ import torch
 from mlflow.exceptions import MlflowException
 from mlflow.models import set_model
 from mlflow.pyfunc import PythonModel, PythonModelContext
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, features
 from torch import Tensor
 
 COLUMNS = ("labels", "texts", "query")
-FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")  # what Pillow may try
+# these and the four functions below them are as in `cl.images`, which is not there where this is served alone
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", *(("AVIF",) if features.check("avif") else ()))
 MAX_PIXELS = 64_000_000
+MAX_ASPECT = 100
+_DECODING = threading.Lock()  # one image at a time, however many requests there are
+_BATCH = 64  # images
 
 
 class Question(NamedTuple):
@@ -33,11 +38,11 @@ class Question(NamedTuple):
 class Answering(Protocol):
     """What can be asked."""
 
-    def shares(self, images: Sequence[Image.Image], names: Sequence[str], template: Sequence[str] | None = None) -> Tensor:
+    def shares(self, images: Iterable[Image.Image], names: Sequence[str], template: Sequence[str] | None = None) -> Tensor:
         """Image by image, how sure it is of each name; rows of sum 1."""
         ...
 
-    def cosines(self, images: Sequence[Image.Image], texts: Sequence[str]) -> Tensor:
+    def cosines(self, images: Iterable[Image.Image], texts: Sequence[str]) -> Tensor:
         """The cosine of each image with each text."""
         ...
 
@@ -52,7 +57,7 @@ class Alone:
         self.template, self.prompts = note["template"], {each["name"]: each["prompts"] for each in note["classes"]}
         self.clip.eval().requires_grad_(False)
 
-    def shares(self, images: Sequence[Image.Image], names: Sequence[str], template: Sequence[str] | None = None) -> Tensor:
+    def shares(self, images: Iterable[Image.Image], names: Sequence[str], template: Sequence[str] | None = None) -> Tensor:
         """Zero-shot: the mean feature of each name's prompts; a learned class is asked as it was learned, unless a template is given."""
         rows = []
         for name in names:
@@ -62,11 +67,11 @@ class Alone:
         features = torch.nn.functional.normalize(torch.stack(rows), dim=-1)
         return (self.clip.logit_scale.exp() * self._encoded(images) @ features.T).double().softmax(-1)
 
-    def cosines(self, images: Sequence[Image.Image], texts: Sequence[str]) -> Tensor:
+    def cosines(self, images: Iterable[Image.Image], texts: Sequence[str]) -> Tensor:
         """The cosine of each image with each text."""
         return (self._encoded(images) @ self.clip.encode_text(self.tokenize(list(texts)), normalize=True).T).double()
 
-    def _encoded(self, images: Sequence[Image.Image]) -> Tensor:
+    def _encoded(self, images: Iterable[Image.Image]) -> Tensor:
         return self.clip.encode_image(torch.stack([self.preprocess(image) for image in images]), normalize=True)
 
 
@@ -87,17 +92,19 @@ class Served(PythonModel):
         if template is not None and template.count("{}") != 1:
             raise _wrong(f"template: found {template!r}, expected a text with one {{}} for the label")
         rows = model_input.to_dict("records")
-        images = [image_of(row.get("image"), index) for index, row in enumerate(rows)]
         groups: dict[Question, list[int]] = {}  # what is asked of many images is read once
         for index, row in enumerate(rows):
             groups.setdefault(question(row, index, self.classes), []).append(index)
         scores: dict[int, list[float]] = {}
         for each, places in groups.items():
-            scores |= zip(places, self._answers(each, [images[place] for place in places], template).tolist(), strict=True)
+            for start in range(0, len(places), _BATCH):
+                part = places[start : start + _BATCH]
+                images = (image_of(rows[place].get("image"), place) for place in part)  # each is small before the next is decoded
+                scores |= zip(part, self._answers(each, images, template).tolist(), strict=True)
         asked = {place: list(each.asked) for each, places in groups.items() for place in places}
         return pd.DataFrame([{"asked": asked[place], "scores": scores[place]} for place in range(len(rows))])
 
-    def _answers(self, each: Question, images: Sequence[Image.Image], template: str | None) -> Tensor:
+    def _answers(self, each: Question, images: Iterable[Image.Image], template: str | None) -> Tensor:
         if each.column == "query":
             return self.answering.cosines(images, each.asked)
         if each.column == "texts":
@@ -112,10 +119,10 @@ def _through_its_method(folder: Path) -> Answering:
 
 
 def image_of(value: Any, row: int) -> Image.Image:
-    """The image in a base64 string, upright and in RGB: as `cl.data.decode` opens it, which is not there where this is served alone.
+    """The image in a base64 string, upright and in RGB: as `cl.images.decode` opens it.
 
     Raises:
-        MlflowException: (400) it is none, or has too many pixels.
+        MlflowException: (400) it is none, too large, or of a kind that is not read.
     """
     try:
         content = base64.b64decode(value, validate=True)
@@ -123,17 +130,68 @@ def image_of(value: Any, row: int) -> Image.Image:
         raise _wrong(f"row {row}: image is not base64 ({error}); send the bytes of an image file in base64") from error
     try:
         image: Image.Image = Image.open(io.BytesIO(content), formats=FORMATS)
-        if image.width * image.height > MAX_PIXELS:
-            raise ValueError(f"{image.width} x {image.height} pixels, at most {MAX_PIXELS:,}")
-        image = ImageOps.exif_transpose(image)
-        if image.mode.startswith("I"):  # 16 bits
-            image = Image.fromarray((np.asarray(image).clip(0, 65535) // 257).astype(np.uint8))
-        if image.has_transparency_data:
-            image = image.convert("RGBA")
-            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-        return image.convert("RGB")
+        if fault := oversized(image):
+            raise ValueError(fault)
+        with _DECODING:
+            image.load()
+            return upright_rgb(image)
     except Exception as error:  # a file can be wrong in as many ways as there are formats
         raise _wrong(f"row {row}: image is not one that can be read ({error}); send a PNG, JPEG or the like") from error
+
+
+def pixels(image: Image.Image) -> int:
+    """How many are held to decode it: those of a tile too, which may be larger than the image."""
+    tags = getattr(image, "tag_v2", {})  # TIFF's: 322 and 323 are a tile's sides
+    return max(image.width * image.height, int(tags.get(322, 0)) * int(tags.get(323, 0)))
+
+
+def oversized(image: Image.Image) -> str | None:
+    """Why an image is not decoded, though its header can be read."""
+    if pixels(image) > MAX_PIXELS:
+        return f"{image.width} x {image.height} pixels or tiles of as many, and at most {MAX_PIXELS:,} are read"
+    if max(image.size) > MAX_ASPECT * min(image.size):
+        return f"{image.width} x {image.height} pixels, and at most {MAX_ASPECT} times as long as wide are read"
+    return None
+
+
+def upright_rgb(image: Image.Image) -> Image.Image:
+    """The picture as people see it, in RGB, with white where it is transparent.
+
+    Raises:
+        ValueError: it is of a kind of which white is not known.
+    """
+    ImageOps.exif_transpose(image, in_place=True)
+    image = eight_bits(image)
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert("RGB")
+
+
+def eight_bits(image: Image.Image) -> Image.Image:
+    """Grey values of other depths as 0 to 255: 12 and 16 bits from their black to their white, floats from 0 to 1.
+
+    Pillow's own conversion cuts at 255: 16 bits come out white, and 0.9 black.
+
+    Raises:
+        ValueError: 32-bit or signed integers, of which no value is known to be white, or floats that leave 0 to 1.
+    """
+    if not image.mode.startswith(("I", "F")):
+        return image
+    tags, values = getattr(image, "tag_v2", {}), np.asarray(image)
+    bits, kind = tags.get(258, (16,))[0], tags.get(339, (1,))[0]  # TIFF's: bits of a sample; 1: unsigned, 2: signed, 3: float
+    if image.mode == "F":
+        low, high = float(values.min()), float(values.max())
+        if not -0.01 <= low <= high <= 1.01:  # a little beyond: scaling down overshoots
+            raise ValueError(f"floats from {low:g} to {high:g}, and those from 0 to 1 are read")
+        grey = np.rint(values.clip(0, 1) * 255)
+    elif bits > 16 or kind != 1:
+        raise ValueError(f"{'signed ' if kind == 2 else ''}integers of {bits} bits, of which none is known to be white")
+    else:
+        white = (1 << bits) - 1
+        grey = values.clip(0, white) // (white // 255) if bits == 16 else values.clip(0, white).astype(np.int64) * 255 // white
+    grey = grey.astype(np.uint8)
+    return Image.fromarray(255 - grey if tags.get(262) == 0 else grey)  # TIFF's 0: white is zero
 
 
 def question(row: dict[str, Any], index: int, classes: Sequence[str]) -> Question:

@@ -14,9 +14,9 @@ from PIL import Image
 
 from cl.bundle import Bundle, read_bundle
 from cl.checkpoint import new_folder
-from cl.data import decode
 from cl.errors import DataError, ModelError, StoreError
 from cl.hugging_face import write
+from cl.images import LARGEST, decode
 from flows.registry import CHALLENGER, CHAMPION, as_of, find, only, versions_of
 from flows.settings import Place
 
@@ -135,16 +135,20 @@ def _files(place: Place, version: ModelVersion) -> Iterator[Path]:
         yield fetched / "artifacts" / "bundle"
 
 
-def _batches(paths: Sequence[Path], tell: Progress) -> Iterator[list[Image.Image]]:
-    """The images as learning sees them, some at a time."""
+def _batches(paths: Sequence[Path], tell: Progress) -> Iterator[Iterator[Image.Image]]:
+    """The images as learning sees them, some at a time, each opened when it is asked for: only one is held at its full size."""
     for start in range(0, len(paths), _BATCH):
         tell(start, len(paths))
-        yield [_opened(path) for path in paths[start : start + _BATCH]]
+        yield map(_opened, paths[start : start + _BATCH])
     tell(len(paths), len(paths))
 
 
 def _opened(path: Path) -> Image.Image:
     try:
-        return decode(path.read_bytes(), str(path))
+        with path.open("rb") as file:
+            data = file.read(LARGEST + 1)
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); give image files") from error
+    if len(data) > LARGEST:
+        raise DataError(f"{path}: over {LARGEST:,} bytes, which is more than is read of an image; give image files")
+    return decode(data, str(path))

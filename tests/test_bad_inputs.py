@@ -17,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -77,6 +78,12 @@ def blank(size: tuple[int, int]) -> bytes:
     return sink.getvalue()
 
 
+def deep(kind: type) -> bytes:
+    sink = io.BytesIO()
+    Image.fromarray(np.arange(256).reshape(16, 16).astype(kind)).save(sink, "TIFF")
+    return sink.getvalue()
+
+
 def huge_header() -> bytes:
     data = png(3, 3)
     header = struct.pack(">II", 60_000, 60_000) + data[24:29]
@@ -102,12 +109,12 @@ def payload() -> bytes:
 # --- image files in a folder per class: set aside, the rest goes in
 
 FILES: dict[str, tuple[str, bytes, str]] = {
-    "png that is cut short": ("red/x.png", png(3, 1)[:-40], "unreadable"),
-    "jpeg that is cut short": ("red/x.jpg", sound("JPEG")[:-60], "unreadable"),
-    "webp that is cut short": ("red/x.webp", sound("WEBP")[:-20], "unreadable"),
-    "gif that is cut short": ("red/x.gif", sound("GIF", "P")[:200], "unreadable"),
-    "tiff that is cut short": ("red/x.tif", sound("TIFF")[:300], "unreadable"),
-    "bmp that is cut short": ("red/x.bmp", sound("BMP")[:300], "unreadable"),
+    "png that is cut short": ("red/x.png", png(3, 1)[:-40], "cut short"),
+    "jpeg that is cut short": ("red/x.jpg", sound("JPEG")[:-60], "cut short"),
+    "webp that is cut short": ("red/x.webp", sound("WEBP")[:-20], "cut short"),
+    "gif that is cut short": ("red/x.gif", sound("GIF", "P")[:200], "cut short"),
+    "tiff that is cut short": ("red/x.tif", sound("TIFF")[:300], "cut short"),
+    "bmp that is cut short": ("red/x.bmp", sound("BMP")[:300], "cut short"),
     "png with a flipped bit in its pixels": ("red/x.png", flipped(png(3, 1), 0.5), "unreadable"),
     "png with a flipped bit in its header": ("red/x.png", flipped(png(3, 1), 0.02), "unreadable"),
     "empty file": ("red/x.png", b"", "unreadable"),
@@ -123,7 +130,10 @@ FILES: dict[str, tuple[str, bytes, str]] = {
     "one pixel": ("red/x.png", blank((1, 1)), "too small"),
     "one pixel wide": ("red/x.png", blank((1, 90)), "too small"),
     "81 million pixels in 10 kB": ("red/x.png", blank((9000, 9000)), "too large"),
-    "a header that claims 3.6 thousand million pixels": ("red/x.png", huge_header(), "unreadable"),
+    "a header that claims 3.6 thousand million pixels": ("red/x.png", huge_header(), "too large"),
+    "a line of 3,000 pixels": ("red/x.png", blank((3000, 2)), "too large"),
+    "floats from 0 to 255": ("red/x.tif", deep(np.float32), "no kind of image that is read"),
+    "integers of 32 bits": ("red/x.tif", deep(np.int32), "no kind of image that is read"),
     "the same image twice": ("blue/again.png", png(2, 500), "duplicate"),
     "an image of an earlier session": ("red/again.png", png(0, 1), "duplicate"),
     "an image of an earlier session under another class": ("blue/again.png", png(0, 1), "label conflict"),
@@ -622,7 +632,7 @@ CONFIGS: dict[str, tuple[bytes, str]] = {
     "noise": (random.Random(0).randbytes(500), "cannot be read"),
     "an object of Python": (b"name: !!python/object/apply:os.system ['true']\n", "not valid YAML"),
     "3,000 brackets": (b"name: " + b"[" * 3_000, "nested too deeply"),
-    "a thousand million words": (f"{LAUGHS}name: *i\n".encode(), "name"),
+    "a thousand million words": (f"{LAUGHS}name: *i\n".encode(), "aliases make over 100,000 values of it"),
     "a misspelt key": (f"{CONFIG}methud: finetune\n".encode(), "methud: unknown setting"),
     "a misspelt key further down": (f"{CONFIG}train: {{lrr: 1}}\n".encode(), "train.lrr: unknown setting"),
     "a wrong type": (f"{CONFIG}train: {{epochs: many}}\n".encode(), "train.epochs: input should be a valid integer"),

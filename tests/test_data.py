@@ -1,5 +1,4 @@
 import io
-import zlib
 from datetime import UTC, datetime
 from time import process_time
 
@@ -9,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from cl.data import SCHEMA, ImageTable, concat, decode, hold_out, opened, write
+from cl.data import SCHEMA, ImageTable, concat, hold_out, write
 from cl.errors import DataError
 
 
@@ -115,54 +114,6 @@ def test_columns_can_be_selected_forgotten_and_joined():
     bare = rows.without("label", "captions")
     assert bare.classes() == [] and not any(bare.captions) and bare.ids == rows.ids and any(rows.captions)
     assert concat([rows, bare]).ids == rows.ids * 2 and len(concat([])) == 0
-
-
-def test_transparency_is_laid_on_white():
-    assert decode(png((255, 0, 0, 0), mode="RGBA"), "x").getpixel((0, 0)) == (255, 255, 255)
-    palette = Image.new("P", (2, 2), 0)
-    palette.putpalette([9, 9, 9])
-    sink = io.BytesIO()
-    palette.save(sink, "PNG", transparency=0)
-    assert decode(sink.getvalue(), "x").getpixel((0, 0)) == (255, 255, 255)
-
-
-def test_sixteen_bits_are_scaled_and_not_clipped():
-    sink = io.BytesIO()
-    Image.fromarray(np.array([[0, 32896, 65535]], np.uint16)).save(sink, "PNG")
-    assert [pixel[0] for pixel in np.asarray(decode(sink.getvalue(), "x"))[0]] == [0, 128, 255]
-
-
-def test_a_photo_held_sideways_is_turned_upright():
-    image = Image.new("RGB", (4, 2), "red")
-    exif = image.getexif()
-    exif[0x0112] = 6  # rotate by 90 degrees
-    sink = io.BytesIO()
-    image.save(sink, "JPEG", exif=exif)
-    assert decode(sink.getvalue(), "x").size == (2, 4)
-
-
-def test_what_is_not_an_image_is_told_with_its_name_and_first_bytes():
-    with pytest.raises(DataError, match=r"a\.png: not a readable image \(5 bytes that start with 68656c6c"):
-        decode(b"hello", "a.png")
-    with pytest.raises(DataError, match=r"b\.png: not a readable image"):
-        decode(png()[:-30], "b.png")
-    with pytest.raises(DataError, match="0 bytes that start with nothing"):
-        decode(b"", "c.png")
-
-
-def test_formats_that_start_helper_programs_are_not_tried():
-    sink = io.BytesIO()
-    Image.new("RGB", (4, 4)).save(sink, "EPS")
-    with pytest.raises(DataError, match=r"evil\.eps: not a readable image .*read are PNG, JPEG"):
-        opened(sink.getvalue(), "evil.eps")
-
-
-def test_a_decompression_bomb_is_refused_by_its_header():
-    bomb = bytearray(png(size=(1, 1)))
-    bomb[16:24] = (9000).to_bytes(4, "big") * 2
-    bomb[29:33] = zlib.crc32(bytes(bomb[12:29])).to_bytes(4, "big")
-    with pytest.raises(DataError, match="9000 x 9000 pixels"):
-        decode(bytes(bomb), "bomb.png")
 
 
 def test_held_out_rows_are_a_share_of_each_class_and_hardly_move_when_data_is_added():

@@ -1,6 +1,7 @@
 """A registered version: made once per run whatever was killed where, served with the answers that were measured, and nothing pickled."""
 
 import base64
+import inspect
 import io
 import json
 import os
@@ -25,12 +26,13 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 from PIL import Image
 
-import cl.data
+import cl.images
+import flows.model
 from cl.bundle import Bundle
-from cl.data import decode
 from cl.errors import DataError, ModelError, StoreError
 from cl.evaluate import at_rest
-from flows.model import FORMATS, MAX_PIXELS, image_of
+from cl.images import decode
+from flows.model import image_of
 from flows.package import register
 from flows.predict import Served, classify, export, rank, served
 from flows.registry import CHAMPION, change
@@ -153,15 +155,16 @@ def odd_images() -> dict[str, bytes]:
     ramp = Image.fromarray(np.arange(2400, dtype=np.uint16).astype(np.uint8).reshape(40, 60)).convert("RGB")
     images = {"turned.png": (ramp, {"exif": turned}), "wide.png": (Image.fromarray(wide), {}), "half.png": (Image.fromarray(half), {})}
     images["palette.png"] = (ramp.convert("P"), {"transparency": 0})
+    images["float.tif"] = (Image.fromarray(np.linspace(0, 1, 2400, dtype=np.float32).reshape(40, 60)), {})
     files = {}
     for name, (image, options) in images.items():
         file = io.BytesIO()
-        image.save(file, "PNG", **options)  # type: ignore[arg-type]
+        image.save(file, name.partition(".")[2].upper().replace("TIF", "TIFF"), **options)  # type: ignore[arg-type]
         files[name] = file.getvalue()
     return files
 
 
-@pytest.mark.parametrize("name", ["turned.png", "wide.png", "half.png", "palette.png"])
+@pytest.mark.parametrize("name", ["turned.png", "wide.png", "half.png", "palette.png", "float.tif"])
 def test_served_and_asked_by_hand_an_image_is_opened_as_for_learning(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     content = odd_images()[name]
     learned = np.asarray(decode(content, name))
@@ -171,17 +174,21 @@ def test_served_and_asked_by_hand_an_image_is_opened_as_for_learning(name: str, 
     (tmp_path / name).write_bytes(content)
     seen: list[Image.Image] = []
     held = bundle("finetune")
-    monkeypatch.setattr(Bundle, "cosines", lambda self, images, texts: seen.extend(images) or torch.zeros(len(images), 1))
+    monkeypatch.setattr(Bundle, "cosines", lambda self, images, texts: seen.extend(images) or torch.zeros(len(seen), 1))
     rank(Served("colours", "1", held), [tmp_path / name], "a red square")
     assert (np.asarray(seen[0]) == learned).all()
 
 
 def test_what_is_served_refuses_what_learning_refuses() -> None:
-    assert (FORMATS, MAX_PIXELS) == (cl.data.FORMATS, cl.data.MAX_PIXELS)
-    file = io.BytesIO()
-    Image.new("1", (9000, 9000)).save(file, "PNG")
-    with pytest.raises(MlflowException, match="9000 x 9000 pixels, at most 64,000,000"):
-        image_of(base64.b64encode(file.getvalue()).decode(), 3)
+    for name in ("FORMATS", "MAX_PIXELS", "MAX_ASPECT"):
+        assert getattr(flows.model, name) == getattr(cl.images, name)
+    for name in ("pixels", "oversized", "upright_rgb", "eight_bits"):
+        assert inspect.getsource(getattr(flows.model, name)) == inspect.getsource(getattr(cl.images, name))
+    for size, told in (((9000, 9000), "9000 x 9000 pixels or tiles"), ((3000, 2), "at most 100 times as long as wide")):
+        file = io.BytesIO()
+        Image.new("1", size).save(file, "PNG")
+        with pytest.raises(MlflowException, match=f"row 3: .*{told}"):
+            image_of(base64.b64encode(file.getvalue()).decode(), 3)
     with pytest.raises(DataError, match="--query: found nothing"):
         rank(Served("colours", "1", bundle("finetune")), [Path("0.png")], " ")
 
