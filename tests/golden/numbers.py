@@ -1,0 +1,180 @@
+"""Golden numbers: what every method computes over two small sessions in fp64, from perturbed weights, by plain gradient descent.
+
+Plain descent, since Adam turns gradients that are zero but for rounding into steps of full size; perturbed weights, since a
+teacher that equals the student hides its term behind a zero; numbers and not hashes, since other processors round otherwise.
+
+    python -m tests.golden.numbers             # write what is missing
+    python -m tests.golden.numbers NAME ...    # write these anew, after their computation was changed on purpose
+"""
+
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cl.config import EvalConfig, TrainConfig
+from cl.data import ImageTable, concat
+from cl.errors import MethodError
+from cl.evaluate import evaluate
+from cl.learner import learn
+from cl.methods import CONFIGS, Batch, Method
+from cl.stream import Session
+from tests import make
+
+VALUES = Path(__file__).parent / "values"
+TRAIN = TrainConfig(
+    max_steps=2, batch_size=6, lr=0.05, momentum=0.0, optimizer="sgd", schedule="constant", warmup=0, weight_decay=0.01, device="cpu"
+)
+KINDS = ("labels", "captions", "mixed", "half", "bare")
+_SMALL = {"texts": 8, "depth": 2, "iterations": 2, "k": 2}  # settings that only make a method cheaper, used where it has them
+
+# every method as it is when nothing is set, and beside it each setting that takes another way through its code
+CASES: dict[str, dict[str, Any]] = {
+    **{name: {"name": name} for name in CONFIGS},
+    "finetune-image": {"name": "finetune", "part": "image"},
+    "finetune-text-smoothed": {"name": "finetune", "part": "text", "smoothing": 0.2},
+    "vr_lwf-no-texts": {"name": "vr_lwf", "texts": 0},
+    "replay-class_balanced": {"name": "replay", "policy": "class_balanced", "capacity": 6},
+    "replay-session_balanced": {"name": "replay", "policy": "session_balanced", "capacity": 6},
+    "ridge-projected": {"name": "ridge", "projection": 32},
+    "cpe_clip-added": {"name": "cpe_clip", "vision_mode": "replace"},
+    **{
+        f"pseudolabel-{strategy}-{modality}": {"name": "pseudolabel", "strategy": strategy, "modality": modality}
+        for strategy in ("none", "fpl", "ifpl", "grip")
+        for modality in ("text", "visual", "multimodal")
+        if (strategy, modality) != ("grip", "text")  # the default
+    },
+}
+
+
+def numbers(case: str) -> dict[str, Any]:
+    """What a case computes, by kind of data; where it refuses a kind, the word "refused"."""
+    return {kind: _over(CASES[case], kind) for kind in KINDS}
+
+
+def build(settings: Mapping[str, Any]) -> Method:
+    """The method over the tiny model, all in fp64."""
+    config = CONFIGS[settings["name"]]
+    small = {key: value for key, value in _SMALL.items() if key in config.model_fields}
+    if settings.get("strategy") == "fpl":
+        small.pop("iterations", None)
+    return config(**{**small, **settings}).build(make.tiny().double(), 0).double()
+
+
+def sessions(kind: str) -> list[Session]:
+    """Two sessions of two colours each, six images a colour."""
+    return [
+        _taught(make.session(1, (0, 1), (0, 1), each=6), kind),
+        _taught(make.session(2, (2, 3), (0, 1, 2, 3), each=6), kind),
+    ]
+
+
+def _taught(session: Session, kind: str) -> Session:
+    rows = session.data
+    # no caption is a class prompt too: whether a tie counts would hang on the last bit
+    texts = [[f"{label} paint, sample {row}", f"the {row}th {label} patch"] for row, label in enumerate(rows.labels)]
+    captioned = ImageTable.of(rows.ids, rows.table["image"].to_pylist(), rows.labels, texts)
+    odd, even = range(1, len(rows), 2), range(0, len(rows), 2)
+    match kind:
+        case "labels":
+            data = rows
+        case "captions":
+            data = captioned.without("label")
+        case "mixed":
+            data = concat([rows.take(even), captioned.take(odd).without("label")])
+        case "half":
+            data = concat([rows.take(even), rows.take(odd).without("label")])
+        case "bare":
+            data = rows.without("label")
+    return replace(session, data=data)
+
+
+def _over(settings: Mapping[str, Any], kind: str) -> Any:
+    taught = sessions(kind)
+    method = build(settings)
+    try:
+        for session in taught:
+            method.check(session)
+    except MethodError:
+        return "refused"
+    steps: list[dict[str, float]] = []
+    with _one_thread():
+        for session in taught:
+            _perturb(method)
+            with _overheard(method, steps):
+                learn(method, session, TRAIN, 0)
+        exams = [examined for session in taught for examined in session.tests]
+        scores = {name: score.metrics for name, score in evaluate(method, exams, EvalConfig(geometry=0)).items()}
+        logits = [_logits(method, session) for session in taught]
+    state = {name: value for name, value in sorted(method.state_dict().items()) if value.is_floating_point() and value.numel()}
+    return {"losses": steps, "weights": _weights(state), "logits": logits, "scores": scores}
+
+
+def _perturb(method: Method) -> None:
+    with torch.no_grad():
+        for index, weight in enumerate(method.trainable()):
+            noise = torch.randn(weight.shape, generator=torch.Generator().manual_seed(index), dtype=torch.float64)
+            weight.add_(0.02 * noise)
+
+
+@contextmanager
+def _overheard(method: Method, steps: list[dict[str, float]]) -> Iterator[None]:
+    inner = method.losses
+
+    def losses(batch: Batch) -> dict[str, Tensor]:
+        terms = inner(batch)
+        steps.append({name: float(value.detach()) for name, value in terms.items()})
+        return terms
+
+    method.losses = losses  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        del method.losses
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _logits(method: Method, session: Session) -> float:
+    images = torch.stack([method.clip.transform()(session.tests[0].data.image(row)) for row in range(4)]).double()
+    with torch.no_grad():
+        return _along(method.classify(images, method.class_features(session.vocabulary)))
+
+
+def _weights(state: Mapping[str, Tensor]) -> dict[str, float]:
+    """Five tensors spread over the sorted names, and all of them together, each as its product with a fixed direction."""
+    names = list(state)
+    some = [names[(len(names) - 1) * part // 4] for part in range(5)]
+    return {"all": sum(_along(value) for value in state.values())} | {name: _along(state[name]) for name in some}
+
+
+def _along(values: Tensor) -> float:
+    """The product with sin(1), sin(2), ...: a change anywhere shows, and so does a change of order."""
+    flat = values.detach().double().reshape(-1)
+    return float(flat @ torch.sin(torch.arange(1, len(flat) + 1, dtype=torch.float64)))
+
+
+def write(case: str) -> None:
+    """Keep what a case computes now as what it has to compute from now on."""
+    VALUES.mkdir(exist_ok=True)
+    (VALUES / f"{case}.json").write_text(json.dumps(numbers(case), indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    for case in sys.argv[1:] or [name for name in CASES if not (VALUES / f"{name}.json").exists()]:
+        write(case)
+        print(case)

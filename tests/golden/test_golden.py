@@ -1,0 +1,66 @@
+"""No number that a method computes changes unnoticed."""
+
+import json
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+
+from cl.methods import CONFIGS
+from tests.golden.numbers import CASES, VALUES, build, numbers, sessions
+
+TOLERANCE = 1e-9
+
+
+def differences(want: Any, got: Any, where: str = "") -> Iterator[str]:
+    """The places where two trees of numbers differ by more than a rounding."""
+    if isinstance(want, dict) and isinstance(got, dict):
+        for key in sorted(want.keys() | got.keys()):
+            if key not in want or key not in got:
+                yield f"{where}/{key}: {'new' if key in got else 'gone'}"
+            else:
+                yield from differences(want[key], got[key], f"{where}/{key}")
+    elif isinstance(want, list) and isinstance(got, list) and len(want) == len(got):
+        for index, (old, new) in enumerate(zip(want, got, strict=True)):
+            yield from differences(old, new, f"{where}/{index}")
+    elif isinstance(want, float) and isinstance(got, float):
+        if not math.isclose(want, got, rel_tol=TOLERANCE, abs_tol=TOLERANCE):
+            yield f"{where}: {want!r} was computed, now {got!r}"
+    elif want != got:
+        yield f"{where}: was {want!r:.60}, is {got!r:.60}"
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_method_computes_its_golden_numbers(case: str) -> None:
+    changed = list(differences(json.loads((VALUES / f"{case}.json").read_text()), numbers(case)))
+    assert not changed, (
+        f"{case} computes other numbers than before ({len(changed)}; first: {'; '.join(changed[:3])}). If that is not meant, mend the "
+        f"code. If it is, say so in CHANGELOG or cl/DECISIONS.md and write them anew: python -m tests.golden.numbers {case}"
+    )
+
+
+def test_every_method_has_golden_numbers_and_no_file_is_left_over() -> None:
+    assert {settings["name"] for settings in CASES.values()} == set(CONFIGS)
+    assert {file.stem for file in VALUES.glob("*.json")} == set(CASES)
+
+
+def test_every_case_learns_from_at_least_one_kind_of_data() -> None:
+    for case in CASES:
+        kept = json.loads((VALUES / f"{case}.json").read_text())
+        assert [kind for kind, value in kept.items() if value != "refused"], case
+
+
+def test_a_change_of_one_weight_in_the_eighth_digit_is_seen() -> None:
+    want = json.loads((VALUES / "finetune.json").read_text())
+    nudged = json.loads(json.dumps(want))
+    name = next(key for key in nudged["labels"]["weights"] if key != "all")
+    nudged["labels"]["weights"][name] *= 1 + 1e-8
+    assert len(list(differences(want, nudged))) == 1
+
+
+def test_the_numbers_are_of_fp64() -> None:
+    method = build(CASES["finetune"])
+    assert {value.dtype for value in method.state_dict().values() if value.is_floating_point()} == {torch.float64}
+    assert len(sessions("mixed")[0].data) == 12
