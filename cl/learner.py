@@ -13,11 +13,11 @@ import torch
 from lightning.pytorch.loggers import Logger
 from torch import Tensor
 from torch.utils.data import DataLoader
-from torch.utils.flop_counter import FlopCounterMode
 
 from cl.config import TrainConfig
 from cl.data import ImageTable
 from cl.errors import LearningError
+from cl.flops import Flops
 from cl.interim import START, Interim, Keeper, Took, walk
 from cl.loader import Collate, Order, Rows
 from cl.losses import precise
@@ -233,7 +233,7 @@ class Counted(pl.Callback):
     """Counts the floating point operations of the first batch: those of matrix products and convolutions, both ways."""
 
     def __init__(self, known: int | None = None) -> None:
-        self.counter: Any = FlopCounterMode(display=False)
+        self.counter: Any = Flops()
         self.wanted = known is None
         self.counting = False
         self.flops = known or 0
