@@ -191,16 +191,26 @@ def renate(a: Square) -> dict[str, float]:
 
 
 def continuum(a: Square) -> dict[str, float]:
-    """BWT averages the change since being taught over every later session, not over the last alone."""
-    later = [a[i, j] - a[j, j] for i in range(1, len(a)) for j in range(i)]
-    return {"forgetting": renate(a)["forgetting"], "bwt": float(np.mean(later))}
+    """Forgetting counts only since a set was taught, and BWT averages the change since then over every later session.
+
+    Continuum's main branch at 43ba009. Its release 1.2.7 also leaves out the newest old set and the newest old session, and still
+    divides by T - 1.
+    """
+    t = len(a)
+    lost = [a[j:-1, j].max() - a[-1, j] for j in range(t - 1)]
+    moved = [a[i, j] - a[j, j] for i in range(1, t) for j in range(i)]
+    return {"forgetting": float(np.mean(lost)), "bwt": float(np.mean(moved))}
 
 
 def libcontinual(a: Square) -> dict[str, float]:
-    """Forgetting leaves out the newest old set but still divides by T - 1; BWT sums over all later sessions and divides by T(T-1)/2."""
-    t = len(a)
-    lost = sum(a[:-1, j].max() - a[-1, j] for j in range(t - 2))
-    moved = sum(a[i, j] - a[j, j] for i in range(1, t - 1) for j in range(i))
+    """Both measure the change since a set was taught, leave out each session's newest old set, and divide as if it were there.
+
+    RL-VIG/LibContinual at 3fab380: forgetting is a sum of T - 2 differences over T - 1, BWT a sum over all sessions from the third
+    on over T(T-1)/2.
+    """
+    t, first = len(a), np.diag(a)
+    lost = (first - a[-1])[: t - 2].sum()
+    moved = sum((a[i] - first)[: i - 1].sum() for i in range(2, t))
     return {"forgetting": float(lost / (t - 1)), "bwt": float(moved / (t * (t - 1) / 2))}
 
 
