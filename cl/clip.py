@@ -20,8 +20,9 @@ from PIL import Image
 from pydantic import Field
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torchvision import transforms as v1
 
-from cl.config import Config
+from cl.config import Augment, Config
 from cl.durable import shared
 from cl.errors import ModelError
 from cl.model_settings import check
@@ -122,14 +123,23 @@ class Clip(nn.Module):
         tower = text_tower(self.model)
         return tokens if tower is None else tower.trim(tokens)
 
-    def transform(self, augment: bool = False) -> Callable[[Image.Image], Float[Tensor, "3 h w"]]:
-        """Image to pixels as the model's own preprocessing has it; `augment` is open_clip's training crop and never mirrors.
+    def transform(self, augment: Augment = False) -> Callable[[Image.Image], Float[Tensor, "3 h w"]]:
+        """Image to pixels as the model's own preprocessing has it, after a random crop where `augment` asks for one.
 
-        It keeps 90 to 100 % of the area; an image longer than 4:3 gets the same central crop every time.
+        True: open_clip's training crop, which never mirrors. It keeps 90 to 100 % of the area; an image longer than 4:3 gets the same
+        central crop every time. "crop_and_mirror": VR-LwF's (arXiv:2207.09248), for 224 pixels a random crop of an image resized to
+        256, mirrored half of the time.
 
         The crop is drawn from torch's global generator: a caller that wants it repeatable seeds that first.
         """
-        return image_transform_v2(PreprocessCfg(**self.preprocess_cfg), is_train=augment)
+        settings = PreprocessCfg(**self.preprocess_cfg)
+        own = image_transform_v2(settings, is_train=augment is True)
+        if augment != "crop_and_mirror":
+            return own
+        larger = [round(side * 8 / 7) for side in settings.input_size[1:]]
+        shorter = larger[:1] if larger[0] == larger[1] else larger  # one number: the shorter side, proportions as they are
+        crop = v1.RandomCrop(settings.input_size[1:])
+        return v1.Compose([v1.Resize(shorter, v1.InterpolationMode.BICUBIC), crop, v1.RandomHorizontalFlip(), own])
 
     @property
     def context_length(self) -> int:

@@ -14,6 +14,8 @@ from pydantic import ValidationError as PydanticError
 from cl.errors import ConfigError
 from cl.plain_yaml import LARGEST, parse
 
+Augment = bool | Literal["crop_and_mirror"]
+
 
 class Config(BaseModel):
     """A frozen group of settings that refuses keys it does not know."""
@@ -36,12 +38,18 @@ class TrainConfig(Config):
     betas: tuple[float, float] = (0.9, 0.999)
     eps: PositiveFloat = 1e-8
     warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps with linearly rising learning rate")
-    schedule: Literal["cosine", "constant"] = "cosine"
+    schedule: Literal["cosine", "constant", "cosine_epochs"] = Field(
+        "cosine", description="cosine_epochs: one rate for each epoch, rising from zero in the first, as in the pseudolabel code"
+    )
     clip_grad: PositiveFloat | None = 1.0
     accumulate: PositiveInt = 1
     max_logit_scale: PositiveFloat = Field(100.0, description="exp(logit_scale) is held in [1, this] after each step")
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
-    augment: bool = Field(False, description="random crop (scale 0.9 to 1); no mirror, since letters would change")
+    augment: Augment = Field(
+        False,
+        description="true: random crop (scale 0.9 to 1), no mirror, since letters would change; crop_and_mirror: 8/7 of the size, "
+        "a random crop of it, mirrored half of the time, as in VR-LwF's code",
+    )
     workers: NonNegativeInt = 0
     checkpoint: NonNegativeFloat = Field(60.0, description="seconds between checkpoints within a session; 0: none")
     device: Literal["auto", "cpu", "gpu"] = "auto"

@@ -111,12 +111,21 @@ def schedule(step: int, steps: int, config: TrainConfig) -> float:
     >>> [round(schedule(s, 4, TrainConfig(warmup=0.5)), 3) for s in range(4)]
     [0.5, 1.0, 1.0, 0.5]
     """
+    if config.schedule == "cosine_epochs":
+        return _by_epoch(step * config.epochs // steps, config)
     warm = int(config.warmup * steps)
     if step < warm:
         return (step + 1) / warm
     if config.schedule == "constant":
         return 1.0
     return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
+
+
+def _by_epoch(epoch: int, config: TrainConfig) -> float:
+    warm = round(config.warmup * config.epochs)
+    if epoch < warm:
+        return epoch / warm
+    return 0.5 * (1 + math.cos(math.pi * (epoch - warm) / max(1, config.epochs - warm)))
 
 
 def learn(

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from cl.clip import Clip
+from cl.config import Augment
 from cl.data import ImageTable
 from cl.methods.base import Batch
 from cl.seeds import derive, generator
@@ -30,7 +31,7 @@ class Rows(Dataset[Item]):
     """Decoded rows of a session. An item is addressed by (row, epoch, step); row and epoch decide its crop and its caption."""
 
     def __init__(
-        self, data: ImageTable, clip: Clip, vocabulary: Sequence[ClassName], *, augment: bool = False, pixels: bool = True, seed: int = 0
+        self, data: ImageTable, clip: Clip, vocabulary: Sequence[ClassName], *, augment: Augment = False, pixels: bool = True, seed: int = 0
     ) -> None:
         self.data, self.seed, self.augment, self.pixels = data, seed, augment, pixels
         index = {known.name: position for position, known in enumerate(vocabulary)}

@@ -63,7 +63,7 @@ def plan(config: RunConfig, data_root: Path, data_version: str, learns: bool = T
         method.check(session)
         if train.augment and not method.pixels and list(method.trainable()):
             raise MethodError(
-                f"session {session.index} ({session.name}): train.augment is true, which makes a new image at every step, and "
+                f"session {session.index} ({session.name}): train.augment is set, which makes a new image at every step, and "
                 f"{config.method.name} computes image features once; give it a train of its own with augment: false"
             )
     settings = [

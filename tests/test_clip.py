@@ -19,6 +19,7 @@ from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import nn
+from torchvision import transforms as v1
 
 import cl.model_source
 from cl.clip import Clip, ModelConfig, TextPrompts, VisionPrompts, build, load
@@ -438,6 +439,25 @@ def test_a_crop_repeats_with_its_seed_keeps_nearly_all_and_never_mirrors() -> No
         assert torch.equal(augment(picture(60)), crops[-1])
         assert (crops[-1] - plain).abs().mean() < 0.2 < (crops[-1].flip(-1) - plain).abs().mean()
     assert len({float(crop.sum()) for crop in crops}) > 4
+
+
+def test_crop_and_mirror_is_the_authors_resize_random_crop_and_flip_at_the_models_size() -> None:
+    cfg = {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.3, 0.4]}
+    big = {**TINY, "vision_cfg": {**TINY["vision_cfg"], "image_size": 224}}
+    own = build(big, cfg).transform("crop_and_mirror")
+    bicubic = v1.InterpolationMode.BICUBIC
+    authors = v1.Compose(
+        [v1.Resize(256, bicubic), v1.RandomCrop(224), v1.RandomHorizontalFlip(), v1.ToTensor(), v1.Normalize(cfg["mean"], cfg["std"])]
+    )
+    mirrored = 0
+    for seed in range(12):
+        found = []
+        for transform in (own, authors):
+            torch.manual_seed(seed)
+            found.append(transform(picture()))
+        assert torch.equal(*found) and found[0].shape == (3, 224, 224)
+        mirrored += int(found[0][:, :, :40].mean() > found[0][:, :, -40:].mean())
+    assert 2 <= mirrored <= 10
 
 
 # to disk and back

@@ -95,6 +95,13 @@ def test_the_rate_rises_in_a_line_and_falls_as_a_cosine() -> None:
     assert schedule(7, 10, TrainConfig(warmup=0, schedule="constant")) == 1.0
 
 
+def test_by_epoch_the_rate_is_the_pseudolabel_codes_for_every_step_of_an_epoch() -> None:
+    config = TrainConfig(epochs=150, warmup=1 / 30, schedule="cosine_epochs")
+    rates = [schedule(step, 450, config) for step in range(450)]
+    assert rates[:18:3] == pytest.approx([0, 0.2, 0.4, 0.6, 0.8, 1]) and rates[::3] == rates[1::3] == rates[2::3]
+    assert rates[3 * 100] == pytest.approx((1 + math.cos(math.pi * 95 / 145)) / 2) and 0 < rates[-1] < 2e-4
+
+
 def test_learning_lowers_the_loss_and_raises_accuracy() -> None:
     from cl.config import EvalConfig
     from cl.evaluate import evaluate

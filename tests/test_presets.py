@@ -65,6 +65,8 @@ def test_vr_lwf_learns_eurosat_at_once_or_two_classes_at_a_time(tmp_path: Path, 
     folders(tmp_path / "eurosat", 10, 2, 1)
     folders(tmp_path / "tiered_imagenet", 4, 1, 1)
     stream = built(name, tmp_path)
+    crops = {train_config(run, session).augment for run in variants(config(name)) for session in stream.sessions}
+    assert crops == {"crop_and_mirror"}
     assert [len(session.classes) for session in stream.sessions] == sizes
     assert stream.sessions[0].vocabulary[0].prompts == ("this is a satellite photo of class 000 .",)
     assert stream.probes[0].classes[0].prompts == ("this is a photo of class 000 .",)

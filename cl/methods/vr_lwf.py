@@ -20,7 +20,8 @@ from cl.stream import Session
 class VRLwFConfig(MethodConfig):
     """Distillation over a replayed random vocabulary, fresh at every step (arXiv:2207.09248).
 
-    Defaults as in the authors' code.
+    Defaults as in the authors' code, but for alpha: their program's is 0.5, and their scripts for EuroSAT give the whole model 2 and
+    one tower 1.
     """
 
     name: Literal["vr_lwf"] = "vr_lwf"
