@@ -6,7 +6,12 @@ from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
+import pyarrow as pa
+import torch
 from jaxtyping import Float
+
+from cl.data import SCHEMA, ImageTable
+from cl.stream import ClassName, Session
 
 Probabilities = Float[np.ndarray, "n c"]
 Rule = Literal["topk_per_class", "unique", "argmax_topk", "official_stream"]
@@ -120,8 +125,8 @@ def weights(
     """What the mean loss over labelled and over pseudolabelled rows is multiplied with.
 
     `balanced`: under ssl the labelled mean is multiplied by pseudo / labelled, under trzsl the pseudolabelled one by
-    labelled / pseudo; by the square root of that for multimodal prompts. `official_iterative` is what the authors' code does
-    in IFPL and GRIP: under ssl the ratio is upside down, and there is never a root.
+    labelled / pseudo; by the square root of that for multimodal prompts. The authors' code has that for FPL alone.
+    `official_iterative` is all of their code: in IFPL and GRIP the ratio is upside down under ssl, and there is never a root.
 
     >>> weights(72, 576, "ssl"), weights(72, 576, "ssl", iterative=True, rule="official_iterative")
     ((8.0, 1.0), (0.125, 1.0))
@@ -144,6 +149,31 @@ def count(picks: Sequence[Pick], classes: int, truth: Sequence[int] | None = Non
         lowest = min((pick.probability for pick in mine), default=None)
         counted.append(Counted(label, len(mine), lowest, sum(uses[pick.row] > 1 for pick in mine), right))
     return counted
+
+
+def kept(rows: int, hold_out: float, source: torch.Generator) -> list[int]:
+    """Rows that teach, in their order: int(rows * (1 - hold_out)) of them as in the authors' code, but never none of some."""
+    if not hold_out or not rows:
+        return list(range(rows))
+    count = max(1, int(rows * (1 - hold_out)))
+    return sorted(torch.randperm(rows, generator=source)[:count].tolist())
+
+
+def paradigm_of(session: Session) -> Paradigm:
+    """What a session's labels make of it: all of its classes have some (ssl), some have (trzsl), none has (ul)."""
+    taught = set(session.data.labels) - {None}
+    names = {session.vocabulary[index].name for index in session.classes}
+    return "ul" if not taught else "ssl" if taught == names else "trzsl"
+
+
+def pseudolabelled(data: ImageTable, picks: Sequence[Pick], vocabulary: Sequence[ClassName]) -> ImageTable:
+    """The picked rows under the class they were picked for; an image may stand for several classes, so ids name both."""
+    names = [vocabulary[pick.label].name for pick in picks]
+    rows = data.take([pick.row for pick in picks]).table
+    ids = [f"{known} as {name}" for known, name in zip(rows["id"].to_pylist(), names, strict=True)]
+    for column, values in (("id", ids), ("label", names)):
+        rows = rows.set_column(SCHEMA.get_field_index(column), SCHEMA.field(column), pa.array(values, pa.string()))
+    return ImageTable(rows)
 
 
 def _pick(probabilities: Probabilities, row: int, label: int) -> Pick:

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from cl.build_stream import build_stream
-from cl.config import override, read_yaml
+from cl.config import TrainConfig, override, read_yaml
 from cl.errors import DataError
+from cl.methods.pseudolabel import PseudolabelConfig
 from cl.run_config import RunConfig, parse_config, train_config, variants
 from cl.stream import Stream
 from tests.make import png
@@ -139,6 +140,32 @@ def test_pseudolabel_sets_are_learned_in_three_paradigms(tmp_path: Path, name: s
         labels = built(f"pseudolabel_{name}", tmp_path, *changes).sessions[0].data.labels
         hidden.append((labels.count(None), len(set(labels) - {None})))
     assert hidden == [(10, 5), (8, 3), (20, 0)]
+
+
+@pytest.mark.parametrize("name", ["flowers102", "resisc45", "fgvc_aircraft", "mnist", "eurosat", "dtd"])
+def test_pseudolabel_papers_are_the_authors_code_and_evergreens_defaults_another_preset(name: str) -> None:
+    code = {
+        "selector": "official_stream",
+        "weighting": "official_iterative",
+        "mixing": "official_pairwise",
+        "restart": "official",
+        "hold_out": 0.2,
+        "first_texts": "official",
+        "template": "a photo of a {}",
+    }
+    taught = [run for run in variants(config(f"pseudolabel_{name}")) if isinstance(run.method, PseudolabelConfig)]
+    assert len(taught) == 12 * 5
+    for run in (config(f"pseudolabel_{name}"), *taught):
+        settings = run.method.model_dump()
+        assert {key: settings[key] for key in code} == code
+        train = TrainConfig(**run.method.train)
+        assert (train.epochs, train.batch_size, train.schedule, train.decay_all) == (150, 16, "cosine_epochs", True)
+    ours = parse_config(read_yaml(PAPERS.parent / "pseudolabels.yaml"), "pseudolabels")
+    for run in variants(ours):
+        if isinstance(run.method, PseudolabelConfig):
+            assert run.method.model_dump(exclude={"label", "strategy", "modality", "train"}) == PseudolabelConfig().model_dump(
+                exclude={"label", "strategy", "modality", "train"}
+            )
 
 
 @pytest.mark.parametrize("path", sorted(PAPERS.glob("*.yaml")), ids=lambda path: path.stem)

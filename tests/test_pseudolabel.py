@@ -13,7 +13,7 @@ from cl.config import TrainConfig
 from cl.data import ImageTable, concat
 from cl.errors import MethodError
 from cl.features import FeatureCache
-from cl.learner import learn
+from cl.learner import Learner, learn
 from cl.loader import Collate, Rows
 from cl.methods.base import Batch
 from cl.methods.cpe_clip import CPEClipConfig
@@ -248,6 +248,73 @@ def test_each_round_descends_and_takes_more_images() -> None:
     assert [len(picks) for picks in method.picked] == [6, 12, 18]
 
 
+def test_a_round_of_the_official_kind_goes_on_with_what_the_authors_forgot_to_copy_and_begins_the_rest_anew() -> None:
+    moved = {}
+    for modality in ("text", "visual", "multimodal"):
+        method = method_of(modality=modality, restart="official", strategy="ifpl", iterations=3, k=2)
+        start = {name: tensor.clone() for name, tensor in method.prompts.state_dict().items()}
+        seen = []
+        for _ in method.rounds(some_labels()):
+            seen.append({name: tensor.clone() for name, tensor in method.prompts.state_dict().items()})
+            with torch.no_grad():
+                for parameter in method.trainable():
+                    parameter.add_(0.1)
+        for name in start:  # by how much it has moved when the third round begins
+            moved[modality, name] = round(float((seen[2][name] - start[name]).abs().mean()), 4)
+        if modality == "multimodal":
+            assert not torch.equal(seen[1]["text_in.weight"], seen[2]["text_in.weight"])  # drawn anew each time
+    assert moved["text", "tokens"] == 0.2 and moved["visual", "tokens"] == 0.0
+    assert moved["multimodal", "text_tokens"] == moved["multimodal", "image_tokens"] == 0.2
+    assert moved["multimodal", "text_in.weight"] not in (0.0, 0.2) and moved["multimodal", "mixer.attn.in_proj_weight"] not in (0.0, 0.2)
+
+
+def test_held_out_rows_never_teach_and_pseudolabels_are_held_out_from_ten_a_class_on() -> None:
+    session = make.session(1, (0, 1), (0, 1), each=30)
+    keep = [row % 30 < 5 for row in range(60)]
+    hidden = session.data.where([not kept for kept in keep]).without("label")
+    session = dataclasses.replace(session, data=concat([session.data.where(keep), hidden]))
+    for k, picked in ((9, 18), (10, 16)):
+        method, taught = method_of(strategy="ifpl", k=k, iterations=2, hold_out=0.2), []
+        for lesson in method.rounds(session):
+            labelled, pseudo = lesson.ids[:8], lesson.ids[8:]
+            assert len(pseudo) == picked and all(" as " in name for name in pseudo) and len(method.picked[-1]) == 2 * k
+            assert method._weights == (pytest.approx(8 / picked), 1.0)  # of what is left, as the authors count
+            taught.append(labelled)
+        assert taught[0] == taught[1] and set(taught[0]) < set(session.data.ids[:10])
+    none = method_of(strategy="none", hold_out=0.2)
+    assert none.begin(session).ids == taught[0]
+
+
+def test_the_first_round_can_ask_with_the_braces_that_the_authors_left_in() -> None:
+    method = method_of(strategy="fpl", k=4, first_texts="official", template="a photo of a {}")
+    asked = []
+    method.tokens = lambda texts: asked.extend(texts) or method.clip.tokenize(texts)  # type: ignore[method-assign]
+    method.begin(some_labels())
+    assert asked == ["a photo of a {}red", "a photo of a {}green", "a photo of a {}blue"]
+
+
+def test_by_default_later_rounds_do_not_weigh_labels_up() -> None:
+    for strategy, labelled in (("fpl", 15 / 6), ("ifpl", 6 / 15)):
+        method = method_of(strategy=strategy, k=5)
+        method.begin(some_labels())
+        assert method._weights == (pytest.approx(labelled), 1.0)
+
+
+@pytest.mark.parametrize("config", [PseudolabelConfig(modality="multimodal"), CPEClipConfig()], ids=lambda config: config.name)
+def test_biases_and_gains_of_prompts_decay_as_under_the_authors_plain_sgd(config: PseudolabelConfig | CPEClipConfig) -> None:
+    method, train = config.build(make.tiny(), 0), TrainConfig(**config.train)
+    flat = [parameter for parameter in method.trainable() if parameter.ndim < 2]
+    before = [parameter.detach().clone() for parameter in method.trainable()]
+    assert flat
+    learner = Learner(method, train, 10)
+    optimizer = learner.configure_optimizers()
+    for parameter in method.trainable():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    for parameter, old in zip(method.trainable(), before, strict=True):
+        torch.testing.assert_close(parameter.detach(), old * (1 - train.lr * train.weight_decay))
+
+
 # what the method must not see
 
 
@@ -453,7 +520,7 @@ def test_prompts_learn_to_tell_colours_apart_from_few_labels() -> None:
             guess = method.classify(images, method.class_features(session.vocabulary)).argmax(-1)
         return (guess == torch.tensor(truth)).float().mean().item()
 
-    method = method_of(iterations=2)
+    method = method_of(iterations=2, weighting="balanced")  # a random model's pseudolabels are worth nothing: its labels have to lead
     before = right(method)
     learn(method, session, train, 0)
     assert right(method) > max(before, 0.6)

@@ -91,6 +91,7 @@ def test_a_session_that_was_cut_short_goes_on_to_the_same_bits(name: str, betwee
     [
         ("finetune", {}, {"optimizer": "sgd", "accumulate": 2}),
         ("finetune", {}, {"accumulate": 3, "augment": True}),
+        ("finetune", {}, {"augment": "crop_and_mirror"}),
         ("zscl", {"ensemble": 2, "texts": 8}, {}),
         ("zscl", {"ensemble": 1, "l2": 0.1, "texts": 8}, {"precision": "bf16-mixed"}),
         ("vr_lwf", {"teacher": "original", "lwf": True, "texts": 8}, {}),
@@ -103,10 +104,17 @@ def test_whatever_the_optimizer_holds_comes_back(name: str, settings: dict[str, 
     assert_same(*resumed(name, STEPS.model_copy(update=train), tmp_path, 1e-9, fresh, between=False, steps=3))
 
 
-@pytest.mark.parametrize("restart", ["same_init", "warm"])
+@pytest.mark.parametrize("restart", ["same_init", "warm", "official"])
 @pytest.mark.parametrize("modality", ["text", "multimodal"])
 def test_rounds_that_were_over_are_not_learned_again(modality: str, restart: str, tmp_path: Path) -> None:
-    settings = {"modality": modality, "strategy": "grip", "iterations": 3, "restart": restart, "train": {"max_steps": 3, "epochs": 1}}
+    settings = {
+        "modality": modality,
+        "strategy": "grip",
+        "iterations": 3,
+        "restart": restart,
+        "hold_out": 0.2,
+        "train": {"max_steps": 3, "epochs": 1},
+    }
     session, interim = usable("pseudolabel", stream().sessions[0]), Interim(tmp_path / "interim", 1e-9)
 
     def fresh() -> Method:

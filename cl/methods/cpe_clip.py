@@ -26,6 +26,7 @@ _TRAIN: dict[str, Any] = {
     "optimizer": "sgd",
     "momentum": 0.9,
     "weight_decay": 1e-5,
+    "decay_all": True,  # theirs is plain SGD: biases and gains decay as well
     "clip_grad": None,
     "lr_epochs": [0.001, 0.00298, 0.00496, 0.00694, 0.00892, 0.0109],
 }
@@ -41,7 +42,8 @@ def _laid_over(authors: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]
 class CPEClipConfig(MethodConfig):
     """Few-shot prompts in both towers, the text ones feeding the image ones (arXiv:2303.04751).
 
-    Defaults as in the authors' code (CUB-200: train.epochs 6 and train.batch_size 4).
+    Defaults as in the authors' code (CUB-200: train.epochs 6 and train.batch_size 4), but that from the second session on the learning
+    rate is scaled in place of the gradient, and with it the decay of weights; `scale_target: grad` is theirs.
     """
 
     name: Literal["cpe_clip"] = "cpe_clip"

@@ -1,4 +1,4 @@
-"""LwF: learning without forgetting on the session's class names, as the ZSCL code has it (arXiv:1606.09282, arXiv:2303.06628)."""
+"""LwF: learning without forgetting on the session's class names, with the losses of the ZSCL code (arXiv:1606.09282, arXiv:2303.06628)."""
 
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping
@@ -39,9 +39,10 @@ class DistillingConfig(MethodConfig):
 
 
 class LwFConfig(DistillingConfig):
-    """Distillation over class names from the model before the session, as in the ZSCL code.
+    """Distillation over class names from the model before the session, with the losses of the ZSCL code.
 
-    Defaults are theirs (there with learning rate 1e-5 and 1000 steps for ViT-B/16).
+    Weights and temperature are theirs (there with learning rate 1e-5 and 1000 steps for ViT-B/16). The teacher is asked about the
+    batch as it was cropped for training; theirs about a batch of its own, of other images of the session, which are not cropped.
     """
 
     name: Literal["lwf"] = "lwf"

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-import pyarrow as pa
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
@@ -13,36 +12,53 @@ from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
 
 from cl.clip import Clip
-from cl.data import SCHEMA, ImageTable, concat
+from cl.data import ImageTable, concat
 from cl.errors import MethodError
 from cl.features import encoded
 from cl.losses import similarities
 from cl.methods.base import Batch, Method, MethodConfig
 from cl.methods.frozen import Frozen
 from cl.prompts import ImageContext, MixedPrompts, Mixing, Prompts, TextContext, encode_text, share, worded
-from cl.pseudolabels import RULES, Paradigm, Pick, Rule, Weighting, count, schedule, weights
-from cl.seeds import derive
+from cl.pseudolabels import (
+    RULES,
+    Paradigm,
+    Pick,
+    Rule,
+    Weighting,
+    count,
+    kept,
+    paradigm_of,
+    pseudolabelled,
+    schedule,
+    weights,
+)
+from cl.seeds import derive, generator
 from cl.stream import ClassName, Session
 from cl.zero_shot import class_features
 
-# five of the authors' 150 epochs are warm-up; their first epoch has rate zero, here it has the first fifth of the rise
+# five of the authors' 150 epochs are warm-up; with them the rate changes by the epoch and the first has none: schedule cosine_epochs
 _TRAIN: dict[str, Any] = {
     "epochs": 150,
     "batch_size": 16,
     "optimizer": "sgd",
     "momentum": 0.9,
     "weight_decay": 0.1,
+    "decay_all": True,  # theirs is plain SGD: biases and gains decay as well
     "warmup": 1 / 30,
     "schedule": "cosine",
     "clip_grad": None,
 }
 _RATE = {"text": 0.1, "visual": 0.1, "multimodal": 0.01}
 
+Restart = Literal["same_init", "warm", "official"]
+
 
 class PseudolabelConfig(MethodConfig):
     """Prompt tuning on pseudolabels: FPL, IFPL, GRIP; text, visual or multimodal (arXiv:2306.01669).
 
-    `train` is laid over the authors' settings, which hold for every round.
+    Defaults are Evergreen's, made of the method as it was meant: the surest images of each class, all of them taught, and new prompts
+    each round. The presets `papers/pseudolabel_*` set what the authors' code does instead. `train` is laid over the authors' settings,
+    which hold for every round.
     """
 
     name: Literal["pseudolabel"] = "pseudolabel"
@@ -53,13 +69,27 @@ class PseudolabelConfig(MethodConfig):
     iterations: PositiveInt = Field(10, description="rounds of ifpl and grip")
     selector: Rule = "topk_per_class"
     candidates: Literal["session", "seen"] = "session"  # the classes that compete; under trzsl pseudolabels are unseen ones anyway
-    weighting: Weighting = "balanced"
-    restart: Literal["same_init", "warm"] = "same_init"  # what a round begins with: the session's first prompts, or the last round's
+    weighting: Weighting = Field(
+        "official_iterative", description="balanced weighs labelled rows up in every round, by which many rounds overfit them"
+    )
+    hold_out: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="share of labelled rows, and of pseudolabels where k is 10 or more, that does not teach (the authors: 0.2)",
+    )
+    restart: Restart = Field(
+        "same_init",
+        description="what a round begins with: the session's first prompts, the last round's (warm), or as in the authors' code (official)",
+    )
     sessions: Literal["continue", "fresh"] = "continue"  # what a session begins with: the last one's prompts, or new ones
     reg: Literal["none", "balance"] = "none"  # balance: later sessions take smaller steps, as in CPE-CLIP
     length: PositiveInt | None = Field(None, description="prompt tokens; default 16, multimodal 4 per tower")
     mixing: Mixing = "joint8"
     template: str | None = Field(None, description="of fixed class texts, such as 'a photo of a {}'; default: the stream's prompts")
+    first_texts: Literal["template", "official"] = Field(
+        "template", description="what the first round asks with; official: 'a photo of a {}daisy', as the authors' code does"
+    )
     cache: bool = Field(True, description="with text prompts, compute image features once per session")
 
     @model_validator(mode="before")
@@ -145,9 +175,9 @@ class Pseudolabel(Frozen):
         self.picked = []
         for turn, k in enumerate(pool.ks or [0]):
             picks = self._pick(pool, k, first=turn == 0) if pool.ks else []
-            if turn and self.config.restart == "same_init":
-                self.prompts.load_state_dict(start)
-            yield self._lesson(pool, picks)
+            if turn:
+                self._restart(start, turn)
+            yield self._lesson(pool, self._taught(picks, k, turn))
 
     def losses(self, batch: Batch) -> dict[str, Float[Tensor, ""]]:
         """`labelled` and `pseudo`: weighted means over the rows of each kind, whichever the batch has."""
@@ -206,8 +236,34 @@ class Pseudolabel(Frozen):
         template = self.config.template
         return class_features(self.clip.encode_text, self.tokens, worded(classes, template) if template else classes)
 
+    def _first(self, classes: Sequence[ClassName]) -> Float[Tensor, "k d"]:
+        if self.config.first_texts == "template":
+            return self._fixed(classes)
+        start = self.config.template or "a photo of a {}"
+        texts = [ClassName(known.name, (start + worded([known], "{}")[0].prompts[0],)) for known in classes]
+        return class_features(self.clip.encode_text, self.tokens, texts)
+
     def _class_features(self) -> Float[Tensor, "k d"]:
         return self.class_features([self.vocabulary[index] for index in self.candidates])
+
+    def _restart(self, start: Mapping[str, Tensor], turn: int) -> None:
+        """What a round after the first begins with.
+
+        The authors' first prompts share their storage with those that train, so that text prompts and the tokens of multimodal ones go
+        on from where they were; visual ones are copied to the GPU and start again, and what mixes tokens is drawn anew.
+        """
+        restart, modality = self.config.restart, self.config.modality
+        if restart == "official" and modality == "multimodal":
+            drawn = _drawn(self.clip, self.config, derive(self.seed, "prompts", self.session, turn)).state_dict()
+            start = {name: tensor for name, tensor in drawn.items() if not name.endswith("_tokens")}
+        elif restart == "warm" or (restart == "official" and modality == "text"):
+            return
+        self.prompts.load_state_dict(start, strict=False)
+
+    def _taught(self, picks: list[Pick], k: int, turn: int) -> list[Pick]:
+        """The picks without those that are held out, where a class has ten or more."""
+        share = self.config.hold_out if k >= 10 else 0.0
+        return [picks[row] for row in kept(len(picks), share, generator(self.seed, "held out", self.session, turn))]
 
     @torch.no_grad()
     def _pool(self, session: Session) -> Pool:
@@ -225,6 +281,7 @@ class Pseudolabel(Frozen):
         features = None if self.pixels else self._cache.images(self.encode_image, self.clip, data)
         self._texts = self._class_features() if config.modality == "visual" else None
         rows = [row for row, label in enumerate(labels) if label >= 0]
+        rows = [rows[row] for row in kept(len(rows), config.hold_out, generator(self.seed, "held out", session.index))]
         return Pool(data, rows, unlabelled, columns, paradigm, ks, features)
 
     @torch.no_grad()
@@ -235,7 +292,7 @@ class Pseudolabel(Frozen):
             images = pool.features[pool.unlabelled]
         else:
             images = encoded(self.clip.encode_image if first else self.encode_image, self.clip, pool.data.take(pool.unlabelled))
-        texts = self._fixed(classes) if first else self.class_features(classes)
+        texts = self._first(classes) if first else self.class_features(classes)
         # in double precision: many a probability near one would be equal to one, and its rank lost
         probabilities = (self.clip.scale() * images @ texts.T).double().softmax(-1).cpu().numpy()
         picks = RULES[self.config.selector](np.asarray(probabilities), k)
@@ -263,23 +320,6 @@ _NEEDS: dict[str, str] = {
     "trzsl": "labelled rows of some classes and none of the others",
     "ul": "a session without labels",
 }
-
-
-def paradigm_of(session: Session) -> Paradigm:
-    """What a session's labels make of it: all of its classes have some (ssl), some have (trzsl), none has (ul)."""
-    taught = set(session.data.labels) - {None}
-    names = {session.vocabulary[index].name for index in session.classes}
-    return "ul" if not taught else "ssl" if taught == names else "trzsl"
-
-
-def pseudolabelled(data: ImageTable, picks: Sequence[Pick], vocabulary: Sequence[ClassName]) -> ImageTable:
-    """The picked rows under the class they were picked for; an image may stand for several classes, so ids name both."""
-    names = [vocabulary[pick.label].name for pick in picks]
-    rows = data.take([pick.row for pick in picks]).table
-    ids = [f"{known} as {name}" for known, name in zip(rows["id"].to_pylist(), names, strict=True)]
-    for column, values in (("id", ids), ("label", names)):
-        rows = rows.set_column(SCHEMA.get_field_index(column), SCHEMA.field(column), pa.array(values, pa.string()))
-    return ImageTable(rows)
 
 
 def _drawn(clip: Clip, config: PseudolabelConfig, seed: int) -> Prompts:

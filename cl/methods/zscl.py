@@ -39,7 +39,8 @@ class ReferenceConfig(DistillingConfig):
 class ZSCLConfig(ReferenceConfig):
     """Distillation over reference texts and images, with an ensemble of weights (arXiv:2303.06628).
 
-    Defaults as in the authors' code, where `l2` 0 is called ZSCL*.
+    Weights, temperature and ensemble as in the authors' code, where `l2` 0 is called ZSCL*. Without `reference` the teacher is asked
+    about each batch as it was cropped for training, which their code never does.
     """
 
     name: Literal["zscl"] = "zscl"
@@ -53,7 +54,10 @@ class ZSCLConfig(ReferenceConfig):
 
 
 class LwFVRZSCLConfig(ReferenceConfig):
-    """VR-LwF as the ZSCL authors ran it, which is not the method of arXiv:2207.09248 (vr_lwf)."""
+    """VR-LwF with the losses of the ZSCL authors, which is not the method of arXiv:2207.09248 (vr_lwf).
+
+    Its images are the batch's own unless `reference` names others: the authors' are other images of the session, not cropped.
+    """
 
     name: Literal["lwf_vr_zscl"] = "lwf_vr_zscl"
 
