@@ -1,12 +1,12 @@
 """Archives are believed nothing: what they hold is unpacked into a folder of our own, under limits, or left out with its reason."""
 
 import contextlib
-import io
 import re
 import shutil
 import tarfile
 import zipfile
 import zlib
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from cl.errors import DataError
@@ -18,6 +18,7 @@ _RATIO = 200  # images and text shrink less
 _SMALL = 10_000_000  # bytes that may shrink as much as they like
 TABLES = (".parquet", ".csv", ".tsv", ".jsonl", ".ndjson", ".tar")
 _LINK = 0o120000
+_DAMAGED = (tarfile.TarError, EOFError, OSError, zlib.error)
 _BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, NotImplementedError, ValueError)
 
 
@@ -43,46 +44,45 @@ def unzip(file: Path, folder: Path, problems: list[Problem]) -> Path:
     return _inner(folder)
 
 
-def clean_tar(file: Path, target: Path, problems: list[Problem]) -> Path:
-    """Write what is harmless in a tar file to `target`, another tar file; of one that is cut short, what is whole.
+def members(file: Path, problems: list[Problem]) -> Iterator[tuple[str, bytes]]:
+    """The names and bytes of what is harmless in a tar file, in its order; of one that is cut short, of what is whole.
 
     Raises:
         DataError: not a tar file, or a decompression bomb.
     """
     budget = _RATIO * file.stat().st_size + _SMALL  # the tar may be compressed, whatever its name says
     try:
-        with tarfile.open(file) as source, tarfile.open(target, "w") as sink:
+        with tarfile.open(file) as source:
             try:
                 for member in source:
                     budget -= member.size
                     if budget < 0:
                         raise DataError(f"{file}: a decompression bomb ({member.name!r} unpacks to {member.size:,} bytes); replace it")
-                    _copy(source, member, sink, problems)
-            except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
+                    data = _unpacked(source, member, problems)
+                    if data is not None:
+                        yield member.name, data
+            except _DAMAGED as error:
                 problems.append(Problem(file.name, Reason.CUT_SHORT, str(error)))
-    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
+    except _DAMAGED as error:
         raise DataError(f"{file}: cannot be read as .tar ({error}); repair or replace it") from error
-    return target
 
 
-def _copy(source: tarfile.TarFile, member: tarfile.TarInfo, sink: tarfile.TarFile, problems: list[Problem]) -> None:
+def _unpacked(source: tarfile.TarFile, member: tarfile.TarInfo, problems: list[Problem]) -> bytes | None:
     fault = _name_fault(member.name)
     if member.isdir() and not fault:
-        return
+        return None
     if not fault and not member.isreg():
         fault = (Reason.LINK, f"to {member.linkname!r}") if member.issym() or member.islnk() else (Reason.NOT_REGULAR, "")
     if not fault and (member.issparse() or member.size > LARGEST):
         fault = Reason.BOMB, f"unpacks to {member.size:,} bytes"
     if fault:
         problems.append(Problem(member.name, *fault))
-        return
+        return None
     stream = source.extractfile(member)
     if stream is None or len(data := stream.read()) < member.size:
         problems.append(Problem(member.name, Reason.CUT_SHORT, "the archive ends before it"))
-        return
-    info = tarfile.TarInfo(member.name)
-    info.size = len(data)
-    sink.addfile(info, io.BytesIO(data))
+        return None
+    return data
 
 
 def _refused(info: zipfile.ZipInfo, problems: list[Problem]) -> bool:

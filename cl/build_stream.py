@@ -56,7 +56,7 @@ def _read(name: str, config: StreamConfig, root: Path) -> dict[str, ImageTable]:
         made = "`evergreen data glyphs` makes it" if path.name == "glyphs" else f"`evergreen data add {path.name} PATH` takes it in"
         raise DataError(f"source {name!r}: {path} does not exist; {made}, or say where it is: stream.sources.{name}.path, --data-root")
     # images are looked at once it is known which ones the stream uses
-    splits = read_splits(path, check=False, problems=None, **source.columns())
+    splits = read_splits(path, check=False, **source.columns())
     if config.test_split == "held_out":
         splits["train"], splits["held_out"] = hold_out(splits["train"], 0.2, config.seed)
     return {split: data.under(name) for split, data in splits.items()}

@@ -1,10 +1,13 @@
 """Why a sample or a file cannot be used, as a value: who finds it names it, who tells it words it, and nobody reads sentences."""
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
 from cl.errors import DataError
+from cl.told import some
 
 
 class Reason(StrEnum):
@@ -57,3 +60,39 @@ class ImageError(DataError):
     def __init__(self, name: str, reason: Reason, detail: str, remedy: str) -> None:
         super().__init__(f"{name}: {detail}; {remedy}")
         self.reason, self.detail = reason, detail
+
+
+REMEDIES = {
+    Reason.UNREADABLE: "replace or remove it",
+    Reason.CUT_SHORT: "fetch it again or remove it",
+    Reason.TOO_SMALL: "remove it",
+    Reason.TOO_LARGE: "scale it down",
+    Reason.MISSING: "add it or drop the row",
+    Reason.NO_IMAGE: "every row needs a path or bytes",
+    Reason.NOT_AN_IMAGE: "convert it to PNG or JPEG, or remove it",
+    Reason.CONFLICT: "keep one of the two",
+    Reason.LINK: "put the file itself there",
+    Reason.OUTSIDE: "move the image into the folder",
+    Reason.NAME: "rename it",
+    Reason.ID: "every row needs an id of its own",
+    Reason.LABEL: "write it again",
+    Reason.CAPTION: "write it again or leave it out",
+    Reason.NOT_UTF8: "save the table as UTF-8",
+    Reason.VALUE: "repair the row",
+    Reason.EMPTY_CLASS: "add images or remove the folder",
+    Reason.NO_CLASS: "move it into the folder of its class",
+}
+
+
+def summary(problems: Sequence[Problem]) -> str:
+    """How many for each reason, the first few with what exactly, and what to do.
+
+    >>> summary([Problem("t.csv row 2", Reason.MISSING, "b.png"), Problem("t.csv row 3", Reason.MISSING, "c.png")])
+    '2 missing (t.csv row 2: b.png, t.csv row 3: c.png): add it or drop the row'
+    """
+    told = []
+    for reason, count in Counter(problem.reason for problem in problems).most_common():
+        own = [f"{each.where}: {each.detail}" if each.detail else each.where for each in problems if each.reason == reason]
+        remedy = f": {REMEDIES[reason]}" if reason in REMEDIES else ""
+        told.append(f"{count:,} {reason} ({some(own)}){remedy}")
+    return "; ".join(told)

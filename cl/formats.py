@@ -1,31 +1,60 @@
-"""Reads the layouts people keep images in: folder per class, CSV, JSON lines, Parquet, WebDataset tars."""
+"""Reads the layouts people keep images in; one reader: what cannot be used is noted, and who is strict raises from that."""
 
 import os
+import tempfile
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pyarrow as pa
 
-from cl.archive import TABLES
-from cl.columns import SYNONYMS, did_you_mean, finish, pick, some
-from cl.data import SPLITS, ImageTable, concat
+from cl.archive import TABLES, unzip
+from cl.columns import FAULT, PLACE, SYNONYMS, CellError, blanks, did_you_mean, own, pick, roles
+from cl.data import SCHEMA, SPLITS, ImageTable, concat, openable
 from cl.errors import DataError
-from cl.faults import Problem
-from cl.raw import IMAGES, raw
-from cl.sift import picked, usable
+from cl.faults import Problem, Reason, summary
+from cl.images import decode
+from cl.layouts import lists
+from cl.layouts import reading as layouts
+from cl.layouts.places import images
+from cl.layouts.reading import Part, Reading
+from cl.layouts.survey import survey
+from cl.rows import finish, usable
+from cl.told import Told, Topic, merged, some
 
-_WORDS = {"train": ("train", "training"), "val": ("val", "valid", "validation", "dev"), "test": ("test", "testing")}
-_KINDS = {".parquet": "Parquet", ".csv": "a CSV table", ".tsv": "a TSV table", ".tar": "WebDataset tars", ".json": "Karpathy's splits"}
-_KINDS |= {".jsonl": "JSON lines", ".ndjson": "JSON lines"}
-_SPLITS = {word: split for split, words in _WORDS.items() for word in words}
+_BROKEN = (pa.ArrowException, OSError, ValueError, OverflowError, RecursionError)  # UnicodeError is a ValueError
+_HARMLESS = (Reason.DUPLICATE,)  # says nothing that another row does not say
+
+
+@dataclass
+class Look:
+    """What was found at a path: rows by split, the samples that cannot be used, and what is to be told."""
+
+    path: Path
+    splits: dict[str, ImageTable]
+    problems: list[Problem] = field(default_factory=list)
+    told: list[Told] = field(default_factory=list)
+
+    def strictly(self) -> dict[str, ImageTable]:
+        """The rows by split, if there is nothing that cannot be used.
+
+        Raises:
+            DataError: names what cannot be used, by reason.
+        """
+        bad = [problem for problem in self.problems if problem.reason not in _HARMLESS]
+        if bad:
+            aside = "; repair them, or have `evergreen ingest` set them aside" if len(bad) > 1 else ""
+            raise DataError(f"{self.path}: {summary(bad)}{aside}")
+        return self.splits
 
 
 def read(path: Path, *, split: str | None = None, check: bool = True, **columns: str | None) -> ImageTable:
     """All rows found at a path, or those of one split.
 
     Args:
-        path: a folder or file; see `read_splits`.
+        path: a folder or file; see `look`.
         split: train, val or test; None: the rows of all splits.
         check: decode every image, so that a damaged file is told now.
         columns: which column plays a role (id, image, label, captions, domain, time, split); default: by its name.
@@ -33,124 +62,177 @@ def read(path: Path, *, split: str | None = None, check: bool = True, **columns:
     Raises:
         DataError: as `read_splits`, or the split does not exist.
     """
-    splits = read_splits(path, check=check, problems=None, **columns)
+    splits = read_splits(path, check=check, **columns)
     if split is not None and split not in splits:
         raise DataError(f"{path}: no split {split!r}; {did_you_mean(split, list(splits))}")
     return concat(list(splits.values())) if split is None else splits[split]
 
 
-def read_splits(path: Path, *, check: bool = True, problems: list[Problem] | None = None, **columns: str | None) -> dict[str, ImageTable]:
-    """Rows by split (train, val, test): as files or folders are named, or by a column; all of it train where nothing says.
+def read_splits(path: Path, *, check: bool = True, **columns: str | None) -> dict[str, ImageTable]:
+    """Rows by split (train, val, test), if there is nothing at the path that cannot be used.
 
-    Read are: a .parquet file (ours, or with Hugging Face's image struct and class names), .csv, .tsv, .jsonl, .tar
-    (WebDataset); a folder with such files, one or several per split; a folder per class; and split folders holding any
-    of these. A .json file that is named itself is read as Karpathy's splits. Rows that name the same image and differ in
-    their caption become one row. Relative image paths start at the folder of the file that names them.
+    Raises:
+        DataError: as `look`, or a sample that cannot be used.
+    """
+    splits = look(path, columns).strictly()
+    if check:
+        openable(concat(list(splits.values())), str(path), decode)
+    return splits
+
+
+def look(
+    path: Path,
+    columns: Mapping[str, str | None] | None = None,
+    *,
+    links: bool = True,
+    scratch: Path | None = None,
+    problems: list[Problem] | None = None,
+) -> Look:
+    """What there is at a path: rows by split, as files or folders are named or a column says; all of it train where nothing says.
+
+    Read are: a folder per class; images with texts beside them; .parquet (ours, or with Hugging Face's image struct and class
+    names), .csv, .tsv, .jsonl, .tar (WebDataset, img2dataset); Flickr's and COCO's captions, Karpathy's splits and other JSON
+    records; lists of paths with classes; split folders holding any of these; a .zip of them. Rows that name the same image and
+    differ in their caption become one row. Image paths start at the folder of the file that names them, or at a folder of images.
 
     Args:
         path: a folder or file.
-        check: decode every image, so that a damaged file is told now.
-        problems: where given, samples that cannot be used are noted here and left out; a folder of images is then unlabelled.
-        columns: as `read`.
+        columns: which column plays a role (id, image, label, captions, domain, time, split); default: by its name.
+        links: whether images may be links that lead out of the folder.
+        scratch: where a .zip is unpacked; default: a folder that goes afterwards, and with it the files that problems name.
+        problems: where samples that cannot be used are noted, for who wants them whatever is raised.
 
     Raises:
-        DataError: nothing readable, an image missing, damaged or outside the folder, a class without images, an id twice.
+        DataError: nothing readable, not one usable sample, an export of boxes, or an id twice.
     """
+    columns = columns or {}
     unknown = [name for name in columns if name not in SYNONYMS]
     if unknown:
         raise DataError(f"column role {unknown[0]!r} does not exist; {did_you_mean(unknown[0], list(SYNONYMS))}")
     path = Path(path)
     if not os.path.exists(path):  # of a name that no file can have, it says no
-        raise DataError(f"{path}: does not exist; give a folder or one of {', '.join(TABLES)}")
-    root = path if path.is_dir() else path.parent
+        raise DataError(f"{path}: does not exist; give a folder or one of {', '.join((*TABLES, '.zip'))}")
+    zipped = path.suffix.lower() == ".zip" and path.is_file()
+    with tempfile.TemporaryDirectory(prefix="evergreen-") if zipped and scratch is None else nullcontext(scratch) as folder:
+        reading = Reading(path if path.is_dir() else path.parent, columns, links and not zipped, [] if problems is None else problems)
+        if not zipped:
+            return _read(path, path, reading)
+        reading.root = unzip(path, Path(folder or "") / path.stem, reading.problems)
+        place = reading.root
+        try:
+            return _read(path, place, reading)
+        except DataError as error:  # the folder is ours, and nobody knows it
+            raise DataError(str(error).replace(str(place), str(path))) from error
+
+
+def _read(given: Path, path: Path, reading: Reading) -> Look:
+    parts = survey(path, reading)
     found: dict[str, list[ImageTable]] = defaultdict(list)
-    for split, files in _parts(path, problems is not None) if path.is_dir() else [(_split(path), [path])]:
-        for name, table in _tables(files, root, split, columns, check, problems):
-            found[name].append(table)
+    for part in parts:
+        for name, rows in _rows(part, reading):
+            found[name].append(rows)
     splits = {name: concat(found[name]) for name in SPLITS if name in found}
     for name, table in splits.items():
         if twice := [each for each, count in Counter(table.ids).items() if count > 1]:
-            raise DataError(f"{path}: {name} holds {len(twice)} ids twice ({some(twice)}); ids must be unique, so rename or remove them")
-    return splits
+            raise DataError(f"{given}: {name} holds {len(twice)} ids twice ({some(twice)}); ids must be unique, so rename or remove them")
+    reading.tell(Topic.LAYOUT, *dict.fromkeys(part.words for part in parts))
+    if path.is_dir() and not any(part.literal for part in parts):
+        _unnamed(reading)
+    return Look(given, splits, reading.problems, merged(reading.told))
 
 
-def layout(path: Path) -> str:
-    """What `read_splits` takes a path for, in words.
-
-    >>> layout(Path("train.csv"))
-    'a CSV table'
-    """
-    parts = _parts(path, False) if path.is_dir() else [(_split(path), [path])]
-    kinds = dict.fromkeys("a folder per class" if file.is_dir() else _KINDS[file.suffix.lower()] for _, files in parts for file in files)
-    return " and ".join(kinds)
-
-
-def _split(path: Path) -> str | None:
-    # train.csv, train-00000-of-00004.parquet, train_000.tar
-    word = path.stem.lower().replace("_", "-").replace(".", "-").partition("-")[0]
-    return _SPLITS.get(word)
-
-
-def _parts(folder: Path, bare: bool) -> list[tuple[str | None, list[Path]]]:
-    """What to read in a folder: files of one kind per split, or one folder with a folder per class."""
-    entries = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
-    folders = [entry for entry in entries if entry.is_dir()]
-    tables = [entry for entry in entries if entry.is_file() and entry.suffix.lower() in TABLES]
-    if tables:
-        return _named(folder, tables)
-    named = {entry: _SPLITS[entry.name.lower()] for entry in folders if entry.name.lower() in _SPLITS}
-    # "train" may also be a class, among car, bus and plane
-    if named and (len(named) == len(folders) or len(set(named.values())) > 1):
-        return [(split, files) for entry, split in named.items() for _, files in _parts(entry, bare)]
-    if [entry.name for entry in folders] == ["data"]:
-        return _parts(folders[0], bare)
-    if not folders and not (bare and any(entry.suffix.lower() in IMAGES for entry in entries)):
-        found = some([entry.name for entry in entries]) or "nothing"
-        raise DataError(f"{folder}: found {found}; expected a folder per class, or files {', '.join(TABLES)}")
-    return [(None, [folder])]
-
-
-def _named(folder: Path, tables: Sequence[Path]) -> list[tuple[str | None, list[Path]]]:
-    by_split: dict[str | None, list[Path]] = defaultdict(list)
-    for table in tables:
-        by_split[_split(table)].append(table)
-    if len(by_split) > 1:
-        by_split.pop(None, None)  # beside train.csv and test.csv, classes.csv is a note
-    for split, files in by_split.items():
-        kinds = {file.suffix.lower() for file in files}
-        if len(kinds) > 1 or (len(files) > 1 and split is None and kinds != {".tar"}):
-            raise DataError(
-                f"{folder}: several tables ({some([f.name for f in files])}); name them by split (train.csv, test.csv) or give one"
-            )
-    return list(by_split.items())
-
-
-def _tables(
-    files: Sequence[Path], root: Path, split: str | None, columns: Mapping[str, str | None], check: bool, problems: list[Problem] | None
-) -> Iterator[tuple[str, ImageTable]]:
-    tables = [_picked(file, root, columns, problems) for file in files]
+def _rows(part: Part, reading: Reading) -> Iterator[tuple[str, ImageTable]]:
+    files = part.files
+    where = files[0] if len(files) == 1 else files[0].parent
+    base = files[0] if files[0].is_dir() and len(files) == 1 else files[0].parent
+    raws = [_raw(file, part, base, reading) for file in files]
+    ours = all(_ours(raw) for raw in raws)
     try:
-        table = pa.concat_tables(tables, promote_options="permissive")
+        table = pa.concat_tables([_picked(raw, file, part, reading, ours) for raw, file in zip(raws, files, strict=True)],
+                                 promote_options="permissive")  # fmt: skip
     except pa.ArrowException as error:
         raise DataError(
-            f"{root}: the columns of {some([file.name for file in files])} differ in kind ({error}); write them alike"
+            f"{reading.root}: the columns of {some([file.name for file in files])} differ in kind ({error}); write them alike"
         ) from error
-    where, base = (files[0] if len(files) == 1 else files[0].parent), (files[0] if files[0].is_dir() else files[0].parent)
-    if problems is not None:
-        table = usable(table, where, base, root, () if split else _SPLITS, problems)
+    table = usable(table, where, base, reading, mixed=part.split is None, ours=ours)
     groups: dict[str, list[int]] = defaultdict(list)
-    if split is None and "split" in table.column_names:
+    if part.split is None and "split" in table.column_names:
         for row, word in enumerate(table["split"].to_pylist()):
-            if (word or "").lower() not in _SPLITS:
-                raise DataError(f"{where}, row {row + 1}: split {word!r}; expected train, val or test")
-            groups[_SPLITS[word.lower()]].append(row)
+            groups[layouts.SPLITS[word.lower()]].append(row)
     for name, rows in groups.items():
-        yield name, finish(table.take(rows), where, base=base, root=root, split=name, check=check)
+        yield name, finish(table.take(rows), where, base, reading.root, name)
     if not groups:
-        name = split or "train"
-        yield name, finish(table, where, base=base, root=root, split=name, check=check)
+        name = part.split or "train"
+        yield name, finish(table, where, base, reading.root, name)
 
 
-def _picked(file: Path, root: Path, columns: Mapping[str, str | None], problems: list[Problem] | None) -> pa.Table:
-    table = raw(file, root, problems)
-    return pick(table, file, columns) if problems is None else picked(table, file, columns, problems)
+def _raw(file: Path, part: Part, base: Path, reading: Reading) -> pa.Table:
+    try:
+        table = _sorted_out(part.read(file, reading), reading)
+        table.validate(full=True)  # text that is not UTF-8 breaks everything later
+    except _BROKEN as error:
+        told = (str(error).splitlines() or [type(error).__name__])[0]
+        raise DataError(f"{file}: cannot be read as {file.suffix} ({told}); repair or replace it") from error
+    if file.is_dir() and file != base:  # paths from the folder that holds several
+        table = table.set_column(table.column_names.index("image"), "image",
+                                 pa.array([f"{file.name}/{name}" for name in table["image"].to_pylist()], pa.string()))  # fmt: skip
+    if PLACE not in table.column_names:
+        table = table.append_column(PLACE, pa.array([f"{file.name} row {row + 1}" for row in range(table.num_rows)], pa.string()))
+    return table if FAULT in table.column_names else table.append_column(FAULT, pa.nulls(table.num_rows, pa.string()))
+
+
+def _sorted_out(table: pa.Table, reading: Reading) -> pa.Table:
+    """The rows with the split that a list of paths says, without those that no list names."""
+    if not reading.lists:
+        return table
+    known = {name: split for split, file in reading.lists.items() for name in lists.paths(file, reading)["image"].to_pylist()}
+    words = [known.get(name) or known.get(Path(name).name) for name in table["image"].to_pylist()]
+    rest = dict.fromkeys(name for name, word in zip(table["image"].to_pylist(), words, strict=True) if word is None)
+    if rest:
+        reading.tell(Topic.UNNAMED, *rest)
+    table = table.append_column("split", pa.array(words, pa.string()))
+    return table.filter(pa.array([word is not None for word in words], pa.bool_()))
+
+
+def _ours(raw: pa.Table) -> bool:
+    found = [(field.name, field.type) for field in raw.schema if field.name not in (PLACE, FAULT)]
+    return found == [(field.name, field.type) for field in SCHEMA]
+
+
+def _picked(raw: pa.Table, file: Path, part: Part, reading: Reading, ours: bool) -> pa.Table:
+    """The columns by role, without the rows whose cells cannot be read."""
+    if part.literal and not raw.num_rows:
+        raise DataError(f"{file}: no image can be used: {summary(reading.problems) or 'it holds none'}")
+    taken = roles(raw, file, reading.columns)
+    if not (part.literal or ours):
+        reading.tell(Topic.COLUMNS, *(f"{name} as {role}" for role, name in taken.items()))
+        if rest := [name for name in own(raw.column_names) if name not in taken.values()]:
+            reading.tell(Topic.UNUSED, *rest)
+        if count := blanks(raw, taken):
+            reading.tell(Topic.BLANK, file.name, count=count)
+    literal = part.literal or ours
+    parts = list(_readable(raw, taken, file, literal, reading))
+    if not parts:
+        raise DataError(f"{file}: none of {raw.num_rows} rows can be used: {summary(reading.problems)}")
+    return pa.concat_tables(parts)
+
+
+def _readable(raw: pa.Table, taken: Mapping[str, str], file: Path, literal: bool, reading: Reading) -> Iterator[pa.Table]:
+    """Runs of rows that `pick` takes; a run that it refuses for a cell is halved until the row stands alone."""
+    todo = [(0, raw.num_rows)]
+    while todo:
+        first, last = todo.pop()
+        try:
+            yield pick(raw.slice(first, last - first), taken, file, literal)
+        except CellError as error:
+            if last - first == 1:
+                told = f"column {error.column!r}: {error.detail}"
+                reading.problems.append(Problem(raw[PLACE][first].as_py(), Reason.VALUE, told))
+            else:
+                todo += [((first + last) // 2, last), (first, (first + last) // 2)]  # the first half is taken next
+
+
+def _unnamed(reading: Reading) -> None:
+    """Images beside a table that no row names."""
+    if left := sorted(set(images(reading.root)) - reading.named):
+        reading.tell(Topic.UNNAMED, *left)

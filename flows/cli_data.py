@@ -51,8 +51,9 @@ def add(
     place = begin()
     folder = _folder(place, data_root)
     from cl.collection import NAME
-    from cl.data import hold_out, write
-    from cl.formats import layout, read_splits
+    from cl.data import concat, hold_out, openable, write
+    from cl.formats import look
+    from cl.images import decode
     from flows.shelf import alone, free, put
 
     if not re.fullmatch(NAME, name):
@@ -61,7 +62,9 @@ def add(
 
     columns: dict[str, Any] = {"image": image, "label": label, "captions": captions, "domain": domain, "time": time, "split": split}
     with bar(f"reading {path}"):
-        splits = read_splits(path, **{role: column for role, column in columns.items() if column})
+        found = look(path, columns)
+        splits = found.strictly()
+        openable(concat(list(splits.values())), str(path), decode)
     if not {"val", "test"} & splits.keys() and test_share:
         splits["train"], splits["test"] = hold_out(splits["train"], test_share)
         err().print(f"nothing says which images are for testing: {test_share:.0%} of each class are held out")
@@ -70,7 +73,7 @@ def add(
         pinned = _pinned(folder)
     rows = ", ".join(f"{split} {len(data):,}" for split, data in splits.items())
     classes = len({label for data in splits.values() for label in data.classes()})
-    err().print(f"{name}: {rows} rows, {classes} classes, read as {layout(path)}", soft_wrap=True)
+    err().print(f"{name}: {rows} rows, {classes} classes, {found.told[-1]}", soft_wrap=True)
     err().print(pinned, soft_wrap=True)
 
 

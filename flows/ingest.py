@@ -13,12 +13,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from cl import collection
-from cl.archive import TABLES, unzip
+from cl.archive import TABLES
 from cl.collection import Entry
 from cl.data import ImageTable
 from cl.errors import DataError, StoreError
 from cl.faults import Problem
-from cl.formats import read_splits
+from cl.formats import look
 from cl.screen import fresh, parted, resembling, screen, teachable
 from cl.stream_config import Supervision
 from flows.data import commit, committable, pin, push
@@ -85,9 +85,10 @@ def ingest(
     report = place.runs / "ingest" / f"{source.into}-{source.session}"
     problems: list[Problem] = []
     with tempfile.TemporaryDirectory(prefix="evergreen-") as folder:
-        scratch = Path(folder) / source.path.name
         try:
-            kept = screen(_read(source, scratch, problems), problems, tell)
+            columns = {"label": source.labels, "captions": source.captions}
+            found = look(source.path, columns, links=False, scratch=Path(folder), problems=problems)
+            kept = screen(found.splits, problems, tell)
             with _of(source):
                 kept, supervision = teachable(kept, source.supervision, problems)
                 parted(kept, supervision, source.test_share)  # what cannot work is refused before anything is made
@@ -99,7 +100,7 @@ def ingest(
         except DataError as error:
             where = write_report(report, "refused", problems, {"refused": str(error)}) if problems else None
             listed = f"; set aside: {told(problems)}, see {where}" if where else ""
-            raise DataError(str(error).replace(str(scratch), str(source.path)) + listed) from error
+            raise DataError(f"{error}{listed}") from error
         classes = [name for name in _classes(kept) if name not in known]
         where = write_report(report, "report", problems, {"session": entry.model_dump(), "new_classes": classes})
     notes = [f"{data.name}.dvc is committed"] if committed else []
@@ -164,11 +165,6 @@ def _check(source: Source, data: Path, git: bool) -> None:
     collection.sessions(data / source.into)
     if git:
         committable(data)
-
-
-def _read(source: Source, scratch: Path, problems: list[Problem]) -> dict[str, ImageTable]:
-    path = unzip(source.path, scratch, problems) if source.path.suffix.lower() == ".zip" else source.path
-    return read_splits(path, check=False, problems=problems, label=source.labels, captions=source.captions)
 
 
 def _append(

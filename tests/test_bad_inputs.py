@@ -267,7 +267,6 @@ ROW = b"".join(f"{name},blue,a blue square\n".encode() for name in good())
 ROWS: dict[str, tuple[bytes, str]] = {
     "too few cells": (b"one\n", "unusable value"),
     "too many cells": (b"one,two,three,four\n", "unusable value"),
-    "not UTF-8 in a label": (b"x.png,caf\xe9,words\n", "not UTF-8"),
     "not UTF-8 in a caption": (b"x.png,blue,na\xefve\n", "not UTF-8"),
     "UTF-16 in a caption": (b"x.png,blue,\xff\xfea\x00b\x00\n", "not UTF-8"),
     "UTF-8 read as Windows' letters": ("x.png,blue,the â€™dogâ€™\n".encode(), "unusable caption"),
@@ -279,7 +278,8 @@ ROWS: dict[str, tuple[bytes, str]] = {
     "a path that no file can have": (b"x" * 5000 + b".png,blue,words\n", "missing"),
     "no image": (b",blue,words\n", "no image"),
     "the same row twice": (ROW[: ROW.index(b"\n") + 1], "duplicate"),
-    "a label called NaN": (b"x.png,NaN,words\n", "unusable label"),
+    "a label called NaN": (b"x.png,NaN,words\n", "no label"),
+    "a label called None": (b"x.png,None,words\n", "no label"),
     "a label with control characters": (b"x.png,bl\x07ue,words\n", "unusable label"),
     "a label of 10,000 characters": (b"x.png," + b"b" * 10_000 + b",words\n", "unusable label"),
     "no label": (b"x.png,,words\n", "no label"),
@@ -322,7 +322,7 @@ def test_one_bad_caption_of_two_goes_alone(project: Path) -> None:
 LINES: dict[str, tuple[bytes, str]] = {
     "half a line": (b'{"image": "x.png", "label": "bl', "unusable value"),
     "a list": (b'["x.png", "blue"]', "unusable value"),
-    "not UTF-8": (b'{"image": "x.png", "label": "caf\xe9"}', "unusable value"),
+    "not UTF-8": (b'{"image": "x.png", "label": "blue", "caption": "caf\xe9"}', "not UTF-8"),
     "100,000 brackets": (b"[" * 100_000, "unusable value"),
     "an inline image that is not base64": (b'{"image": "data:image/png;base64,%%%", "label": "blue"}', "unreadable"),
     "an inline image that is none": (b'{"image": "data:image/png;base64,' + base64.b64encode(b"x") + b'", "label": "blue"}', "unreadable"),
@@ -392,6 +392,11 @@ TABLES: dict[str, tuple[str, bytes, str]] = {
     "csv whose header is not UTF-8": ("t.csv", b"im\xe9ge,label\nx.png,blue\n", "cannot be read as .csv"),
     "csv in UTF-16": ("t.csv", "image,label\nx.png,blue\n".encode("utf-16"), "t.csv"),
     "noise called csv": ("t.csv", random.Random(0).randbytes(5000), "t.csv"),
+    "csv of which a class is not UTF-8": (
+        "t.csv",
+        b"image,label\n" + ROW.replace(b",a blue square", b"") + b"x.png,caf\xe9\n",
+        "no row would be left of",
+    ),
     "csv of which no row can be used": ("t.csv", b"image,label\ngone.png,blue\n", "none of 1 rows can be used"),
     "empty parquet": ("t.parquet", b"", "cannot be read as .parquet"),
     "parquet that is cut short": ("t.parquet", _parquet()[:-30], "cannot be read as .parquet"),
@@ -410,8 +415,8 @@ TABLES: dict[str, tuple[str, bytes, str]] = {
         b'{"image": "x.png", "label": 1}\n{"image": "x.png", "label": "blue"}',
         "cannot be read as .jsonl",
     ),
-    "json that is no split file": ("t.json", b'{"images": [1]}', "not a file of Karpathy's splits"),
-    "json of 100,000 brackets": ("t.json", b"[" * 100_000, "not a file of Karpathy's splits"),
+    "json that is no split file": ("t.json", b'{"images": [1]}', "JSON of no kind that is read"),
+    "json of 100,000 brackets": ("t.json", b"[" * 100_000, "cannot be read as .json"),
     "empty zip file": ("t.zip", b"", "cannot be read as .zip"),
     "noise called zip": ("t.zip", random.Random(0).randbytes(5000), "cannot be read as .zip"),
     "empty tar file": ("t.tar", b"", "cannot be read as .tar"),
@@ -591,7 +596,7 @@ def test_a_tar_that_unpacks_to_thousands_of_times_its_size_is_refused(project: P
 
 def test_class_names_of_tars_that_are_not_utf8_are_refused(project: Path) -> None:
     _lay(project / "in", {"classnames.txt": b"caf\xe9\n"})
-    refused(project, Source(_tar(project / "in" / "t.tar"), "new"), "cannot be read as a WebDataset tar")
+    refused(project, Source(_tar(project / "in" / "t.tar"), "new"), "classnames.txt: not UTF-8 but Latin-1")
 
 
 # --- what is there already is damaged

@@ -84,13 +84,13 @@ def test_classes_without_an_image_are_counted_and_named(tmp_path):
     put(tmp_path, "cat/1.png")
     for name in ("hat", "polo", "top", "sock"):
         (tmp_path / name).mkdir()
-    with pytest.raises(DataError, match=r"4 of 5 classes have no image \(hat, polo, sock and 1 more\); add images or remove"):
+    with pytest.raises(DataError, match=r"4 class without an image \(hat/, polo/, sock/ and 1 more\): add images or remove"):
         read(tmp_path)
 
 
 def test_a_kind_of_image_that_is_not_read_is_told_and_not_skipped(tmp_path):
     put(tmp_path, "cat/1.png", "cat/2.heic")
-    with pytest.raises(DataError, match=r"2\.heic: not a kind of image that is read; convert it"):
+    with pytest.raises(DataError, match=r"no kind of image that is read \(cat/2\.heic: \.heic\): convert it"):
         read(tmp_path)
 
 
@@ -98,14 +98,17 @@ def test_a_damaged_image_is_told_on_reading(tmp_path):
     put(tmp_path, "cat/1.png", "cat/2.png")
     (tmp_path / "cat/2.png").write_bytes(b"<html>")
     with pytest.raises(
-        DataError, match=r"1 of 2 images cannot be used\. cat/2\.png: not a readable image \(6 bytes that start with 3c68746d"
+        DataError,
+        match=r"1 of 2 images cannot be used\. cat/2\.png: not a readable image \(6 bytes that start with 3c68746d",
     ):
         read(tmp_path)
     assert len(read(tmp_path, check=False)) == 2
 
 
 def test_empty_and_absent_places_say_what_is_expected(tmp_path):
-    with pytest.raises(DataError, match=r"found nothing; expected a folder per class, or files .parquet, .csv"):
+    with pytest.raises(
+        DataError, match=r"found nothing; expected a folder per class, images with texts or tables beside them, or files .parquet, .csv"
+    ):
         read(tmp_path)
     with pytest.raises(DataError, match="does not exist; give a folder"):
         read(tmp_path / "nowhere")
@@ -142,7 +145,7 @@ def test_shards_of_a_split_are_one_table(tmp_path):
 
 @pytest.mark.parametrize("index", [2, -2])
 def test_a_label_index_without_a_name_is_refused(tmp_path, index):
-    with pytest.raises(DataError, match=rf"column 'label', row 2: index {index}, but the file names 2 classes; expected 0 to 1"):
+    with pytest.raises(DataError, match=rf"t\.parquet row 2: column 'label': index {index}, but the file names 2 classes; expected 0 to 1"):
         read(hugging_face(tmp_path / "t.parquet", (0, index)))
 
 
@@ -187,7 +190,7 @@ def test_webdataset_shards_hold_captions_classes_and_json(tmp_path):
     table = read(tmp_path)
     assert table.labels == ["dog", "cat"] and table.domains == [None, "photo"]
     assert table.captions == [["a dog", "a hound"], []]
-    assert table.ids == [f"{tmp_path.name}/a-000/x/1", f"{tmp_path.name}/a-001/1"]
+    assert table.ids == ["a-000/x/1", "a-001/1"]  # the same wherever the folder lies
 
 
 def test_webdataset_splits_are_folders_or_file_names(tmp_path):
@@ -203,11 +206,11 @@ def test_webdataset_splits_are_folders_or_file_names(tmp_path):
 @pytest.mark.parametrize(
     ("members", "message"),
     [
-        ({}, "no sample; expected files such as 0001.jpg"),
-        ({"1.txt": b"x"}, "sample '1' has no image, only txt"),
-        ({"1.png": b"x", "1.cls": b"5"}, "sample '1' has class 5, but classnames.txt names 1"),
-        ({"1.png": b"x", "1.json": b"{"}, "sample '1' cannot be read"),
-        ({"1.png": b"x", "1.txt": b"\xff"}, "sample '1' cannot be read"),
+        ({}, "no sample that can be used; expected files such as 0001.jpg"),
+        ({"1.txt": b"x"}, "t/1: no image, only txt"),
+        ({"1.png": b"x", "1.cls": b"5"}, "t/1: has class 5, but classnames.txt names 1"),
+        ({"1.png": b"x", "1.json": b"{"}, "t/1: cannot be read"),
+        ({"1.png": b"x", "1.txt": b"\xff"}, "t/1: cannot be read"),
     ],
 )
 def test_a_bad_tar_says_which_sample(tmp_path, members, message):
@@ -219,5 +222,5 @@ def test_a_bad_tar_says_which_sample(tmp_path, members, message):
 def test_a_truncated_tar_is_told(tmp_path):
     file = tar(tmp_path / "t.tar", {"1.png": png(0) * 50})
     file.write_bytes(file.read_bytes()[:900])
-    with pytest.raises(DataError, match=r"t\.tar: cannot be read as a WebDataset tar"):
+    with pytest.raises(DataError, match=r"t\.tar: no sample that can be used \(t\.tar: unexpected end of data\)"):
         read(file)

@@ -115,7 +115,7 @@ def test_mod_x_learns_flickr30k_in_five_runs_beside_coco(tmp_path: Path) -> None
 def test_another_json_file_is_not_taken_for_karpathys(tmp_path: Path) -> None:
     (tmp_path / "flickr30k").mkdir()
     (tmp_path / "flickr30k" / "dataset_flickr30k.json").write_text('{"images": [{"file": 1}]}')
-    with pytest.raises(DataError, match="not a file of Karpathy's splits"):
+    with pytest.raises(DataError, match="JSON of no kind that is read"):
         built("mod_x", tmp_path)
 
 
