@@ -204,14 +204,15 @@ def main() -> None:
 
 def _orchestrated(place: Place) -> AbstractContextManager[None]:
     """Choose the Prefect server, our own where there is no other, and start it; what is returned waits for it and shows a bar."""
+    from flows.secret import CLIENT
     from flows.servers import embedded, find_server
 
-    server = find_server(place)
-    address, ready = (server, lambda: None) if server else embedded(place)
-    if not server:
-        os.environ[EMBEDDED] = "1"
-    os.environ["PREFECT_API_URL"] = address  # Prefect reads it when it is imported
-    return _watched(ready)
+    if address := find_server(place):
+        os.environ["PREFECT_API_URL"] = address  # Prefect reads it when it is imported
+        return _watched(lambda: None)
+    own = embedded(place)
+    os.environ |= {EMBEDDED: "1", "PREFECT_API_URL": own.address, CLIENT: own.secret}
+    return _watched(own.ready)
 
 
 @contextmanager
@@ -226,6 +227,7 @@ def _prepared() -> Iterator[None]:
 def _watched(ready: Callable[[], None]) -> Iterator[None]:
     import httpx
 
+    from flows.addresses import shown
     from flows.watch import watched_by
 
     with bars() as progress, watched_by(BarWatch(progress, "waiting for Prefect")):
@@ -237,7 +239,8 @@ def _watched(ready: Callable[[], None]) -> Iterator[None]:
             raise
         except httpx.TransportError as error:
             kept = "what is learned is kept: once it answers, start again, and nothing is learned twice"
-            raise StoreError(f"the Prefect server at {os.environ['PREFECT_API_URL']} does not answer any more ({error}); {kept}") from error
+            address = shown(os.environ["PREFECT_API_URL"])
+            raise StoreError(f"the Prefect server at {address} does not answer any more ({error}); {kept}") from error
 
 
 def _overrides(method: str | None, seed: int | None, settings: Sequence[str] | None) -> list[str]:

@@ -1,27 +1,34 @@
 """`evergreen up` and `evergreen serve`."""
 
 import os
+import shlex
 from typing import Annotated
 
 import typer
 
 from cl.errors import StoreError
+from flows.addresses import shown
 from flows.console import err
-from flows.settings import artifact_uri, begin, tracking_uri
+from flows.settings import Place, artifact_uri, begin, tracking_uri
 
 
 def up(
     prefect_port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the Prefect server.")] = 4200,
     mlflow_port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the MLflow UI.")] = 5000,
     host: Annotated[str, typer.Option(help="Where both listen; anything but this machine alone comes with a warning.")] = "127.0.0.1",
+    browse: Annotated[bool, typer.Option("--open", help="Open Prefect's pages in the browser, which is told the secret.")] = False,
 ) -> None:
-    """Start the Prefect server and the MLflow UI on this machine, until Ctrl-C."""
+    """Start the Prefect server and the MLflow UI on this machine, until Ctrl-C.
+
+    Prefect's pages and API ask for a secret, which is made for the project and kept in its file .prefect/secret.
+    """
     place = begin()
+    from flows.secret import SERVER, made, path
     from flows.servers import check_free, mlflow_server, prefect_server, run_servers, warning
 
-    uri, console = tracking_uri(place), err()
+    uri, console, given = tracking_uri(place), err(), os.environ.get(SERVER)
     servers = [
-        prefect_server(prefect_port, host=host),
+        prefect_server(prefect_port, given or made(place), host=host),
         *([] if uri.startswith("http") else [mlflow_server(mlflow_port, uri, artifact_uri(place), host)]),
     ]
     check_free(servers)
@@ -30,19 +37,32 @@ def up(
     connect(place)
 
     def ready() -> None:
-        shown = servers[1].address if len(servers) > 1 else uri
-        console.print(f"Prefect  {servers[0].address}", soft_wrap=True)
-        console.print(f"MLflow   {shown}/#/experiments?workflowType=machine_learning", soft_wrap=True)
-        console.print(
-            f"evergreen finds them by itself; for the prefect command: export PREFECT_API_URL={servers[0].address}/api", soft_wrap=True
-        )
-        if told := warning(host):
-            console.print(f"[bold]Warning:[/] {told}", soft_wrap=True)
-        console.print("Ctrl-C stops them.")
+        api, secret = servers[0].address, f'"${SERVER}"' if given else f'"$(cat {shlex.quote(str(path(place)))})"'
+        kept = f"what {SERVER} says" if given else f"the secret in {path(place)}"
+        for line in (
+            f"Prefect  {api}  (asks for {kept}; `evergreen up --open` tells it to the browser)",
+            f"MLflow   {servers[1].address if len(servers) > 1 else shown(uri)}/#/experiments?workflowType=machine_learning",
+            f"evergreen finds them by itself; for the prefect command: export PREFECT_API_URL={api}/api PREFECT_API_AUTH_STRING={secret}",
+            *([f"Warning: {told}"] if (told := warning(host)) else []),
+            "Ctrl-C stops them.",
+        ):
+            console.print(line, soft_wrap=True, markup=False)
+        if browse:
+            _open(place, api, given or made(place))
 
     console.print("Starting the Prefect server and the MLflow UI (about 15 seconds) ...")
     run_servers(place, servers, ready)
     console.print("Stopped.")
+
+
+def _open(place: Place, address: str, secret: str) -> None:
+    import webbrowser
+
+    from flows.secret import opener
+
+    page = opener(place, address, secret)
+    if not webbrowser.open(page.as_uri()):
+        err().print(f"No browser was found; open {page} in yours.", soft_wrap=True, markup=False)
 
 
 def serve(
@@ -70,9 +90,11 @@ def serve(
 
     offered = deployments(str(path), cron, watched)
     reap_flows(place)  # a run that was killed would hold its deployment's slot for minutes
-    console.print(f"Serving update/update, learn-stream/learn-stream and compare/compare to {address}; Ctrl-C stops.", soft_wrap=True)
+    console.print(
+        f"Serving update/update, learn-stream/learn-stream and compare/compare to {shown(address)}; Ctrl-C stops.", soft_wrap=True
+    )
     if watched:
         console.print(f"New sessions in {', '.join(watched)} are learned as they come in.", soft_wrap=True)
-    console.print(f"Start one: PREFECT_API_URL={address} prefect deployment run 'update/update'", soft_wrap=True)
+    console.print(f"Start one: PREFECT_API_URL={shown(address)} prefect deployment run 'update/update'", soft_wrap=True)
     serve_until_stopped(offered)
     console.print("Stopped.")

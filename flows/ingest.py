@@ -21,8 +21,10 @@ from cl.faults import Problem
 from cl.formats import look
 from cl.screen import fresh, parted, resembling, screen, teachable
 from cl.stream_config import Supervision
+from flows.addresses import shown
 from flows.data import commit, committable, pin, push
 from flows.quarantine import told, write_report
+from flows.secret import CLIENT
 from flows.servers import find_server
 from flows.settings import Place
 from flows.shelf import alone
@@ -128,7 +130,9 @@ def announce(into: str, entry: Entry, version: str | None, mark: Path, place: Pl
         server, {"id": event, "occurred": datetime.now(UTC).isoformat(), "event": EVENT, "resource": resource, "payload": payload}
     )
     if fault:
-        return f"the Prefect server at {server} was not told ({fault}): the same command again tells it, `evergreen update` learns it"
+        return (
+            f"the Prefect server at {shown(server)} was not told ({fault}): the same command again tells it, `evergreen update` learns it"
+        )
     mark.parent.mkdir(parents=True, exist_ok=True)
     part = mark.with_name(f".{uuid.uuid4().hex}.part")
     part.write_text(event)
@@ -142,8 +146,9 @@ def _post(server: str, event: dict[str, object]) -> str | None:
     from prefect.client.orchestration import SyncPrefectClient
     from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_KEY
 
+    secret = os.environ.get(CLIENT) or PREFECT_API_AUTH_STRING.value()  # Prefect may have been imported before the server was found
     try:
-        with SyncPrefectClient(server, auth_string=PREFECT_API_AUTH_STRING.value(), api_key=PREFECT_API_KEY.value()) as client:
+        with SyncPrefectClient(server, auth_string=secret, api_key=PREFECT_API_KEY.value()) as client:
             client.request("POST", "/events", json=[event]).raise_for_status()
     except (httpx.HTTPError, RuntimeError) as error:  # RuntimeError: of another version, or not reached
         return " ".join(str(error).split()) or type(error).__name__

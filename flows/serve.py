@@ -6,6 +6,7 @@ import os
 import signal
 from collections.abc import Callable, Sequence
 from typing import Any, cast
+from uuid import UUID
 
 import psutil
 from prefect.deployments.runner import RunnerDeployment
@@ -15,6 +16,7 @@ from prefect.types.entrypoint import EntrypointType
 
 from cl.errors import ConfigError
 from flows.compare import compare
+from flows.entrypoints import only
 from flows.ingest import EVENT, RESOURCE
 from flows.reap import SERVED
 from flows.stream import learn_stream
@@ -62,8 +64,7 @@ def serve(offered: Sequence[RunnerDeployment]) -> None:
     os.environ[SERVED] = "1"
     signal.signal(signal.SIGINT, signal.default_int_handler)  # only in place of this one asyncio puts its own
     runner = Runner(limit=_RUNS)
-    for each in offered:
-        runner.add_deployment(each)
+    only({cast(UUID, runner.add_deployment(each)): str(each.entrypoint) for each in offered})
     with contextlib.suppress(KeyboardInterrupt):
         asyncio.run(_until_stopped(runner))
 

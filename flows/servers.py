@@ -1,9 +1,8 @@
 """Servers as child processes on loopback: `evergreen up`'s Prefect and MLflow, and the Prefect of a single command."""
 
 import atexit
-import contextlib
-import ctypes
 import errno
+import fcntl
 import json
 import os
 import signal
@@ -13,23 +12,28 @@ import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from cl.errors import ConfigError, StoreError
-from flows.settings import Place
+from flows.addresses import shown
+from flows.children import child
+from flows.guard import NAMES
+from flows.secret import CLIENT, SERVER, fresh, kept, refused
+from flows.settings import ENVIRONMENT, Place
 
 HOST = "127.0.0.1"
 _ANY = ("0.0.0.0", "")
 _START = 120.0  # seconds a server may take to answer; 10 are usual
-_STOP = 10.0  # seconds it may take to end by itself
+_CODE = str(Path(__file__).parents[1])
 
 
 @dataclass(frozen=True)
 class Server:
-    """A server as a child process: how it is started, and where it answers."""
+    """A server as a child process: how it is started, where it answers, and what of our environment it is not to see."""
 
     name: str
     option: str
@@ -37,6 +41,8 @@ class Server:
     command: tuple[str, ...]
     health: str
     host: str = HOST
+    environment: Mapping[str, str] = field(default_factory=dict, repr=False)  # passwords go here: other users can read a command
+    hidden: tuple[str, ...] = ()  # how the names of variables begin that are not its own
 
     @property
     def address(self) -> str:
@@ -44,19 +50,43 @@ class Server:
         return f"http://{HOST if self.host in _ANY else self.host}:{self.port}"
 
 
-def prefect_server(port: int, *options: str, host: str = HOST) -> Server:
-    """Prefect's API, scheduler and UI, as far as `options` leave them on."""
-    command = (sys.executable, "-m", "prefect", "server", "start", "--host", host, "--port", str(port), *options)
-    return Server("Prefect", "--prefect-port", port, command, "/api/health", host)
+class Api(NamedTuple):
+    """A Prefect API of our own: its address, what it wants of whoever calls, and a function that waits until it answers."""
+
+    address: str
+    secret: str
+    ready: Callable[[], None]
+
+
+def prefect_server(port: int, secret: str, *, host: str = HOST, pages: bool = True) -> Server:
+    """Prefect's API, which asks for `secret`, and with `pages` its UI and scheduler; behind the guard."""
+    command = _uvicorn("prefect_app", host, port)
+    environment = {
+        SERVER: secret,
+        "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": f"http://{HOST}:{port}",
+        "PREFECT_SERVER_UI_API_URL": "/api",  # else its pages ask this machine's port 4200, whatever asked for them
+        "PREFECT_SERVER_UI_ENABLED": str(pages),
+        "PREFECT_SERVER_SERVICES_SCHEDULER_ENABLED": str(pages),
+        "PREFECT_SERVER_SERVICES_LATE_RUNS_ENABLED": str(pages),
+        "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "WARNING",
+        "PREFECT__SERVER_FINAL": "1",
+    }
+    return Server("Prefect", "--prefect-port", port, command, "/api/health", host, environment, ("MLFLOW_", "AWS_", "EVERGREEN_ARTIFACTS"))
 
 
 def mlflow_server(port: int, uri: str, artifacts: str, host: str = HOST) -> Server:
-    """MLflow's UI over the project's database."""
-    options = ["--backend-store-uri", uri, "--artifacts-destination", artifacts, "--workers", "1"]
-    if warning(host) and host not in _ANY and "MLFLOW_SERVER_ALLOWED_HOSTS" not in os.environ:
-        options += ["--allowed-hosts", ",".join(f"{name}:{port}" for name in (host, "localhost", HOST))]
-    command = (sys.executable, "-m", "mlflow", "server", "--host", host, "--port", str(port), *options)
-    return Server("MLflow", "--mlflow-port", port, command, "/health", host)
+    """MLflow's UI over the project's database; behind the guard, which pyproject.toml names to it."""
+    options = ("--app-name", "evergreen", "--host", host, "--port", str(port), "--workers", "1")
+    environment = {"MLFLOW_BACKEND_STORE_URI": uri, "MLFLOW_ARTIFACTS_DESTINATION": artifacts}
+    if warning(host) or os.environ.get(NAMES):  # the guard asks already, and knows more names than MLflow's own check
+        environment |= {name: os.environ.get(name, "*") for name in ("MLFLOW_SERVER_ALLOWED_HOSTS", "MLFLOW_SERVER_CORS_ALLOWED_ORIGINS")}
+    command = (sys.executable, "-m", "mlflow", "server", *options)
+    return Server("MLflow", "--mlflow-port", port, command, "/health", host, environment, ("PREFECT_",))
+
+
+def _uvicorn(factory: str, host: str, port: int) -> tuple[str, ...]:
+    options = ("--app-dir", _CODE, "--host", host, "--port", str(port), "--timeout-keep-alive", "5", "--log-level", "warning")
+    return (sys.executable, "-m", "uvicorn", "--factory", f"flows.guard:{factory}", *options)
 
 
 def warning(host: str) -> str:
@@ -67,9 +97,9 @@ def warning(host: str) -> str:
     """
     if host in ("localhost", "::1") or host.startswith("127."):
         return ""
-    told = f"Other machines can reach these servers at {host}, and neither asks who calls: whoever can may start runs and read every model."
-    named = "MLflow answers to private addresses; to other names if MLFLOW_SERVER_ALLOWED_HOSTS lists them." if host in _ANY else ""
-    return f"{told} Let only machines that you trust through, or put a proxy that asks in front. {named}".rstrip()
+    told = f"Other machines can reach these servers at {host}. Prefect asks for the secret, unencrypted; MLflow asks nobody: whoever can"
+    names = f"Both answer to addresses and to this machine's name; to other names if {NAMES} lists them."
+    return f"{told} may change every run and model. Let only machines that you trust through, or put a proxy that asks in front. {names}"
 
 
 def check_free(servers: Sequence[Server]) -> None:
@@ -111,39 +141,71 @@ def run_servers(place: Place, servers: Sequence[Server], ready: Callable[[], Non
                 _check_alive(server, process, place)
 
 
-def embedded(place: Place) -> tuple[str, Callable[[], None]]:
-    """A Prefect API until this process exits: its address at once, and a function that waits until it answers.
+def embedded(place: Place) -> Api:
+    """A Prefect API until this process exits, with a secret that only this process and its children know.
 
     Prefect would start one by itself, but only when the first flow runs, after importing all of its server into this
     process, and it would leave it behind on SIGTERM. This one starts while we import torch. It ends after everything
     that Prefect, imported later, still sends at exit.
     """
-    server = prefect_server(_free_port(), "--no-ui", "--no-scheduler", "--no-late-runs")
+    server = prefect_server(_free_port(), fresh(), pages=False)
     stack = ExitStack()
     atexit.register(stack.close)
     process = stack.enter_context(_running(server, place))
-    return f"{server.address}/api", lambda: _wait(server, process, place, threading.Event())
+    ready = lambda: _wait(server, process, place, threading.Event())  # noqa: E731
+    return Api(f"{server.address}/api", server.environment[SERVER], ready)
 
 
 def find_server(place: Place) -> str | None:
     """The API address of the server to work with: PREFECT_API_URL, else the one that `evergreen up` runs; None: embedded.
 
+    What the server of `evergreen up` wants of whoever calls is put where Prefect's client looks for it; no other server is sent it.
+
     Raises:
-        StoreError: PREFECT_API_URL is set and nothing answers there.
+        StoreError: PREFECT_API_URL is set and nothing answers there, or the server does not let us in.
     """
-    given = os.environ.get("PREFECT_API_URL")
-    if given and not answers(f"{given.rstrip('/')}/health"):
-        raise StoreError(f"PREFECT_API_URL is {given}, and no Prefect server answers there; start one (`evergreen up`) or unset it")
-    return given or announced(place)
+    given = os.environ.get("PREFECT_API_URL", "").rstrip("/")
+    if given and not answers(f"{given}/health"):
+        told = f"PREFECT_API_URL is {shown(given)}, and no Prefect server answers there"
+        raise StoreError(f"{told}; start one (`evergreen up`) or unset it")
+    ours = _noticed(place)
+    if given and given.replace("//localhost:", f"//{HOST}:") != ours:
+        from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_KEY  # of a profile too; it has its address already
+
+        _admitted(given, os.environ.get(CLIENT) or PREFECT_API_AUTH_STRING.value(), PREFECT_API_KEY.value())
+        return given
+    if ours and answers(f"{ours}/health"):
+        if CLIENT not in os.environ and (secret := kept(place)):
+            os.environ[CLIENT] = secret
+        _admitted(ours, os.environ.get(CLIENT))
+        return given or ours
+    return None
+
+
+def _admitted(address: str, secret: str | None, key: str | None = None) -> None:
+    if refused(address, secret, key):
+        told = f"the Prefect server at {shown(address)} does not let us in; set {CLIENT} to what it asks for"
+        raise StoreError(f"{told} (of `evergreen up`: what .prefect/secret in its project holds)")
 
 
 def announced(place: Place) -> str | None:
     """The address of the API of a Prefect server that `evergreen up` runs for this project, None if there is none."""
+    address = _noticed(place)
+    return address if address and answers(f"{address}/health") else None
+
+
+def _noticed(place: Place) -> str | None:
     try:
-        address = str(json.loads(_notice(place).read_text())["prefect"])
-    except (OSError, ValueError, KeyError):
+        with _notice(place).open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:  # held by the `evergreen up` that wrote it: nobody else has its port, and is sent its secret
+        try:
+            return f"{json.loads(_notice(place).read_text())['prefect']}/api"
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+    except OSError:
         return None
-    return f"{address}/api" if answers(f"{address}/api/health") else None
+    return None
 
 
 def answers(url: str) -> bool:
@@ -168,11 +230,15 @@ def _notice(place: Place) -> Path:
 @contextmanager
 def _announced(place: Place, servers: Sequence[Server]) -> Iterator[None]:
     notice = _notice(place)
-    notice.write_text(json.dumps({server.name.lower(): server.address for server in servers}))
-    try:
-        yield
-    finally:
-        notice.unlink(missing_ok=True)
+    notice.unlink(missing_ok=True)  # of one that was killed; never what another one holds: the port would be taken
+    with notice.open("x") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        json.dump({server.name.lower(): server.address for server in servers}, file)
+        file.flush()
+        try:
+            yield
+        finally:
+            notice.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -188,53 +254,10 @@ def _stopping() -> Iterator[threading.Event]:
             signal.signal(number, handler)
 
 
-@contextmanager
-def _running(server: Server, place: Place) -> Iterator[subprocess.Popen[bytes]]:
-    log = _log(server, place)
-    log.parent.mkdir(parents=True, exist_ok=True)
-    environment = {key: value for key, value in os.environ.items() if key not in ("PREFECT_API_URL", "MLFLOW_TRACKING_URI")}
-    environment["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "WARNING"
-    environment["PREFECT_SERVER_UI_API_URL"] = "/api"  # else its pages ask this machine's port 4200, whatever asked for them
-    with log.open("wb") as file:
-        # a session of its own: Ctrl-C in the terminal reaches only us, and its own children end with it
-        process = subprocess.Popen(
-            server.command,
-            stdin=subprocess.DEVNULL,
-            stdout=file,
-            stderr=subprocess.STDOUT,
-            env=environment,
-            start_new_session=True,
-            preexec_fn=_die_with_parent if sys.platform == "linux" else None,
-        )
-    try:
-        yield process
-    finally:
-        _end(process)
-
-
-def _die_with_parent() -> None:
-    ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG: no orphan even where we are killed with no chance to stop it
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, number)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(_STOP)
-        deadline = time.monotonic() + _STOP
-        while _group_lives(process.pid) and time.monotonic() < deadline:
-            time.sleep(0.1)
-        if not _group_lives(process.pid):
-            return
-
-
-def _group_lives(group: int) -> bool:
-    try:
-        os.killpg(group, 0)
-    except (ProcessLookupError, PermissionError):
-        return False
-    return True
+def _running(server: Server, place: Place) -> AbstractContextManager[subprocess.Popen[bytes]]:
+    hidden = ("PREFECT_API_URL", "PREFECT_API_KEY", CLIENT, SERVER, "MLFLOW_TRACKING_", *server.hidden)
+    known = {key: value for key, value in os.environ.items() if not key.startswith(hidden) or key in ENVIRONMENT}
+    return child(server.command, known | dict(server.environment), _log(server, place))
 
 
 def _wait(server: Server, process: subprocess.Popen[bytes], place: Place, stop: threading.Event) -> None:

@@ -22,6 +22,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from cl.errors import StoreError
 from cl.report import Figure, Item, Metric, Table, Tag, Text
+from flows.addresses import shown
 from flows.settings import Place, artifact_uri, check_writable, quiet, tracking_uri
 
 KEY, KIND, LOGGED, MODEL, STATE, COMPARISON, LOCK, ERROR, SESSIONS, COMMAND = (
@@ -73,10 +74,10 @@ def connect(place: Place) -> MlflowClient:
             client.search_experiments(max_results=1)
     except ImportError as error:
         what = "pip install 'evergreen-clip[postgres]'" if uri.startswith("postgresql") else "install it"
-        raise StoreError(f"{_shown(uri)}: MLflow's store needs a driver that is not installed ({error.name}); {what}") from error
+        raise StoreError(f"{shown(uri)}: MLflow's store needs a driver that is not installed ({error.name}); {what}") from error
     except (MlflowException, SQLAlchemyError, OSError) as error:
         given = "; start the server that MLFLOW_TRACKING_URI names, or unset it" if os.environ.get("MLFLOW_TRACKING_URI") else ""
-        raise StoreError(f"{_shown(uri)}: MLflow's store cannot be opened ({_first_line(error)}){given}") from error
+        raise StoreError(f"{shown(uri)}: MLflow's store cannot be opened ({_first_line(error)}){given}") from error
     return client
 
 
@@ -97,7 +98,7 @@ class Tracker:
                 found = self.client.get_experiment_by_name(experiment)
                 self.experiment = found.experiment_id if found else self.client.create_experiment(experiment, self._artifacts())
         except (MlflowException, OSError) as error:
-            raise StoreError(f"{_shown(self.uri)}: MLflow's store cannot be written ({_first_line(error)})") from error
+            raise StoreError(f"{shown(self.uri)}: MLflow's store cannot be written ({_first_line(error)})") from error
 
     def _artifacts(self) -> str | None:
         # a server keeps artifacts itself; a file: location would make clients go around it
@@ -178,7 +179,7 @@ class Tracker:
                 self.client.search_experiments(max_results=1)
             except (MlflowException, SQLAlchemyError, OSError) as reason:
                 kept = "what is learned is kept: once it answers, start again, and nothing is learned twice"
-                raise StoreError(f"{_shown(self.uri)}: MLflow's store does not answer any more ({_first_line(reason)}); {kept}") from error
+                raise StoreError(f"{shown(self.uri)}: MLflow's store does not answer any more ({_first_line(reason)}); {kept}") from error
             raise
 
     def write(self, run_id: str, items: Iterable[Item], when: str | None = None) -> None:
@@ -252,15 +253,6 @@ def _answers(uri: str) -> None:
     # the client would ask a server that is away for four minutes
     if uri.startswith("http"):
         urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=5).close()
-
-
-def _shown(uri: str) -> str:
-    """An address without its password.
-
-    >>> _shown("postgresql://ann:secret@host/db")
-    'postgresql://ann:***@host/db'
-    """
-    return re.sub(r"(//[^:/@]*):[^/@]*@", r"\1:***@", uri)
 
 
 def _name(text: str) -> str:

@@ -25,7 +25,15 @@ from flows.status import half
 from flows.tracking import KIND, slug
 
 _TIMED = ("cost/seconds",)  # what no two runs share
-_OWN = ("PREFECT_API_URL", "PREFECT_HOME", "MLFLOW_TRACKING_URI", "EVERGREEN_ARTIFACTS", "EVERGREEN_EMBEDDED", "EVERGREEN_ROOT")
+_OWN = (
+    "PREFECT_API_URL",
+    "PREFECT_API_AUTH_STRING",
+    "PREFECT_HOME",
+    "MLFLOW_TRACKING_URI",
+    "EVERGREEN_ARTIFACTS",
+    "EVERGREEN_EMBEDDED",
+    "EVERGREEN_ROOT",
+)
 _STREAM = "[0-9a-f]" * 16 + "*.lock"  # of a stream that is open, named by its key
 _STEP = b": mean score "  # in the line about each step, of `flows.watch.line`
 _POLL = 0.02  # seconds

@@ -37,7 +37,14 @@ os.environ.update(
 )
 for _threads in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_threads, "1")
-for _user in ("EVERGREEN_ROOT", "EVERGREEN_DATA", "EVERGREEN_ARTIFACTS", "PREFECT_API_URL", "MLFLOW_TRACKING_URI"):
+for _user in (
+    "EVERGREEN_ROOT",
+    "EVERGREEN_DATA",
+    "EVERGREEN_ARTIFACTS",
+    "PREFECT_API_URL",
+    "PREFECT_API_AUTH_STRING",
+    "MLFLOW_TRACKING_URI",
+):
     os.environ.pop(_user, None)
 
 
@@ -60,18 +67,19 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture(scope="session")
 def prefect_server(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[None]:
     """A Prefect API on a database of its own; ten seconds, so only tests that run a whole flow ask for it."""
-    from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+    from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
     from flows.servers import embedded
     from flows.settings import Place
 
-    address, ready = embedded(Place(tmp_path_factory.mktemp("server")))
+    own = embedded(Place(tmp_path_factory.mktemp("server")))
     import cl.run  # noqa: F401 - this and the next line take seconds, better spent while the server starts
 
     request.getfixturevalue("empty_store")
-    ready()
+    own.ready()
     # no heartbeat: a flow that ends waits up to a second for it
-    with temporary_settings({PREFECT_API_URL: address, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+    answering = {PREFECT_API_URL: own.address, PREFECT_API_AUTH_STRING: own.secret}
+    with temporary_settings({**answering, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
         yield
 
 

@@ -18,6 +18,7 @@ from PIL import Image
 
 from cl.errors import ConfigError
 from flows.cli import app, main
+from flows.servers import Api
 from flows.settings import Place, check_writable
 from tests.conftest import lay_out
 from tests.make import png
@@ -41,7 +42,8 @@ Evergreen = Callable[..., Answer]
 def evergreen(project: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Iterator[Evergreen]:
     """The command line in this process, with an embedded Prefect server that never starts: no mistake may need it."""
     handlers = [signal.getsignal(number) for number in SIGNALS]
-    monkeypatch.setattr("flows.servers.embedded", lambda place: ("http://127.0.0.1:9/api", lambda: None))
+    never = Api("http://127.0.0.1:9/api", "evergreen:never-asked", lambda: None)
+    monkeypatch.setattr("flows.servers.embedded", lambda place: never)
 
     def call(*words: object) -> Answer:
         monkeypatch.setattr(sys, "argv", ["evergreen", *map(str, words)])
@@ -252,11 +254,12 @@ def test_whoever_listens_to_others_is_warned() -> None:
     assert [bool(warning(host)) for host in ("127.0.0.1", "127.0.0.2", "localhost", "0.0.0.0", "10.0.0.7", "box")] == [False] * 3 + [
         True
     ] * 3
-    for server in (prefect_server(1, host="0.0.0.0"), mlflow_server(1, "sqlite://", "file:", "0.0.0.0")):
+    for server in (prefect_server(1, "secret", host="0.0.0.0"), mlflow_server(1, "sqlite://", "file:", "0.0.0.0")):
         assert server.command[server.command.index("--host") + 1] == "0.0.0.0" and server.address == "http://127.0.0.1:1"
-    assert "--allowed-hosts" in mlflow_server(1, "sqlite://", "file:", "box").command and "box" in warning("box")
-    assert "MLFLOW_SERVER_ALLOWED_HOSTS" in warning("0.0.0.0")
-    for server in (prefect_server(1), mlflow_server(1, "sqlite://", "file:")):
+    asked = "MLFLOW_SERVER_ALLOWED_HOSTS"  # the guard in front asks; on this machine alone both do
+    assert [mlflow_server(1, "sqlite://", "file:", host).environment.get(asked) for host in ("box", "127.0.0.1")] == ["*", None]
+    assert "box" in warning("box") and "EVERGREEN_ALLOWED_HOSTS" in warning("0.0.0.0")
+    for server in (prefect_server(1, "secret"), mlflow_server(1, "sqlite://", "file:")):
         assert server.command[server.command.index("--host") + 1] == "127.0.0.1"
 
 

@@ -226,9 +226,11 @@ def test_a_try_that_died_after_the_session_was_written_is_finished_by_the_next(v
 
 def events(address: str, resource: str) -> list[dict[str, Any]]:
     import httpx
+    from prefect.settings import PREFECT_API_AUTH_STRING
 
     query = {"filter": {"event": {"name": [EVENT]}, "resource": {"id": [resource]}}}
-    return list(httpx.post(f"{address}/events/filter", json=query).json()["events"])
+    user, _, password = str(PREFECT_API_AUTH_STRING.value()).partition(":")
+    return list(httpx.post(f"{address}/events/filter", json=query, auth=(user, password)).json()["events"])
 
 
 @pytest.mark.usefixtures("prefect_server")

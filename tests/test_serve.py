@@ -1,5 +1,6 @@
 """Serving: deployments as Prefect will run them, ports, and servers that end with the command that started them."""
 
+import base64
 import importlib
 import json
 import os
@@ -167,10 +168,32 @@ def until(holds: Callable[[], bool], what: str) -> None:
         time.sleep(0.5)
 
 
-def api(address: str, path: str, **body: Any) -> Any:
-    request = urllib.request.Request(f"{address}{path}", json.dumps(body).encode(), {"Content-Type": "application/json"})
+def secret() -> str:
+    """What the server of `evergreen up` in the current folder asks for, read as the README says."""
+    return subprocess.run(["cat", ".prefect/secret"], check=True, capture_output=True, text=True).stdout.strip()
+
+
+def api(address: str, path: str, method: str = "POST", **body: Any) -> Any:
+    headers = {"Content-Type": "application/json", "Authorization": f"Basic {base64.b64encode(secret().encode()).decode()}"}
+    request = urllib.request.Request(f"{address}{path}", json.dumps(body).encode(), headers, method=method)
     with urllib.request.urlopen(request, timeout=30) as reply:
-        return json.load(reply)
+        return json.loads(reply.read() or b"null")
+
+
+def order(address: str, *words: str) -> None:
+    """Start a deployment by Prefect's own command."""
+    environment = os.environ | {"PREFECT_API_URL": address, "PREFECT_API_AUTH_STRING": secret()}
+    command = [str(EVERGREEN.with_name("prefect")), "deployment", "run", *words]
+    subprocess.run(command, env=environment, check=True, capture_output=True, timeout=120)
+
+
+def bear_harm(address: str, name: str, file: Path) -> None:
+    """Have a deployment run a script before its flow, which makes `file`: what one who can write to the API may ask for."""
+    (found,) = api(address, "/deployments/filter", deployments={"name": {"any_": [name]}})
+    steps = [{"prefect.deployments.steps.run_shell_script": {"script": f"touch {file}"}}]
+    api(address, f"/deployments/{found['id']}", "PATCH", pull_steps=steps)
+    (found,) = api(address, "/deployments/filter", deployments={"name": {"any_": [name]}})
+    assert found["pull_steps"] == steps
 
 
 def state_of_the_only_run(address: str) -> str | None:
@@ -196,17 +219,12 @@ def test_a_deployment_is_served_started_by_prefects_own_command_and_completes(pr
         try:
             serving.wait_for("Start one: ")
             until(lambda: len(api(address, "/deployments/filter")) == 3, "the deployments are not registered")
-            start = [
-                str(EVERGREEN.with_name("prefect")),
-                "deployment",
-                "run",
-                "learn-stream/learn-stream",
-                "--param",
-                'overrides=["seed=7"]',
-            ]
-            subprocess.run(start, env=os.environ | {"PREFECT_API_URL": address}, check=True, capture_output=True, timeout=120)
+            harm = project / "harm"
+            bear_harm(address, "learn-stream", harm)
+            order(address, "learn-stream/learn-stream", "--param", 'overrides=["seed=7"]')
             until(lambda: state_of_the_only_run(address) is not None, "the run does not end")
             assert state_of_the_only_run(address) == "COMPLETED", serving.said()
+            assert not harm.exists()  # what the API says is to be run before the flow
             scheduled = {"flows": {"name": {"any_": ["update"]}}, "flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}}}
             until(lambda: bool(api(address, "/flow_runs/filter", **scheduled)), "the schedule makes no run")
         finally:
@@ -234,8 +252,7 @@ def test_a_run_that_is_under_way_saves_and_leaves_before_serve_ends(project: Pat
         up.wait_for("Ctrl-C stops them")
         serving = Program("serve", "colours.yaml")
         serving.wait_for("Start one: ")
-        start = [str(EVERGREEN.with_name("prefect")), "deployment", "run", "learn-stream/learn-stream"]
-        subprocess.run(start, env=os.environ | {"PREFECT_API_URL": address}, check=True, capture_output=True, timeout=120)
+        order(address, "learn-stream/learn-stream")
         states = place.steps / "states"
         until(lambda: states.exists() and bool([*states.iterdir()]), "the start is not learned")
         client = MlflowClient(f"sqlite:///{place.runs / 'mlflow.db'}")
