@@ -2,16 +2,22 @@
 
 import contextlib
 import ctypes
+import functools
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
+
 _STOP = 10.0  # seconds a child may take to end by itself
+_LOOK = 0.5  # seconds after which a child sees that its parent is gone
+_PATIENCE = 60.0  # seconds it may take then to finish its step and save
 
 
 @contextmanager
@@ -27,7 +33,7 @@ def child(command: Sequence[str], environment: Mapping[str, str], log: Path) -> 
             stderr=subprocess.STDOUT,
             env=environment,
             start_new_session=True,
-            preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+            preexec_fn=die_with_parent,
         )
     try:
         yield process
@@ -35,8 +41,31 @@ def child(command: Sequence[str], environment: Mapping[str, str], log: Path) -> 
         _end(process)
 
 
-def _die_with_parent() -> None:
-    ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG: no orphan even where we are killed with no chance to stop it
+def die_with_parent() -> None:
+    """For a new child before it becomes its program: no orphan even where we are killed with no chance to stop it.
+
+    On Linux alone, and only for a parent's main thread: the kernel sends the signal when the thread ends that made the child.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+
+
+@functools.cache
+def end_with(parent: int) -> None:
+    """Let this process end when the process `parent` does, on any system and whichever thread of it made us.
+
+    It is asked as by SIGTERM, so that a step under way is kept; one that does not leave within a while is killed.
+    """
+    direct, started = os.getppid() == parent, _started(parent)
+
+    def watch() -> None:
+        while os.getppid() == parent if direct else started and _started(parent) == started:
+            time.sleep(_LOOK)
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(_PATIENCE)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=watch, name="end-with-parent", daemon=True).start()
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
@@ -50,6 +79,15 @@ def _end(process: subprocess.Popen[bytes]) -> None:
             time.sleep(0.1)
         if not _group_lives(process.pid):
             return
+
+
+def _started(process: int) -> float | None:
+    """When a process began, None for one that is gone; one that is dead and that nobody has waited for has its number still."""
+    try:
+        found = psutil.Process(process)
+        return None if found.status() == psutil.STATUS_ZOMBIE else float(found.create_time())
+    except psutil.NoSuchProcess:
+        return None
 
 
 def _group_lives(group: int) -> bool:

@@ -11,6 +11,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner
 
 from cl.errors import ConfigError
+from flows.children import end_with
 from flows.job import Job, jobs_of, settings, title
 from flows.reap import alive
 from flows.session import RETRIED, tracker_of
@@ -77,7 +78,7 @@ def runner(kind: str, workers: int, cluster: str | None) -> TaskRunner[Any]:
             return RayTaskRunner(address=cluster) if cluster else RayTaskRunner(init_kwargs={"num_cpus": workers})
     except ImportError as error:
         raise ConfigError(f"compare.runner: {kind} needs a package that is not installed; pip install 'evergreen-clip[{kind}]'") from error
-    return ProcessPoolTaskRunner(max_workers=workers)
+    return ProcessPoolTaskRunner(max_workers=workers, initializer=end_with, initargs=(os.getpid(),))
 
 
 @task(name="learn-one", task_run_name="{job.settings[name]}", cache_policy=NO_CACHE)

@@ -11,6 +11,9 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 from urllib.parse import urlsplit
 
+from flows.children import end_with
+
+PARENT = "EVERGREEN_PARENT"  # the process that started these servers
 NAMES = "EVERGREEN_ALLOWED_HOSTS"  # names, with commas between, under which a proxy or other machines reach these servers
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -34,6 +37,7 @@ def prefect_app() -> "Guard":
     """Prefect's API, services and pages, behind the guard."""
     from prefect.server.api.server import create_app
 
+    _end_with_parent()
     return Guard(create_app(final=True), {"/enter": _ENTER})
 
 
@@ -41,7 +45,13 @@ def mlflow_app() -> "Guard":
     """MLflow's API and pages, behind the guard."""
     from mlflow.server.fastapi_app import app
 
+    _end_with_parent()
     return Guard(app)
+
+
+def _end_with_parent() -> None:
+    if parent := os.environ.get(PARENT):  # MLflow's is a child of a child
+        end_with(int(parent))
 
 
 class Guard:

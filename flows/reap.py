@@ -19,10 +19,11 @@ from prefect.client.schemas.objects import StateType
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Crashed
 
+from flows.children import end_with
 from flows.settings import Place
 from flows.tracking import LOCK, locked, owner
 
-SERVED = "EVERGREEN_SERVED"  # set where a flow run is a child of `evergreen serve`
+SERVED = "EVERGREEN_SERVED"  # the process of `evergreen serve`, set where a flow run is a child of it
 _STALE = 3600.0  # seconds; nobody writes one state or row for so long
 _FLOW = "flow-"
 _WHY = "the process was killed"
@@ -33,6 +34,8 @@ def alive(place: Place) -> Iterator[None]:
     """This flow run is alive while inside: it holds a lock that the kernel frees when the process dies. First, the dead are put to rest."""
     if os.environ.get(SERVED) and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all of a terminal: it is for `serve`, which then asks us
+        if os.environ[SERVED] == str(os.getppid()):
+            end_with(os.getppid())  # one that `serve` left behind would learn beside those of the next
     with ExitStack() as stack:
         with locked(place, "reap.lock"):  # a lock that is made and not yet held would look like a dead one's
             stack.enter_context(locked(place, f"{_FLOW}{runtime.flow_run.id}"))

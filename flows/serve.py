@@ -61,7 +61,7 @@ def serve(offered: Sequence[RunnerDeployment]) -> None:
 
     A run that is under way when the signal comes saves and leaves first; a second signal does not wait for that.
     """
-    os.environ[SERVED] = "1"
+    os.environ[SERVED] = str(os.getpid())
     signal.signal(signal.SIGINT, signal.default_int_handler)  # only in place of this one asyncio puts its own
     runner = Runner(limit=_RUNS)
     only({cast(UUID, runner.add_deployment(each)): str(each.entrypoint) for each in offered})

@@ -21,7 +21,7 @@ from typing import NamedTuple
 from cl.errors import ConfigError, StoreError
 from flows.addresses import shown
 from flows.children import child
-from flows.guard import NAMES
+from flows.guard import NAMES, PARENT
 from flows.secret import CLIENT, SERVER, fresh, kept, refused
 from flows.settings import ENVIRONMENT, Place
 
@@ -257,7 +257,7 @@ def _stopping() -> Iterator[threading.Event]:
 def _running(server: Server, place: Place) -> AbstractContextManager[subprocess.Popen[bytes]]:
     hidden = ("PREFECT_API_URL", "PREFECT_API_KEY", CLIENT, SERVER, "MLFLOW_TRACKING_", *server.hidden)
     known = {key: value for key, value in os.environ.items() if not key.startswith(hidden) or key in ENVIRONMENT}
-    return child(server.command, known | dict(server.environment), _log(server, place))
+    return child(server.command, known | dict(server.environment) | {PARENT: str(os.getpid())}, _log(server, place))
 
 
 def _wait(server: Server, process: subprocess.Popen[bytes], place: Place, stop: threading.Event) -> None:

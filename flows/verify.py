@@ -20,6 +20,7 @@ from mlflow import MlflowClient
 
 from cl.checkpoint import read_json, sha256
 from cl.errors import LearningError
+from flows.children import die_with_parent
 from flows.settings import Place
 from flows.status import half
 from flows.tracking import KIND, slug
@@ -136,7 +137,9 @@ def run(trial: Trial, place: Place, kill_at: Moment | None = None) -> Run:
     path = place.root / "log"
     with path.open("ab") as log:
         start = log.tell()
-        process = subprocess.Popen(command, cwd=trial.here, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        process = subprocess.Popen(
+            command, cwd=trial.here, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, preexec_fn=die_with_parent
+        )
         try:
             found = _watched(process, locks, lambda: path.read_bytes()[start:].count(_STEP), kill_at)
         finally:
