@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
-from cl.durable import land, shared
+from cl.durable import beside, land
 from cl.errors import StoreError
 from cl.methods.base import Method
+from cl.tensors import save_tensors
 
 
 def memory(method: Method) -> dict[str, Tensor]:
@@ -45,13 +46,14 @@ def restore(method: Method, tensors: Mapping[str, Tensor], source: str) -> None:
 
 
 def write_tensors(tensors: Mapping[str, Tensor], path: Path) -> str:
-    """Write safetensors whole or not at all; returns the SHA-256 of the file."""
-    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
-    save_file(dict(tensors), part)
-    shared(part)
-    digest = sha256(part)
-    land(part, path)
-    return digest
+    """Write safetensors whole or not at all; returns the SHA-256 of the file.
+
+    Raises:
+        OSError: the place cannot be written.
+    """
+    with beside(path) as part:
+        save_tensors(tensors, part)
+        return sha256(part)
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -67,10 +69,14 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def write_json(value: Any, path: Path) -> None:
-    """Write JSON whole or not at all."""
-    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
-    part.write_text(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=True), encoding="utf-8")
-    land(part, path)
+    """Write JSON whole or not at all.
+
+    Raises:
+        OSError: the place cannot be written.
+    """
+    text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=True)
+    with beside(path) as part:
+        part.write_text(text, encoding="utf-8")
 
 
 def sha256(path: Path) -> str:

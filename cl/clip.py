@@ -18,16 +18,15 @@ from open_clip.transform import PreprocessCfg, image_transform_v2, merge_preproc
 from open_clip.transformer import VisionTransformer
 from PIL import Image
 from pydantic import Field
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torchvision import transforms as v1
 
 from cl.config import Augment, Config
-from cl.durable import shared
 from cl.errors import ModelError
 from cl.model_settings import check
 from cl.model_source import CONFIG, WEIGHTS, fill, find, first_line, reach_towers
 from cl.prompted import TextPrompts, TextTower, VisionPrompts, image_features, text_features, text_tower
+from cl.tensors import save_tensors
 from cl.tokens import tokenize, tokenizer
 
 __all__ = ["Clip", "ModelConfig", "TextPrompts", "VisionPrompts", "build", "load"]
@@ -234,8 +233,7 @@ class Clip(nn.Module):
     def _fill(self, folder: Path, dtype: torch.dtype) -> None:
         weights = {name: tensor.detach().cpu() for name, tensor in self.model.state_dict().items()}
         weights = {name: (tensor.to(dtype) if tensor.is_floating_point() else tensor).contiguous() for name, tensor in weights.items()}
-        save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
-        shared(folder / WEIGHTS)
+        save_tensors(weights, folder / WEIGHTS, {"format": "pt"})
         config = {"model_cfg": self.model_cfg, "preprocess_cfg": self.preprocess_cfg}
         (folder / CONFIG).write_text(json.dumps(config, indent=1), encoding="utf-8")
         if not isinstance(self.tokenizer, open_clip.SimpleTokenizer):

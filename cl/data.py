@@ -1,7 +1,6 @@
 """The one internal form of data: rows of an Arrow table, images kept as encoded bytes, decoded when a worker needs them."""
 
 import hashlib
-import uuid
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
@@ -14,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from PIL import Image
 
-from cl.durable import land
+from cl.durable import beside
 from cl.errors import DataError
 from cl.images import decode, opened
 
@@ -181,10 +180,9 @@ def write(splits: Mapping[str, ImageTable], folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for split, data in splits.items():
-            part = folder / f".{split}.{uuid.uuid4().hex}.part"
-            # images are compressed already; zstd is for captions and ids
-            pq.write_table(data.table, part, compression="zstd", row_group_size=4096, write_page_index=False)
-            land(part, folder / f"{split}.parquet")
+            with beside(folder / f"{split}.parquet") as part:
+                # images are compressed already; zstd is for captions and ids
+                pq.write_table(data.table, part, compression="zstd", row_group_size=4096, write_page_index=False)
     except OSError as error:
         raise DataError(f"{folder}: cannot be written ({error.strerror}); free space or choose another folder") from error
 

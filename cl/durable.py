@@ -1,7 +1,25 @@
 """The last act of writing: what was written beside its place gets its name, and neither a crash nor a power cut leaves half of it there."""
 
 import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+
+@contextmanager
+def beside(target: Path) -> Iterator[Path]:
+    """Where to write a file that gets its name when the block ends well, and of which nothing stays when it does not.
+
+    Raises:
+        OSError: the place cannot be written.
+    """
+    part = target.with_name(f".{target.name}.{uuid.uuid4().hex}.part")
+    try:
+        yield part
+        land(part, target)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def land(part: Path, target: Path) -> None:

@@ -1,4 +1,4 @@
-"""What learning asks of the machine it runs on: so many threads, and memory that stays."""
+"""What learning asks of the machine it runs on: a device, so many threads, and memory that stays."""
 
 import ctypes
 import functools
@@ -7,7 +7,21 @@ from contextlib import contextmanager
 
 import torch
 
+from cl.errors import ConfigError
+
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4  # of glibc's malloc.h
+
+
+def device(wanted: str) -> torch.device:
+    """The device that `train.device` means here: auto is a GPU where there is one.
+
+    Raises:
+        ConfigError: a GPU is asked for, and there is none.
+    """
+    there = wanted != "cpu" and torch.cuda.is_available()
+    if wanted == "gpu" and not there:
+        raise ConfigError("train.device: gpu, and this machine has none that torch can use; auto or cpu")
+    return torch.device("cuda" if there else "cpu")
 
 
 @contextmanager

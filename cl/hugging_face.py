@@ -7,13 +7,12 @@ from typing import Any
 import open_clip
 from open_clip import CLIP
 from open_clip.transformer import QuickGELU, ResidualAttentionBlock, VisionTransformer
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from cl.clip import Clip
-from cl.durable import shared
 from cl.errors import ModelError
 from cl.prompted import text_tower
+from cl.tensors import save_tensors
 
 _BLOCK = {
     "attn.out_proj": "self_attn.out_proj",
@@ -55,8 +54,7 @@ def write(clip: Clip, folder: Path) -> None:
         ModelError: the architecture has no counterpart there; says which part has none.
     """
     texts = {"config.json": settings(clip), "preprocessor_config.json": preprocessing(clip), **_tokenizer(clip)}
-    save_file(weights(clip), folder / "model.safetensors", metadata={"format": "pt"})
-    shared(folder / "model.safetensors")
+    save_tensors(weights(clip), folder / "model.safetensors", {"format": "pt"})
     for name, value in texts.items():
         (folder / name).write_text(json.dumps(value, indent=1, ensure_ascii=False), encoding="utf-8")
     merges = [" ".join(pair) for pair in clip.tokenizer.bpe_ranks]  # in their order

@@ -18,6 +18,7 @@ from cl.config import TrainConfig
 from cl.data import ImageTable
 from cl.errors import LearningError
 from cl.flops import Flops
+from cl.host import device
 from cl.interim import START, Interim, Keeper, Took, walk
 from cl.loader import Collate, Order, Rows
 from cl.losses import precise
@@ -142,11 +143,12 @@ def learn(
 
     Raises:
         MethodError: the method cannot use the session.
+        ConfigError: a GPU is asked for, and there is none.
         LearningError: a loss is not finite.
     """
     started = time.perf_counter()
     method.check(session)
-    method.to(_device(config))
+    method.to(device(config.device))
     wanted = {id(parameter) for parameter in method.trainable()}
     for parameter in method.parameters():
         parameter.requires_grad_(id(parameter) in wanted)
@@ -278,11 +280,6 @@ class Told(pl.Callback):
         """After every batch."""
         assert isinstance(learner, Learner)
         self.progress(learner.done, self.steps, self.name)
-
-
-def _device(config: TrainConfig) -> torch.device:
-    wants_gpu = config.device == "gpu" or (config.device == "auto" and torch.cuda.is_available())
-    return torch.device("cuda" if wants_gpu else "cpu")
 
 
 @contextmanager

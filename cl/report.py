@@ -1,8 +1,6 @@
 """What a run found: the matrix with where it comes from, described as items that any tracker can write, and as pages to read."""
 
 import json
-import os
-import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,6 +9,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure as Picture
 
+from cl.durable import beside
 from cl.errors import StoreError
 from cl.figures import curves, heat_map
 from cl.matrix import Matrix, mean, summary
@@ -248,9 +247,8 @@ def write(reports: Sequence[Report], folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, content in pages.items():
-            part = folder / f".{name}.{uuid.uuid4().hex}.part"
-            part.write_text(content, encoding="utf-8")
-            os.replace(part, folder / name)
+            with beside(folder / name) as part:
+                part.write_text(content, encoding="utf-8")
     except OSError as error:
         raise StoreError(f"{folder}: the report cannot be written ({error.strerror}); free space or choose another folder") from error
 

@@ -12,6 +12,7 @@ from cl.clip import ModelConfig
 from cl.config import Config, EvalConfig, TrainConfig, override, read_yaml, validate
 from cl.errors import ConfigError
 from cl.gate import GateConfig
+from cl.host import device
 from cl.methods import CONFIGS, AnyMethodConfig
 from cl.pretrain import PretrainConfig
 from cl.stream import Session
@@ -109,6 +110,17 @@ def train_config(config: RunConfig, session: Session) -> TrainConfig:
     base = validate(TrainConfig, {**config.train.model_dump(), **own}, f"{config.name}: per_session.{session.name}")
     own = {**config.method.train, **(config.method.later if session.index > 1 else {})}
     return validate(TrainConfig, {**base.model_dump(), **own}, f"{config.name}: method.train")
+
+
+def check_device(config: RunConfig) -> None:
+    """Raise where some session would be learned on a device that this machine has not: before anything, not after hours.
+
+    Raises:
+        ConfigError: a GPU is asked for, and there is none.
+    """
+    groups = [config.method.train, config.method.later, *config.per_session.values()]
+    for wanted in {config.train.device, *(str(group["device"]) for group in groups if "device" in group)}:
+        device(wanted)
 
 
 def methods() -> dict[str, str]:

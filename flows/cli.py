@@ -8,12 +8,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
 from cl.errors import EvergreenError, StoreError
 from flows import cli_data, cli_ingest, cli_models, cli_servers, cli_status
+from flows.causes import cause
 from flows.console import BarWatch, bar, bars, err, out, table
 from flows.settings import EMBEDDED, Place, begin
 
@@ -65,12 +66,12 @@ def run(
 ) -> None:
     """Learn a stream with one method; sessions that were learned before are not learned again."""
     place, overrides = begin(), _overrides(method, seed, settings)
-    from flows.job import find_config, job_of, planned
+    from flows.job import find_config, learnable
 
     path = str(find_config(config, place))
     watched = _orchestrated(place)
     with _prepared():
-        planned(job_of(path, overrides, data_root, data_rev))  # a mistake is told without Prefect's help
+        learnable(path, overrides, data_root, data_rev)  # a mistake is told without Prefect's help
     from flows.stream import learn_stream
 
     with watched:
@@ -88,12 +89,12 @@ def update(
 ) -> None:
     """Learn the sessions that wait, if the config's policy says so; what an event or a schedule starts, by hand."""
     place, overrides = begin(), _overrides(method, seed, settings)
-    from flows.job import find_config, job_of, planned
+    from flows.job import find_config, learnable
 
     path = str(find_config(config, place))
     watched = _orchestrated(place)
     with _prepared():
-        planned(job_of(path, overrides, data_root))
+        learnable(path, overrides, data_root)
     from flows.update import update as bring_up_to_date
 
     with watched:
@@ -106,11 +107,12 @@ def update(
 def compare(config: ConfigArgument, settings: SetOption = None, data_root: RootOption = None, data_rev: RevOption = None) -> None:
     """Learn a stream with every method and seed of the config's `compare` section, and say how they compare."""
     place = begin()
-    from flows.job import find_config, jobs_of
+    from flows.job import check_devices, find_config, jobs_of
 
     path = str(find_config(config, place))
     watched = _orchestrated(place)
     with _prepared():
+        check_devices(path, settings or [])
         jobs_of(path, settings or [], data_root, data_rev)  # a mistake is told without Prefect's help
     from flows.compare import compare as learn_all
 
@@ -194,12 +196,20 @@ def main() -> None:
     try:
         app()
     except EvergreenError as error:
-        sys.stderr.write(f"evergreen: {' '.join(str(error).split())}\n")
-        sys.exit(2)
+        _fail(str(error))
     except SystemExit:
         if signal.SIGINT in interrupted:  # Lightning turns Ctrl-C into exit code 1
             sys.exit(130)
         raise
+    except Exception as error:
+        if told := cause(error):
+            _fail(told)
+        raise
+
+
+def _fail(told: str) -> NoReturn:
+    sys.stderr.write(f"evergreen: {' '.join(told.split())}\n")
+    sys.exit(2)
 
 
 def _orchestrated(place: Place) -> AbstractContextManager[None]:

@@ -80,6 +80,22 @@ def job_of(config: str | dict[str, Any], overrides: Sequence[str] = (), data_roo
     return Job(_json(run), seen.folder, seen.digest, seen.pinned, data_rev, str(place.root))
 
 
+def learnable(
+    config: str | dict[str, Any], overrides: Sequence[str] = (), data_root: str | None = None, data_rev: str | None = None
+) -> Job:
+    """The job of `job_of`, once nothing stands in the way of learning it on this machine.
+
+    Raises:
+        ConfigError, DataError, ModelError, MethodError: what does.
+    """
+    from cl.run_config import check_device
+
+    check_device(settings(config, overrides, Place.find()))
+    job = job_of(config, overrides, data_root, data_rev)
+    planned(job)
+    return job
+
+
 def jobs_of(
     config: str | dict[str, Any], overrides: Sequence[str] = (), data_root: str | None = None, data_rev: str | None = None
 ) -> list[Job]:
@@ -93,6 +109,18 @@ def jobs_of(
     first = job_of(config, overrides, data_root, data_rev)
     run = parse_config({**first.settings, "compare": settings(config, overrides, first.place).model_dump(mode="json")["compare"]}, "config")
     return [replace(first, config=_json(one)) for one in variants(run)]
+
+
+def check_devices(config: str | dict[str, Any], overrides: Sequence[str] = ()) -> None:
+    """Raise where a method of the config's `compare` section asks for a device that this machine has not.
+
+    Raises:
+        ConfigError: it does, or a setting is wrong.
+    """
+    from cl.run_config import check_device, variants
+
+    for run in variants(settings(config, overrides, Place.find())):
+        check_device(run)
 
 
 def settings(config: str | dict[str, Any], overrides: Sequence[str], place: Place) -> "RunConfig":
@@ -131,12 +159,26 @@ def find_config(name: str, place: Place) -> Path:
 
 
 @functools.lru_cache(maxsize=1)
-def planned(job: Job, learns: bool = True) -> "Plan":
-    """The plan of a job, kept while the same job is asked for: building it reads the data. `learns` as for `cl.plan.plan`.
+def planned(job: Job) -> "Plan":
+    """The plan of a job, kept while the same job is asked for: building it reads the data.
 
     Raises:
         ConfigError, DataError, ModelError, MethodError: what cannot work, said before anything is learned.
     """
+    return _plan(job, learns=True)
+
+
+@functools.lru_cache(maxsize=1)
+def outlined(job: Job) -> "Plan":
+    """The plan of a job for who only looks at what is learned of it, see `cl.plan.plan`; kept like the other.
+
+    Raises:
+        ConfigError, DataError, ModelError: what it is made of cannot be read.
+    """
+    return _plan(job, learns=False)
+
+
+def _plan(job: Job, learns: bool) -> "Plan":
     from cl.run import plan
     from cl.run_config import parse_config
 
@@ -145,7 +187,7 @@ def planned(job: Job, learns: bool = True) -> "Plan":
 
 def turns(job: Job, learns: bool = True) -> list[Turn]:
     """The steps of a job in order; the first is the model before any session."""
-    plan = planned(job, learns)
+    plan = planned(job) if learns else outlined(job)
     names = ["start", *(session.name for session in plan.stream.sessions)]
     return [Turn(index, len(names) - 1, name, key) for index, (name, key) in enumerate(zip(names, plan.keys, strict=True))]
 

@@ -15,7 +15,7 @@ from cl.collection import sessions as sessions_of
 from cl.columns import some
 from cl.errors import DataError
 from cl.interim import Interim
-from flows.job import Job, planned, turns
+from flows.job import Job, outlined, turns
 from flows.reap import held, reap_runs
 from flows.settings import Place
 from flows.tracking import COMMAND, ERROR, KEY, KIND, PARENT, SESSIONS, STATE
@@ -66,7 +66,7 @@ def sessions(job: Job) -> list[Turned]:
 def _sessions(job: Job) -> Iterator[Turned]:
     from cl.run import find, find_state
 
-    plan, store = planned(job, learns=False), job.place.steps  # nothing of a model's folder is run or read to be told how it stands
+    plan, store = outlined(job), job.place.steps  # nothing of a model's folder is run or read to be told how it stands
     for turn in turns(job, learns=False):
         step = find(plan, turn.index, store)
         if step:

@@ -8,7 +8,7 @@ from prefect.utilities.annotations import quote
 
 from flows.alone import alone
 from flows.approval import ask
-from flows.job import Job, job_of, planned, settings, title, turns
+from flows.job import Job, learnable, settings, title, turns
 from flows.judge import WAITING, checks_of, judge
 from flows.publish import publish, show, tracked
 from flows.reap import alive
@@ -85,6 +85,4 @@ def approved(job: Job, outcome: dict[str, Any]) -> dict[str, Any]:
 def fetch(config: Config, overrides: list[str], data_root: str | None, data_rev: str | None) -> Job:
     """Settings and data that fit each other, before anything is learned; fetching may be retried, a mistake is told."""
     check_writable(Place.find())
-    job = job_of(config, overrides, data_root, data_rev)
-    planned(job)
-    return job
+    return learnable(config, overrides, data_root, data_rev)

@@ -20,9 +20,11 @@ from mlflow.entities import Metric as MlflowMetric
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
+from cl.durable import beside
 from cl.errors import StoreError
 from cl.report import Figure, Item, Metric, Table, Tag, Text
 from flows.addresses import shown
+from flows.causes import cause
 from flows.settings import Place, artifact_uri, check_writable, quiet, tracking_uri
 
 KEY, KIND, LOGGED, MODEL, STATE, COMPARISON, LOCK, ERROR, SESSIONS, COMMAND = (
@@ -51,9 +53,8 @@ def owner(place: Place) -> str:
     path = place.runs / "locks" / "owner"
     with locked(place, "owner.lock"):
         if not path.exists():
-            part = path.with_suffix(".part")
-            part.write_text(uuid.uuid4().hex)
-            part.replace(path)
+            with beside(path) as part:
+                part.write_text(uuid.uuid4().hex)
     return path.read_text()
 
 
@@ -70,15 +71,28 @@ def connect(place: Place) -> MlflowClient:
     try:
         _answers(uri)
         with locked(place, "mlflow.lock"):  # two processes that open a new database at once spoil it for good
+            _make(place, uri)
             client = MlflowClient(uri)
             client.search_experiments(max_results=1)
     except ImportError as error:
         what = "pip install 'evergreen-clip[postgres]'" if uri.startswith("postgresql") else "install it"
         raise StoreError(f"{shown(uri)}: MLflow's store needs a driver that is not installed ({error.name}); {what}") from error
     except (MlflowException, SQLAlchemyError, OSError) as error:
+        if known := cause(error):
+            raise StoreError(f"{shown(uri)}: {known}") from error
         given = "; start the server that MLFLOW_TRACKING_URI names, or unset it" if os.environ.get("MLFLOW_TRACKING_URI") else ""
         raise StoreError(f"{shown(uri)}: MLflow's store cannot be opened ({_first_line(error)}){given}") from error
     return client
+
+
+def _make(place: Place, uri: str) -> None:
+    """Make the project's own database, if that is asked for and is not there; of one half made MLflow makes nothing any more."""
+    target = place.runs / "mlflow.db"
+    if uri == f"sqlite:///{target}" and not target.exists():
+        for left in target.parent.glob(f".{target.name}.*"):  # of who was killed meanwhile; nobody else is here
+            left.unlink()
+        with beside(target) as part:
+            MlflowClient(f"sqlite:///{part}").search_experiments(max_results=1)
 
 
 class Tracker:
@@ -98,7 +112,7 @@ class Tracker:
                 found = self.client.get_experiment_by_name(experiment)
                 self.experiment = found.experiment_id if found else self.client.create_experiment(experiment, self._artifacts())
         except (MlflowException, OSError) as error:
-            raise StoreError(f"{shown(self.uri)}: MLflow's store cannot be written ({_first_line(error)})") from error
+            raise StoreError(f"{shown(self.uri)}: {cause(error) or f'MLflow cannot write it ({_first_line(error)})'}") from error
 
     def _artifacts(self) -> str | None:
         # a server keeps artifacts itself; a file: location would make clients go around it
@@ -157,7 +171,7 @@ class Tracker:
         try:
             yield
         except BaseException as error:
-            with contextlib.suppress(MlflowException):  # the first error is the one to be told
+            with contextlib.suppress(MlflowException, SQLAlchemyError, OSError):  # the first error is the one to be told
                 if isinstance(error, Exception):
                     self.client.set_tag(run_id, ERROR, _first_line(error)[:500] or type(error).__name__)
                 self.client.set_terminated(run_id, "FAILED" if isinstance(error, Exception) else "KILLED")
@@ -174,6 +188,8 @@ class Tracker:
         try:
             yield
         except (MlflowException, SQLAlchemyError) as error:
+            if known := cause(error):
+                raise StoreError(f"{shown(self.uri)}: {known}") from error
             try:
                 _answers(self.uri)
                 self.client.search_experiments(max_results=1)

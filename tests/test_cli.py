@@ -393,3 +393,22 @@ def left(project: Path) -> list[str]:
         except OSError:  # gone meanwhile
             continue
     return found
+
+
+@pytest.mark.parametrize(
+    ("command", "setting"),
+    [
+        ("run", "train.device=gpu"),
+        ("update", "method={name: finetune, train: {device: gpu}}"),
+        ("run", "per_session={classes 3-4: {device: gpu}}"),
+        ("compare", "train.device=gpu"),
+        ("compare", "compare.methods=[{name: finetune, train: {device: gpu}}]"),
+    ],
+)
+def test_a_gpu_that_is_not_there_is_missed_before_anything(
+    command: str, setting: str, config: Path, refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("flows.job.job_of", lambda *_: pytest.fail("something was done"))
+    told = refused(command, config, "--set", setting)
+    assert told == "evergreen: train.device: gpu, and this machine has none that torch can use; auto or cpu\n"

@@ -237,7 +237,7 @@ def test_a_version_leaves_in_either_layout_whole_or_not_at_all(tracker: Tracker,
     def full(*_: Any, **__: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("cl.hugging_face.save_file", full)
+    monkeypatch.setattr("cl.hugging_face.save_tensors", full)
     with pytest.raises(StoreError, match="heads: cannot be written"):
         export(place, client, "colours/1", Path("heads"), "hugging_face")
     assert not Path("heads").exists() and not [*Path().rglob("*.part")] and not [*place.runs.glob(".fetched-*")]

@@ -15,7 +15,7 @@ from cl.methods import CONFIGS
 from cl.model_source import TINY
 from cl.run import bundle, plan, run
 from cl.run_config import parse_config
-from flows.job import job_of, planned
+from flows.job import job_of, outlined, planned
 from flows.status import sessions
 from tests.conftest import lay_out
 from tests.make import tiny
@@ -72,7 +72,7 @@ def test_status_reads_no_tokenizer_and_names_the_same_states(project: Path, monk
     planned.cache_clear()
     monkeypatch.setattr("cl.clip.tokenizer", lambda *_: pytest.fail("a tokenizer was built"))
     assert [row.state for row in sessions(job)] == ["waiting"] * 3
-    looked = planned(job, learns=False)
+    looked = outlined(job)
     assert (looked.states, looked.keys) == (expected.states, expected.keys)
 
 
