@@ -371,7 +371,7 @@ def program(project: Path, *words: str) -> Answer:
 def test_as_a_program_a_mistake_is_one_line(config: Path) -> None:
     answer = program(config.parent, "run", "birds")
     assert (answer.code, answer.out) == (2, "")
-    names = "glyphs, mini_imagenet, photos, papers/..., results/..."
+    names = "glyphs, mini_imagenet, photos, pseudolabels, papers/..., results/..."
     assert answer.err == f"evergreen: birds: no such config; give the path of a YAML file, or one of {names}\n"
 
 
