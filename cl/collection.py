@@ -163,6 +163,16 @@ def add(
     folder: Path, name: str, splits: Mapping[str, ImageTable], supervision: Supervision, *, source: str = "", quarantined: int = 0
 ) -> Entry:
     """As `append`, for who holds the lock already."""
+    entry = described(folder, name, splits, supervision, source=source, quarantined=quarantined)
+    if entry not in sessions(folder):
+        _write(folder, entry, *(splits.get(split, concat([])) for split in _SPLITS))
+    return entry
+
+
+def described(
+    folder: Path, name: str, splits: Mapping[str, ImageTable], supervision: Supervision, *, source: str = "", quarantined: int = 0
+) -> Entry:
+    """The entry that `append` would give; nothing is written."""
     train, test = (splits.get(split, concat([])) for split in _SPLITS)
     if not re.fullmatch(NAME, name):
         raise DataError(f"{name!r}: a session's name is made of up to 100 letters, digits, dots, dashes and underscores")
@@ -176,11 +186,8 @@ def add(
         if entry.name == name:
             raise DataError(f"{folder}: session {name!r} is there and holds other data; sessions never change, so choose another name")
     rows = {"train": len(train), "test": len(test)}
-    entry = Entry(
-        name=name, number=len(entries) + 1, supervision=supervision, digest=content, source=source, quarantined=quarantined, **rows
-    )
-    _write(folder, entry, train, test)
-    return entry
+    number = len(entries) + 1
+    return Entry(name=name, number=number, supervision=supervision, digest=content, source=source, quarantined=quarantined, **rows)
 
 
 def _write(folder: Path, entry: Entry, train: ImageTable, test: ImageTable) -> None:

@@ -30,6 +30,7 @@ class Reason(StrEnum):
     BOMB = "decompression bomb"
     LABEL = "unusable label"
     CAPTION = "unusable caption"
+    LONG = "caption too long"
     NOT_UTF8 = "not UTF-8"
     VALUE = "unusable value"
     NO_LABEL = "no label"

@@ -25,7 +25,7 @@ from cl.rows import finish, usable
 from cl.told import Told, Topic, merged, some
 
 _BROKEN = (pa.ArrowException, OSError, ValueError, OverflowError, RecursionError)  # UnicodeError is a ValueError
-_HARMLESS = (Reason.DUPLICATE,)  # says nothing that another row does not say
+_HARMLESS = (Reason.DUPLICATE, Reason.LONG)  # says nothing that another row does not say; a model cuts it
 
 
 @dataclass

@@ -16,7 +16,7 @@ from cl.data import SCHEMA, ImageTable
 from cl.errors import DataError
 from cl.faults import Fault, Problem, Reason, summary
 from cl.layouts.places import Places
-from cl.layouts.reading import SPLITS, Reading, file_fault
+from cl.layouts.reading import SPLITS, Reading
 from cl.told import some
 
 
@@ -141,7 +141,7 @@ def _file_fault(path: str | None, base: Path, reading: Reading) -> Fault | None:
         return Reason.NAME, repr(path)
     if not Path(os.path.abspath(base / path)).is_relative_to(os.path.abspath(reading.root)):
         return Reason.OUTSIDE, path
-    fault = file_fault(base / path, reading.root, reading.links)
+    fault = reading.fault(base / path)
     return (Reason.MISSING, path) if fault and fault[0] == Reason.MISSING else fault
 
 

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pyarrow as pa
 
+from cl.classes import plain
 from cl.collection import Seen, fingerprint
 from cl.data import SCHEMA, ImageTable, concat, hold_out
 from cl.errors import DataError
@@ -27,6 +28,11 @@ def screen(splits: Splits, problems: list[Problem], tell: Callable[[int, int], N
     Of rows with the same image (byte for byte) the first stays, training before test; where their labels differ, none does.
     A caption that cannot be used goes alone, a label takes its image with it.
     """
+    return _distinct(sound(splits, problems, tell), problems)
+
+
+def sound(splits: Splits, problems: list[Problem], tell: Callable[[int, int], None] = lambda done, total: None) -> dict[str, ImageTable]:
+    """As `screen`, whatever images are the same."""
     kept = {}
     done, total = 0, sum(len(data) for data in splits.values())
     for split, data in splits.items():
@@ -42,20 +48,31 @@ def screen(splits: Splits, problems: list[Problem], tell: Callable[[int, int], N
             if fault:
                 problems.append(Problem(name, *fault, image=data.table["image"][row].as_py()))
         kept[split] = _worded(data.where([fault is None for fault in faults]), problems)
-    return _distinct(kept, problems)
+    return kept
+
+
+def teaches(splits: Splits, told: str) -> None:
+    """Raise where there is nothing to learn from.
+
+    Raises:
+        DataError: no image is left, or none has a label or a caption; with `told`, what may be said to have it all the same.
+    """
+    if not any(map(len, splits.values())):
+        raise DataError("every image is set aside")
+    if not any(rows.classes() or any(rows.captions) for rows in splits.values()):
+        raise DataError(f"no image has a label or a caption; say which column (in a tar: a .cls or .txt beside each image), or {told}")
 
 
 def teachable(splits: Splits, supervision: Supervision | None, problems: list[Problem]) -> tuple[dict[str, ImageTable], Supervision]:
     """The rows that have what the session teaches with and is examined on, and what that is where nobody said.
 
     Raises:
-        DataError: nothing is said, and there is neither a label nor a caption.
+        DataError: no image is left, or nothing is said, and there is neither a label nor a caption.
     """
     data = concat(list(splits.values()))
     labels, captions = bool(data.classes()), any(data.captions)
-    if supervision is None and not (labels or captions):
-        told = "say which column (in a tar: a .cls or .txt beside each image), or that the session is unlabelled"
-        raise DataError(f"no image has a label or a caption; {told}")
+    if supervision is None or not len(data):
+        teaches(splits, "that the session is unlabelled: --unlabelled")
     supervision = supervision or ("both" if labels and captions else "labels" if labels else "captions")
     kept = {split: _having(rows, supervision, labels, split, problems) for split, rows in splits.items()}
     taught = set(kept["train"].classes()) if "train" in kept else set()
@@ -107,17 +124,13 @@ def parted(splits: Splits, supervision: Supervision, share: float) -> dict[str, 
 
 
 def resembling(new: Sequence[str], known: Sequence[str]) -> dict[str, str]:
-    """New classes that differ from a known one only in case, underscores or the way letters are encoded.
+    """New classes that differ from a known one only in case, separators or the way letters are encoded.
 
     >>> resembling(["Polar bear", "cat"], ["polar_bear"])
     {'Polar bear': 'polar_bear'}
     """
-    plain = {_plain(name): name for name in known}
-    return {name: plain[_plain(name)] for name in new if _plain(name) in plain}
-
-
-def _plain(name: str) -> str:
-    return " ".join(unicodedata.normalize("NFKC", name).casefold().replace("_", " ").split())
+    first = {plain(name): name for name in known}
+    return {name: first[plain(name)] for name in new if plain(name) in first}
 
 
 def _image_fault(image: bytes, name: str) -> Fault | None:
@@ -140,7 +153,8 @@ def _worded(data: ImageTable, problems: list[Problem]) -> ImageTable:
             problems.append(Problem(name, Reason.LABEL, f"{fault}: {label!r:.60}"))
         keep.append(not fault)
         faults = [_caption_fault(text) for text in texts]
-        problems += [Problem(name, Reason.CAPTION, f"{told}: {text!r:.60}") for text, told in zip(texts, faults, strict=True) if told]
+        pairs = [(text, fault) for text, fault in zip(texts, faults, strict=True) if fault]
+        problems += [Problem(name, reason, f"{told}: {text!r:.60}") for text, (reason, told) in pairs]
         captions.append([text for text, told in zip(texts, faults, strict=True) if not told])
     column = pa.array(captions, SCHEMA.field("captions").type)
     return ImageTable(data.table.set_column(SCHEMA.get_field_index("captions"), SCHEMA.field("captions"), column)).where(keep)
@@ -154,10 +168,13 @@ def _label_fault(label: str) -> str | None:
     return _text_fault(label)
 
 
-def _caption_fault(text: str) -> str | None:
+def _caption_fault(text: str) -> Fault | None:
     if not text.strip():
-        return "empty"
-    return f"{len(text)} characters" if len(text) > _CAPTION else _text_fault(text)
+        return Reason.CAPTION, "empty"
+    if len(text) > _CAPTION:
+        return Reason.LONG, f"{len(text)} characters"
+    told = _text_fault(text)
+    return (Reason.CAPTION, told) if told else None
 
 
 def _text_fault(text: str) -> str | None:
@@ -215,6 +232,6 @@ def _having(rows: ImageTable, supervision: Supervision, labels: bool, split: str
 
 
 def _without(rows: ImageTable, bad: Sequence[bool], reason: Reason, problems: list[Problem]) -> ImageTable:
-    told = {problem.where for problem in problems if problem.reason == Reason.CAPTION}
+    told = {problem.where for problem in problems if problem.reason in (Reason.CAPTION, Reason.LONG)}
     problems += [Problem(name, reason) for name, out in zip(rows.ids, bad, strict=True) if out and name not in told]
     return rows.where([not out for out in bad])

@@ -24,7 +24,9 @@ class Topic(StrEnum):
     TWICE = "{count} class names stand twice in the list, and are one class each: {names}"
     SINGLE = "{count} classes hold a single image: {names}"
     CONFLICT = "{count} images stand under two labels: {names}"
+    SAME = "{count} images stand there twice: {names}"
     LEAK = "{count} test images are training images too: {names}"
+    HELD_OUT = "nothing says which images are for testing: {names} of each class are held out"
     LEFT_OUT = "{count} classes are left out: {names}"
     UNTAUGHT = "{count} classes have test images and no training image, and are left out: {names}"
 

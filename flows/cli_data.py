@@ -34,7 +34,10 @@ def glyphs(data_root: RootOption = None) -> None:
 @app.command()
 def add(
     name: Annotated[str, typer.Argument(help="What to call it: the folder below the data root.")],
-    path: Annotated[Path, typer.Argument(help="A folder per class, or CSV, TSV, JSON lines, Parquet, WebDataset tars.")],
+    path: Annotated[
+        Path,
+        typer.Argument(help="A folder per class, images with texts beside them, a table, WebDataset tars, or a zip of these."),
+    ],
     image: Annotated[str | None, typer.Option(help="Column of image paths or bytes  [default: by its name]")] = None,
     label: Annotated[str | None, typer.Option(help="Column of class names  [default: by its name]")] = None,
     captions: Annotated[str | None, typer.Option(help="Column of captions  [default: by its name]")] = None,
@@ -44,6 +47,8 @@ def add(
     test_share: Annotated[
         float, typer.Option(min=0.0, max=0.9, help="Where nothing says what is test: hold out this share of each class.")
     ] = 0.2,
+    unlabelled: Annotated[bool, typer.Option("--unlabelled", help="Take images that have neither a label nor a caption.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be taken in, and write nothing.")] = False,
     replace: Annotated[bool, typer.Option("--replace", help="Take the place of a data set of that name.")] = False,
     data_root: RootOption = None,
 ) -> None:
@@ -51,9 +56,8 @@ def add(
     place = begin()
     folder = _folder(place, data_root)
     from cl.collection import NAME
-    from cl.data import concat, hold_out, openable, write
-    from cl.formats import look
-    from cl.images import decode
+    from cl.data import write
+    from cl.intake import take
     from flows.shelf import alone, free, put
 
     if not re.fullmatch(NAME, name):
@@ -61,19 +65,18 @@ def add(
     free(folder / name, replace)
 
     columns: dict[str, Any] = {"image": image, "label": label, "captions": captions, "domain": domain, "time": time, "split": split}
-    with bar(f"reading {path}"):
-        found = look(path, columns)
-        splits = found.strictly()
-        openable(concat(list(splits.values())), str(path), decode)
-    if not {"val", "test"} & splits.keys() and test_share:
-        splits["train"], splits["test"] = hold_out(splits["train"], test_share)
-        err().print(f"nothing says which images are for testing: {test_share:.0%} of each class are held out")
+    with bar(f"reading {path}") as tell:
+        splits, told = take(path, columns, test_share, unlabelled, tell)
+    for remark in told:
+        err().print(str(remark), soft_wrap=True, markup=False)
+    rows = ", ".join(f"{split} {len(data):,}" for split, data in splits.items())
+    classes = len({label for data in splits.values() for label in data.classes()})
+    err().print(f"{name}: {rows} rows, {classes} classes{', of which nothing is written' if dry_run else ''}", soft_wrap=True)
+    if dry_run:
+        return
     with alone(place):
         put(lambda part: write(splits, part), folder / name, replace)
         pinned = _pinned(folder)
-    rows = ", ".join(f"{split} {len(data):,}" for split, data in splits.items())
-    classes = len({label for data in splits.values() for label in data.classes()})
-    err().print(f"{name}: {rows} rows, {classes} classes, {found.told[-1]}", soft_wrap=True)
     err().print(pinned, soft_wrap=True)
 
 

@@ -24,16 +24,17 @@ RootOption = Annotated[
 
 def ingest(
     path: Annotated[
-        Path, typer.Argument(help="A folder per class, images, CSV, TSV, JSON lines, Parquet, WebDataset tars, or a zip of these.")
+        Path, typer.Argument(help="A folder per class, images with texts beside them, a table, WebDataset tars, or a zip of these.")
     ],
     session: Annotated[str, typer.Option("--session", metavar="NAME", help="What to call it.")],
     into: IntoOption = "inbox",
-    labels: Annotated[str | None, typer.Option(metavar="COLUMN", help="Teach this column's class names.")] = None,
+    label: Annotated[str | None, typer.Option("--label", "--labels", metavar="COLUMN", help="Teach this column's class names.")] = None,
     captions: Annotated[str | None, typer.Option(metavar="COLUMN", help="Teach this column's captions.")] = None,
     unlabelled: Annotated[bool, typer.Option("--unlabelled", help="Teach neither; labels only examine.")] = False,
     test_share: Annotated[
         float, typer.Option(min=0.0, max=0.9, help="Where nothing says what is test: hold out this share of each class.")
     ] = 0.2,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be taken in, and write nothing.")] = False,
     commit: CommitOption = False,
     data_root: RootOption = None,
 ) -> None:
@@ -41,13 +42,13 @@ def ingest(
     from cl.errors import DataError
 
     place = begin()
-    if unlabelled and (labels or captions):
+    if unlabelled and (label or captions):
         raise DataError("--unlabelled teaches neither labels nor captions; leave it or the column out")
     from flows.ingest import Source, ingest
 
-    source = Source(path, session, into, labels, captions, unlabelled, test_share)
+    source = Source(path, session, into, label, captions, unlabelled, test_share)
     with bar(f"looking at {path}") as tell:
-        outcome = ingest(source, place.relative(data_root or "data"), place, git=commit, tell=tell)
+        outcome = ingest(source, place.relative(data_root or "data"), place, git=commit, dry=dry_run, tell=tell)
     _show(outcome, into)
 
 
@@ -92,6 +93,7 @@ def line(outcome: "Outcome", into: str) -> str:
 
 
 def _show(outcome: "Outcome", into: str) -> None:
+    from cl.told import some
     from flows.quarantine import told
 
     console = err()
@@ -99,9 +101,12 @@ def _show(outcome: "Outcome", into: str) -> None:
         rows = [(problem.where, problem.reason, problem.detail) for problem in outcome.problems[:_SHOWN]]
         shown = [[escape(cell.encode("utf-8", "backslashreplace").decode()) for cell in row] for row in rows]
         out().print(table(f"set aside: {told(outcome.problems)}", ["file", "reason", "detail"], shown))
-        console.print(f"all of them: {outcome.report}", soft_wrap=True, markup=False)
+        if outcome.report:
+            console.print(f"all of them: {outcome.report}", soft_wrap=True, markup=False)
+    for remark in outcome.told:
+        console.print(str(remark), soft_wrap=True, markup=False)
     if outcome.new and outcome.classes:
-        console.print(f"new classes: {', '.join(outcome.classes)}", soft_wrap=True, markup=False)
+        console.print(f"new classes: {some(outcome.classes, 50)}", soft_wrap=True, markup=False)
     for name, known in outcome.alike.items():
         console.print(f"new class {name!r} looks like {known!r}: if they are one, ingest it under that name", soft_wrap=True, markup=False)
     console.print(line(outcome, into), soft_wrap=True, markup=False)

@@ -7,13 +7,14 @@ import stat
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from cl import collection
 from cl.archive import TABLES
+from cl.classes import cut, doubts
 from cl.collection import Entry
 from cl.data import ImageTable
 from cl.errors import DataError, StoreError
@@ -21,6 +22,7 @@ from cl.faults import Problem
 from cl.formats import look
 from cl.screen import fresh, parted, resembling, screen, teachable
 from cl.stream_config import Supervision
+from cl.told import Told
 from flows.addresses import shown
 from flows.data import commit, committable, pin, push
 from flows.quarantine import told, write_report
@@ -57,19 +59,26 @@ class Source:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of it: the session, whether it is new, what was set aside, its new classes and known ones they resemble."""
+    """What came of it: the session, whether it is new, what was set aside and told, its new classes and known ones they resemble."""
 
     entry: Entry
     new: bool
     problems: Sequence[Problem]
     classes: Sequence[str]
     alike: dict[str, str]
-    report: Path
+    report: Path | None
     notes: Sequence[str]
+    told: Sequence[Told] = ()
 
 
 def ingest(
-    source: Source, data: Path, place: Place, *, git: bool = False, tell: Callable[[int, int], None] = lambda done, total: None
+    source: Source,
+    data: Path,
+    place: Place,
+    *,
+    git: bool = False,
+    dry: bool = False,
+    tell: Callable[[int, int], None] = lambda done, total: None,
 ) -> Outcome:
     """Take in one session, whole or not at all; the same again is found, and only what an earlier try did not get to is done.
 
@@ -78,6 +87,7 @@ def ingest(
         data: the folder with the data sets.
         place: the project; the report goes to its `mlruns/ingest/`.
         git: commit the .dvc file.
+        dry: look at everything, and write nothing: neither the session nor a report.
         tell: hears how many images are looked at, of how many.
 
     Raises:
@@ -91,23 +101,28 @@ def ingest(
             columns = {"label": source.labels, "captions": source.captions}
             found = look(source.path, columns, links=False, scratch=Path(folder), problems=problems)
             kept = screen(found.splits, problems, tell)
+            told_of = [*found.told, *doubts(kept), *cut(text for rows in kept.values() for texts in rows.captions for text in texts)]
             with _of(source):
                 kept, supervision = teachable(kept, source.supervision, problems)
                 parted(kept, supervision, source.test_share)  # what cannot work is refused before anything is made
+            if dry:
+                entry, new, known = _append(source, kept, supervision, data / source.into, problems, dry)
+                classes = [name for name in _classes(kept) if name not in known]
+                return Outcome(entry, new, problems, classes, resembling(classes, known), None, ["nothing is written"], told_of)
             # one at a time, so that every pin holds whole sessions and commits follow their numbers
             with alone(place):
                 entry, new, known = _append(source, kept, supervision, data / source.into, problems)
                 _, version = pin(data)
                 committed = git and commit(data, f"data: session {entry.folder} of {source.into}")
         except DataError as error:
-            where = write_report(report, "refused", problems, {"refused": str(error)}) if problems else None
-            listed = f"; set aside: {told(problems)}, see {where}" if where else ""
+            where = write_report(report, "refused", problems, {"refused": str(error)}) if problems and not dry else None
+            listed = (f"; set aside: {told(problems)}" + (f", see {where}" if where else "")) if problems else ""
             raise DataError(f"{error}{listed}") from error
         classes = [name for name in _classes(kept) if name not in known]
         where = write_report(report, "report", problems, {"session": entry.model_dump(), "new_classes": classes})
     notes = [f"{data.name}.dvc is committed"] if committed else []
     notes += [*_sent(data, version), announce(source.into, entry, version, report / "told", place)]
-    return Outcome(entry, new, problems, classes, resembling(classes, known), where, notes)
+    return Outcome(entry, new, problems, classes, resembling(classes, known), where, notes, told_of)
 
 
 def announce(into: str, entry: Entry, version: str | None, mark: Path, place: Place) -> str:
@@ -173,10 +188,10 @@ def _check(source: Source, data: Path, git: bool) -> None:
 
 
 def _append(
-    source: Source, kept: dict[str, ImageTable], supervision: Supervision, folder: Path, problems: list[Problem]
+    source: Source, kept: dict[str, ImageTable], supervision: Supervision, folder: Path, problems: list[Problem], dry: bool = False
 ) -> tuple[Entry, bool, list[str]]:
     """The session, whether it is new, and the classes known before it."""
-    with collection.locked(folder):
+    with nullcontext() if dry else collection.locked(folder):
         entries = collection.sessions(folder)
         # of a session that is there, only what it was checked against then
         before = list(itertools.takewhile(lambda entry: entry.name != source.session, entries))
@@ -184,7 +199,9 @@ def _append(
         with _of(source):
             parts = parted(fresh(kept, seen, problems), supervision, source.test_share)
         named, count = Path(os.path.abspath(source.path)).name, len(problems)  # of "." too
-        entry = collection.add(folder, source.session, parts, supervision, source=named, quarantined=count)
+        entry = (collection.described if dry else collection.add)(
+            folder, source.session, parts, supervision, source=named, quarantined=count
+        )
     return entry, len(before) == len(entries), sorted({image.label for image in seen.values() if image.label})
 
 

@@ -24,10 +24,12 @@ import pytest
 from PIL import Image
 
 from cl.checkpoint import read_json, read_tensors, restore
-from cl.errors import ConfigError, EvergreenError, StoreError
+from cl.errors import ConfigError, DataError, EvergreenError, StoreError
+from cl.intake import take
 from cl.plan import plan
 from cl.run import advance, find, whole
 from cl.run_config import parse_config, read_config
+from cl.told import Topic
 from flows.cli import main
 from flows.ingest import Outcome, Source, ingest
 from flows.settings import Place
@@ -174,6 +176,33 @@ def test_a_bad_file_is_set_aside_and_never_loses_the_rest(project: Path, what: s
     set_aside(project, Source(project / "in", "new"), reason)
 
 
+# what `data add` tells and takes all the same: another's test images are not ours to change
+TAKEN = {
+    "the same image twice": Topic.SAME,
+    "an image of an earlier session": None,
+    "an image of an earlier session under another class": None,
+}
+
+
+def not_added(path: Path, reason: str, **columns: str) -> str:
+    """`data add` refuses what `ingest` sets aside, for the same reason."""
+    with pytest.raises(DataError) as caught:
+        take(path, columns)
+    assert reason in str(caught.value), str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("what", FILES)
+def test_what_ingest_sets_aside_data_add_refuses_or_tells(tmp_path: Path, what: str) -> None:
+    name, data, reason = FILES[what]
+    source = _lay(tmp_path / "in", {**good(), name: data})
+    if what not in TAKEN:
+        not_added(source, reason)
+        return
+    splits, told = take(source, {})
+    assert sum(map(len, splits.values())) == GOOD + 1 and (not TAKEN[what] or TAKEN[what] in {each.topic for each in told})
+
+
 def _link(folder: Path) -> None:
     (folder / "red" / "x.png").symlink_to("/etc/hostname")
 
@@ -295,12 +324,24 @@ def test_a_bad_row_is_set_aside_and_never_loses_the_rest(project: Path, what: st
     set_aside(project, Source(project / "in" / "t.csv", "new", labels="label"), reason, kept)
 
 
+@pytest.mark.parametrize("what", ROWS)
+def test_a_row_that_ingest_sets_aside_data_add_refuses_or_tells(tmp_path: Path, what: str) -> None:
+    row, reason = ROWS[what]
+    source = _lay(tmp_path / "in", {**good(), "x.png": png(4, 4), "t.csv": b"image,label,caption\n" + row + ROW}) / "t.csv"
+    if reason in ("no label", "duplicate"):
+        told = {each.topic for each in take(source, {})[1]}
+        assert reason == "no label" or Topic.REPEATED in told
+        assert (Topic.BLANK in told) == ("called" in what)
+    else:
+        not_added(source, reason)
+
+
 @pytest.mark.parametrize(
     ("caption", "reason"),
     [
         ("", "no caption"),
         ("   ", "no caption"),
-        ("word " * 300, "unusable caption"),
+        ("word " * 300, "caption too long"),
         ("a \x1b[2J square", "unusable caption"),
         ("a \ufffd square", "unusable caption"),
         ("a cafÃ©", "unusable caption"),
@@ -315,7 +356,7 @@ def test_a_caption_that_is_none_is_set_aside(project: Path, caption: str, reason
 def test_one_bad_caption_of_two_goes_alone(project: Path) -> None:
     lines = [{"image": name, "captions": ["a blue square", "b" * 2000]} for name in good()]
     _lay(project / "in", {**good(), "t.jsonl": "\n".join(map(json.dumps, lines)).encode()})
-    outcome = set_aside(project, Source(project / "in" / "t.jsonl", "new"), "unusable caption")
+    outcome = set_aside(project, Source(project / "in" / "t.jsonl", "new"), "caption too long")
     assert len(outcome.problems) == GOOD
 
 
@@ -345,6 +386,21 @@ def test_a_bad_line_is_set_aside_and_never_loses_the_rest(project: Path, what: s
     _lay(project / "in", {**good(), "x.png": png(4, 4), "t.jsonl": b"\n".join([*lines[:2], line, *lines[2:]])})
     kept = GOOD - 1 if reason == "label conflict" else GOOD
     set_aside(project, Source(project / "in" / "t.jsonl", "new"), reason, kept)
+
+
+@pytest.mark.parametrize("what", LINES)
+def test_a_line_that_ingest_sets_aside_data_add_refuses_or_tells(tmp_path: Path, what: str) -> None:
+    line, reason = LINES[what]
+    lines = [
+        json.dumps({"id": name, "image": name, "label": "blue"} | ({"split": "train"} if b'"split"' in line else {})) for name in good()
+    ]
+    line = line if b'"id"' in line else line.replace(b'{"', b'{"id": "x", "', 1)
+    data = b"\n".join([*map(str.encode, lines[:2]), line, *map(str.encode, lines[2:])])
+    source = _lay(tmp_path / "in", {**good(), "x.png": png(4, 4), "t.jsonl": data}) / "t.jsonl"
+    if reason == "duplicate":
+        assert Topic.REPEATED in {each.topic for each in take(source, {})[1]}
+    else:
+        not_added(source, reason)
 
 
 def test_100000_rows_that_say_the_same_are_one_image_and_a_report(project: Path) -> None:
@@ -382,6 +438,16 @@ def test_a_bad_cell_of_a_parquet_file_is_set_aside(project: Path, what: str) -> 
     data, reason = CELLS[what]
     _lay(project / "in", {"t.parquet": data})
     set_aside(project, Source(project / "in" / "t.parquet", "new"), reason)
+
+
+@pytest.mark.parametrize("what", CELLS)
+def test_a_cell_that_ingest_sets_aside_data_add_refuses_or_takes_for_empty(tmp_path: Path, what: str) -> None:
+    data, reason = CELLS[what]
+    source = _lay(tmp_path / "in", {"t.parquet": data}) / "t.parquet"
+    if reason == "no label":
+        assert sum(rows.labels.count(None) for rows in take(source, {})[0].values()) == 1
+    else:
+        not_added(source, reason)
 
 
 TABLES: dict[str, tuple[str, bytes, str]] = {
@@ -432,6 +498,7 @@ def test_a_file_that_cannot_be_read_at_all_is_refused(project: Path, what: str) 
     name, data, told = TABLES[what]
     _lay(project / "in", {name: data})
     refused(project, Source(project / "in" / name, "new"), told)
+    not_added(project / "in" / name, told)
 
 
 @pytest.mark.parametrize("name", ["t.parquet", "t.csv", "t.jsonl", "t.json", "t.tar", "t.zip"])
@@ -755,6 +822,8 @@ def test_tensors_of_something_else_are_refused_and_change_nothing(tmp_path: Path
         (["ingest", "in", "--session", "new", "--unlabelled", "--labels", "x"], "--unlabelled teaches neither"),
         (["ingest", "in", "--session", "new", "--commit"], "no git repository with DVC"),
         (["watch", "nowhere"], "no such folder"),
+        (["data", "add", "new", "in/t.zip"], "cannot be read as .zip"),
+        (["data", "add", "new", "half"], "2 unreadable"),
     ],
 )
 def test_the_command_line_says_it_in_a_line_and_exits_with_2(
@@ -766,6 +835,7 @@ def test_the_command_line_says_it_in_a_line_and_exits_with_2(
     monkeypatch.setenv("EVERGREEN_ROOT", str(project))
     monkeypatch.chdir(project)
     _lay(project / "in", {"t.zip": b"PK", **good()})
+    _lay(project / "half", {**good(), "blue/x.png": b"no picture", "blue/y.png": b"none either"})
     old = contents(project / "data")
     monkeypatch.setattr(sys, "argv", ["evergreen", *words])
     with pytest.raises(SystemExit) as left:

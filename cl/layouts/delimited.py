@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.json
 import pyarrow.parquet as pq
@@ -59,7 +60,8 @@ def csv(file: Path, reading: Reading) -> pa.Table:
         more = [pa.array([cell.encode() for cell in column], pa.binary()) for column in cells]
         table = pa.concat_tables([table, pa.Table.from_arrays(more, names=table.column_names)])
         numbers += list(repaired)
-    return _decoded(table.rename_columns([name.strip() for name in table.column_names]), [f"{file.name} row {n + 1}" for n in numbers])
+    table = _decoded(table.rename_columns([name.strip() for name in table.column_names]), [f"{file.name} row {n + 1}" for n in numbers])
+    return table if mark != "|" else _trimmed(table)
 
 
 def delimiter(header: str, usual: str, known: set[str]) -> str:
@@ -120,6 +122,11 @@ def _decoded(table: pa.Table, where: Sequence[str]) -> pa.Table:
             columns.append(pa.array(cells, pa.string()))
     faulty = pa.array([faults.get(row) for row in range(len(where))], pa.string())
     return pa.table([*columns, pa.array(where, pa.string()), faulty], names=[*table.column_names, PLACE, FAULT])
+
+
+def _trimmed(table: pa.Table) -> pa.Table:
+    """Between bars people leave blanks."""
+    return pa.table([pc.utf8_trim_whitespace(column) for column in table.columns], names=table.column_names)
 
 
 def json_lines(file: Path, reading: Reading) -> pa.Table:

@@ -1,6 +1,7 @@
 """What every layout shares: the folder that is read, what is found on the way, and which files are images, notes or rubbish."""
 
 import os
+import re
 import stat
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
@@ -43,12 +44,33 @@ class Reading:
 
     def sound(self, file: Path) -> bool:
         """Whether a file can be opened as an image; if not, why is noted."""
-        fault = (Reason.NAME, "") if not str(file).isprintable() else file_fault(file, self.root, self.links)
+        fault = (Reason.NAME, "") if not str(file).isprintable() else self.fault(file)
         if not fault and file.suffix.lower() not in IMAGES:
             fault = Reason.NOT_AN_IMAGE, file.suffix or "no ending"
         if fault:
             self.problems.append(Problem(shown(file, self.root), *fault, path=file))
         return fault is None
+
+    def fault(self, file: Path) -> Fault | None:
+        """Why a file that should be an image inside the root is not read; None if it can be.
+
+        Unless links are trusted, none is followed out of the folder; what is no regular file (a pipe, a device) is never opened.
+        """
+        try:
+            found = os.stat(file)
+            real = os.path.realpath(file, strict=True)
+        except OSError as error:
+            return (Reason.LINK if os.path.islink(file) else Reason.MISSING), f"{error.strerror}"
+        outside = not Path(real).is_relative_to(os.path.realpath(self.root))
+        if outside and not self.links:
+            return Reason.LINK, "leads out of the folder"
+        if not stat.S_ISREG(found.st_mode):
+            return Reason.NOT_REGULAR, stat.filemode(found.st_mode)
+        if found.st_size > LARGEST:
+            return Reason.TOO_LARGE, f"{found.st_size:,} bytes; at most {LARGEST:,} are read"
+        if outside:
+            self.tell(Topic.LINKED, shown(file, self.root))
+        return None if os.access(file, os.R_OK) else (Reason.UNREADABLE, "no permission to read it")
 
 
 @dataclass(frozen=True)
@@ -109,13 +131,15 @@ def file_split(stem: str) -> str | None:
 def by_split(files: Sequence[Path]) -> dict[str | None, list[Path]]:
     """Files by the split that their names start with; where that tells several not apart, that they end with."""
     first = {file: file_split(file.stem) for file in files}
-    last = {file: SPLITS.get((_words(file.stem) or [""])[-1]) for file in files}
+    last = {file: SPLITS.get(([word for word in _words(file.stem) if word not in _SAYS_NOTHING] or [""])[-1]) for file in files}
     named = last if len(files) > 1 and not any(first.values()) and all(last.values()) else first
     return {split: [file for file in files if named[file] == split] for split in dict.fromkeys(named.values())}
 
 
 def _words(name: str) -> list[str]:
-    return "".join(letter if letter.isalpha() else " " for letter in name.lower()).split()
+    """Of trainImages too: where small letters end and a capital follows, a word ends."""
+    parted = re.sub(r"([a-z])([A-Z])", r"\1 \2", name)
+    return "".join(letter if letter.isalpha() else " " for letter in parted.lower()).split()
 
 
 def holds_images(folder: Path) -> bool:
@@ -126,25 +150,6 @@ def holds_images(folder: Path) -> bool:
         for name in names
         if _RUBBISH not in parent
     )
-
-
-def file_fault(file: Path, root: Path, links: bool) -> Fault | None:
-    """Why a file that should be an image inside `root` is not read; None if it can be.
-
-    Unless `links` are trusted, none is followed out of the folder; what is no regular file (a pipe, a device) is never opened.
-    """
-    try:
-        found = os.stat(file)
-        real = os.path.realpath(file, strict=True)
-    except OSError as error:
-        return (Reason.LINK if os.path.islink(file) else Reason.MISSING), f"{error.strerror}"
-    if not links and not Path(real).is_relative_to(os.path.realpath(root)):
-        return Reason.LINK, "leads out of the folder"
-    if not stat.S_ISREG(found.st_mode):
-        return Reason.NOT_REGULAR, stat.filemode(found.st_mode)
-    if found.st_size > LARGEST:
-        return Reason.TOO_LARGE, f"{found.st_size:,} bytes; at most {LARGEST:,} are read"
-    return None if os.access(file, os.R_OK) else (Reason.UNREADABLE, "no permission to read it")
 
 
 def shown(file: Path, root: Path) -> str:

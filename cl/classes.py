@@ -1,0 +1,98 @@
+"""What is doubtful though every sample can be used: classes that cannot be told apart, images under two labels or in two splits."""
+
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+
+from cl.collection import fingerprint
+from cl.data import ImageTable
+from cl.stream import ClassName
+from cl.told import Told, Topic
+
+_CONTEXT = 77  # tokens that CLIP reads; a model may read more or fewer, and `run` says it of its own
+
+
+def doubts(splits: Mapping[str, ImageTable]) -> list[Told]:
+    """What is to be told of rows by split.
+
+    Names of one group stand together: "Cat = cat".
+    """
+    counts = Counter(label for rows in splits.values() for label in rows.labels if label is not None)
+    taught = set(splits["train"].classes()) if "train" in splits else set()
+    asked = {label: None for split, rows in splits.items() if split != "train" for label in rows.classes()}
+    bare = [name for rows in splits.values() for name, label, texts in zip(rows.ids, rows.labels, rows.captions, strict=True)
+            if label is None and not texts]  # fmt: skip
+    made = [
+        Told(Topic.ALIKE, tuple(" = ".join(map(repr, group)) for group in alike(counts))),
+        Told(Topic.SINGLE, tuple(sorted(label for label, count in counts.items() if count == 1))),
+        Told(Topic.UNTAUGHT, tuple(label for label in asked if label not in taught)) if taught else Told(Topic.UNTAUGHT),
+        Told(Topic.UNLABELLED, tuple(bare)) if len(bare) < sum(map(len, splits.values())) else Told(Topic.UNLABELLED),
+        *_same_images(splits),
+    ]
+    return [each for each in made if each.names]
+
+
+def alike(names: Iterable[str]) -> list[tuple[str, ...]]:
+    """Groups of names that differ only in case, separators, or the way letters are encoded.
+
+    >>> alike(["Cat", "dog", "cat", "polar_bear", "polar-bear"])
+    [('Cat', 'cat'), ('polar_bear', 'polar-bear')]
+    """
+    groups: dict[str, list[str]] = defaultdict(list)
+    for name in names:
+        groups[plain(name)].append(name)
+    return [tuple(group) for group in groups.values() if len(group) > 1]
+
+
+def plain(name: str) -> str:
+    """A name without what people mean nothing by.
+
+    >>> plain("Polar__Bear ")
+    'polar bear'
+    """
+    return " ".join(unicodedata.normalize("NFKC", name).casefold().replace("_", " ").replace("-", " ").split())
+
+
+def same_prompts(classes: Sequence[ClassName]) -> list[tuple[str, ...]]:
+    """Groups of classes whose prompts are the same to a model, which reads NFC, no case and one space: the first would always win.
+
+    >>> same_prompts([ClassName("polar_bear", ("a polar bear",)), ClassName("Polar bear", ("a Polar bear",)), ClassName("cat", ("a cat",))])
+    [('polar_bear', 'Polar bear')]
+    """
+    groups: dict[tuple[str, ...], list[str]] = defaultdict(list)
+    for each in classes:
+        groups[tuple(" ".join(unicodedata.normalize("NFC", prompt).lower().split()) for prompt in each.prompts)].append(each.name)
+    return [tuple(group) for group in groups.values() if len(group) > 1]
+
+
+def _same_images(splits: Mapping[str, ImageTable]) -> list[Told]:
+    labels: dict[bytes, dict[str, str]] = defaultdict(dict)
+    taught: set[bytes] = set()
+    seen: dict[tuple[str, bytes], str] = {}
+    leaked, twice = [], []
+    for split, rows in splits.items():
+        for name, label, image in zip(rows.ids, rows.labels, rows.table["image"], strict=True):
+            key = fingerprint(image.as_py())
+            if label is not None:
+                labels[key].setdefault(label, name)
+            if (split, key) in seen:
+                twice.append(f"{name} = {seen[split, key]}")
+            elif split == "train":
+                taught.add(key)
+            elif key in taught:
+                leaked.append(name)
+            seen.setdefault((split, key), name)
+    clash = [" = ".join(f"{name} ({label})" for label, name in known.items()) for known in labels.values() if len(known) > 1]
+    return [Told(Topic.CONFLICT, tuple(clash)), Told(Topic.LEAK, tuple(leaked)), Told(Topic.SAME, tuple(twice))]
+
+
+def cut(captions: Iterable[str]) -> list[Told]:
+    """How many captions are longer than CLIP reads; few have to be read for that, since no token is shorter than a byte."""
+    long = [text for text in captions if len(text.encode("utf-8", "replace")) > _CONTEXT - 2]
+    if not long:
+        return []
+    from cl.tokens import tokenizer  # brings torch: seconds
+
+    reader = tokenizer({}, None)
+    count = sum(len(reader.encode(text)) > _CONTEXT - 2 for text in long)
+    return [Told(Topic.CUT, (f"{_CONTEXT}",), count)] if count else []
