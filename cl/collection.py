@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import Field, NonNegativeInt, PositiveInt, ValidationError
 
+from cl import beneath
 from cl.columns import some
 from cl.config import Config, explain
 from cl.data import ImageTable, concat, write
@@ -128,7 +129,7 @@ def locked(folder: Path) -> Iterator[None]:
     path = folder / ".lock"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        file = path.open("ab")
+        file = beneath.lock(path)
     except OSError as error:
         raise DataError(f"{folder}: cannot be written ({error.strerror}); free space or choose another data root") from error
     with file:

@@ -65,11 +65,12 @@ def watch(
     With --once the exit code is 2 if anything was refused.
     """
     place = begin()
-    from flows.dropped import attend
+    from flows.dropped import apart, attend
     from flows.ingest import Source, ingest
 
     def take(path: Path, session: str) -> str:
-        return line(ingest(Source(path, session, into), place.relative(data_root or "data"), place, git=commit), into)
+        with apart(path, place.runs / "dropped") as own:
+            return line(ingest(Source(own, session, into), place.relative(data_root or "data"), place, git=commit), into)
 
     def tell(text: str) -> None:
         err().print(text, soft_wrap=True, markup=False)

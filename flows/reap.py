@@ -19,6 +19,7 @@ from prefect.client.schemas.objects import StateType
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Crashed
 
+from cl import beneath
 from flows.children import end_with
 from flows.settings import Place
 from flows.tracking import LOCK, locked, owner
@@ -88,7 +89,7 @@ def held(place: Place, key: str) -> bool:
 def _free(path: Path) -> Iterator[bool]:
     """Whether nobody holds a lock; where it is free, nobody can take it while inside."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as file:
+    with beneath.lock(path) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -20,6 +20,7 @@ from mlflow.entities import Metric as MlflowMetric
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
+from cl import beneath
 from cl.durable import beside
 from cl.errors import StoreError
 from cl.report import Figure, Item, Metric, Table, Tag, Text
@@ -38,7 +39,7 @@ def locked(place: Place, name: str, waiting: Callable[[], None] | None = None) -
     """Hold a named lock of this project, after `waiting` is told if another holds it; the kernel frees it when its holder dies."""
     folder = place.runs / "locks"
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / name).open("w") as file:
+    with beneath.lock(folder / name) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -52,10 +53,11 @@ def owner(place: Place) -> str:
     """The name of this project's folder of locks, which no other project has, on whatever machine: a lock means something in it alone."""
     path = place.runs / "locks" / "owner"
     with locked(place, "owner.lock"):
-        if not path.exists():
+        if not os.path.lexists(path):
             with beside(path) as part:
                 part.write_text(uuid.uuid4().hex)
-    return path.read_text()
+        with beneath.lock(path) as file:
+            return file.read(100).decode()
 
 
 def connect(place: Place) -> MlflowClient:

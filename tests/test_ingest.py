@@ -74,10 +74,10 @@ def test_what_is_good_goes_in_and_what_is_bad_is_listed_with_its_reason(project:
     outcome = take(project, source, "first")
     assert (outcome.entry.folder, outcome.entry.supervision, outcome.new) == ("0001-first", "labels", True)
     assert (outcome.entry.train, outcome.entry.test, outcome.entry.quarantined) == (4, 2, 3) and outcome.classes == ["green", "red"]
-    assert reasons(outcome) == {"red/bad.jpg": "unreadable", "red/twin.png": "duplicate", "green/out.png": "link"}
+    assert reasons(outcome) == {"red/bad.jpg": "cut short", "red/twin.png": "duplicate", "green/out.png": "link"}
     report = project / "mlruns" / "ingest" / "inbox-first"
     told = json.loads((report / "report.json").read_text())
-    assert told["session"] == outcome.entry.model_dump() and told["counts"] == {"link": 1, "unreadable": 1, "duplicate": 1}
+    assert told["session"] == outcome.entry.model_dump() and told["counts"] == {"link": 1, "cut short": 1, "duplicate": 1}
     assert (report / "report.csv").read_text().splitlines()[0] == "file,reason,detail,copy"
     assert contents(report / "files") == {"red_bad.jpg": b"\xff\xd8\xff\xe0 no picture"}  # and nothing of what the link leads to
     train, test = read(project / "data" / "inbox", outcome.entry)
