@@ -5,14 +5,16 @@ from pathlib import Path
 
 import torch
 
+from cl.classes import alike, same_images, same_prompts
 from cl.columns import some
 from cl.data import ImageTable, concat, hold_out, openable
 from cl.errors import DataError
-from cl.formats import read_splits
+from cl.formats import look
 from cl.seeds import generator
 from cl.stream import ClassName, EvalSet, Kind, Session, Stream
 from cl.stream_config import CollectionStream, Probe, StreamConfig, Supervision
 from cl.stream_plan import Draft, Sources, chosen, drafts, source_of
+from cl.told import Told, Topic, merged
 
 __all__ = ["StreamConfig", "build_stream", "class_names"]
 
@@ -25,7 +27,8 @@ def build_stream(config: StreamConfig, root: Path) -> Stream:
             test images, or whose classes lack some; an image that both teaches and examines.
     """
     grown = source_of(config.source, config.sources) if isinstance(config, CollectionStream) else None  # is read session by session
-    sources = {name: _read(name, config, root) for name in config.sources if name != grown}
+    told: list[Told] = []
+    sources = {name: _read(name, config, root, told) for name in config.sources if name != grown}
     vocabulary: dict[str, ClassName] = {}
     sessions: list[Session] = []
     withheld: dict[str, str] = {}
@@ -33,11 +36,24 @@ def build_stream(config: StreamConfig, root: Path) -> Stream:
         session = _session(index, draft, config, vocabulary)
         sessions.append(session)
         withheld |= _withheld(session, draft)
+        told += draft.told
         vocabulary = {known.name: known for known in session.vocabulary}
     probes = tuple(_probe(probe, config, sources) for probe in config.probes)
-    stream = Stream(config.name, tuple(sessions), probes, config.candidates, withheld)
+    told += _doubts(sessions, probes)
+    stream = Stream(config.name, tuple(sessions), probes, config.candidates, withheld, tuple(merged(told)))
     _no_leak(stream)
     return stream
+
+
+def _doubts(sessions: Sequence[Session], probes: Sequence[EvalSet]) -> list[Told]:
+    """Classes that cannot be told apart, images under two labels, and test images that teach."""
+    asked = [session.vocabulary for session in sessions[-1:]] + [probe.classes for probe in probes]
+    same = [" = ".join(map(repr, group)) for classes in asked for group in same_prompts(classes)]
+    near = [" = ".join(map(repr, group)) for classes in asked for group in alike(each.name for each in classes)]
+    tables = {"train": [session.data for session in sessions], "test": [test.data for session in sessions for test in session.tests]}
+    images = [each for each in same_images({split: concat(rows) for split, rows in tables.items()}) if each.topic != Topic.SAME]
+    made = [Told(Topic.SAME_PROMPT, tuple(same)), Told(Topic.ALIKE, tuple(name for name in near if name not in same)), *images]
+    return [each for each in made if each.names]
 
 
 def class_names(names: Sequence[str], template: Sequence[str]) -> tuple[ClassName, ...]:
@@ -49,14 +65,16 @@ def class_names(names: Sequence[str], template: Sequence[str]) -> tuple[ClassNam
     return tuple(ClassName(name, tuple(t.replace("{}", name.replace("_", " ")) for t in template)) for name in names)
 
 
-def _read(name: str, config: StreamConfig, root: Path) -> dict[str, ImageTable]:
+def _read(name: str, config: StreamConfig, root: Path, told: list[Told]) -> dict[str, ImageTable]:
     source = config.sources[name]
     path = root / Path(source.path).expanduser()
     if not path.exists():
         made = "`evergreen data glyphs` makes it" if path.name == "glyphs" else f"`evergreen data add {path.name} PATH` takes it in"
         raise DataError(f"source {name!r}: {path} does not exist; {made}, or say where it is: stream.sources.{name}.path, --data-root")
     # images are looked at once it is known which ones the stream uses
-    splits = read_splits(path, check=False, **source.columns())
+    found = look(path, source.columns())
+    splits = dict(found.strictly())
+    told += [each for each in found.told if each.topic not in (Topic.LAYOUT, Topic.COLUMNS, Topic.UNUSED)]
     if config.test_split == "held_out":
         splits["train"], splits["held_out"] = hold_out(splits["train"], 0.2, config.seed)
     return {split: data.under(name) for split, data in splits.items()}

@@ -3,6 +3,7 @@
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from cl.collection import fingerprint
 from cl.data import ImageTable
@@ -27,7 +28,7 @@ def doubts(splits: Mapping[str, ImageTable]) -> list[Told]:
         Told(Topic.SINGLE, tuple(sorted(label for label, count in counts.items() if count == 1))),
         Told(Topic.UNTAUGHT, tuple(label for label in asked if label not in taught)) if taught else Told(Topic.UNTAUGHT),
         Told(Topic.UNLABELLED, tuple(bare)) if len(bare) < sum(map(len, splits.values())) else Told(Topic.UNLABELLED),
-        *_same_images(splits),
+        *same_images(splits),
     ]
     return [each for each in made if each.names]
 
@@ -65,7 +66,8 @@ def same_prompts(classes: Sequence[ClassName]) -> list[tuple[str, ...]]:
     return [tuple(group) for group in groups.values() if len(group) > 1]
 
 
-def _same_images(splits: Mapping[str, ImageTable]) -> list[Told]:
+def same_images(splits: Mapping[str, ImageTable]) -> list[Told]:
+    """Images, byte for byte, that stand under two labels, in training and test, or twice in one of them."""
     labels: dict[bytes, dict[str, str]] = defaultdict(dict)
     taught: set[bytes] = set()
     seen: dict[tuple[str, bytes], str] = {}
@@ -86,13 +88,18 @@ def _same_images(splits: Mapping[str, ImageTable]) -> list[Told]:
     return [Told(Topic.CONFLICT, tuple(clash)), Told(Topic.LEAK, tuple(leaked)), Told(Topic.SAME, tuple(twice))]
 
 
-def cut(captions: Iterable[str]) -> list[Told]:
-    """How many captions are longer than CLIP reads; few have to be read for that, since no token is shorter than a byte."""
-    long = [text for text in captions if len(text.encode("utf-8", "replace")) > _CONTEXT - 2]
+def cut(captions: Iterable[str], reader: Any = None, whose: str = "{} tokens that CLIP") -> list[Told]:
+    """How many captions a model cuts: CLIP's, or the one whose tokenizer is given.
+
+    Few have to be read for that, since no token is shorter than a byte, and two mark start and end.
+    """
+    context = _CONTEXT if reader is None else int(reader.context_length)
+    long = list(dict.fromkeys(text for text in captions if len(text.encode("utf-8", "replace")) > context - 2))
     if not long:
         return []
     from cl.tokens import tokenizer  # brings torch: seconds
 
-    reader = tokenizer({}, None)
-    count = sum(len(reader.encode(text)) > _CONTEXT - 2 for text in long)
-    return [Told(Topic.CUT, (f"{_CONTEXT}",), count)] if count else []
+    reader = reader or tokenizer({}, None)
+    pad = int(reader([""], context_length=context + 1)[0, -1])  # what stands where a text has ended
+    count = int((reader(long, context_length=context + 1)[:, -1] != pad).sum())
+    return [Told(Topic.CUT, (whose.format(context),), count)] if count else []

@@ -12,6 +12,7 @@ from pydantic import TypeAdapter
 
 from cl.build_stream import StreamConfig, build_stream
 from cl.checkpoint import code_version
+from cl.classes import cut
 from cl.clip import Clip, ModelConfig, load
 from cl.columns import did_you_mean
 from cl.errors import ConfigError, MethodError
@@ -19,6 +20,7 @@ from cl.methods import Method
 from cl.methods.zero_shot import ZeroShotConfig
 from cl.run_config import RunConfig, train_config
 from cl.stream import Stream, joint
+from cl.told import Told
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,11 @@ class Plan:
     def frozen(self) -> Method:
         """The base model, which the first row is about: learning is measured against it, not against first prompts or zeros."""
         return ZeroShotConfig().build(load(self.config.model), self.config.seed)
+
+    def remarks(self) -> list[Told]:
+        """What is doubtful about the stream or left out of it, and how many captions this model cuts."""
+        captions = (text for session in self.stream.sessions for texts in session.data.captions for text in texts)
+        return [*self.stream.told, *cut(captions, _base(self.config.model, True).tokenizer, "{} tokens that the model")]
 
 
 def plan(config: RunConfig, data_root: Path, data_version: str, learns: bool = True) -> Plan:

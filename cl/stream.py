@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 
 from cl.data import ImageTable, concat
 from cl.errors import DataError
+from cl.told import Told
 
 Candidates = Literal["own", "seen", "all"]
 Kind = Literal["classify", "retrieve"]
@@ -97,6 +98,7 @@ class Session:
 class Stream:
     """Sessions in order, and the probes that no session teaches.
 
+    `told` is what is doubtful about it, or left out; no result depends on it.
     `withheld` holds, by the id of a training row, the label that exists and is not taught: to judge pseudolabels by, never to learn from.
 
     Raises:
@@ -108,6 +110,7 @@ class Stream:
     probes: tuple[EvalSet, ...] = ()
     candidates: Candidates = "own"
     withheld: Mapping[str, str] = field(default_factory=dict)
+    told: tuple[Told, ...] = ()
 
     def __post_init__(self) -> None:
         found = [session.index for session in self.sessions]

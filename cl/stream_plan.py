@@ -1,7 +1,7 @@
 """Cuts sources into the sessions a configuration asks for: as listed, by domain, by class, few-shot, by time, as they arrived."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import pairwise
@@ -28,6 +28,7 @@ from cl.stream_config import (
     StreamConfig,
     TimeStream,
 )
+from cl.told import Told, Topic
 
 Sources = Mapping[str, Mapping[str, ImageTable]]  # source name -> split -> rows
 
@@ -42,6 +43,7 @@ class Draft:
     template: tuple[str, ...]
     spec: SessionSpec
     classes: tuple[str, ...] | None = None
+    told: tuple[Told, ...] = ()  # what the cut leaves out
 
 
 def drafts(config: StreamConfig, sources: Sources, root: Path = Path()) -> Iterator[Draft]:
@@ -103,6 +105,7 @@ def _by_class(config: ClassStream | FewShotStream, sources: Sources, root: Path)
     counts = Counter(train.labels)
     names = _ordered([name for name in train.classes() if counts[name] >= config.at_least], config.order, config.seed, source)
     groups = _groups(config, names)
+    told = _left_out(train, test, {name for group in groups for name in group})
     start = 0
     for number, group in enumerate(groups):
         data = _labelled(train, group)
@@ -110,8 +113,20 @@ def _by_class(config: ClassStream | FewShotStream, sources: Sources, root: Path)
             data = _listed(data, root / config.lists, number + 1) if config.lists else _shots(data, group, config)
         template = config.sources[source].template or config.template
         name = f"classes {start + 1}-{start + len(group)}"
-        yield Draft(name, data, _labelled(test, group), template, SessionSpec(), tuple(group))
+        yield Draft(name, data, _labelled(test, group), template, SessionSpec(), tuple(group), told if not number else ())
         start += len(group)
+
+
+def _left_out(train: ImageTable, test: ImageTable, used: Container[str]) -> tuple[Told, ...]:
+    """What a stream by class does not take up, though it is there."""
+    taught = train.classes()
+    bare = [name for name, label in zip(train.ids, train.labels, strict=True) if label is None]
+    made = (
+        Told(Topic.LEFT_OUT, tuple(name for name in taught if name not in used)),
+        Told(Topic.UNTAUGHT, tuple(name for name in test.classes() if name not in taught)),
+        Told(Topic.NO_LABEL, tuple(bare)),
+    )
+    return tuple(each for each in made if each.names)
 
 
 def _groups(config: ClassStream | FewShotStream, names: Sequence[str]) -> list[Sequence[str]]:
@@ -243,7 +258,9 @@ def split_of(sources: Sources, source: str, split: str) -> ImageTable:
         DataError: the source has no such split.
     """
     if split not in sources[source]:
-        raise DataError(f"source {source!r}: no {split} split; {did_you_mean(split, list(sources[source]))}. Add {split} images")
+        others = [name for name in sources[source] if name not in ("train", split)]
+        examine = f", or examine on others: stream.test_split: {' | '.join([*others, 'held_out'])}" if split != "train" else ""
+        raise DataError(f"source {source!r}: no {split} split; {did_you_mean(split, list(sources[source]))}. Add {split} images{examine}")
     return sources[source][split]
 
 

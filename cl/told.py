@@ -15,7 +15,7 @@ class Topic(StrEnum):
     UNNAMED = "{count} images are named nowhere in what was read, and left out: {names}"
     ENCODING = "not UTF-8, and read as what it is: {names}"
     BLANK = "{count} cells say nothing and are taken for empty: {names}"
-    CUT = "{count} captions are longer than the {names} tokens that CLIP reads, and will be cut"
+    CUT = "{count} captions are longer than the {names} can read, and are cut"
     REPEATED = "{count} rows say what another says, and were left out: {names}"
     LINKED = "{count} images are links that lead out of the folder: {names}"
     UNLABELLED = "{count} images have neither a label nor a caption: {names}"
@@ -27,7 +27,8 @@ class Topic(StrEnum):
     SAME = "{count} images stand there twice: {names}"
     LEAK = "{count} test images are training images too: {names}"
     HELD_OUT = "nothing says which images are for testing: {names} of each class are held out"
-    LEFT_OUT = "{count} classes are left out: {names}"
+    NO_LABEL = "{count} training images have no label, and are left out: {names}"
+    LEFT_OUT = "{count} classes with training images are in no session: {names}"
     UNTAUGHT = "{count} classes have test images and no training image, and are left out: {names}"
 
 

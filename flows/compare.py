@@ -12,7 +12,7 @@ from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner
 
 from cl.errors import ConfigError
 from flows.children import end_with
-from flows.job import Job, jobs_of, settings, title
+from flows.job import Job, jobs_of, planned, settings, title
 from flows.reap import alive
 from flows.session import RETRIED, tracker_of
 from flows.settings import Place, quiet
@@ -38,6 +38,8 @@ def compare(
     quiet()
     with alive(Place.find()):
         jobs = jobs_of(config, overrides or [], data_root, data_rev)
+        for remark in planned(jobs[0]).remarks():
+            watch().tell(f"{jobs[0].settings['name']}: {remark}")
         wanted = settings(config, overrides or [], Place.find()).compare
         learned = list(learn_all(jobs, wanted, data_root, data_rev))
         return {"run": publish_comparison(jobs[0], learned), "reports": [stream["report"] for stream in learned]}

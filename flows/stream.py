@@ -8,12 +8,13 @@ from prefect.utilities.annotations import quote
 
 from flows.alone import alone
 from flows.approval import ask
-from flows.job import Job, learnable, settings, title, turns
+from flows.job import Job, learnable, planned, settings, title, turns
 from flows.judge import WAITING, checks_of, judge
 from flows.publish import publish, show, tracked
 from flows.reap import alive
 from flows.session import RETRIED, learn, log_session, report_of
 from flows.settings import Place, check_writable, quiet
+from flows.watch import watch
 
 Config = str | dict[str, Any]
 
@@ -57,6 +58,8 @@ def learn_stream(
 
 def take(job: Job, promote: bool = True) -> dict[str, Any]:
     """Every session of a job in order, and then the whole published and judged."""
+    for remark in planned(job).remarks() if promote else ():  # a comparison says it once
+        watch().tell(f"{title(job)}: {remark}")
     with tracked(job) as run:
         steps: list[dict[str, Any]] = []
         unread: Any = quote(steps)  # Prefect would search it for results of other tasks: at 100 sessions two seconds for each task

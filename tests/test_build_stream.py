@@ -10,6 +10,7 @@ from cl.config import Config, validate
 from cl.data import ImageTable, concat, write
 from cl.errors import ConfigError, DataError
 from cl.stream import Stream, joint
+from cl.told import Topic
 from tests.make import COLOURS, png
 
 
@@ -321,3 +322,40 @@ def test_classes_with_too_few_images_can_be_left_out(tmp_path):
     assert [c.name for c in made.sessions[-1].vocabulary] == [COLOURS[0], COLOURS[1], COLOURS[3]]
     with pytest.raises(DataError, match="2 training images, but shots is 5"):
         built(tmp_path, "{kind: fewshot, sources: {d: d}, base: 1, ways: 1, shots: 5}")
+
+
+def told(made: Stream) -> dict[Topic, tuple[str, ...]]:
+    return {each.topic: each.names for each in made.told}
+
+
+def test_what_a_stream_leaves_out_is_told(tmp_path):
+    train = concat([rows("train", [0, 1, 2], 3), rows("bare", [3], 1, captions=True)])
+    write({"train": train, "test": rows("test", [0, 1, 2, 4], 2)}, tmp_path / "d")
+    made = built(tmp_path, "{kind: classes, sources: {d: d}, increment: 1, order: [red, blue]}")
+    assert told(made) == {Topic.LEFT_OUT: ("green",), Topic.UNTAUGHT: ("purple",), Topic.NO_LABEL: ("d/bare/yellow0",)}
+    few = built(tmp_path, "{kind: fewshot, sources: {d: d}, base: 1, ways: 1, shots: 1, sessions: 1}")
+    assert told(few)[Topic.LEFT_OUT] == ("blue",)
+
+
+def test_classes_that_no_model_can_tell_apart_and_images_that_stand_for_two_things_are_told(tmp_path):
+    names = ["polar_bear", "Polar bear", "polar-bear", "cat"]
+    images = [png(i, 1) for i in range(4)]
+    train = ImageTable.of([f"train/{i}" for i in range(4)], images, names)
+    test = ImageTable.of([f"test/{i}" for i in range(4)], [png(i, 2) for i in range(3)] + [images[0]], names)
+    write({"train": train, "test": test}, tmp_path / "d")
+    made = built(tmp_path, "{kind: classes, sources: {d: d}, increment: 2, template: 'a photo of a {}.'}")
+    assert told(made) == {
+        Topic.SAME_PROMPT: ("'polar_bear' = 'Polar bear'",),
+        Topic.ALIKE: ("'polar_bear' = 'Polar bear' = 'polar-bear'",),
+        Topic.CONFLICT: ("d/train/0 (polar_bear) = d/test/3 (cat)",),
+        Topic.LEAK: ("d/test/3",),
+    }
+    assert made.digest == replace(made, told=()).digest
+
+
+def test_a_source_without_test_images_says_on_what_to_examine(tmp_path):
+    write({"train": rows("train", [0, 1], 3), "val": rows("val", [0, 1], 2)}, tmp_path / "d")
+    wanted = r"no test split; there are train, val\. Add test images, or examine on others: stream\.test_split: val \| held_out"
+    with pytest.raises(DataError, match=wanted):
+        built(tmp_path, "{kind: classes, sources: {d: d}, increment: 1}")
+    assert len(built(tmp_path, "{kind: classes, sources: {d: d}, increment: 1, test_split: val}").sessions) == 2
