@@ -445,4 +445,4 @@ def test_captions_that_clip_cuts_are_counted(tmp_path: Path) -> None:
     put(tmp_path, "a.png", "b.png")
     found = text(tmp_path / "t.csv", f"path,caption\na.png,{'dog ' * 76}\nb.png,{'dog ' * 75}\n")
     told = {each.topic: str(each) for each in take(found, {})[1]}
-    assert told[Topic.CUT] == "1 captions are longer than the 77 tokens that CLIP can read, and are cut"
+    assert told[Topic.CUT] == "captions longer than the 77 tokens that CLIP can read, which are cut: 1"
