@@ -17,6 +17,8 @@ from torch import Tensor, nn
 
 from cl.data import SCHEMA, ImageTable, concat
 
+VERSION = 1  # see cl/units.py
+
 Policy = Literal["reservoir", "class_balanced", "session_balanced"]
 
 

@@ -118,10 +118,21 @@ class ImageTable:
         """32 hex digits that change whenever any value of any row does, and do not depend on chunks, slices or files."""
         return self._digest
 
+    def content(self) -> str:
+        """As `digest`, whatever the rows are called: 32 hex digits of what there is to learn from."""
+        return self._content
+
     @cached_property
     def _digest(self) -> str:
+        return self._hash(SCHEMA.names)
+
+    @cached_property
+    def _content(self) -> str:
+        return self._hash([name for name in SCHEMA.names if name != "id"])
+
+    def _hash(self, columns: Sequence[str]) -> str:
         state = hashlib.sha256()
-        for name in SCHEMA.names:
+        for name in columns:
             _feed(state, self.table[name])
         return state.hexdigest()[:32]
 

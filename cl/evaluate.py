@@ -21,6 +21,8 @@ from cl.losses import precise
 from cl.methods.base import Method
 from cl.stream import EvalSet
 
+VERSION = 1  # of what a score means; see cl/units.py
+
 RANKS = (1, 5, 10)
 HEADLINE = {"classify": "top1", "retrieve": "recall@10"}
 Progress = Callable[[int, int, str], None]

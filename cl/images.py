@@ -14,6 +14,8 @@ from PIL import Image, ImageOps, features
 
 from cl.faults import ImageError, Reason
 
+VERSION = 1  # see cl/units.py
+
 # what Pillow may try: others start helper programs or are seldom images
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", *(("AVIF",) if features.check("avif") else ()))
 MAX_PIXELS = 64_000_000  # a decompression bomb is refused long before it fills the memory

@@ -26,6 +26,8 @@ from cl.methods.base import Batch, Method
 from cl.seeds import derive
 from cl.stream import Session
 
+VERSION = 1  # see cl/units.py
+
 Progress = Callable[[int, int, str], None]  # (done, total, what)
 _LOG_EVERY = 10  # steps; a value read back from the device is a wait
 

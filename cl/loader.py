@@ -14,6 +14,8 @@ from cl.methods.base import Batch
 from cl.seeds import derive, generator
 from cl.stream import ClassName
 
+VERSION = 1  # see cl/units.py
+
 _DECODED_BYTES = 1 << 30  # rows are decoded once as long as this holds them all
 
 

@@ -10,25 +10,28 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from cl import evaluate
 from cl.build_stream import StreamConfig, build_stream
-from cl.checkpoint import code_version
 from cl.classes import cut
 from cl.clip import Clip, ModelConfig, load
 from cl.columns import did_you_mean
+from cl.config import Config
 from cl.errors import ConfigError, MethodError
 from cl.methods import Method
 from cl.methods.zero_shot import ZeroShotConfig
 from cl.run_config import RunConfig, train_config
 from cl.stream import Stream, joint
 from cl.told import Told
+from cl.units import units
 
 
 @dataclass(frozen=True)
 class Plan:
     """A run before it happens. Position t is the model after session t, 0 before any.
 
-    `states[t]` names the weights: the base model, method, settings, code, seed and every session up to t. `keys[t]` names the
-    weights together with what they are examined on: sessions added later leave learned states valid and only ask for new rows.
+    `states[t]` names the weights: base model, method, the settings that are not at their default, seed, the versions of the units
+    that compute (`cl.units`), and the content of every session up to t. `keys[t]` names the weights together with what they are
+    examined on: sessions added later leave learned states valid and only ask for new rows.
     """
 
     config: RunConfig
@@ -73,18 +76,13 @@ def plan(config: RunConfig, data_root: Path, data_version: str, learns: bool = T
                 f"session {session.index} ({session.name}): train.augment is set, which makes a new image at every step, and "
                 f"{config.method.name} computes image features once; give it a train of its own with augment: false"
             )
-    settings = [
-        base.digest(),
-        config.method.model_dump(exclude={"label", "train", "later"}),
-        config.seed,
-        code_version(),
-        *method.sources(),
-    ]
-    states = [_key("start", settings)]
+    recipe = {"name": config.method.name} | _set(config.method, "label", "train", "later")
+    states = [_key("start", base.digest(), recipe, config.seed, units(method), *method.sources())]
     for session, train in zip(stream.sessions, trains, strict=True):
-        states.append(_key(states[-1], session.digest, train.model_dump(exclude={"device", "workers", "checkpoint"})))
+        states.append(_key(states[-1], session.digest, _set(train, "device", "workers", "checkpoint")))
     exams = [[examined.digest for examined in stream.exam(index)] for index in range(len(states))]
-    keys = tuple(_key(state, exam, config.evaluate.model_dump()) for state, exam in zip(states, exams, strict=True))
+    measured = [evaluate.VERSION, _set(config.evaluate)]
+    keys = tuple(_key(state, exam, *measured) for state, exam in zip(states, exams, strict=True))
     return Plan(config, stream, tuple(states), keys, data_version, base.digest(), data_root)
 
 
@@ -115,6 +113,11 @@ def _stream(config: str, root: str, data_version: str, together: bool) -> Stream
 @functools.lru_cache(maxsize=2)
 def _base(config: ModelConfig, reads: bool) -> Clip:
     return load(config, reads=reads)
+
+
+def _set(settings: Config, *but: str) -> dict[str, Any]:
+    """The settings that are not at their default: one that is added later, and left alone, renames nothing."""
+    return settings.model_dump(mode="json", exclude=set(but), exclude_defaults=True)
 
 
 def _key(*parts: Any) -> str:

@@ -16,6 +16,8 @@ from cl.prompted import TextMode, TextPrompts, VisionMode, VisionPrompts
 from cl.stream import ClassName, Session
 from cl.zero_shot import prompts_of
 
+VERSION = 1  # see cl/units.py
+
 Mixing = Literal["joint8", "official_pairwise"]
 Share = Literal["new_over_seen", "one_over_t"]
 

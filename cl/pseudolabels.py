@@ -13,6 +13,8 @@ from jaxtyping import Float
 from cl.data import SCHEMA, ImageTable
 from cl.stream import ClassName, Session
 
+VERSION = 1  # see cl/units.py
+
 Probabilities = Float[np.ndarray, "n c"]
 Rule = Literal["topk_per_class", "unique", "argmax_topk", "official_stream"]
 Weighting = Literal["balanced", "official_iterative"]

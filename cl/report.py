@@ -24,7 +24,7 @@ class Provenance:
 
     data: str  # DVC md5, or a content digest where there is no DVC
     stream: str
-    code: str
+    code: str  # hash of the sources of `cl`; several where sessions were learned by several
     seed: int
     base_model: str
     config: dict[str, Any]

@@ -49,11 +49,12 @@ _VERSIONS = ("evergreen-clip", "torch", "lightning", "open_clip_torch", "avalanc
 
 @dataclass(frozen=True)
 class State:
-    """A learned state on disk: the hash of its weights file, what learning its session cost, and what the method noted about it."""
+    """A learned state on disk: the hash of its weights file, what learning its session cost, what the method noted, and by what code."""
 
     sha256: str
     cost: Cost
     record: list[dict[str, Any]]
+    code: str = ""  # hash of the sources that learned it: told, and part of no name; "": of a release that did not note it
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,7 @@ class Step:
     cost: Cost
     record: list[dict[str, Any]]  # what the method noted
     finished: str
+    code: str = ""  # as in `State`
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -102,7 +104,7 @@ def whole(folder: Path) -> State | None:
     """What is noted about the state in a folder, if its weights are what they were when it was written."""
     try:
         noted = read_json(folder / "state.json")
-        state = State(noted["sha256"], Cost(**noted["cost"]), noted["record"])
+        state = State(noted["sha256"], Cost(**noted["cost"]), noted["record"], noted.get("code", ""))
         return state if sha256(folder / "state.safetensors") == state.sha256 else None
     except (StoreError, OSError, KeyError, TypeError):  # damaged, or JSON of something else
         return None
@@ -232,7 +234,7 @@ def _keep_state(plan: Plan, index: int, store: Path, method: Method, learned: Le
         flops=learned.flops,
     )
     with new_folder(store / "states" / plan.states[index]) as folder:
-        state = State(write_tensors(kept, folder / "state.safetensors"), cost, record)
+        state = State(write_tensors(kept, folder / "state.safetensors"), cost, record, code_version())
         write_json(asdict(state), folder / "state.json")
     return state
 
@@ -262,6 +264,7 @@ def _keep_step(plan: Plan, index: int, store: Path, state: State, scores: dict[s
         cost=state.cost,
         record=state.record,
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
+        code=state.code,
     )
     with new_folder(store / "steps" / step.key) as folder:
         if not index:
@@ -288,7 +291,7 @@ def _provenance(plan: Plan, steps: Sequence[Step]) -> Provenance:
     return Provenance(
         data=plan.data,
         stream=plan.stream.digest,
-        code=code_version(),
+        code=", ".join(dict.fromkeys(step.code for step in steps[1:] if step.code)) or code_version(),
         seed=plan.config.seed,
         base_model=f"{plan.config.model.name} ({plan.base})",
         config=plan.config.model_dump(mode="json", exclude={"compare"}),

@@ -4,6 +4,8 @@ import hashlib
 
 import torch
 
+VERSION = 1  # see cl/units.py
+
 
 def derive(seed: int, *what: str | int) -> int:
     """A 63-bit seed that differs whenever any part differs, the same on every machine.

@@ -89,9 +89,13 @@ class Session:
 
     @cached_property
     def digest(self) -> str:
-        """32 hex digits that change with anything a method can learn from; what examines the session is left out."""
+        """32 hex digits that change with anything a method can learn from, and with nothing else.
+
+        What examines the session is left out, and so are its name, its number (the sessions before it say that) and the ids of
+        its rows: a session that is called otherwise teaches the same.
+        """
         names = [(c.name, c.prompts) for c in self.vocabulary]
-        return _hash(self.index, self.name, self.data.digest(), self.classes, names)
+        return _hash(self.data.content(), self.classes, names)
 
 
 @dataclass(frozen=True)
@@ -133,7 +137,7 @@ class Stream:
     @cached_property
     def digest(self) -> str:
         """32 hex digits that change with any session, test, probe or choice of candidates."""
-        parts = [(session.digest, [test.digest for test in session.tests]) for session in self.sessions]
+        parts = [(session.name, session.digest, [test.digest for test in session.tests]) for session in self.sessions]
         return _hash(self.name, parts, [probe.digest for probe in self.probes], self.candidates)
 
     def exam(self, after: int) -> tuple[EvalSet, ...]:

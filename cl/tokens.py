@@ -14,6 +14,8 @@ from torch import Tensor
 
 from cl.model_settings import check_code
 
+VERSION = 1  # see cl/units.py
+
 _KNOWN: WeakKeyDictionary[Any, dict[tuple[str, int], Tensor]] = WeakKeyDictionary()  # by tokenizer: (text, length) to ids
 _MOST = 50_000  # texts
 

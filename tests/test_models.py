@@ -107,7 +107,7 @@ def test_where_a_model_broke_is_read_from_what_was_measured_whatever_code_is_her
     client = connect(place)
     report = learn_stream(config)["report"]
     version = find(client, "colours", CHAMPION)
-    monkeypatch.setattr("cl.plan.code_version", lambda: "other code")
+    monkeypatch.setattr("cl.methods.finetune.Finetune.version", 2)
     planned.cache_clear()
     found = course(place, client, version, "set", "classes 1-2")
     assert found == Course(

@@ -96,7 +96,9 @@ def test_the_first_row_is_of_the_base_model_whatever_a_method_begins_with(data, 
     frozen = run(planned(data, method="zero_shot", **changes), tmp_path)
     assert advance(tuned, 0, tmp_path).row == advance(planned(data, method="zero_shot", **changes), 0, tmp_path).row
     found = run(tuned, tmp_path)
-    assert np.array_equal(numbers(found)[0], numbers(frozen)[0]) and not np.array_equal(numbers(found)[1], numbers(frozen)[1])
+    assert np.array_equal(numbers(found)[0], numbers(frozen)[0])
+    calibration = [report.details["ece"].rows for report in (found, frozen)]  # top-1 of a few images may well stay what it was
+    assert np.array_equal(calibration[0][0], calibration[1][0]) and not np.array_equal(calibration[0][1], calibration[1][1])
 
 
 def test_a_crop_at_every_step_is_refused_where_features_are_computed_once(data) -> None:

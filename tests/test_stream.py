@@ -78,12 +78,11 @@ def test_the_digest_of_a_session_changes_with_what_it_teaches_and_not_with_its_t
     made = session(1, [0, 1], [0, 1])
     renamed = replace(made, vocabulary=class_names([c.name for c in made.vocabulary], ["a picture of {}"]))
     changes = [
-        replace(made, name="x"),
         replace(made, data=made.data.take([0, 1, 2])),
         replace(made, data=made.data.without("label")),
         renamed,
     ]
-    assert len({made.digest, *(each.digest for each in changes)}) == 5
+    assert len({made.digest, *(each.digest for each in changes)}) == 4
     assert replace(made, tests=(replace(made.tests[0], name="x"),)).digest == made.digest == session(1, [0, 1], [0, 1]).digest
 
 

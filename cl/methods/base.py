@@ -3,7 +3,8 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from types import ModuleType
+from typing import Any, ClassVar, NamedTuple, Self
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -56,6 +57,8 @@ class Method(nn.Module, ABC):
     All randomness comes from generators made of (seed, session, step), so that a resumed run repeats itself exactly.
     """
 
+    version: ClassVar[int] = 1  # of what this very class computes, not of its bases; see cl/units.py
+    parts: ClassVar[tuple[ModuleType, ...]] = ()  # modules with a VERSION that take part beside those of every method
     pixels: bool = True  # False: `losses` reads no images (features are cached by row), so none are decoded
 
     def __init__(self, clip: Clip, seed: int) -> None:

@@ -8,6 +8,7 @@ from jaxtyping import Float, Int
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator
 from torch import Tensor, nn
 
+from cl import prompts
 from cl.clip import Clip
 from cl.data import ImageTable
 from cl.losses import classification, similarities
@@ -79,6 +80,8 @@ class CPEClip(Frozen):
 
     alpha_t is the share of the session's classes among all seen. Nothing else protects old classes: no exemplar, no teacher.
     """
+
+    parts = (prompts,)
 
     def __init__(self, clip: Clip, seed: int, config: CPEClipConfig) -> None:
         super().__init__(clip, seed)

@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
 
+from cl import prompts, pseudolabels
 from cl.clip import Clip
 from cl.data import ImageTable, concat
 from cl.errors import MethodError
@@ -124,6 +125,8 @@ class Pseudolabel(Frozen):
     Each round scores all unlabelled rows anew (the first with zero-shot CLIP), picks those it is surest of for each class, and
     trains on them with a new optimizer. `picked` tells what every round of the session took: for reports, not for learning.
     """
+
+    parts = (prompts, pseudolabels)
 
     def __init__(self, clip: Clip, seed: int, config: PseudolabelConfig) -> None:
         super().__init__(clip, seed)

@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import PositiveInt
 
+from cl import buffer
 from cl.buffer import Memory, Policy, update
 from cl.clip import Clip
 from cl.data import ImageTable, concat
@@ -29,6 +30,8 @@ class ReplayConfig(MethodConfig):
 
 class Replay(Finetune):
     """Learns new rows and exemplars in one shuffled mix (ER, arXiv:1902.10486)."""
+
+    parts = (buffer,)
 
     def __init__(self, clip: Clip, seed: int, part: Part, config: ReplayConfig) -> None:
         super().__init__(clip, seed, part)

@@ -3,8 +3,8 @@
 Plain descent, since Adam turns gradients that are zero but for rounding into steps of full size; perturbed weights, since a
 teacher that equals the student hides its term behind a zero; numbers and not hashes, since other processors round otherwise.
 
-    python -m tests.golden.numbers             # write what is missing
-    python -m tests.golden.numbers NAME ...    # write these anew, after their computation was changed on purpose
+    python -m tests.golden.numbers             # write what is missing, and what has another version than when it was written
+    python -m tests.golden.numbers NAME ...    # write these
 """
 
 import json
@@ -25,6 +25,7 @@ from cl.evaluate import evaluate
 from cl.learner import learn
 from cl.methods import CONFIGS, Batch, Method
 from cl.stream import Session
+from cl.units import units
 from tests import make
 
 VALUES = Path(__file__).parent / "values"
@@ -56,6 +57,16 @@ CASES: dict[str, dict[str, Any]] = {
 def numbers(case: str) -> dict[str, Any]:
     """What a case computes, by kind of data; where it refuses a kind, the word "refused"."""
     return {kind: _over(CASES[case], kind) for kind in KINDS}
+
+
+def versions(case: str) -> dict[str, int]:
+    """The versions of the units that take part in a case."""
+    return units(build(CASES[case]))
+
+
+def kept(case: str) -> dict[str, Any]:
+    """The file of a case: its `units` and its `numbers`."""
+    return dict(json.loads((VALUES / f"{case}.json").read_text(encoding="utf-8")))
 
 
 def build(settings: Mapping[str, Any]) -> Method:
@@ -171,10 +182,15 @@ def _along(values: Tensor) -> float:
 def write(case: str) -> None:
     """Keep what a case computes now as what it has to compute from now on."""
     VALUES.mkdir(exist_ok=True)
-    (VALUES / f"{case}.json").write_text(json.dumps(numbers(case), indent=1) + "\n", encoding="utf-8")
+    content = {"units": versions(case), "numbers": numbers(case)}
+    (VALUES / f"{case}.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def _stale(case: str) -> bool:
+    return not (VALUES / f"{case}.json").exists() or kept(case)["units"] != versions(case)
 
 
 if __name__ == "__main__":
-    for case in sys.argv[1:] or [name for name in CASES if not (VALUES / f"{name}.json").exists()]:
-        write(case)
-        print(case)
+    for each in sys.argv[1:] or filter(_stale, CASES):
+        write(each)
+        print(each)
