@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import shlex
 import shutil
 import subprocess
 import time
@@ -20,10 +21,12 @@ from dvc.rwlock import RWLOCK_FILE, RWLockFileCorruptedError, RWLockFileFormatEr
 from dvc.scm import RevError, SCMError
 from scmrepo.exceptions import SCMError as GitError
 
+from cl.columns import some
 from cl.errors import DataError
 from flows.settings import quiet
 
 _PATIENCE = 600.0  # seconds
+_LISTED = 10  # paths in one command
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,9 @@ def version(folder: Path) -> Version:
         DataError: there is no such folder, or it is empty.
     """
     if not folder.is_dir() or not any(folder.iterdir()):
-        raise DataError(f"{folder}: no data there; run `evergreen data glyphs`, or give --data-root a folder that holds data sets")
+        pinned = f"`dvc pull {_pin(folder).name}` brings what {_pin(folder).name} pins, " if _pin(folder).exists() else ""
+        made = "run `evergreen data glyphs`, or give --data-root a folder that holds data sets"
+        raise DataError(f"{folder}: no data there; {pinned}{'or ' if pinned else ''}{made}")
     with _repo(folder) as repo:
         if repo is None or not _pin(folder).exists():
             return Version(str(folder), digest(folder), "files", pinned=False)
@@ -84,10 +89,57 @@ def materialise(folder: Path, rev: str, versions: Path) -> Version:
     return Version(str(target), value, "dvc", pinned=True, rev=rev)
 
 
+def missing(folder: Path) -> list[str] | None:
+    """What a folder's .dvc file pins and is not there, by path from beside the folder: whole folders where all of it is gone.
+
+    None where that cannot be said: the list of what is pinned is not in DVC's cache.
+    """
+    with _repo(folder) as repo:
+        if repo is None or not _pin(folder).exists() or not _pin(folder).stat().st_size:
+            return []
+        tree = _loaded(repo, _pin(folder)).get_obj()
+    if tree is None:
+        return None
+    gone = (folder.joinpath(*key) for key, *_ in tree if not folder.joinpath(*key).exists())
+    return list(dict.fromkeys(_highest(path, folder).relative_to(folder.parent).as_posix() for path in gone))
+
+
+def _highest(path: Path, folder: Path) -> Path:
+    """The highest folder above a path that is gone with it, `folder` at most."""
+    above = path.parent
+    return path if path == folder or above.exists() else _highest(above, folder)
+
+
+def mend(folder: Path) -> str | None:
+    """What to do before a folder is pinned again, in words; None where nothing that is pinned is missing.
+
+    Without DVC's list of what is pinned, `dvc pull` drops files that are not pinned yet, and `dvc fetch` drops none.
+    """
+    name, gone = _pin(folder).name, missing(folder)
+    if gone is None:
+        return f"what {name} pins is not in DVC's cache, so nobody can say what is missing here: `dvc fetch {name}`, then look again"
+    if not gone:
+        return None
+    more = f", and again for {len(gone) - _LISTED} more" if len(gone) > _LISTED else ""
+    return (
+        f"{some(gone)}, which {name} pins, {'is' if len(gone) == 1 else 'are'} not there: `dvc checkout {shlex.join(gone[:_LISTED])}`{more}"
+    )
+
+
+def check_whole(folder: Path) -> None:
+    """Raise where pinning a folder anew would drop from its pin what is missing.
+
+    Raises:
+        DataError: names what is missing, and how it comes back.
+    """
+    if missing(folder):  # where that cannot be said, `pin` leaves the pin as it is
+        raise DataError(f"{folder}: {mend(folder)}; or, to drop it from the pin for good, `dvc add {folder.name}`")
+
+
 def pin(folder: Path) -> tuple[str | None, str | None]:
     """Put a folder under its .dvc file (`dvc add`); returns the digests pinned before and after, None without DVC.
 
-    Waits while another process holds DVC's lock.
+    Waits while another process holds DVC's lock. Where what is pinned may be missing, see `mend`, the pin stays: None after.
 
     Raises:
         DataError: DVC refuses, or its lock is not free after ten minutes.
@@ -97,6 +149,8 @@ def pin(folder: Path) -> tuple[str | None, str | None]:
         if repo is None:
             return None, None
         before = _pinned(repo, _pin(folder))
+        if before and missing(folder) is None and version(folder).digest != before:
+            return before, None
         try:
             stage = _patiently(repo, lambda: repo.add(str(folder)))[0]
         except DvcException as error:
