@@ -16,6 +16,7 @@ from cl.errors import EvergreenError, StoreError
 from flows import cli_data, cli_ingest, cli_models, cli_servers, cli_status
 from flows.causes import cause
 from flows.console import BarWatch, bar, bars, err, out, table
+from flows.options import RootOption, SetOption
 from flows.settings import EMBEDDED, Place, begin
 
 if TYPE_CHECKING:
@@ -31,13 +32,7 @@ app = typer.Typer(name="evergreen", no_args_is_help=True, pretty_exceptions_enab
 
 ConfigArgument = Annotated[str, typer.Argument(metavar="CONFIG", help="A YAML file, or the name of a shipped config such as `glyphs`.")]
 MethodOption = Annotated[str | None, typer.Option("--method", metavar="NAME", help="Use this method; `evergreen methods` lists them.")]
-SetOption = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting, such as train.lr=1e-4; may be repeated.")
-]
 SeedOption = Annotated[int | None, typer.Option("--seed", min=0, help="Use this seed.")]
-RootOption = Annotated[
-    str | None, typer.Option("--data-root", envvar="EVERGREEN_DATA", help="The folder with the data sets  [default: data]")
-]
 RevOption = Annotated[str | None, typer.Option("--data-rev", metavar="REV", help="Learn from the data as it was at this git revision.")]
 
 
@@ -165,7 +160,7 @@ def pretrain(
     from flows.pretraining import make_base
 
     with bar("pretraining") as tell:
-        scores = make_base(place.relative(data_root or "data") / "glyphs", settings or [], folder, tell)
+        scores = make_base(place.data_in(data_root) / "glyphs", settings or [], folder, tell)
     rows = [(name, metric, value) for name, own in scores.items() for metric, value in own.items()]
     out().print(table(f"{folder}, zero-shot on fonts it has not seen", ["domain", "metric", "score"], rows))
 

@@ -8,24 +8,23 @@ import typer
 
 from cl.errors import DataError
 from flows.console import bar, err, out, table
-from flows.settings import Place, begin
+from flows.options import RootOption
+from flows.settings import begin
 
 app = typer.Typer(no_args_is_help=True, help="Make, take in and look at data sets; DVC keeps their versions.")
-
-RootOption = Annotated[
-    str | None, typer.Option("--data-root", envvar="EVERGREEN_DATA", help="The folder with the data sets  [default: data]")
-]
 
 
 @app.command()
 def glyphs(data_root: RootOption = None) -> None:
     """Draw the embedded data set: 54,000 pairs of a character's image and its name (about 20 seconds)."""
     place = begin()
-    folder = _folder(place, data_root)
+    folder = place.data_in(data_root)
     from cl.glyphs import write_glyphs
+    from flows.data import check_whole
     from flows.shelf import alone, put
 
     with alone(place), bar("drawing glyphs") as tell:
+        check_whole(folder)
         put(lambda part: write_glyphs(part, tell), folder / "glyphs")
         told = _pinned(folder)
     err().print(told, soft_wrap=True)
@@ -54,15 +53,18 @@ def add(
 ) -> None:
     """Take in your own images with labels and/or captions, from whatever layout they are in."""
     place = begin()
-    folder = _folder(place, data_root)
+    folder = place.data_in(data_root)
     from cl.collection import NAME
     from cl.data import write
     from cl.intake import take
+    from flows.data import check_whole
     from flows.shelf import alone, free, put
 
     if not re.fullmatch(NAME, name):
         raise DataError(f"{name!r:.130}: a data set's name is made of up to 100 letters, digits, dots, dashes and underscores")
     free(folder / name, replace)
+    if not dry_run:
+        check_whole(folder)
 
     columns: dict[str, Any] = {"image": image, "label": label, "captions": captions, "domain": domain, "time": time, "split": split}
     with bar(f"reading {path}") as tell:
@@ -83,17 +85,18 @@ def add(
 @app.command()
 def status(data_root: RootOption = None) -> None:
     """Show the data sets, their version, and whether it is pinned."""
-    folder = _folder(begin(writes=False), data_root)
+    folder = begin(writes=False).data_in(data_root)
     import pyarrow.parquet as pq
 
-    from flows.data import remote, version
+    from flows.data import mend, remote, version
 
     seen, rows = version(folder), []
     for path in sorted([*folder.glob("[!.]*/*.parquet"), *folder.glob("[!.]*/[!.]*/t*.parquet")]):  # the latter: sessions of a collection
         size = f"{path.stat().st_size / 1e6:.1f} MB"
         rows.append((path.parent.relative_to(folder).as_posix(), path.stem, f"{pq.ParquetFile(path).metadata.num_rows:,}", size))
     out().print(table(str(folder), ["data set", "split", "rows", "size"], rows))
-    pinned = f"{folder.name}.dvc says the same" if seen.pinned else f"not what {folder.name}.dvc says; run `dvc add {folder.name}`"
+    told = f"not what {folder.name}.dvc says; {mend(folder) or f'run `dvc add {folder.name}`'}"
+    pinned = f"{folder.name}.dvc says the same" if seen.pinned else told
     out().print(
         f"version {seen.digest} ({pinned if seen.source == 'dvc' else 'hash of the files: DVC does not watch over this folder'})",
         soft_wrap=True,
@@ -101,17 +104,14 @@ def status(data_root: RootOption = None) -> None:
     out().print(f"remote  {remote(folder) or 'none'}", soft_wrap=True)
 
 
-def _folder(place: Place, data_root: str | None) -> Path:
-    folder = Path(data_root or "data").expanduser()
-    return folder if folder.is_absolute() else place.root / folder if data_root is None else folder.resolve()
-
-
 def _pinned(folder: Path) -> str:
     """Pin it; what that came to."""
-    from flows.data import pin, version
+    from flows.data import mend, pin, version
 
     name = f"{folder.name}.dvc"
     before, after = pin(folder)
+    if after is None and before:
+        return f"{name} stays as it is: {mend(folder)}"
     if after is None:
         return f"version {version(folder).digest} (hash of the files: there is no DVC project around {folder})"
     if before == after:

@@ -8,6 +8,7 @@ import typer
 from rich.markup import escape
 
 from flows.console import bar, err, out, table
+from flows.options import RootOption
 from flows.settings import begin
 
 if TYPE_CHECKING:
@@ -17,9 +18,6 @@ _SHOWN = 10
 
 IntoOption = Annotated[str, typer.Option("--into", metavar="COLLECTION", help="The collection it becomes a session of.")]
 CommitOption = Annotated[bool, typer.Option("--commit", help="Commit data.dvc, and nothing else, to git.")]
-RootOption = Annotated[
-    str | None, typer.Option("--data-root", envvar="EVERGREEN_DATA", help="The folder with the data sets  [default: data]")
-]
 
 
 def ingest(
@@ -48,7 +46,7 @@ def ingest(
 
     source = Source(path, session, into, label, captions, unlabelled, test_share)
     with bar(f"looking at {path}") as tell:
-        outcome = ingest(source, place.relative(data_root or "data"), place, git=commit, dry=dry_run, tell=tell)
+        outcome = ingest(source, place.data_in(data_root), place, git=commit, dry=dry_run, tell=tell)
     _show(outcome, into)
 
 
@@ -70,7 +68,7 @@ def watch(
 
     def take(path: Path, session: str) -> str:
         with apart(path, place.runs / "dropped") as own:
-            return line(ingest(Source(own, session, into), place.relative(data_root or "data"), place, git=commit), into)
+            return line(ingest(Source(own, session, into), place.data_in(data_root), place, git=commit), into)
 
     def tell(text: str) -> None:
         err().print(text, soft_wrap=True, markup=False)

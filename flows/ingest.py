@@ -24,7 +24,7 @@ from cl.screen import fresh, parted, resembling, screen, teachable
 from cl.stream_config import Supervision
 from cl.told import Told
 from flows.addresses import shown
-from flows.data import commit, committable, pin, push
+from flows.data import check_whole, commit, committable, mend, pin, push
 from flows.quarantine import told, write_report
 from flows.secret import CLIENT
 from flows.servers import find_server
@@ -94,6 +94,7 @@ def ingest(
         DataError: it cannot be read, nothing usable is left, a session of that name holds something else, or DVC or git refuses.
     """
     _check(source, data, git)
+    check_whole(data)
     report = place.runs / "ingest" / f"{source.into}-{source.session}"
     problems: list[Problem] = []
     with tempfile.TemporaryDirectory(prefix="evergreen-") as folder:
@@ -219,6 +220,8 @@ def _classes(splits: dict[str, ImageTable]) -> list[str]:
 
 
 def _sent(data: Path, version: str | None) -> list[str]:
+    if version is None and (why := mend(data)):
+        return [f"{data.name}.dvc stays as it is: {why}"]
     if version is None:
         return ["not versioned: there is no DVC project around the data"]
     try:

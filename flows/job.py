@@ -2,7 +2,6 @@
 
 import functools
 import json
-import os
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -71,7 +70,7 @@ def job_of(config: str | dict[str, Any], overrides: Sequence[str] = (), data_roo
 
     place = Place.find()
     run = settings(config, overrides, place)
-    folder = place.relative(data_root or os.environ.get("EVERGREEN_DATA") or "data")
+    folder = place.data_in(data_root)
     past = materialise(folder, data_rev, place.versions) if data_rev else None
     with nullcontext() if past else alone(place):  # else a session could come in between the version named and the sessions read
         seen = past or version(folder)

@@ -61,6 +61,11 @@ class Place:
         """The data sets that `data.dvc` pins."""
         return self.root / "data"
 
+    def data_in(self, typed: str | None = None) -> Path:
+        """The folder with the data sets: as somebody typed it or EVERGREEN_DATA names it, from here; else the project's own."""
+        given = typed or os.environ.get("EVERGREEN_DATA")
+        return Path(os.path.abspath(Path(given).expanduser())) if given else self.data
+
     @property
     def runs(self) -> Path:
         """MLflow's database and artifacts, and everything below."""
@@ -82,7 +87,7 @@ class Place:
         return self.runs / "data"
 
     def relative(self, path: str | Path) -> Path:
-        """A path as the user meant it: absolute, else from here if it exists there, else from the project."""
+        """A config's path as the user meant it: absolute, else from here if it exists there, else from the project."""
         path = Path(path).expanduser()
         return path if path.is_absolute() else path.resolve() if path.exists() else self.root / path
 
@@ -122,6 +127,24 @@ def check_writable(place: Place) -> None:
     database = place.runs / "mlflow.db"
     if database.exists() and not os.access(database, os.W_OK):
         raise StoreError(f"{database}: cannot be written; change its permissions")
+
+
+def stores(place: Place) -> bool:
+    """Whether there is a store of MLflow that this project's runs could be in; asking one that is not there would make it."""
+    return bool(os.environ.get("MLFLOW_TRACKING_URI")) or (place.runs / "mlflow.db").exists()
+
+
+def check_project(place: Place) -> None:
+    """Raise where nothing could be found because there is no project: a command that only looks makes none.
+
+    Raises:
+        StoreError: no store, no data and nothing that marks a project; most likely a wrong folder.
+    """
+    if not (stores(place) or place.data.exists() or any((place.root / mark).exists() for mark in MARKS)):
+        marks = " or ".join((*MARKS, "mlruns/", "data/"))
+        raise StoreError(
+            f"{place.root}: no project here, nor in any folder above: none holds {marks}; go to its folder, or set EVERGREEN_ROOT"
+        )
 
 
 def _make(folder: Path) -> None:

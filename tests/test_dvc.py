@@ -1,15 +1,19 @@
 """Data versions: what a run sees has one name, older versions come back beside the working copy, a pin is repeatable."""
 
 import importlib.util
+import shutil
 import subprocess
+import sys
 from configparser import ConfigParser
 from pathlib import Path
 
 import pytest
 import yaml
+from typer.testing import CliRunner
 
 from cl.errors import DataError
-from flows.data import digest, materialise, pin, remote, version
+from flows.cli import app
+from flows.data import check_whole, digest, materialise, mend, missing, pin, remote, version
 
 CONFIG = Path(__file__).parent.parent / ".dvc" / "config"
 
@@ -172,3 +176,54 @@ def test_the_repository_sends_nothing_home_and_has_a_local_remote(tmp_path: Path
     config.read_string("\n".join(line.strip() for line in CONFIG.read_text().splitlines()))
     assert config["core"]["analytics"] == "false" and config["core"]["remote"] == "local"
     assert remote(tracked(tmp_path)) == str(tmp_path / ".dvc-remote")
+
+
+def test_what_is_pinned_and_missing_is_named_and_comes_back_by_the_command_that_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = tracked(tmp_path)
+    for name in ("birds/test.txt", "cats/train.txt", "cats/test.txt"):
+        (data / name).parent.mkdir(exist_ok=True)
+        (data / name).write_text(name)
+    md5 = commit(tmp_path)
+    assert missing(data) == [] and mend(data) is None
+    shutil.rmtree(data / "cats")
+    (data / "birds" / "test.txt").unlink()
+    (data / "birds" / "train.txt").write_text("changed, and pinned nowhere")
+    (data / "new").mkdir()
+    (data / "new" / "train.txt").write_text("new, and pinned nowhere")
+    assert missing(data) == ["data/birds/test.txt", "data/cats"]
+    told = "data/birds/test.txt, data/cats, which data.dvc pins, are not there: `dvc checkout data/birds/test.txt data/cats`"
+    assert mend(data) == told
+    with pytest.raises(DataError, match=r"are not there: `dvc checkout .* to drop it from the pin for good, `dvc add data`"):
+        check_whole(data)
+    monkeypatch.setenv("EVERGREEN_ROOT", str(tmp_path))
+    shown = CliRunner().invoke(app, ["data", "status"])
+    assert told in shown.output and "dvc add" not in shown.output
+    refused = CliRunner().invoke(app, ["data", "add", "more", str(data)])
+    assert isinstance(refused.exception, DataError) and told in str(refused.exception)
+    monkeypatch.chdir(tmp_path)
+    subprocess.run([Path(sys.executable).with_name("dvc"), *told.split("`")[1].split()[1:]], check=True, capture_output=True)
+    assert mend(data) is None and (data / "cats" / "train.txt").read_text() == "cats/train.txt"
+    assert (data / "birds" / "train.txt").read_text() == "changed, and pinned nowhere" and (data / "new" / "train.txt").exists()
+    assert "run `dvc add data`" in CliRunner().invoke(app, ["data", "status"]).output
+    assert pin(data) == (md5, version(data).digest)
+
+
+def test_a_pin_whose_files_nobody_can_name_stays_until_they_were_fetched(tmp_path: Path) -> None:
+    data = tracked(tmp_path)
+    md5 = commit(tmp_path)
+    same = tmp_path / "same"
+    shutil.copytree(data, same)
+    shutil.rmtree(tmp_path / ".dvc" / "cache")
+    shutil.rmtree(data)
+    with pytest.raises(DataError, match=r"no data there; `dvc pull data.dvc` brings what data.dvc pins, or run `evergreen data glyphs`"):
+        version(data)
+    (data / "new").mkdir(parents=True)
+    (data / "new" / "train.txt").write_text("new")
+    assert missing(data) is None and "`dvc fetch data.dvc`, then look again" in str(mend(data))
+    check_whole(data)  # it can be taken in,
+    assert pin(data) == (md5, None) and md5 in (tmp_path / "data.dvc").read_text()  # and is not pinned instead
+    shutil.rmtree(data)
+    shutil.copytree(same, data)
+    assert pin(data) == (md5, md5)  # made again as it was, nothing is lost
