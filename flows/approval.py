@@ -1,62 +1,168 @@
-"""A person's word before a model becomes champion: the flow waits on its page in Prefect, and goes on by the answer."""
+"""A person's word before a model becomes champion: a question on a page of Prefect, which nobody holds a place or a lock for."""
 
+import json
 import os
-from typing import Any, NamedTuple
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
-from prefect.exceptions import FlowPauseTimeout
-from prefect.flow_runs import pause_flow_run
+import mlflow
+from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
+from prefect import flow, runtime
+from prefect.deployments import run_deployment
+from prefect.exceptions import FlowPauseTimeout, ObjectNotFound
+from prefect.flow_runs import pause_flow_run, suspend_flow_run
 from prefect.input import RunInput
+from prefect.utilities.urls import url_for
+from pydantic import Field
 
-from flows.settings import EMBEDDED
+from cl.errors import StoreError
+from flows.alone import alone
+from flows.as_learned import as_learned
+from flows.job import Job, title
+from flows.judge import judge
+from flows.lineage import steps_of
+from flows.question import BOUNDS, GATE, WAITING, Answer, Question, note, question_in, standing
+from flows.reap import alive
+from flows.registry import find
+from flows.session import tracker_of
+from flows.settings import EMBEDDED, Place, quiet
+from flows.tracking import MODEL, connect
+from flows.watch import watch
+
+DEPLOYMENT = "approve/approve"
 
 
 class Approval(RunInput):
     """What the page asks for."""
 
-    approve: bool = False
-    why: str = ""
+    approve: bool = Field(default=False, title="May it become champion?")
+    who: str = Field(min_length=1, title="Your name", description="kept in the model's history")
+    why: str = Field(default="", title="Why", description="kept in the model's history")
 
 
-class Answer(NamedTuple):
-    """Whether the model may become champion, and the reason that was given."""
+def ask(job: Job, outcome: dict[str, Any]) -> Question | None:
+    """Put the question about a candidate that waits, once; returns what this very run has to wait for, if anything.
 
-    approve: bool
-    why: str
-
-
-def ask(title: str, reason: str, checks: list[dict[str, Any]], hours: float) -> Answer | None:
-    """The answer of whoever resumes the paused flow run; None where nobody does in time, or where no page is open to anybody.
-
-    Nothing is locked meanwhile: whatever is learned while a person thinks is judged by itself.
+    For who is alone with the model, so that nobody else asks the same. A run of a deployment waits for nothing: another run, of the
+    deployment `approve`, asks in its stead. A pause would give back the deployment's place, and Prefect ends who cannot renew it.
     """
-    if os.environ.get(EMBEDDED):
+    if outcome.get("gate") != WAITING or os.environ.get(EMBEDDED):
         return None
+    client, hours = tracker_of(job).client, float(job.settings["gate"]["approval_hours"])
+    tags = client.get_run(outcome["run"]).data.tags
+    _, name, version = tags[MODEL].rsplit("/", 2)
+    if told := standing(job.place, tags):
+        watch().tell(f"{title(job)}: {told}")
+        return None
+    until = (datetime.now(UTC) + timedelta(hours=hours)).isoformat(timespec="seconds")
+    here = not runtime.deployment.id
+    before = question_in(tags)
+    parameters = {"model": name, "version": version, "until": until, "data_root": runtime.flow_run.parameters.get("data_root")}
+    run = str(runtime.flow_run.id) if here else _asked_elsewhere(parameters, f"{outcome['run']} after {before.run if before else 'none'}")
+    if run is None:
+        instead = f"start `evergreen serve` anew, or: evergreen promote {name} {version}"
+        watch().tell(f"{title(job)}: there is no deployment {DEPLOYMENT} that asks a person; {instead}")
+        return None
+    asked = Question(run, url_for("flow-run", run) or "", until)
+    note(client, outcome["run"], asked)
+    waits = f"version {version} of {name} waits for a person until {asked.deadline} ({hours:g} hours)"
+    watch().tell(f"{title(job)}: {waits}: click Resume at {asked.page}, or: evergreen promote {name} {version}")
+    return asked if here else None
+
+
+def approved(job: Job, outcome: dict[str, Any], asked: Question | None) -> dict[str, Any]:
+    """The same outcome after a person has answered what this run asked; nobody else waits for that."""
+    steps = outcome.pop("steps", [])
+    if asked is None:
+        return outcome
+    form = _form(outcome["run"], title(job))
     try:
-        given = pause_flow_run(
-            wait_for_input=Approval.with_initial_data(description=question(title, reason, checks)),
-            timeout=int(hours * 3600),
-            poll_interval=2,
-        )
+        given = pause_flow_run(wait_for_input=form, timeout=_seconds(asked.until), poll_interval=2)
     except FlowPauseTimeout:
+        watch().tell(f"{title(job)}: nobody answered until {asked.deadline}; it stays challenger")
+        return outcome
+    note(tracker_of(job).client, outcome["run"], Answer(given.approve, given.who, given.why))
+    with alone(job.place, job.settings["name"]):
+        outcome["gate"] = judge(job, outcome["run"], steps)  # asked again: another champion may have come meanwhile
+    return outcome
+
+
+@flow(name="approve", flow_run_name="may {model} version {version} become champion?")
+def approve(model: str, version: str, until: str, data_root: str | None = None) -> str:
+    """Ask a person whether a version that holds every bound may become champion, and do as they say.
+
+    Until somebody answers the run is suspended: no process waits for it, and it outlives `evergreen serve`, servers and machines.
+
+    Args:
+        model: the name of a registered model.
+        version: its version, by number.
+        until: the moment (ISO) after which nobody is waited for.
+        data_root: the folder that holds the data sets; by default the project's `data`.
+    """
+    quiet()
+    place = Place.find()
+    with alive(place):
+        client = connect(place)
+        found = find(client, model, version)
+        run = str(found.run_id)
+        if client.get_run(run).data.tags.get(GATE) == WAITING:
+            form = _form(run, f"{model} version {version}")
+            given = suspend_flow_run(wait_for_input=form, timeout=_seconds(until), key="approval")
+            if client.get_run(run).data.tags.get(GATE) == WAITING:  # else it was settled by hand while this run was suspended
+                note(client, run, Answer(given.approve, given.who, given.why))
+                return _judged(found, data_root, place, client)
+        return client.get_run(run).data.tags[GATE]
+
+
+def _judged(found: ModelVersion, data_root: str | None, place: Place, client: MlflowClient) -> str:
+    job = as_learned(found, data_root)
+    bounds = json.loads(client.get_run(str(found.run_id)).data.tags[BOUNDS])  # asked last, maybe others than it was published with
+    job = replace(job, config=json.dumps({**job.settings, "gate": bounds}, sort_keys=True))
+    steps = [step.to_json() for step in steps_of(place, client, found)]
+    if not steps:
+        told = f"its sessions are not in {place.steps}, so its bounds cannot be asked again"
+        raise StoreError(f"model {found.name} version {found.version}: {told}; evergreen promote {found.name} {found.version}")
+    with alone(place, job.settings["name"]):
+        return judge(job, str(found.run_id), steps)
+
+
+def _asked_elsewhere(parameters: dict[str, Any], once: str) -> str | None:
+    """The id of the run that asks in our stead; None where nobody offers the deployment. The same `once` asks once."""
+    try:
+        started: Any = run_deployment(DEPLOYMENT, parameters=parameters, timeout=0, as_subflow=False, idempotency_key=once)
+    except ObjectNotFound:
         return None
-    return Answer(given.approve, given.why)
+    return str(started.id)
+
+
+def _seconds(until: str) -> int:
+    return max(1, int((datetime.fromisoformat(until) - datetime.now(UTC)).total_seconds()))
+
+
+def _form(run_id: str, what: str) -> type[Approval]:
+    try:
+        checks = json.loads(mlflow.artifacts.load_text(f"runs:/{run_id}/gate.json"))["checks"]
+    except Exception:  # whatever store it lies in raises its own; the question can be asked without the table
+        checks = []
+    return Approval.with_initial_data(description=question(what, "every bound holds", checks))
 
 
 def question(title: str, reason: str, checks: list[dict[str, Any]]) -> str:
-    """The page's text: what the gate found, as Markdown.
+    """The page's text: what the gate found, as Markdown. A list: the dialog is narrow, and cuts a table off.
 
-    >>> print(question("pets replay seed 0", "every bound holds", [{"bound": "flips", "candidate": 0.01, "holds": "yes"}]))
+    >>> print(question("pets replay seed 0", "every bound holds", [{"bound": "flips", "candidate": 0.01, "from": "", "holds": "yes"}]))
     **pets replay seed 0** may become champion: every bound holds.
     <BLANKLINE>
-    | bound | candidate | holds |
-    | --- | --- | --- |
-    | flips | 0.01 | yes |
+    - **flips**: candidate 0.01, holds yes
     <BLANKLINE>
-    Approve, or leave the box empty to keep the champion there is. The report is among this run's artifacts.
+    Approve, or leave the box empty to keep the champion there is. The report is an artifact of the run that learned it.
     """
-    names = list(checks[0]) if checks else []
-    rows = [names, ["---"] * len(names), *([str(check[name]) for name in names] for check in checks)]
-    table = [f"| {' | '.join(cells)} |" for cells in rows]
-    shown = ["", *table] if names else []
-    last = "Approve, or leave the box empty to keep the champion there is. The report is among this run's artifacts."
-    return "\n".join([f"**{title}** may become champion: {reason}.", *shown, "", last])
+    lines = [f"- **{check['bound']}**: {_cells(check)}" for check in checks]
+    last = "Approve, or leave the box empty to keep the champion there is. The report is an artifact of the run that learned it."
+    return "\n".join([f"**{title}** may become champion: {reason}.", *(["", *lines] if lines else []), "", last])
+
+
+def _cells(check: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in check.items() if name != "bound" and value != "")

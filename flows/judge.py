@@ -1,10 +1,8 @@
 """The gate as a task: a registered candidate becomes champion, or challenger with the reason why not."""
 
-import json
 from dataclasses import replace
 from typing import Any
 
-import mlflow
 from mlflow.entities.model_registry import ModelVersion
 from prefect import task
 from prefect.artifacts import create_table_artifact
@@ -13,21 +11,19 @@ from cl.errors import EvergreenError
 from cl.evaluate import evaluate, headline, unpack
 from cl.gate import Check, Decision, Judged, decide
 from cl.matrix import summary
-from flows.approval import Answer
 from flows.job import Job, planned, title
 from flows.lineage import report_of as report_in
 from flows.predict import served
+from flows.question import BOUNDS, GATE, REASON, WAITING, Answer, answer_in, said
 from flows.registry import CHALLENGER, CHAMPION, change, holder
 from flows.session import RETRIED, read, report_of, tracker_of
 from flows.tracking import MODEL, Tracker
 from flows.watch import watch
 
-GATE, BOUNDS, REASON, WAITING = "evergreen.gate", "evergreen.gate_bounds", "evergreen.gate_reason", "waiting"
-
 
 @task(task_run_name="judge", **RETRIED)
-def judge(job: Job, run_id: str, steps: list[dict[str, Any]], answer: Answer | None = None) -> str:
-    """What the gate says of this stream's model: "promoted", "refused", or "waiting" where a person's answer is wanted and not given.
+def judge(job: Job, run_id: str, steps: list[dict[str, Any]]) -> str:
+    """What the gate says of this stream's model: "promoted", "refused", or "waiting" where a person's answer is wanted and not given yet.
 
     Said once, and told in MLflow, in Prefect and to whoever watches; the same bounds are not asked again.
     """
@@ -44,12 +40,13 @@ def judge(job: Job, run_id: str, steps: list[dict[str, Any]], answer: Answer | N
     decision = decide(candidate(job, steps), _champion(job, tracker, before) if before else None, bounds)
     _show(tracker, job, run_id, decision)
     word = "promoted" if decision.promote else "refused"
+    answer = answer_in(tags) if bounds.approval and decision.promote else None
     if bounds.approval and decision.promote:
         decision, word = _asked(decision, answer, f"{name} {version}")
     alias = CHAMPION if decision.promote else CHALLENGER
     held = holder(tracker.client, name, alias)
     if held is None or str(held.version) != version:
-        change(job.place, tracker.client, name, alias, version, f"the gate: {decision.reason}")
+        change(job.place, tracker.client, name, alias, version, f"the gate: {decision.reason}", answer.who if answer else None)
     return _told(tracker, job, run_id, decision, word)
 
 
@@ -59,17 +56,8 @@ def _asked(decision: Decision, answer: Answer | None, version: str) -> tuple[Dec
         return replace(
             decision, promote=False, reason=f"{decision.reason}, and a person has to agree: evergreen promote {version}"
         ), WAITING
-    why = f": {answer.why}" if answer.why else ""
-    told = f"{decision.reason}, and a person {'agreed' if answer.approve else 'said no'} in Prefect{why}"
+    told = f"{decision.reason}, and {said(answer)}"
     return replace(decision, promote=answer.approve, reason=told), "promoted" if answer.approve else "refused"
-
-
-def checks_of(job: Job, run_id: str) -> list[dict[str, Any]]:
-    """The table of bounds that `judge` left, none where nothing was checked."""
-    try:
-        return list(json.loads(mlflow.artifacts.load_text(f"runs:/{run_id}/gate.json"))["checks"])
-    except Exception:  # whatever store it lies in raises its own; the question can be asked without the table
-        return []
 
 
 def candidate(job: Job, steps: list[dict[str, Any]]) -> Judged:

@@ -38,11 +38,16 @@ def open_run(job: Job) -> str:
 
     tracker = tracker_of(job)
     reap_runs(job.place, tracker.client)
-    tags = job.tags() | {SESSIONS: str(turns(job)[-1].index), COMMAND: command(runtime.flow_run.flow_name, runtime.flow_run.parameters)}
+    tags = job.tags() | {SESSIONS: str(turns(job)[-1].index), COMMAND: own_command()}
     run, new = tracker.open(turns(job)[-1].key, "stream", title(job), tags, job.settings)
     if new:
         tracker.use_data(run, job.folder, job.data, {"pinned": str(job.pinned), **({"rev": job.rev} if job.rev else {})})
     return run
+
+
+def own_command() -> str:
+    """What to type for this flow run."""
+    return command(runtime.flow_run.flow_name, runtime.flow_run.parameters)
 
 
 def command(flow: str | None, parameters: dict[str, Any]) -> str:

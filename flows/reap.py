@@ -15,7 +15,7 @@ from mlflow import MlflowClient
 from prefect import runtime
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId, TaskRunFilter, TaskRunFilterState, TaskRunFilterStateType
-from prefect.client.schemas.objects import StateType
+from prefect.client.schemas.objects import State, StateType
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Crashed
 
@@ -104,7 +104,7 @@ def _crash(client: SyncPrefectClient, run_id: UUID) -> bool:
         run = client.read_flow_run(run_id)
     except ObjectNotFound:  # of a database that is gone
         return False
-    if run.state is None or run.state.is_final():
+    if run.state is None or run.state.is_final() or _rests(run.state):
         return False
     own = FlowRunFilter(id=FlowRunFilterId(any_=[run_id]))
     going = TaskRunFilterState(type=TaskRunFilterStateType(any_=[StateType.RUNNING, StateType.PENDING, StateType.SCHEDULED]))
@@ -112,3 +112,8 @@ def _crash(client: SyncPrefectClient, run_id: UUID) -> bool:
         client.set_task_run_state(task.id, Crashed(message=_WHY), force=True)
     client.set_flow_run_state(run_id, Crashed(message=_WHY), force=True)
     return True
+
+
+def _rests(state: State) -> bool:
+    """Whether no process has to be there: the run is to start, or is suspended until a person answers."""
+    return state.is_scheduled() or (state.is_paused() and bool(state.state_details.pause_reschedule))

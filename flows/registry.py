@@ -34,8 +34,10 @@ class Change:
     state: Literal["intended", "done", "abandoned"]
 
 
-def change(place: Place, client: MlflowClient, name: str, alias: str, version: str, why: str) -> Change:
+def change(place: Place, client: MlflowClient, name: str, alias: str, version: str, why: str, who: str | None = None) -> Change:
     """Point an alias at a version, given by number or alias; the history says nothing of a change that is none.
+
+    `who`: the person that decided it; by default whoever runs this process.
 
     Killed at any moment, the alias is the old or the new one and the history says which.
 
@@ -47,8 +49,8 @@ def change(place: Place, client: MlflowClient, name: str, alias: str, version: s
         _settle(client, name)
         before = holder(client, name, alias)
         if before and str(before.version) == version:
-            return Change(_now(), _who(), alias, version, version, why, "done")
-        made = Change(_now(), _who(), alias, str(before.version) if before else None, version, why, "intended")
+            return Change(_now(), who or _who(), alias, version, version, why, "done")
+        made = Change(_now(), who or _who(), alias, str(before.version) if before else None, version, why, "intended")
         key = f"{_HISTORY}{uuid.uuid4().hex}"
         _note(client, name, key, made)
         client.set_registered_model_alias(name, alias, version)

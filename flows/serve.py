@@ -15,6 +15,7 @@ from prefect.runner import Runner
 from prefect.types.entrypoint import EntrypointType
 
 from cl.errors import ConfigError
+from flows.approval import approve
 from flows.compare import compare
 from flows.entrypoints import only
 from flows.ingest import EVENT, RESOURCE
@@ -22,14 +23,15 @@ from flows.reap import SERVED
 from flows.stream import learn_stream
 from flows.update import update
 
-_RUNS = 8  # that may wait for a model's lock or for a person's answer; only one learns
+_RUNS = 8  # that may wait for a model's lock; only one learns
 _PATIENCE = 60.0  # seconds a run may take to finish its step and save
 
 
 def deployments(config: str, cron: str | None, collections: Sequence[str] = ()) -> list[RunnerDeployment]:
     """`update`, started by new sessions of the collections and on a schedule if `cron` says so; `learn-stream` and `compare`, by hand.
 
-    Each learns `config` unless a run is given another.
+    Each learns `config` unless a run is given another. `approve` is started by those that need a person's word, and holds no place:
+    Prefect takes it back while a run is paused, and ends whoever cannot renew it then.
 
     Raises:
         ConfigError: `cron` is not a schedule.
@@ -44,7 +46,8 @@ def deployments(config: str, cron: str | None, collections: Sequence[str] = ()) 
         raise ConfigError(f'--cron {cron}: not a schedule; expected five fields such as "0 3 * * *", every night at three') from error
     learning = learn_stream.to_deployment("learn-stream", description="Learn a stream with one method", **common)
     comparing = compare.to_deployment("compare", description="Learn a stream with every method of its config", **common)
-    return [cast(RunnerDeployment, each) for each in (updating, learning, comparing)]
+    approving = approve.to_deployment("approve", entrypoint_type=EntrypointType.MODULE_PATH, description="Ask a person about a candidate")
+    return [cast(RunnerDeployment, each) for each in (updating, learning, comparing, approving)]
 
 
 def trigger(collection: str) -> DeploymentEventTrigger:

@@ -7,10 +7,11 @@ from prefect import flow, runtime, task
 from prefect.utilities.annotations import quote
 
 from flows.alone import alone
-from flows.approval import ask
-from flows.job import Job, learnable, planned, settings, title, turns
-from flows.judge import WAITING, checks_of, judge
-from flows.publish import publish, show, tracked
+from flows.approval import approved, ask
+from flows.failures import noted
+from flows.job import Job, learnable, planned, settings, turns
+from flows.judge import judge
+from flows.publish import own_command, publish, show, tracked
 from flows.reap import alive
 from flows.session import RETRIED, learn, log_session, report_of
 from flows.settings import Place, check_writable, quiet
@@ -49,11 +50,12 @@ def learn_stream(
     """
     quiet()
     place = Place.find()
-    with alive(place):
+    with alive(place), noted(place, own_command(), config, overrides or []):
         with alone(place, settings(config, overrides or [], place).name) if promote else nullcontext():
             job = fetch(config, overrides or [], data_root, data_rev)
             outcome = take(job, promote)
-        return approved(job, outcome)
+            asked = ask(job, outcome) if promote else None
+        return approved(job, outcome, asked)
 
 
 def take(job: Job, promote: bool = True) -> dict[str, Any]:
@@ -70,18 +72,6 @@ def take(job: Job, promote: bool = True) -> dict[str, Any]:
         verdict = judge(job, run, unread) if promote else None
     show(job, unread)
     return {"run": run, "key": steps[-1]["key"], "report": report_of(job, steps).to_json(), "gate": verdict, "steps": steps}
-
-
-def approved(job: Job, outcome: dict[str, Any]) -> dict[str, Any]:
-    """The same outcome after a person was asked, where one has to agree; nobody else waits for that."""
-    steps = outcome.pop("steps", [])
-    if outcome.get("gate") == WAITING:
-        run = outcome["run"]
-        answer = ask(title(job), "every bound holds", checks_of(job, run), job.settings["gate"]["approval_hours"])
-        if answer:
-            with alone(job.place, job.settings["name"]):
-                outcome["gate"] = judge(job, run, steps, answer)  # asked again: another champion may have come meanwhile
-    return outcome
 
 
 @task(task_run_name="fetch the data", **RETRIED)

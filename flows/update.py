@@ -17,12 +17,15 @@ from prefect.client.schemas.objects import StateType
 from prefect.states import Cancelled
 
 from flows.alone import alone
+from flows.approval import approved, ask
+from flows.failures import noted
 from flows.job import Job, Turn, planned, settings, title, turns
-from flows.judge import BOUNDS, GATE, WAITING
+from flows.publish import own_command
+from flows.question import BOUNDS, GATE, WAITING, standing
 from flows.reap import alive
 from flows.session import RETRIED, tracker_of
 from flows.settings import Place, quiet
-from flows.stream import Config, approved, fetch, run_name, take
+from flows.stream import Config, fetch, run_name, take
 from flows.watch import watch
 
 if TYPE_CHECKING:
@@ -48,20 +51,22 @@ def update(config: Config = "glyphs", overrides: list[str] | None = None, data_r
     """
     quiet()
     place = Place.find()
-    with alive(place):
+    with alive(place), noted(place, own_command(), config, overrides or []):
         with alone(place, settings(config, overrides or [], place).name):  # the data are looked at once nobody else learns
             absorb()
             job = fetch(config, overrides or [], data_root, None)
             outcome = catch_up(job)
-        return approved(job, outcome)
+            asked = ask(job, outcome)
+        return approved(job, outcome, asked)
 
 
 def catch_up(job: Job) -> dict[str, Any]:
     """Learn what waits, if anything does and the policy says so; else only why not."""
     waiting = unlearned(job)
-    if not waiting and settled(job):
-        watch().tell(f"{title(job)}: up to date, all {turns(job)[-1].last} sessions are learned")
-        return {"waiting": 0, "why": "up to date"}
+    why = None if waiting else settled(job)
+    if why:
+        watch().tell(f"{title(job)}: all {turns(job)[-1].last} sessions are learned; {why}")
+        return {"waiting": 0, "why": why}
     ruling = rule(job, waiting)
     watch().tell(f"{title(job)}: {len(waiting)} sessions wait; {'learning' if ruling.learn else 'left waiting'}: {ruling.why}")
     if not ruling.learn:
@@ -94,13 +99,14 @@ def unlearned(job: Job) -> list[Turn]:
     return [turn for turn in turns(job)[1:] if find_state(planned(job), turn.index, job.place.steps) is None]
 
 
-def settled(job: Job) -> bool:
-    """Whether the stream as it is now has been published, and judged by the bounds that are asked now: nothing is left to do."""
+def settled(job: Job) -> str | None:
+    """Why nothing is left to do with the stream as it is now: it is published, and judged by the bounds asked now or before a person."""
     tracker = tracker_of(job)
     run = tracker.find(turns(job)[-1].key, "stream")
-    if run is None or not tracker.logged(run.info.run_id):
-        return False
-    return run.data.tags.get(GATE, WAITING) != WAITING and run.data.tags.get(BOUNDS) == planned(job).config.gate.model_dump_json()
+    tags = run.data.tags if run else {}
+    if run is None or not tracker.logged(run.info.run_id) or tags.get(BOUNDS) != planned(job).config.gate.model_dump_json():
+        return None
+    return standing(job.place, tags) if tags.get(GATE, WAITING) == WAITING else "up to date"
 
 
 @task(task_run_name="whether to learn", **RETRIED)

@@ -51,10 +51,10 @@ def listing(port: int, *command: str) -> Server:
 
 def test_every_flow_is_offered_and_only_update_has_a_schedule() -> None:
     offered = deployments("glyphs", "0 3 * * *")
-    names = [("update", "update"), ("learn-stream", "learn-stream"), ("compare", "compare")]
+    names = [("update", "update"), ("learn-stream", "learn-stream"), ("compare", "compare"), ("approve", "approve")]
     assert [(each.flow_name, each.name) for each in offered] == names
-    assert [each.parameters for each in offered] == [{"config": "glyphs"}] * 3
-    assert [each.concurrency_limit for each in offered] == [1, 1, 1]
+    assert [each.parameters for each in offered] == [*[{"config": "glyphs"}] * 3, {}]
+    assert [each.concurrency_limit for each in offered] == [1, 1, 1, None]  # who waits for a person could not renew its place
     (schedule,) = offered[0].schedules or []
     assert isinstance(schedule.schedule, CronSchedule) and schedule.schedule.cron == "0 3 * * *"
     assert not any(each.schedules for each in offered[1:]) and not any(each.triggers for each in offered)
@@ -65,7 +65,8 @@ def test_the_deployments_for_work_pools_are_the_same_flows() -> None:
     pools = yaml.safe_load((Path(__file__).parents[1] / "flows" / "prefect.yaml").read_text())
     served = {each.name: each.entrypoint for each in deployments("glyphs", None)}
     assert {each["name"]: each["entrypoint"] for each in pools["deployments"]} == served
-    assert all(each["concurrency_limit"] == {"limit": 1, "collision_strategy": "ENQUEUE"} for each in pools["deployments"])
+    limits = {each["name"]: each.get("concurrency_limit") for each in pools["deployments"]}
+    assert limits == {name: {"limit": 1, "collision_strategy": "ENQUEUE"} for name in served} | {"approve": None}
 
 
 def test_an_entrypoint_is_a_module_so_that_it_is_found_from_any_folder() -> None:
@@ -218,7 +219,7 @@ def test_a_deployment_is_served_started_by_prefects_own_command_and_completes(pr
         serving = Program("serve", "colours.yaml", "--cron", "0 3 * * *")
         try:
             serving.wait_for("Start one: ")
-            until(lambda: len(api(address, "/deployments/filter")) == 3, "the deployments are not registered")
+            until(lambda: len(api(address, "/deployments/filter")) == 4, "the deployments are not registered")
             harm = project / "harm"
             bear_harm(address, "learn-stream", harm)
             order(address, "learn-stream/learn-stream", "--param", 'overrides=["seed=7"]')

@@ -176,7 +176,7 @@ def test_who_waits_for_another_machine_says_so_and_how_to_free_what_nobody_holds
 
 def test_a_collection_starts_its_update_by_event_and_other_streams_by_schedule_alone(config: str, stored: Path) -> None:
     run = settings(config, [], Place(stored))
-    updating, learning, comparing = deployments(config, "0 3 * * *", collections(run))
+    updating, learning, comparing, _ = deployments(config, "0 3 * * *", collections(run))
     (trigger,) = updating.triggers
     assert trigger.expect == {"evergreen.session.ingested"} and trigger.match.root == {"prefect.resource.id": "evergreen.collection.inbox"}
     assert (
