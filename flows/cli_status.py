@@ -8,14 +8,8 @@ import typer
 
 from cl.errors import ConfigError
 from flows.console import err, out, table
-from flows.settings import begin
-
-RootOption = Annotated[
-    str | None, typer.Option("--data-root", envvar="EVERGREEN_DATA", help="The folder with the data sets  [default: data]")
-]
-SetOption = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting, such as train.lr=1e-4; may be repeated.")
-]
+from flows.options import RootOption, SetOption
+from flows.settings import begin, check_project, stores
 
 
 def status(
@@ -26,35 +20,41 @@ def status(
     data_root: RootOption = None,
 ) -> None:
     """Say what is learned, running, waiting, interrupted or failed, and how to go on."""
-    place = begin()
+    place = begin(writes=False)
     if config:
         chosen = [*([f"method={method}"] if method else []), *([f"seed={seed}"] if seed is not None else [])]
         return _sessions(config, [*chosen, *(settings or [])], data_root)
-    from flows.status import collections_in, streams
+    check_project(place)
+    from flows.status import champion, collections_in, streams
     from flows.tracking import connect
 
-    found = streams(place, connect(place))
-    rows = [row[:-1] for row in found]
-    columns = ["stream", "method", "seed", "state", "sessions", "when (UTC)", "note"]
-    out().print(table("", columns, rows) if rows else "Nothing is learned yet.")
-    if not rows and (waiting := collections_in(place.data)):
+    client = connect(place) if stores(place) else None  # else it would be made here, to say that nothing is in it
+    found = streams(place, client) if client else []
+    rows = [row[:-2] for row in found]
+    columns = ["stream", "method", "seed", "state", "sessions", "version", "when (UTC)", "note"]
+    out().print(table("", columns, rows) if rows else f"Nothing is learned yet in {place.root}.", soft_wrap=not rows)
+    for model in dict.fromkeys(row.model for row in found if row.model):
+        if client and (told := champion(place, client, model)):
+            out().print(told, soft_wrap=True, markup=False)
+    if not rows and (waiting := collections_in(place.data_in(data_root))):
         told = ", ".join(f"{name} has {count}" for name, count in waiting.items())
         out().print(
             f"Sessions wait: {told}. A config with stream: {{kind: collection, ...}} learns them: evergreen update CONFIG", soft_wrap=True
         )
     for command in dict.fromkeys(row.command for row in found if row.command):
-        out().print(f"go on with: {command}", soft_wrap=True)
+        out().print(f"go on with: {command}", soft_wrap=True, markup=False)
 
 
 def _sessions(config: str, overrides: list[str], data_root: str | None) -> None:
     from flows.job import job_of, title, turns
+    from flows.progress import sessions
     from flows.publish import command
     from flows.reap import held
-    from flows.status import as_update, sessions
+    from flows.status import as_update
 
     job = job_of(config, overrides, data_root)
     rows, running = sessions(job), held(job.place, turns(job, learns=False)[-1].key)
-    out().print(table(title(job), ["session", "state", ""], rows))
+    out().print(table(title(job), ["", "session", "state", ""], rows))
     if running:
         out().print("A process is learning it now.")
     elif any(row.state != "learned" for row in rows):

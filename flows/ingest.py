@@ -94,7 +94,8 @@ def ingest(
         DataError: it cannot be read, nothing usable is left, a session of that name holds something else, or DVC or git refuses.
     """
     _check(source, data, git)
-    check_whole(data)
+    if not dry:
+        check_whole(data)
     report = place.runs / "ingest" / f"{source.into}-{source.session}"
     problems: list[Problem] = []
     with tempfile.TemporaryDirectory(prefix="evergreen-") as folder:

@@ -58,7 +58,7 @@ def learn(job: Job, run_id: str, turn: Turn) -> dict[str, Any]:
 def learn_session(job: Job, run_id: str, turn: Turn) -> dict[str, Any]:
     """Learn one session and measure the model on everything; returns numbers, the weights stay on disk."""
     from cl.run import advance, find
-    from flows.status import half
+    from flows.progress import half
 
     plan, store = planned(job), job.place.steps
     known = find(plan, turn.index, store)

@@ -1,10 +1,11 @@
-"""How learning stands: every stream that MLflow knows, or one config session by session, and what to type to go on."""
+"""How learning stands: every stream that MLflow knows, what a person or the gate said of its model, and what to type to go on."""
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from textwrap import shorten
 from typing import NamedTuple
 
 from mlflow import MlflowClient
@@ -14,76 +15,65 @@ from cl.collection import numbered
 from cl.collection import sessions as sessions_of
 from cl.columns import some
 from cl.errors import DataError
-from cl.interim import Interim
-from flows.job import Job, outlined, turns
+from flows.failures import Failure, failures
+from flows.progress import half, moment
+from flows.question import GATE, REASON, WAITING, answer_in, said, standing
 from flows.reap import held, reap_runs
+from flows.registry import CHALLENGER, CHAMPION, history, holder
 from flows.settings import Place
-from flows.tracking import COMMAND, ERROR, KEY, KIND, PARENT, SESSIONS, STATE
+from flows.tracking import COMMAND, ERROR, KEY, KIND, MODEL, PARENT, SESSIONS, STATE
 
 _WORDS = {"FINISHED": "learned", "FAILED": "failed", "KILLED": "interrupted"}
 
 
 class Stream(NamedTuple):
-    """One row: a stream under one method and seed; `note` says why it failed or how far its session is, `command` how to go on."""
+    """One row: a stream under one method and seed.
+
+    `version` is its model in the registry, and what that is there; `note` says why it failed, how far its session is, what the gate or
+    a person said; `command` is how to go on, `model` whose champion belongs to it.
+    """
 
     name: str
     method: str
     seed: str
     state: str
     sessions: str
+    version: str
     when: str
     note: str
     command: str
-
-
-class Turned(NamedTuple):
-    """One row: a session of a config's stream, and how far it is."""
-
-    session: str
-    state: str
-    note: str
+    model: str
 
 
 def streams(place: Place, client: MlflowClient) -> list[Stream]:
-    """Every stream that was ever begun, the newest first; what a killed process left RUNNING is put to rest before.
+    """Every stream that was ever begun, the one that moved last first; what a killed process left RUNNING is put to rest before.
 
-    One that was learned from several versions of its data is told once, as it was last.
+    One that was learned from several versions of its data, or by several of the code, is told once, as it was last; and so is one that
+    failed where MLflow did not hear of it.
     """
     reap_runs(place, client)
     experiments = [found.experiment_id for found in client.search_experiments()]
-    found = client.search_runs(experiments, f"tags.`{KIND}` = 'stream'", order_by=["attributes.start_time DESC"])
-    newest: dict[tuple[str, ...], Run] = {}
-    for run in found:
-        newest.setdefault(_same(run), run)
-    return [_stream(place, client, run) for run in newest.values()]
+    alike: dict[tuple[str, ...], list[Run]] = {}
+    for run in sorted(client.search_runs(experiments, f"tags.`{KIND}` = 'stream'"), key=_moved, reverse=True):
+        alike.setdefault(_same(run), []).append(run)
+    rows = [(_moved(runs[0]), _stream(place, client, runs), key[-1]) for key, runs in alike.items()]
+    for failure in failures(place):
+        command = as_update(failure.command)
+        moved, row, _ = known = next((each for each in rows if each[-1] == command), (None, _unheard(failure), command))
+        if moved is None or moved < failure.moment:
+            told = row._replace(state="failed", note=failure.error, when=moment(failure.moment), command=failure.command)
+            rows = [each for each in rows if each is not known] + [(failure.moment, told, command)]
+    return [row for _, row, _ in sorted(rows, key=lambda each: each[0], reverse=True)]
 
 
-def sessions(job: Job) -> list[Turned]:
-    """Each session of a job, by what is on disk."""
-    return list(_sessions(job))
-
-
-def _sessions(job: Job) -> Iterator[Turned]:
-    from cl.run import find, find_state
-
-    plan, store = outlined(job), job.place.steps  # nothing of a model's folder is run or read to be told how it stands
-    for turn in turns(job, learns=False):
-        step = find(plan, turn.index, store)
-        if step:
-            yield Turned(turn.session, "learned", _moment(datetime.fromisoformat(step.finished)))
-        elif find_state(plan, turn.index, store):
-            yield Turned(turn.session, "learned", "not measured on every set yet")
-        else:
-            far = half(store, plan.states[turn.index])
-            yield Turned(turn.session, "half-learned" if far else "waiting", far)
-
-
-def half(store: Path, state: str) -> str:
-    """How far a session is whose state is not learned, nothing if no checkpoint of it is there."""
-    cursor = Interim(store / "interim" / state, 0).cursor()
-    if cursor is None:
+def champion(place: Place, client: MlflowClient, name: str) -> str:
+    """Which version of a model is champion, since when, by whom and why; nothing where none is."""
+    now = holder(client, name, CHAMPION)
+    if now is None:
         return ""
-    return f"{cursor.done} of {cursor.steps} steps" + (f" of round {cursor.turn + 1}" if cursor.turn else "")
+    made = [made for made in history(place, client, name) if made.alias == CHAMPION and made.after == str(now.version)]
+    since = f" since {moment(datetime.fromisoformat(made[-1].when))}, by {made[-1].who}: {made[-1].why}" if made else ""
+    return f"champion of {name}: version {now.version}{since}"
 
 
 def collections_in(data: Path) -> dict[str, int]:
@@ -92,28 +82,78 @@ def collections_in(data: Path) -> dict[str, int]:
     return {name: count for name, count in found.items() if count}
 
 
-def _stream(place: Place, client: MlflowClient, run: Run) -> Stream:
-    tags, status = run.data.tags, run.info.status
-    children = client.search_runs([run.info.experiment_id], f"tags.`{PARENT}` = '{run.info.run_id}'")
-    done = {child.data.tags[KEY] for child in children if child.info.status == "FINISHED" and child.info.run_name != "start"}
-    open_ones = [child for child in children if child.info.status in ("RUNNING", "KILLED")]
-    far = [f"{child.info.run_name}: {told}" for child in open_ones if (told := half(place.steps, child.data.tags.get(STATE, "")))]
+def _stream(place: Place, client: MlflowClient, runs: Sequence[Run]) -> Stream:
+    """A stream as it was last, by its runs: the one that moved last first."""
+    run, tags = runs[0], runs[0].data.tags
+    status, done, far = run.info.status, *_learned(place, client, run)
     running = status == "RUNNING" or held(place, tags[KEY])
     late = [] if running else _waiting(run)
-    notes = [*far, *([f"{some(late)} to learn"] if late else [])]
-    if tags.get("evergreen.gate") == "refused":
-        notes.append(f"refused by the gate: {tags.get('evergreen.gate_reason', '')[:100]}")
+    notes = [tags.get(ERROR, "")] if status == "FAILED" else [*far, f"{some(late)} to learn" if late else "", _said(place, tags)]
+    whole = next((each for each in runs if each.info.status == "FINISHED"), None)
+    if whole and whole is not run and not running:  # of other code or fewer sessions, and learned all the same
+        notes.append(f"learned before, on {moment(_moved(whole))}" + (f", as version {_number(whole)}" if MODEL in whole.data.tags else ""))
     command = tags.get(COMMAND, "")
     return Stream(
         name=tags.get("evergreen.stream", run.info.run_name),
         method=tags.get("evergreen.method", ""),
         seed=tags.get("evergreen.seed", ""),
         state="running" if running else "waiting" if late and status == "FINISHED" else _WORDS.get(status, status.lower()),
-        sessions=f"{len(done)} of {int(tags[SESSIONS]) + len(late) if SESSIONS in tags else '?'}",
-        when=_moment(datetime.fromtimestamp((run.info.end_time or run.info.start_time) / 1000, UTC)),
-        note=tags.get(ERROR, "") if status == "FAILED" else "; ".join(notes),
+        sessions=f"{done} of {int(tags[SESSIONS]) + len(late) if SESSIONS in tags else '?'}",
+        version=_version(client, run),
+        when=moment(datetime.fromtimestamp((run.info.end_time or run.info.start_time) / 1000, UTC)),
+        note="; ".join(filter(None, notes)),
         command=as_update(command) if late else "" if running or status == "FINISHED" else command,
+        model=_model(whole or run),
     )
+
+
+def _learned(place: Place, client: MlflowClient, run: Run) -> tuple[int, list[str]]:
+    """How many sessions of a run are learned, and how far those are that were cut short."""
+    query = f"tags.`{PARENT}` = '{run.info.run_id}'"
+    children = client.search_runs([run.info.experiment_id], query, order_by=["attributes.start_time ASC"])
+    start = children[0].data.tags[KEY] if children else ""  # by its key: a session may be called start
+    done = {child.data.tags[KEY] for child in children if child.info.status == "FINISHED"} - {start}
+    cut = [child for child in children if child.info.status in ("RUNNING", "KILLED")]
+    return len(done), [f"{child.info.run_name}: {told}" for child in cut if (told := half(place.steps, child.data.tags.get(STATE, "")))]
+
+
+def _said(place: Place, tags: dict[str, str]) -> str:
+    """What the gate or a person said of a stream's model, where that is not simply yes."""
+    if answer := answer_in(tags):
+        return said(answer)
+    if tags.get(GATE) == "refused":
+        return f"refused by the gate: {shorten(tags.get(REASON, ''), 200, placeholder=' ... (all of it: evergreen lineage)')}"
+    if tags.get(GATE) == WAITING:
+        return standing(place, tags) or "a person has to agree: evergreen promote {1} {2}".format(*tags[MODEL].rsplit("/", 2))
+    return ""
+
+
+def _version(client: MlflowClient, run: Run) -> str:
+    if MODEL not in run.data.tags:
+        return ""
+    held_by = [
+        alias for alias in (CHAMPION, CHALLENGER) if (now := holder(client, _model(run), alias)) and str(now.version) == _number(run)
+    ]
+    return ", ".join([_number(run), *held_by])
+
+
+def _model(run: Run) -> str:
+    return run.data.tags[MODEL].rsplit("/", 2)[1] if MODEL in run.data.tags else ""
+
+
+def _number(run: Run) -> str:
+    return run.data.tags[MODEL].rsplit("/", 1)[1]
+
+
+def _moved(run: Run) -> datetime:
+    """When something last happened to a run: one that is found again keeps the time at which it first began."""
+    if run.info.status == "RUNNING":
+        return datetime.max.replace(tzinfo=UTC)
+    return datetime.fromtimestamp((run.info.end_time or run.info.start_time) / 1000, UTC)
+
+
+def _unheard(failure: Failure) -> Stream:
+    return Stream(failure.stream, "", "", "failed", "", "", "", "", "", "")
 
 
 def as_update(command: str) -> str:
@@ -144,7 +184,3 @@ def _waiting(run: Run) -> list[str]:
     except DataError:  # what is wrong with it is told by who learns from it
         return []
     return [entry.name for entry in entries[int(tags.get(SESSIONS, 0)) : until]]
-
-
-def _moment(when: datetime) -> str:
-    return when.astimezone(UTC).strftime("%Y-%m-%d %H:%M")

@@ -21,8 +21,8 @@ from mlflow import MlflowClient
 from cl.checkpoint import read_json, sha256
 from cl.errors import LearningError
 from flows.children import die_with_parent
+from flows.progress import half
 from flows.settings import Place
-from flows.status import half
 from flows.tracking import KIND, slug
 
 _TIMED = ("cost/seconds",)  # what no two runs share

@@ -1,22 +1,30 @@
 """How learning stands: what is learned, running, interrupted or failed is said of each stream, and how to go on."""
 
 import json
+import re
 import shutil
+from contextlib import suppress
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 from typer.testing import CliRunner
 
 from cl.checkpoint import write_json
 from cl.collection import append
+from cl.errors import StoreError
 from cl.interim import START
 from cl.run import advance
 from flows.cli import app
+from flows.failures import noted
 from flows.job import job_of, planned
+from flows.progress import sessions
 from flows.publish import command
+from flows.question import GATE, REASON, WAITING, Answer, Question, note
+from flows.registry import CHALLENGER, CHAMPION, change
 from flows.settings import Place
-from flows.status import sessions, streams
-from flows.tracking import COMMAND, SESSIONS, Tracker, locked
+from flows.status import champion, streams
+from flows.tracking import COMMAND, MODEL, SESSIONS, Tracker, locked
 from tests.conftest import lay_out
 from tests.make import table
 
@@ -70,6 +78,97 @@ def test_every_stream_is_told_with_its_state_and_how_to_go_on(stored: Path) -> N
     assert "go on with: evergreen run colours.yaml --set seed=0" in shown.output
 
 
+def learned(
+    tracker: Tracker, key: str, seed: int = 0, version: str = "", names: tuple[str, ...] = ("start", "classes 1-2", "classes 3-4")
+) -> str:
+    """A stream that was learned to its end, and registered if a version is given."""
+    tags = {"evergreen.stream": "colours", "evergreen.method": "replay", "evergreen.seed": str(seed), SESSIONS: str(len(names) - 1)}
+    run, _ = tracker.open(key, "stream", "colours", tags | {COMMAND: f"evergreen run colours.yaml --set seed={seed}"}, {})
+    for index, session in enumerate(names):
+        tracker.client.set_terminated(tracker.attempt(run, f"{key} {index}", session, "a state"), "FINISHED")
+    if version:
+        tracker.client.create_model_version("colours", "file:///nowhere", run)
+        tracker.client.set_tag(run, MODEL, f"models:/colours/{version}")
+    tracker.client.set_terminated(run, "FINISHED")
+    return run
+
+
+def test_a_session_that_is_called_start_is_counted_like_any_other(stored: Path) -> None:
+    tracker = Tracker(Place(stored), "colours")
+    learned(tracker, "key", names=("start", "start", "june"))
+    (row,) = streams(Place(stored), tracker.client)
+    assert (row.state, row.sessions) == ("learned", "2 of 2")
+
+
+def test_what_was_learned_is_told_though_other_code_was_interrupted_since_and_not_where_it_was_found_again_after_that(stored: Path) -> None:
+    place, tracker = Place(stored), Tracker(Place(stored), "colours")
+    tracker.client.create_registered_model("colours")
+    learned(tracker, "this code", version="1")
+    run = begun(tracker, "other code", 0)
+    tracker.client.set_terminated(run, "KILLED")
+    (row,) = streams(place, tracker.client)
+    assert row.state == "interrupted" and re.fullmatch(r"learned before, on [-0-9]+ [0-9:]+, as version 1", row.note), row
+    again, _ = tracker.open("this code", "stream", "colours", {}, {})
+    tracker.client.set_terminated(again, "FINISHED")
+    (row,) = streams(place, tracker.client)
+    assert (row.state, row.note, row.version, row.command) == ("learned", "", "1", "")
+
+
+def test_a_night_that_failed_before_mlflow_heard_of_it_reads_failed_until_it_succeeds(stored: Path) -> None:
+    place, tracker = Place(stored), Tracker(Place(stored), "colours")
+    learned(tracker, "key")
+    lay_out(stored)
+    for words, stream in (("evergreen update colours.yaml --set seed=0", "colours"), ("evergreen update gone.yaml", "gone")):
+        for error in (OSError("the disk is away\nand more"), None, StoreError("data/inbox: damaged")):
+            with suppress(OSError, StoreError), noted(place, words, words.split()[2], []):
+                if error:
+                    raise error
+            told = [(row.state, row.note, row.command) for row in streams(place, tracker.client) if row.name == stream]
+            succeeded = [("learned", "", "")] if stream == "colours" else []  # the other one never came to a run
+            assert told == ([("failed", str(error).partition("\n")[0], words)] if error else succeeded)
+    assert len(streams(place, tracker.client)) == 2
+    with pytest.raises(KeyboardInterrupt), noted(place, "evergreen update colours.yaml --set seed=0", "colours.yaml", []):
+        raise KeyboardInterrupt  # is not a failure, and takes none back
+    assert [row.state for row in streams(place, tracker.client)] == ["failed", "failed"]
+
+
+def test_the_champion_and_what_the_gate_or_a_person_said_are_told_whole(stored: Path) -> None:
+    place, tracker = Place(stored), Tracker(Place(stored), "colours")
+    client = tracker.client
+    client.create_registered_model("colours")
+    runs = [learned(tracker, f"key {seed}", seed, str(seed + 1)) for seed in range(4)]
+    change(place, client, "colours", CHAMPION, "1", "the gate: every bound holds, and Ann agreed", "Ann")
+    change(place, client, "colours", CHALLENGER, "4", "the gate: it waits")
+    reason = "; ".join(f"classes {number} against the champion: -0.100" for number in range(40))
+    for run, tags in zip(runs, ({GATE: "promoted"}, {GATE: "refused", REASON: reason}, {GATE: "refused"}, {GATE: WAITING}), strict=True):
+        for name, value in tags.items():
+            client.set_tag(run, name, value)
+    note(client, runs[2], Answer(False, "Bob", "too many owls"))
+    note(client, runs[3], Question(str(uuid4()), "http://127.0.0.1:1/runs/flow-run/x", "2999-01-01T00:00:00+00:00"))
+    rows = {row.seed: row for row in streams(place, client)}
+    assert [rows[seed].version for seed in "0123"] == ["1, champion", "2", "3", "4, challenger"]
+    assert rows["1"].note.endswith("-0.100; ... (all of it: evergreen lineage)") and len(rows["1"].note) < 250
+    assert rows["2"].note == "Bob said no: too many owls"
+    assert rows["3"].note == (
+        "version 4 waits for a person until 2999-01-01 00:00 UTC; its page opens with `evergreen up`, or: evergreen promote colours 4"
+    )
+    assert re.fullmatch(
+        r"champion of colours: version 1 since [-0-9]+ [0-9:]+, by Ann: the gate: .* Ann agreed", champion(place, client, "colours")
+    )
+    assert champion(place, client, "colours") in CliRunner().invoke(app, ["status"]).output
+    note(client, runs[3], Question(str(uuid4()), "", "2020-01-01T00:00:00+00:00"))
+    (row,) = [row for row in streams(place, client) if row.seed == "3"]
+    assert row.note.startswith("nobody answered until 2020-01-01 00:00 UTC whether version 4 may become champion: evergreen promote")
+
+
+def test_a_wrong_folder_is_told_and_stays_as_it_was(project: Path) -> None:
+    wrong = CliRunner().invoke(app, ["status"])
+    assert isinstance(wrong.exception, StoreError) and "no project here" in str(wrong.exception) and not [*project.iterdir()]
+    (project / "pyproject.toml").touch()
+    assert f"Nothing is learned yet in {project}." in CliRunner().invoke(app, ["status"]).output
+    assert [path.name for path in project.iterdir()] == ["pyproject.toml"]
+
+
 def test_a_config_is_told_session_by_session_from_what_is_on_disk(stored: Path) -> None:
     config = lay_out(stored)
     config.write_text(config.read_text().replace("increment: 2", "increment: 1"))
@@ -107,7 +206,7 @@ def test_a_stream_that_grows_is_told_once_with_what_waits_and_the_command_that_l
 
 
 def test_nothing_is_learned_yet(stored: Path) -> None:
-    assert "Nothing is learned yet." in CliRunner().invoke(app, ["status"]).output
+    assert f"Nothing is learned yet in {stored}." in CliRunner().invoke(app, ["status"]).output
     append(stored / "data" / "inbox", "may", {"train": table([0], 4), "test": table([0], 2, seed=9)}, "labels")
     told = CliRunner().invoke(app, ["status"]).output
     assert "Sessions wait: inbox has 1. A config with stream: {kind: collection, ...} learns them" in told

@@ -1,0 +1,51 @@
+"""How far learning is, by what is on disk: the sessions of one config, and what is half-learned."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NamedTuple
+
+from cl.interim import Interim
+from flows.job import Job, outlined, turns
+
+
+class Turned(NamedTuple):
+    """One row: a session of a config's stream, by its number (0: the model before any) and name, and how far it is."""
+
+    number: int
+    session: str
+    state: str
+    note: str
+
+
+def sessions(job: Job) -> list[Turned]:
+    """Each session of a job, by what is on disk."""
+    return list(_sessions(job))
+
+
+def _sessions(job: Job) -> Iterator[Turned]:
+    from cl.run import find, find_state
+
+    plan, store = outlined(job), job.place.steps  # nothing of a model's folder is run or read to be told how it stands
+    for turn in turns(job, learns=False):
+        step = find(plan, turn.index, store)
+        if step:
+            yield Turned(turn.index, turn.session, "learned", moment(datetime.fromisoformat(step.finished)))
+        elif find_state(plan, turn.index, store):
+            yield Turned(turn.index, turn.session, "learned", "not measured on every set yet")
+        else:
+            far = half(store, plan.states[turn.index])
+            yield Turned(turn.index, turn.session, "half-learned" if far else "waiting", far)
+
+
+def half(store: Path, state: str) -> str:
+    """How far a session is whose state is not learned, nothing if no checkpoint of it is there."""
+    cursor = Interim(store / "interim" / state, 0).cursor()
+    if cursor is None:
+        return ""
+    return f"{cursor.done} of {cursor.steps} steps" + (f" of round {cursor.turn + 1}" if cursor.turn else "")
+
+
+def moment(when: datetime) -> str:
+    """A time as tables show it, to the minute (UTC)."""
+    return when.astimezone(UTC).strftime("%Y-%m-%d %H:%M")
