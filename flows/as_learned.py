@@ -1,8 +1,8 @@
 """A version's stream as it was when it was learned: its settings, and of a collection that has grown since the sessions there were."""
 
-import yaml
 from mlflow.entities.model_registry import ModelVersion
 
+from cl.plain_yaml import parse
 from flows.job import Job, job_of
 from flows.lineage import report_of, text_of
 
@@ -14,7 +14,7 @@ def as_learned(version: ModelVersion, data_root: str | None = None, rev: str | N
         StoreError: its run or what that left is gone.
         ConfigError, DataError: its settings are not valid any more, or there is no such data.
     """
-    settings = yaml.safe_load(text_of(version, "config.yaml"))
+    settings = parse(text_of(version, "config.yaml"), f"config.yaml of {version.name}/{version.version}")
     if settings["stream"]["kind"] == "collection":
         settings["stream"]["until"] = sum(session > 0 for session in report_of(version).matrix.taught)  # each session has one set
     return job_of(settings, (), data_root, rev or version.tags.get("evergreen.data_rev"))

@@ -1,41 +1,77 @@
-"""Where a model broke: what a set, a class or a domain scored after each session, from what was measured then, else measured now."""
+"""Where a model broke: what each session did to a set, a class or a domain, from what was measured then, else measured now."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, NamedTuple
+from itertools import pairwise
+from typing import Literal, NamedTuple
 
 import numpy as np
+from jaxtyping import Bool
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 
 from cl.data import ImageTable
 from cl.errors import DataError, StoreError
 from cl.evaluate import evaluate, spread, unpack
-from cl.plain_yaml import parse
 from cl.plan import Plan
+from cl.report import Report
 from cl.run import Step, revive
 from cl.stream import EvalSet
-from flows.job import Job, job_of, planned
-from flows.lineage import report_of, steps_of, text_of
+from flows.as_learned import as_learned
+from flows.job import planned
+from flows.lineage import report_of, steps_of
 from flows.settings import Place
 
 Kind = Literal["set", "class", "domain"]
+Hits = Bool[np.ndarray, " images"]
+
+
+class Effect(NamedTuple):
+    """What a session did: the scores before it and after it, on as many `images`, all of which existed before it; NaN without any."""
+
+    session: str
+    before: float
+    after: float
+    images: int
 
 
 class Course(NamedTuple):
-    """(session, score) at the start and after each session, and whether models had to be asked again for it."""
+    """What each session did, in order, and whether models had to be asked again for it."""
 
-    scores: list[tuple[str, float]]
+    effects: list[Effect]
     measured: bool
 
-    def worst(self) -> tuple[str, float, float] | None:
-        """The session that cost most, the score before it and after it; None where the score never fell.
+    def judged(self) -> list[Effect]:
+        """Those sessions before which there were test images."""
+        return [effect for effect in self.effects if effect.images]
 
-        >>> Course([("start", 0.5), ("one", 0.9), ("two", 0.4)], False).worst()
-        ('two', 0.9, 0.4)
+    def worst(self) -> Effect | None:
+        """The session that cost most; None where the score never fell.
+
+        >>> Course([Effect("one", 0.5, 0.9, 8), Effect("two", 0.9, 0.4, 8)], False).worst()
+        Effect(session='two', before=0.9, after=0.4, images=8)
         """
-        falls = [(after - before, name, before, after) for (_, before), (name, after) in zip(self.scores, self.scores[1:], strict=False)]
-        deepest = min(falls, default=None)
-        return None if deepest is None or deepest[0] >= 0 else deepest[1:]
+        deepest = min(self.judged(), key=lambda effect: effect.after - effect.before, default=None)
+        return None if deepest is None or deepest.after >= deepest.before else deepest
+
+
+def effects(sessions: Sequence[str], taught: Sequence[int], hits: Sequence[Sequence[Hits]]) -> list[Effect]:
+    """What each session did to the images of all sets that were there before it: those of earlier sessions, and of probes.
+
+    A session's own test images say nothing against it: one whose labels are wrong brings test images whose labels are wrong alike, and
+    learns to get those right.
+
+    Args:
+        sessions: their names, in order.
+        taught: for each set, the number of the session that teaches it; 0 for a probe.
+        hits: at the start and after each session, for each set: (images,) whether each is right.
+    """
+    found = []
+    for number, name in enumerate(sessions, start=1):
+        there = [index for index, session in enumerate(taught) if session < number]
+        before, after = (np.concatenate([np.zeros(0, bool), *(hits[step][index] for index in there)]) for step in (number - 1, number))
+        scores = (float(before.mean()), float(after.mean())) if len(before) else (float("nan"),) * 2
+        found.append(Effect(name, *scores, len(before)))
+    return found
 
 
 def course(
@@ -50,54 +86,60 @@ def course(
 ) -> Course:
     """How a version's stream went. A set is read from its report; a class or a domain from which test images each step got right.
 
-    Where a class has test images that `evaluate.limit` left out and no other, the states of the sessions are asked about those.
+    Where `evaluate.limit` left out all test images that a set has of it, the states of the sessions are asked about all there are. Of a
+    collection that has grown since, the sessions are read that there were.
 
     Raises:
         StoreError: the run, a step or a state of it is gone, or the data is not what was measured.
         DataError: no such set, or no test image of that class or domain.
     """
     report = report_of(version)
-    sessions = ["start", *report.sessions]
     if kind == "set":
-        if name not in report.matrix.sets:
-            raise DataError(f"no evaluation set {name!r}; there are {', '.join(report.matrix.sets)}")
-        return Course(list(zip(sessions, report.matrix.rows[:, report.matrix.sets.index(name)].tolist(), strict=True)), False)
-    job = _job(version, data_root, rev)
+        return Course(_of_set(report, name), False)
+    job = as_learned(version, data_root, rev)
     plan = planned(job)
     if plan.stream.digest != report.provenance.stream:
         told = f"the test images are not those that were measured (data {report.provenance.data}, here {job.data})"
         raise StoreError(f"model {version.name} version {version.version}: {told}; give the data as it was with --data-rev")
     steps = steps_of(place, client, version)
-    if len(steps) < len(sessions):
-        missing = f"{len(sessions) - len(steps)} of {len(sessions)} steps are not in {place.steps}"
+    if len(steps) <= len(report.sessions):
+        missing = f"{len(report.sessions) + 1 - len(steps)} of {len(report.sessions) + 1} steps are not in {place.steps}"
         raise StoreError(f"model {version.name} version {version.version}: {missing}; --set NAME works without them")
-    exam, limit = plan.stream.exam(len(sessions) - 1), plan.config.evaluate.limit
-    asked = {each.name: mask for each in exam if (mask := _of(spread(each.data, limit), kind, name)).any()}
-    if asked:
-        scores = [float(np.concatenate([unpack(step.hits[each])[mask] for each, mask in asked.items()]).mean()) for step in steps]
-        return Course(list(zip(sessions, scores, strict=True)), False)
-    return Course(list(zip(sessions, _measured(place, plan, steps, exam, kind, name, tell), strict=True)), True)
+    exam, limit = plan.stream.exam(len(report.sessions)), plan.config.evaluate.limit
+    asked, there = ([_of(spread(each.data, some), kind, name) for each in exam] for some in (limit, None))
+    if not any(mask.any() for mask in there):
+        raise DataError(f"no test image of {kind} {name!r}; it is named as in the data")
+    measured = any(full.any() and not mask.any() for mask, full in zip(asked, there, strict=True))
+    if measured:
+        hits = _measured(place, plan, steps, exam, there, tell)
+    else:
+        hits = [[unpack(step.hits[each.name])[mask] for each, mask in zip(exam, asked, strict=True)] for step in steps]
+    return Course(effects(report.sessions, plan.stream.taught, hits), measured)
 
 
-def _of(data: ImageTable, kind: Kind, name: str) -> Any:
+def _of_set(report: Report, name: str) -> list[Effect]:
+    if name not in report.matrix.sets:
+        raise DataError(f"no evaluation set {name!r}; there are {', '.join(report.matrix.sets)}")
+    scores = report.matrix.rows[:, report.matrix.sets.index(name)].tolist()
+    images = len(unpack(report.hits[name]))
+    return [Effect(session, *pair, images) for session, pair in zip(report.sessions, pairwise(scores), strict=True)]
+
+
+def _of(data: ImageTable, kind: Kind, name: str) -> Hits:
     return np.array(data.labels if kind == "class" else data.domains) == name
 
 
 def _measured(
-    place: Place, plan: Plan, steps: list[Step], exam: Sequence[EvalSet], kind: Kind, name: str, tell: Callable[[int, int], None]
-) -> list[float]:
-    rows = {each.name: np.flatnonzero(_of(each.data, kind, name)).tolist() for each in exam}
-    sets = [EvalSet(each.name, each.kind, each.data.take(rows[each.name]), each.classes) for each in exam if rows[each.name]]
-    if not sets:
-        raise DataError(f"no test image of {kind} {name!r}; it is named as in the data")
-    config, scores = plan.config.evaluate.model_copy(update={"limit": None}), []
+    place: Place, plan: Plan, steps: list[Step], exam: Sequence[EvalSet], masks: Sequence[Hits], tell: Callable[[int, int], None]
+) -> list[list[Hits]]:
+    config, hits = plan.config.evaluate.model_copy(update={"limit": None}), []
+    cut = [
+        EvalSet(each.name, each.kind, each.data.take(np.flatnonzero(mask).tolist()), each.classes)
+        for each, mask in zip(exam, masks, strict=True)
+        if mask.any()
+    ]
     for done, step in enumerate(steps):
         tell(done, len(steps))
-        found = evaluate(revive(plan.build(), step.state, place.steps) if step.index else plan.frozen(), sets, config)
-        scores.append(float(np.concatenate([score.hits for score in found.values()]).mean()))
-    return scores
-
-
-def _job(version: ModelVersion, data_root: str | None, rev: str | None) -> Job:
-    settings = parse(text_of(version, "config.yaml"), f"config.yaml of {version.name}/{version.version}")
-    return job_of(settings, (), data_root, rev or version.tags.get("evergreen.data_rev"))
+        found = evaluate(revive(plan.build(), step.state, place.steps) if step.index else plan.frozen(), cut, config)
+        hits.append([found[each.name].hits if each.name in found else np.zeros(0, bool) for each in exam])
+    return hits

@@ -8,9 +8,12 @@ import typer
 
 from cl.errors import ConfigError
 from flows.console import bar, err, out, table
-from flows.settings import begin
+from flows.options import RootOption
+from flows.settings import Place, begin
 
 if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
     from flows.bisect import Kind
     from flows.registry import Change
 
@@ -33,7 +36,7 @@ def promote(model: VersionArgument, version: NumberArgument = None, why: WhyOpti
     place = begin()
     client = connect(place)
     found = chosen(place, client, _whole(model, version))
-    _tell(found.name, change(place, client, found.name, CHAMPION, str(found.version), why))
+    _tell(place, client, found.name, change(place, client, found.name, CHAMPION, str(found.version), why))
 
 
 def rollback(
@@ -47,7 +50,7 @@ def rollback(
 
     place = begin()
     client = connect(place)
-    _tell(model, change(place, client, model, CHAMPION, to or earlier(place, client, model), why))
+    _tell(place, client, model, change(place, client, model, CHAMPION, to or earlier(place, client, model), why))
 
 
 def history(model: ModelArgument) -> None:
@@ -86,7 +89,7 @@ def bisect(
     ] = None,
     label: Annotated[str | None, typer.Option("--class", metavar="NAME", help="The class that broke.")] = None,
     domain: Annotated[str | None, typer.Option("--domain", metavar="NAME", help="The domain that broke.")] = None,
-    data_root: Annotated[str | None, typer.Option("--data-root", envvar="EVERGREEN_DATA", help="The folder with the data sets.")] = None,
+    data_root: RootOption = None,
     data_rev: Annotated[
         str | None, typer.Option("--data-rev", metavar="REV", help="The data it learned from; default: as it was told then.")
     ] = None,
@@ -107,12 +110,15 @@ def bisect(
         found = course(place, client, version, kind, name, data_root, data_rev, tell)
     how = "measured now" if found.measured else "as it was measured"
     out().print(f"{version.name} version {version.version}: {name}, {how}", soft_wrap=True)
-    out().print(table("", ["after", "score"], found.scores))
+    rows = [(each.session, *("–" if score != score else score for score in each[1:3]), each.images) for each in found.effects]
+    out().print(table("", ["session", "before", "after", "test images there before"], rows))
     worst = found.worst()
-    if worst is None:
+    if worst:
+        out().print(f"{name} lost most in session {worst.session}: {worst.before:.3f} before, {worst.after:.3f} after.", soft_wrap=True)
+    elif found.judged():
         out().print(f"{name} never got worse.", soft_wrap=True)
     else:
-        out().print(f"{name} lost most in session {worst[0]}: {worst[1]:.3f} before, {worst[2]:.3f} after.", soft_wrap=True)
+        out().print(f"No session came after one with test images of {name}, so there is nothing to compare.", soft_wrap=True)
 
 
 def predict(
@@ -175,6 +181,11 @@ def _whole(model: str, version: str | None) -> str:
     return f"{model}/{version}"
 
 
-def _tell(model: str, made: "Change") -> None:
+def _tell(place: Place, client: "MlflowClient", model: str, made: "Change") -> None:
+    from flows.question import settle
+
     before = "" if made.before is None else " already" if made.before == made.after else f", as {made.before} was before"
     out().print(f"{model}: version {made.after} is {made.alias}{before}")
+    for version in settle(place, client, model, made.after, made.who, made.why):
+        answered = "agreed with" if version == made.after else "declined"
+        out().print(f"{model}: version {version} waited for a person's word, and is {answered}")

@@ -2,20 +2,28 @@
 
 import hashlib
 import json
+import os
+import re
 import shutil
-import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+from uuid import UUID
 
 import mlflow
+import numpy as np
 import pytest
 from mlflow import MlflowClient
-from prefect.client.orchestration import get_client
+from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, FlowRunFilterStateType
 from prefect.client.schemas.objects import StateType
+from prefect.client.schemas.responses import SetStateStatus
+from typer.testing import CliRunner
 
+from cl.collection import append
 from cl.config import EvalConfig
 from cl.data import write
 from cl.errors import DataError, StoreError
@@ -23,7 +31,8 @@ from cl.evaluate import evaluate
 from cl.report import Text
 from cl.run import revive
 from flows import registry
-from flows.bisect import Course, course
+from flows.bisect import Course, Effect, course, effects
+from flows.cli import app
 from flows.job import job_of, planned
 from flows.judge import judge
 from flows.lineage import lineage
@@ -33,11 +42,13 @@ from flows.registry import CHALLENGER, CHAMPION, change, earlier, find, history,
 from flows.settings import EMBEDDED, Place
 from flows.stream import learn_stream
 from flows.tracking import connect
+from flows.watch import LogWatch, watched_by
 from tests.conftest import lay_out
 from tests.make import png, table
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 OPEN = ["gate.drop=null", "gate.flips=null"]
+COLLECTION = 'stream: {kind: collection, sources: {inbox: inbox}, template: "a {} square", candidates: seen}\n'
 
 
 @pytest.fixture
@@ -110,12 +121,14 @@ def test_where_a_model_broke_is_read_from_what_was_measured_whatever_code_is_her
     monkeypatch.setattr("cl.methods.finetune.Finetune.version", 2)
     planned.cache_clear()
     found = course(place, client, version, "set", "classes 1-2")
-    assert found == Course(
-        list(zip(["start", "classes 1-2", "classes 3-4"], [row[0] for row in report["matrix"]["rows"]], strict=True)), False
-    )
+    start, first, second = (row[0] for row in report["matrix"]["rows"])
+    assert found == Course([Effect("classes 1-2", start, first, 8), Effect("classes 3-4", first, second, 8)], False)
     red, green = (course(place, client, version, "class", name) for name in ("red", "green"))
-    for one, two, both in zip(red.scores, green.scores, found.scores, strict=True):
-        assert (one[1] + two[1]) / 2 == pytest.approx(both[1])  # as many test images of each
+    assert [effect.images for effect in red.effects] == [0, 4] and not red.measured  # the first session brought them
+    for one, two, both in zip(red.effects[1:], green.effects[1:], found.effects[1:], strict=True):
+        assert (one.before + two.before) / 2 == pytest.approx(both.before) and (one.after + two.after) / 2 == pytest.approx(both.after)
+    blue = course(place, client, version, "class", "blue")
+    assert not blue.judged() and blue.worst() is None
     for wrong, told in (("set", "no evaluation set 'greek'; there are classes 1-2"), ("class", "no test image of class 'greek'")):
         with pytest.raises(DataError, match=told):
             course(place, client, version, wrong, "greek")  # type: ignore[arg-type]
@@ -149,11 +162,38 @@ def test_a_model_that_goes_on_names_the_version_it_grew_out_of_and_is_asked_now_
 
     assert not course(place, client, version, "class", "red").measured
     found = course(place, client, version, "class", "green")
-    assert found.measured and [name for name, _ in found.scores] == ["start", "one", "two"]
+    assert found.measured and [(effect.session, effect.images) for effect in found.effects] == [("one", 0), ("two", 4)]
     plan = planned(job_of(config))
     (examined,) = (each for each in plan.stream.exam(2) if each.name == "one")
     hits = evaluate(revive(plan.build(), version.tags["evergreen.state"], place.steps), [examined], EvalConfig())["one"].hits
-    assert found.scores[-1][1] == hits[[label == "green" for label in examined.data.labels]].mean()
+    assert found.effects[-1].after == hits[[label == "green" for label in examined.data.labels]].mean()
+
+
+def test_a_session_with_wrong_labels_is_not_cleared_by_its_own_test_images() -> None:
+    """Pooled over all images the second session would raise the class from 9 to 40 of 60 right, and the third would be at fault."""
+    right, wrong = np.ones(10, bool), np.zeros(10, bool)
+    good, bad = np.arange(10) < 9, np.ones(40, bool)
+    hits = [[wrong, ~bad, wrong], [good, ~bad, wrong], [wrong, bad, wrong], [np.arange(10) < 5, ~bad, right]]
+    found = Course(effects(["may", "june", "july"], [1, 2, 3], hits), False)
+    assert found.effects[1] == Effect("june", 0.9, 0.0, 10) == found.worst()
+    assert found.effects[0].images == 0 and found.effects[2] == Effect("july", 0.8, 0.1, 50)
+    probed = effects(["may"], [0, 1], [[good, wrong], [right, right]])
+    assert probed == [Effect("may", 0.9, 1.0, 10)]  # a probe is there from the beginning
+
+
+def test_a_collection_that_grew_since_is_bisected_as_it_was_learned(config: str, stored: Path) -> None:
+    place = Place(stored)
+    for name, colours in (("may", (0, 1)), ("june", (0, 2))):
+        append(stored / "data" / "inbox", name, {"train": table(colours, 8), "test": table(colours, 4, seed=5 + len(name))}, "labels")
+    Path(config).write_text(re.sub(r"(?s)stream:.*?method:", COLLECTION + "method:", Path(config).read_text()))
+    learn_stream(config)
+    client = connect(place)
+    version = find(client, "colours", CHAMPION)
+    before = course(place, client, version, "class", "red")
+    assert [(effect.session, effect.images) for effect in before.effects] == [("may", 0), ("june", 4)]
+    append(stored / "data" / "inbox", "july", {"train": table((3, 4), 8), "test": table((3, 4), 4, seed=9)}, "labels")
+    planned.cache_clear()
+    assert repr(course(place, client, version, "class", "red")) == repr(before)  # nan is not equal to itself
 
 
 def test_a_change_that_is_cut_short_leaves_one_of_the_two_and_a_history_that_agrees(config: str, stored: Path, monkeypatch: Any) -> None:
@@ -216,29 +256,70 @@ def test_a_person_has_the_last_word_by_hand_where_no_page_is_open(config: str, s
     assert client.get_run(outcome["run"]).data.tags["evergreen.gate_reason"].endswith("evergreen promote colours 1")
 
 
-@pytest.mark.parametrize(("approve", "verdict", "champion"), [(False, "refused", None), (True, "promoted", "1")])
+Said = Literal["no", "yes", "by hand"]
+
+
+@pytest.mark.parametrize(("said", "verdict", "champion"), [("no", "refused", None), ("yes", "promoted", "1"), ("by hand", "promoted", "1")])
 def test_a_flow_waits_on_its_page_and_goes_on_by_the_answer(
-    config: str, stored: Path, approve: bool, verdict: str, champion: str | None
+    config: str, stored: Path, said: Said, verdict: str, champion: str | None
 ) -> None:
-    outcomes: list[Any] = []
-    answering = threading.Thread(target=answer, args=(Place(stored), approve))
-    answering.start()
-    outcomes.append(learn_stream(config, ["gate.approval=true", f"seed={int(approve)}"]))
-    answering.join()
-    client = connect(Place(stored))
-    assert outcomes[0]["gate"] == verdict and holders(client) == {CHAMPION: champion, CHALLENGER: "1"}
-    told = client.get_run(outcomes[0]["run"]).data.tags["evergreen.gate_reason"]
-    assert told.endswith(f"a person {'agreed' if approve else 'said no'} in Prefect: seen by Ann")
+    place, settings, told = Place(stored), ["gate.approval=true"], Told()
+    with ThreadPoolExecutor() as pool, watched_by(told):
+        answering = pool.submit(copy_context().run, answer, place, said, config, settings)
+        outcome = learn_stream(config, settings)
+        answering.result()
+    client = connect(place)
+    assert outcome["gate"] == verdict and holders(client) == {CHAMPION: champion, CHALLENGER: "1"}
+    (line,) = [line for line in told.lines if "waits for a person" in line]
+    assert re.search(
+        r"version 1 of colours waits for a person until \d{4}-.* UTC \(24 hours\): click Resume at http.*/runs/flow-run/", line
+    )
+    tags = client.get_run(outcome["run"]).data.tags
+    assert tags["evergreen.gate_reason"].endswith({"no": "Ann said no: seen", "yes": "Ann agreed: seen"}.get(said, "agreed: by Ann"))
+    (*_, last) = history(place, client, "colours")
+    if said == "yes":
+        assert (last.alias, last.who) == (CHAMPION, "Ann")
+    assert learn_stream(config, settings)["gate"] == verdict and len(history(place, client, "colours")) == (1 if said == "no" else 2)
 
 
-def answer(place: Place, approve: bool) -> None:
-    """What a person does on the page of the run that waits, which the living do not take for dead meanwhile."""
+class Told(LogWatch):
+    """Everything that is told, to be looked at."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def tell(self, text: str) -> None:
+        self.lines.append(text)
+
+
+def answer(place: Place, said: Said, config: str, settings: list[str]) -> None:
+    """What a person does on the page of the run that waits; whatever goes wrong, it does not wait for ever."""
     with get_client(sync_client=True) as client:
         paused = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.PAUSED])))
         while not (runs := client.read_flow_runs(flow_run_filter=paused)):
             time.sleep(0.1)
-        assert reap_flows(place) == []
-        client.resume_flow_run(runs[0].id, run_input={"approve": approve, "why": "seen by Ann"})
+        try:
+            _meanwhile(place, client, runs[0].id, said, config, settings)
+        finally:
+            if client.read_flow_runs(flow_run_filter=paused):
+                client.resume_flow_run(runs[0].id, run_input={"approve": said == "yes", "who": "Ann", "why": "seen"})
+
+
+def _meanwhile(place: Place, client: SyncPrefectClient, run: UUID, said: Said, config: str, settings: list[str]) -> None:
+    """The living do not take it for dead, nor ask for the same, and who answers says who they are; or answers by hand."""
+    assert reap_flows(place) == []
+    if said == "by hand":
+        os.environ["PREFECT_API_URL"] = str(client.api_url)
+        shown = CliRunner().invoke(app, ["promote", "colours", "1", "--why", "by Ann"])
+        assert "colours: version 1 waited for a person's word, and is agreed with" in shown.output, shown
+        return
+    if said == "yes":
+        told = Told()
+        with watched_by(told):
+            assert learn_stream(config, settings)["gate"] == "waiting"
+        assert [line for line in told.lines if "waits for a person until" in line and str(run) in line]
+    nameless = client.resume_flow_run(run, run_input={"approve": said == "yes"})
+    assert nameless.status == SetStateStatus.REJECT
 
 
 def test_going_back_twice_goes_back_two_versions(stored: Path) -> None:
