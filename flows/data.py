@@ -1,6 +1,5 @@
 """Data versions, through DVC: which data a run sees, older versions beside the working copy, and new data under a pin."""
 
-import hashlib
 import os
 import shlex
 import shutil
@@ -23,6 +22,7 @@ from scmrepo.exceptions import SCMError as GitError
 
 from cl.columns import some
 from cl.errors import DataError
+from flows.digest import digest
 from flows.settings import quiet
 
 _PATIENCE = 600.0  # seconds
@@ -211,24 +211,6 @@ def remote(folder: Path) -> str | None:
         return repo.config["remote"].get(name, {}).get("url") if repo and name else None
 
 
-def digest(folder: Path) -> str:
-    """32 hex digits of every file's relative path and bytes, hidden and unfinished files left out.
-
-    Raises:
-        DataError: a file cannot be read.
-    """
-    state = hashlib.sha256()
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and not _hidden(path.relative_to(folder)))
-    for path in files:
-        state.update(f"{path.relative_to(folder).as_posix()}\0".encode())
-        try:
-            with path.open("rb") as file:
-                state.update(hashlib.file_digest(file, "sha256").digest())
-        except OSError as error:
-            raise DataError(f"{path}: cannot be read ({error.strerror})") from error
-    return state.hexdigest()[:32]
-
-
 def _git(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(["git", *words], cwd=folder.parent, capture_output=True, text=True)
 
@@ -258,10 +240,6 @@ def _patiently(repo: Repo, action: Callable[[], Any]) -> Any:
         except LockError:  # after three seconds of DVC's own patience
             if time.monotonic() > deadline:
                 raise
-
-
-def _hidden(path: Path) -> bool:
-    return any(part.startswith(".") for part in path.parts) or path.suffix == ".part"
 
 
 def _pin(folder: Path) -> Path:

@@ -1,6 +1,7 @@
 """The question that a person is asked about a candidate, and the answer: tags of its run in MLflow, which outlive whoever asks."""
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -11,6 +12,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from cl.errors import StoreError
+from flows.secret import CLIENT
 from flows.servers import find_server
 from flows.settings import Place
 from flows.tracking import MODEL
@@ -125,14 +127,15 @@ def _prefect(place: Place) -> "Iterator[SyncPrefectClient | None]":
         address = find_server(place)
     except StoreError:
         address = None
-    from prefect.client.orchestration import get_client  # a second; and only now, since it reads the settings that lead to the server
-    from prefect.settings import PREFECT_API_URL, temporary_settings
+    from prefect.client.orchestration import get_client
+    from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 
     address = address or PREFECT_API_URL.value()
     if address is None:
         yield None
         return
-    with temporary_settings({PREFECT_API_URL: address}), get_client(sync_client=True) as client:
+    secret = os.environ.get(CLIENT) or PREFECT_API_AUTH_STRING.value()  # `find_server` has put it there, maybe after Prefect was imported
+    with temporary_settings({PREFECT_API_URL: address, PREFECT_API_AUTH_STRING: secret}), get_client(sync_client=True) as client:
         yield client
 
 

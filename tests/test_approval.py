@@ -1,6 +1,5 @@
 """A person's word: asked once, told where and until when, settled by hand too, and a night of waiting ends in a promotion."""
 
-import os
 import subprocess
 import time
 from collections.abc import Iterator
@@ -15,7 +14,7 @@ from flows.settings import Place
 from flows.tracking import connect
 from tests.conftest import lay_out
 from tests.test_cli import EVERGREEN, left
-from tests.test_serve import HOST, Program, api, free, until
+from tests.test_serve import HOST, Program, api, free, order, until
 
 
 @contextmanager
@@ -38,11 +37,6 @@ def runs(address: str, flow: str, *states: str) -> list[dict[str, Any]]:
     return [run for run in found if not states or run["state_name"] in states]
 
 
-def start(address: str, deployment: str) -> None:
-    command = [str(EVERGREEN.with_name("prefect")), "deployment", "run", deployment]
-    subprocess.run(command, env=os.environ | {"PREFECT_API_URL": address}, check=True, capture_output=True, timeout=120)
-
-
 @pytest.mark.slow
 def test_a_night_of_waiting_ends_in_a_promotion(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In real time, by a real server: 225 seconds after a pause Prefect ends a run that holds a place of its deployment."""
@@ -52,7 +46,7 @@ def test_a_night_of_waiting_ends_in_a_promotion(project: Path, monkeypatch: pyte
     monkeypatch.delenv("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL")
     place = Place(project)
     with served(project, "colours.yaml") as (address, serving):
-        start(address, "update/update")
+        order(address, "update/update")
         until(lambda: bool(runs(address, "approve", "Suspended")), "nobody is asked")
         waited = time.monotonic()
         (asking,) = runs(address, "approve")
@@ -60,7 +54,7 @@ def test_a_night_of_waiting_ends_in_a_promotion(project: Path, monkeypatch: pyte
         terminal = Program("run", "colours.yaml", "--seed", "1")
         terminal.wait_for("waits for a person until")
         (here,) = runs(address, "learn-stream")
-        start(address, "update/update")  # the next night: it does not ask the same again
+        order(address, "update/update")  # the next night: it does not ask the same again
         until(lambda: len(runs(address, "update", "Completed")) == 2, "the second run does not end")
         assert len(runs(address, "approve")) == 1 and "all 2 sessions are learned; version 1 waits for a person until" in serving.said()
         told = subprocess.run([EVERGREEN, "status"], capture_output=True, text=True, check=True).stdout

@@ -13,7 +13,8 @@ from typer.testing import CliRunner
 
 from cl.errors import DataError
 from flows.cli import app
-from flows.data import check_whole, digest, materialise, mend, missing, pin, remote, version
+from flows.data import check_whole, materialise, mend, missing, pin, remote, version
+from flows.digest import digest
 
 CONFIG = Path(__file__).parent.parent / ".dvc" / "config"
 
