@@ -9,7 +9,7 @@ from prefect.utilities.annotations import quote
 from flows.alone import alone
 from flows.approval import approved, ask
 from flows.failures import noted
-from flows.job import Job, learnable, planned, settings, turns
+from flows.job import Job, learnable, planned, settings, title, turns
 from flows.judge import judge
 from flows.publish import own_command, publish, show, tracked
 from flows.reap import alive
