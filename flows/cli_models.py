@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from cl.errors import ConfigError
+from cl.errors import ConfigError, StoreError
 from flows.console import bar, err, out, table
 from flows.options import RootOption
-from flows.settings import Place, begin
+from flows.settings import Place, begin, check_project, stores
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -33,7 +33,7 @@ def promote(model: VersionArgument, version: NumberArgument = None, why: WhyOpti
 
     if version is None and not set("@/") & set(model):
         raise ConfigError(f"promote: which version? `evergreen promote {model} challenger`; `evergreen history {model}` lists them")
-    place = begin()
+    place = _place()
     client = connect(place)
     found = chosen(place, client, _whole(model, version))
     _tell(place, client, found.name, change(place, client, found.name, CHAMPION, str(found.version), why))
@@ -48,7 +48,7 @@ def rollback(
     from flows.registry import CHAMPION, change, earlier
     from flows.tracking import connect
 
-    place = begin()
+    place = _place()
     client = connect(place)
     _tell(place, client, model, change(place, client, model, CHAMPION, to or earlier(place, client, model), why))
 
@@ -58,7 +58,7 @@ def history(model: ModelArgument) -> None:
     from flows.registry import history as changes
     from flows.tracking import connect
 
-    place = begin()
+    place = _place()
     rows = [
         (made.when[:19].replace("T", " "), made.alias, made.before or "–", made.after, made.who, made.why)
         for made in changes(place, connect(place), model)
@@ -68,7 +68,7 @@ def history(model: ModelArgument) -> None:
 
 def lineage(model: VersionArgument, version: NumberArgument = None) -> None:
     """Show what made a model: data, base model, code, settings, each session with its state, and the versions it grew out of."""
-    place = begin()
+    place = _place()
     from flows.lineage import lineage as trace
     from flows.predict import chosen
     from flows.tracking import connect
@@ -99,7 +99,7 @@ def bisect(
     asked = [(kind, name) for kind, name in given.items() if name is not None]
     if len(asked) != 1:
         raise ConfigError("bisect: give one of --set NAME, --class NAME, --domain NAME")
-    place = begin()
+    place = _place()
     from flows.bisect import course
     from flows.predict import chosen
     from flows.tracking import connect
@@ -138,7 +138,7 @@ def predict(
         raise ConfigError("predict: give either --labels a,b,c or --query TEXT")
     if template is not None and template.count("{}") != 1:
         raise ConfigError(f"--template: found {template!r}, expected a text with one {{}} for the class name")
-    place = begin()
+    place = _place()
     from flows.predict import classify, rank, served
     from flows.tracking import connect
 
@@ -165,12 +165,21 @@ def export(
     ] = "open_clip",
 ) -> None:
     """Write a registered model to a folder of its own, in safetensors."""
-    place = begin()
+    place = _place()
     from flows.predict import export as write
     from flows.tracking import connect
 
     version = write(place, connect(place), model, folder, layout)
     err().print(f"{folder}: {version.name} version {version.version}, in the layout of {layout}", soft_wrap=True)
+
+
+def _place() -> Place:
+    """The project, whose models are looked at; in a wrong folder nothing is made."""
+    place = begin(writes=False)
+    check_project(place)
+    if not stores(place):
+        raise StoreError(f"no model is registered yet in {place.root}; `evergreen run` registers one")
+    return place
 
 
 def _whole(model: str, version: str | None) -> str:

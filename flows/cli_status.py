@@ -21,10 +21,10 @@ def status(
 ) -> None:
     """Say what is learned, running, waiting, interrupted or failed, and how to go on."""
     place = begin(writes=False)
+    check_project(place)
     if config:
         chosen = [*([f"method={method}"] if method else []), *([f"seed={seed}"] if seed is not None else [])]
         return _sessions(config, [*chosen, *(settings or [])], data_root)
-    check_project(place)
     from flows.status import champion, collections_in, streams
     from flows.tracking import connect
 

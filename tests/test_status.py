@@ -161,10 +161,37 @@ def test_the_champion_and_what_the_gate_or_a_person_said_are_told_whole(stored: 
     assert row.note.startswith("nobody answered until 2020-01-01 00:00 UTC whether version 4 may become champion: evergreen promote")
 
 
+def test_who_makes_a_champion_by_hand_settles_what_waits(stored: Path) -> None:
+    place, tracker = Place(stored), Tracker(Place(stored), "colours")
+    client = tracker.client
+    for name in ("colours", "colours-2"):
+        client.create_registered_model(name)
+    runs = [learned(tracker, f"key {seed}", seed, str(seed + 1)) for seed in range(3)]
+    other = learned(tracker, "other", 3)
+    client.set_tag(other, MODEL, "models:/colours-2/1")
+    for run in (*runs[1:], other):
+        client.set_tag(run, GATE, WAITING)
+    note(client, runs[1], Question(str(uuid4()), "", "2999-01-01T00:00:00+00:00"))  # asked on a server that is gone
+    shown = CliRunner().invoke(app, ["promote", "colours", "2", "--why", "seen"])
+    assert sorted(shown.output.splitlines()[1:]) == [
+        "colours: version 2 waited for a person's word, and is agreed with",
+        "colours: version 3 waited for a person's word, and is declined",
+    ]
+    tags = [client.get_run(run).data.tags for run in (*runs, other)]
+    assert [each.get(GATE) for each in tags] == [None, "promoted", "refused", WAITING]
+    who = change(place, client, "colours", CHAMPION, "2", "").who
+    assert tags[1][REASON] == f"{who} agreed: seen" and tags[2][REASON] == f"{who} said no: version 2 was made champion (seen)"
+    client.set_tag(runs[0], GATE, WAITING)
+    change(place, client, "colours", CHAMPION, "3", "")
+    assert "colours: version 1 waited for a person's word, and is declined" in CliRunner().invoke(app, ["rollback", "colours"]).output
+
+
 def test_a_wrong_folder_is_told_and_stays_as_it_was(project: Path) -> None:
-    wrong = CliRunner().invoke(app, ["status"])
-    assert isinstance(wrong.exception, StoreError) and "no project here" in str(wrong.exception) and not [*project.iterdir()]
+    for words in (["status"], ["status", "glyphs"], ["history", "birds"], ["predict", "a.jpg"], ["rollback", "birds"]):
+        wrong = CliRunner().invoke(app, words)
+        assert isinstance(wrong.exception, StoreError) and "no project here" in str(wrong.exception) and not [*project.iterdir()], words
     (project / "pyproject.toml").touch()
+    assert f"no model is registered yet in {project}" in str(CliRunner().invoke(app, ["history", "birds"]).exception)
     assert f"Nothing is learned yet in {project}." in CliRunner().invoke(app, ["status"]).output
     assert [path.name for path in project.iterdir()] == ["pyproject.toml"]
 
