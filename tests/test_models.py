@@ -31,6 +31,7 @@ from cl.evaluate import evaluate
 from cl.report import Text
 from cl.run import revive
 from flows import registry
+from flows.approval import Approval, approve
 from flows.bisect import Course, Effect, course, effects
 from flows.cli import app
 from flows.job import job_of, planned
@@ -181,11 +182,32 @@ def test_a_session_with_wrong_labels_is_not_cleared_by_its_own_test_images() -> 
     assert probed == [Effect("may", 0.9, 1.0, 10)]  # a probe is there from the beginning
 
 
-def test_a_collection_that_grew_since_is_bisected_as_it_was_learned(config: str, stored: Path) -> None:
-    place = Place(stored)
+def growing(config: str, stored: Path) -> None:
+    """Have the config learn a collection, which has two sessions by now."""
     for name, colours in (("may", (0, 1)), ("june", (0, 2))):
         append(stored / "data" / "inbox", name, {"train": table(colours, 8), "test": table(colours, 4, seed=5 + len(name))}, "labels")
     Path(config).write_text(re.sub(r"(?s)stream:.*?method:", COLLECTION + "method:", Path(config).read_text()))
+
+
+def test_an_answer_is_about_what_was_asked_though_a_session_came_in_overnight(
+    config: str, stored: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    growing(config, stored)
+    monkeypatch.setenv(EMBEDDED, "1")
+    outcome = learn_stream(config, ["gate.approval=true"])
+    assert outcome["gate"] == "waiting"
+    append(stored / "data" / "inbox", "july", {"train": table((3, 4), 8), "test": table((3, 4), 4, seed=9)}, "labels")
+    planned.cache_clear()
+    monkeypatch.setattr("flows.approval.suspend_flow_run", lambda **_: Approval(approve=True, who="Ann", why="slept on it"))
+    assert approve("colours", "1", "2999-01-01T00:00:00+00:00") == "promoted"
+    client = connect(Place(stored))
+    assert holders(client)[CHAMPION] == "1" and history(Place(stored), client, "colours")[-1].who == "Ann"
+    assert client.get_run(outcome["run"]).data.tags["evergreen.gate_reason"].endswith("Ann agreed: slept on it")
+
+
+def test_a_collection_that_grew_since_is_bisected_as_it_was_learned(config: str, stored: Path) -> None:
+    place = Place(stored)
+    growing(config, stored)
     learn_stream(config)
     client = connect(place)
     version = find(client, "colours", CHAMPION)
