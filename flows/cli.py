@@ -102,13 +102,13 @@ def update(
 def compare(config: ConfigArgument, settings: SetOption = None, data_root: RootOption = None, data_rev: RevOption = None) -> None:
     """Learn a stream with every method and seed of the config's `compare` section, and say how they compare."""
     place = begin()
-    from flows.job import check_devices, find_config, jobs_of
+    from flows.job import check_devices, check_methods, find_config, jobs_of
 
     path = str(find_config(config, place))
     watched = _orchestrated(place)
     with _prepared():
         check_devices(path, settings or [])
-        jobs_of(path, settings or [], data_root, data_rev)  # a mistake is told without Prefect's help
+        check_methods(jobs_of(path, settings or [], data_root, data_rev))  # a mistake is told without Prefect's help
     from flows.compare import compare as learn_all
 
     with watched:
@@ -118,11 +118,13 @@ def compare(config: ConfigArgument, settings: SetOption = None, data_root: RootO
 
 @app.command(rich_help_panel=_LEARNING)
 def methods() -> None:
-    """List the methods there are."""
+    """List the methods there are, and what a session must hold for each: labels, captions, or neither."""
     begin(writes=False)
+    from cl.methods import CONFIGS
     from cl.run_config import methods as known
 
-    out().print(table("", ["method", "what it does"], list(known().items())))
+    rows = [(name, " or ".join(CONFIGS[name].learns), words) for name, words in known().items()]
+    out().print(table("", ["method", "learns from", "what it does"], rows))
 
 
 @app.command(rich_help_panel=_LEARNING)

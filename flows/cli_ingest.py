@@ -68,7 +68,8 @@ def watch(
 
     def take(path: Path, session: str) -> str:
         with apart(path, place.runs / "dropped") as own:
-            return line(ingest(Source(own, session, into), place.data_in(data_root), place, git=commit), into)
+            outcome = ingest(Source(own, session, into), place.data_in(data_root), place, git=commit)
+        return "; ".join([line(outcome, into), *map(str, outcome.told)])
 
     def tell(text: str) -> None:
         err().print(text, soft_wrap=True, markup=False)

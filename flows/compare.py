@@ -12,7 +12,7 @@ from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner
 
 from cl.errors import ConfigError
 from flows.children import end_with
-from flows.job import Job, jobs_of, planned, settings, title
+from flows.job import Job, check_methods, jobs_of, planned, settings, title
 from flows.reap import alive
 from flows.session import RETRIED, tracker_of
 from flows.settings import Place, quiet
@@ -38,6 +38,7 @@ def compare(
     quiet()
     with alive(Place.find()):
         jobs = jobs_of(config, overrides or [], data_root, data_rev)
+        check_methods(jobs)
         for remark in planned(jobs[0]).remarks():
             watch().tell(f"{jobs[0].settings['name']}: {remark}")
         wanted = settings(config, overrides or [], Place.find()).compare

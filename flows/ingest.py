@@ -26,6 +26,7 @@ from cl.told import Told
 from flows.addresses import shown
 from flows.data import check_whole, commit, committable, mend, pin, push
 from flows.quarantine import told, write_report
+from flows.readers import cannot_use
 from flows.secret import CLIENT
 from flows.servers import find_server
 from flows.settings import Place
@@ -110,7 +111,8 @@ def ingest(
             if dry:
                 entry, new, known = _append(source, kept, supervision, data / source.into, problems, dry)
                 classes = [name for name in _classes(kept) if name not in known]
-                return Outcome(entry, new, problems, classes, resembling(classes, known), None, ["nothing is written"], told_of)
+                notes = ["nothing is written", *cannot_use(place, source.into, supervision)]
+                return Outcome(entry, new, problems, classes, resembling(classes, known), None, notes, told_of)
             # one at a time, so that every pin holds whole sessions and commits follow their numbers
             with alone(place):
                 entry, new, known = _append(source, kept, supervision, data / source.into, problems)
@@ -123,7 +125,11 @@ def ingest(
         classes = [name for name in _classes(kept) if name not in known]
         where = write_report(report, "report", problems, {"session": entry.model_dump(), "new_classes": classes})
     notes = [f"{data.name}.dvc is committed"] if committed else []
-    notes += [*_sent(data, version), announce(source.into, entry, version, report / "told", place)]
+    notes += [
+        *cannot_use(place, source.into, supervision),
+        *_sent(data, version),
+        announce(source.into, entry, version, report / "told", place),
+    ]
     return Outcome(entry, new, problems, classes, resembling(classes, known), where, notes, told_of)
 
 

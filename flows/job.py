@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cl.errors import ConfigError, StoreError
+from cl.errors import ConfigError, MethodError, StoreError
 from flows.settings import Place
 
 if TYPE_CHECKING:
@@ -108,6 +108,26 @@ def jobs_of(
     first = job_of(config, overrides, data_root, data_rev)
     run = parse_config({**first.settings, "compare": settings(config, overrides, first.place).model_dump(mode="json")["compare"]}, "config")
     return [replace(first, config=_json(one)) for one in variants(run)]
+
+
+def check_methods(jobs: Sequence[Job]) -> None:
+    """Raise where a method of a comparison cannot use a session: before any of them learns, all of them named.
+
+    Raises:
+        MethodError: says which and why.
+        ConfigError, DataError, ModelError: what cannot work either.
+    """
+    faults = {}
+    for job in jobs:
+        name = job.settings["method"]["label"] or job.settings["method"]["name"]
+        if name not in faults:
+            try:
+                planned(job)
+            except MethodError as error:
+                faults[name] = str(error)
+    if faults:
+        told = "; ".join(f"{name}: {fault}" for name, fault in faults.items())
+        raise MethodError(f"{len(faults)} of the methods to compare cannot learn this stream. {told}. Leave them out of compare.methods")
 
 
 def check_devices(config: str | dict[str, Any], overrides: Sequence[str] = ()) -> None:

@@ -37,6 +37,8 @@ class Batch(NamedTuple):
 class MethodConfig(Config):
     """Settings of a method; a subclass adds `name: Literal[...]` and its knobs."""
 
+    learns: ClassVar[tuple[str, ...]] = ("labels", "captions")  # what a session must have some of
+
     label: str | None = None  # what tables call it, where one method stands there twice
     train: dict[str, Any] = Field({}, description="training settings that this method wants otherwise")
     later: dict[str, Any] = Field({}, description="the same, from the second session on")

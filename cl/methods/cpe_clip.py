@@ -1,7 +1,7 @@
 """CPE-CLIP: one prompt tensor for both towers, trained on through all sessions in ever smaller steps (arXiv:2303.04751)."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -46,6 +46,8 @@ class CPEClipConfig(MethodConfig):
     Defaults as in the authors' code (CUB-200: train.epochs 6 and train.batch_size 4), but that from the second session on the learning
     rate is scaled in place of the gradient, and with it the decay of weights; `scale_target: grad` is theirs.
     """
+
+    learns: ClassVar[tuple[str, ...]] = ("labels",)
 
     name: Literal["cpe_clip"] = "cpe_clip"
     train: dict[str, Any] = Field(_TRAIN, validate_default=True, description="laid over the authors' settings and the run's")

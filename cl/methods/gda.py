@@ -1,7 +1,7 @@
 """Gaussian discriminant analysis beside zero-shot CLIP: no training, and the sessions' statistics simply add up (arXiv:2402.04087)."""
 
 from collections.abc import Iterable, Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float
@@ -17,6 +17,8 @@ from cl.stream import ClassName, Session
 
 class GDAConfig(MethodConfig):
     """Gaussian discriminant analysis on frozen features beside zero-shot, with no training."""
+
+    learns: ClassVar[tuple[str, ...]] = ("labels",)
 
     name: Literal["gda"] = "gda"
     alpha: NonNegativeFloat = Field(

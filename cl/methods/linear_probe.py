@@ -1,7 +1,7 @@
 """A linear probe: one trained weight row per class over frozen image features, grown as classes arrive."""
 
 from collections.abc import Iterable, Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float
@@ -18,6 +18,8 @@ from cl.stream import ClassName, Session
 
 class LinearProbeConfig(MethodConfig):
     """A linear classifier on frozen features, by gradient descent."""
+
+    learns: ClassVar[tuple[str, ...]] = ("labels",)
 
     name: Literal["linear_probe"] = "linear_probe"
     init: Literal["text", "zeros"] = "text"  # what the row of a new class begins with

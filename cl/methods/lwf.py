@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -44,6 +44,8 @@ class LwFConfig(DistillingConfig):
     Weights and temperature are theirs (there with learning rate 1e-5 and 1000 steps for ViT-B/16). The teacher is asked about the
     batch as it was cropped for training; theirs about a batch of its own, of other images of the session, which are not cropped.
     """
+
+    learns: ClassVar[tuple[str, ...]] = ("labels",)
 
     name: Literal["lwf"] = "lwf"
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -61,6 +61,8 @@ class PseudolabelConfig(MethodConfig):
     each round. The presets `papers/pseudolabel_*` set what the authors' code does instead. `train` is laid over the authors' settings,
     which hold for every round.
     """
+
+    learns: ClassVar[tuple[str, ...]] = ("labels", "unlabelled")
 
     name: Literal["pseudolabel"] = "pseudolabel"
     paradigm: Literal["auto", "ssl", "trzsl", "ul"] = "auto"  # auto: as each session's labels say

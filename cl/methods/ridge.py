@@ -1,7 +1,7 @@
 """Ridge regression to class indicators in closed form: what sessions add up to is the joint solution, in any order."""
 
 from collections.abc import Iterable, Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float
@@ -18,6 +18,8 @@ from cl.stream import ClassName, Session
 
 class RidgeConfig(MethodConfig):
     """Ridge regression on frozen features, in closed form."""
+
+    learns: ClassVar[tuple[str, ...]] = ("labels",)
 
     name: Literal["ridge"] = "ridge"
     penalty: PositiveFloat = Field(0.1, description="times the squared weights, where features have length 1")

@@ -1,7 +1,7 @@
 """Frozen zero-shot: the model as it came, and the row every other method is read against."""
 
 from collections.abc import Iterable
-from typing import Literal
+from typing import ClassVar, Literal
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -12,6 +12,8 @@ from cl.methods.base import Batch, Method, MethodConfig
 
 class ZeroShotConfig(MethodConfig):
     """The frozen model as it came: what every other method is read against."""
+
+    learns: ClassVar[tuple[str, ...]] = ("labels", "captions", "unlabelled")
 
     name: Literal["zero_shot"] = "zero_shot"
 

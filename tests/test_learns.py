@@ -1,0 +1,89 @@
+"""What a method says that it learns from is what its check lets through, and who takes data in or compares is told in time."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cl.errors import DataError, MethodError
+from cl.methods import CONFIGS
+from flows.ingest import Source, ingest
+from flows.settings import Place
+from tests import make
+from tests.conftest import lay_out
+from tests.test_ingest import photos, take
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_method_takes_just_the_sessions_that_it_says_it_learns_from(name: str) -> None:
+    config = CONFIGS[name]()
+    taken = []
+    for kind in ("labels", "captions", "unlabelled"):
+        session = make.session(1, [0, 1], [0, 1], labels=kind == "labels", captions=kind == "captions")
+        if kind == "unlabelled":  # classes are known by name, and no image has one
+            session = make.session(1, [0, 1], [0, 1])
+            session = type(session)(
+                session.index, session.name, session.data.without("label"), session.tests, session.classes, session.vocabulary
+            )
+        if name == "pseudolabel" and kind == "labels":  # pseudolabels are for the rows without
+            data = session.data.unlabelled(range(4))
+            session = type(session)(session.index, session.name, data, session.tests, session.classes, session.vocabulary)
+        try:
+            config.build(make.tiny(), 0).check(session)
+        except MethodError:
+            continue
+        taken.append(kind)
+    assert tuple(taken) == config.learns
+
+
+CONFIG = """
+name: birds
+model: {{name: tiny}}
+stream: {{kind: collection, sources: {{inbox: inbox}}}}
+method: {method}
+"""
+
+
+def test_a_session_that_a_config_of_the_project_cannot_use_is_told_at_once(project: Path) -> None:
+    for name, method in (("heads", "ridge"), ("tuned", "finetune")):
+        (project / f"{name}.yaml").write_text(CONFIG.format(method=method))
+    (project / "notes.yaml").write_text("collection: [inbox")
+    rows = [f"{path.relative_to(project)},a square" for path in sorted(photos(project / "may", 0, 1).rglob("*.png"))]
+    (project / "t.csv").write_text("\n".join(["image,caption", *rows]))
+    told = [note for note in take(project, project / "t.csv", "may").notes if "cannot use it" in note]
+    assert told == [
+        "heads.yaml cannot use it: ridge learns from labels, and the session holds captions; "
+        "choose another method there, or another collection for such sessions"
+    ]
+    assert not [note for note in take(project, photos(project / "june", 2, 3), "june").notes if "cannot use it" in note]
+
+
+def test_compare_says_before_it_starts_which_methods_cannot_learn_the_stream(project: Path) -> None:
+    from flows.job import check_methods, jobs_of
+
+    config = lay_out(project)
+    text = config.read_text().replace("increment: 2", "increment: 2\n  supervision: none")
+    config.write_text(text.replace("[zero_shot, finetune]", "[zero_shot, finetune, gda, finetune]").replace(", finetune]", "]"))
+    with pytest.raises(
+        MethodError, match=r"2 of the methods to compare cannot learn this stream\. finetune: session 1 .*; gda: session 1 "
+    ):
+        check_methods(jobs_of(str(config)))
+
+
+def test_a_dry_run_says_what_would_be_taken_in_and_writes_nothing(project: Path) -> None:
+    photos(project / "may", 0, 1)
+    (project / "may" / "red" / "bad.png").write_bytes(b"none")
+    before = sorted(project.rglob("*"))
+    outcome = ingest(Source(project / "may", "may"), project / "data", Place(project), dry=True)
+    assert (outcome.entry.folder, outcome.entry.train, outcome.entry.test, outcome.notes) == ("0001-may", 4, 2, ["nothing is written"])
+    assert [problem.where for problem in outcome.problems] == ["red/bad.png"] and sorted(project.rglob("*")) == before
+    assert take(project, project / "may", "may").entry == outcome.entry
+
+
+def test_where_every_image_is_set_aside_the_message_leads_with_that(project: Path) -> None:
+    files: dict[str, Any] = {f"{kind}/{i}.png": make.png(0, i) for kind in ("cat", "dog") for i in range(5)}
+    for name, data in files.items():
+        (project / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        (project / "in" / name).write_bytes(data)
+    with pytest.raises(DataError, match=r"in: every image is set aside; set aside: 10 label conflict, see .*refused\.csv"):
+        take(project, project / "in", "s")
