@@ -146,7 +146,7 @@ def _text(column: pa.ChunkedArray, where: str) -> pa.ChunkedArray:
 
 def _words(column: pa.ChunkedArray, names: list[str] | None, name: str, where: str, literal: bool) -> pa.ChunkedArray:
     if names is None or not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
-        words = _text(_whole(column, name) if pa.types.is_floating(column.type) else column, where)
+        words = _single(_text(_whole(column, name) if pa.types.is_floating(column.type) else column, where), name)
         empty = pa.array(["", *(() if literal else BLANK)], pa.string())
         return pc.if_else(pc.is_in(words, value_set=empty), pa.scalar(None, pa.string()), words)
     index = _whole(column, name)
@@ -156,6 +156,16 @@ def _words(column: pa.ChunkedArray, names: list[str] | None, name: str, where: s
         raise CellError(name, told)
     index = pc.if_else(pc.equal(index, -1), pa.scalar(None, pa.int64()), index)  # -1 is how that layout says "unlabelled"
     return pa.array(names, pa.string()).take(index.combine_chunks())
+
+
+def _single(words: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
+    """A list of one class is that class; an image is of one class."""
+    if not pc.any(pc.starts_with(words, "[")).as_py():
+        return words
+    cells = [listed(cell) if cell is not None else [None] for cell in words.to_pylist()]
+    if many := next((cell for cell in cells if len(cell) > 1), None):
+        raise CellError(name, f"holds several labels ({some(many)}); an image is of one class")
+    return pa.chunked_array([pa.array([cell[0] if cell else None for cell in cells], pa.string())])
 
 
 def _whole(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:

@@ -186,12 +186,20 @@ def _sorted_out(table: pa.Table, reading: Reading) -> pa.Table:
     if not reading.lists:
         return table
     known = {name: split for split, file in reading.lists.items() for name in lists.paths(file, reading)["image"].to_pylist()}
-    words = [known.get(name) or known.get(Path(name).name) for name in table["image"].to_pylist()]
+    words = [next((known[key] for key in _ends(name) if key in known), None) for name in table["image"].to_pylist()]
     rest = dict.fromkeys(name for name, word in zip(table["image"].to_pylist(), words, strict=True) if word is None)
     if rest:
         reading.tell(Topic.UNNAMED, *rest)
     table = table.append_column("split", pa.array(words, pa.string()))
     return table.filter(pa.array([word is not None for word in words], pa.bool_()))
+
+
+def _ends(path: str) -> Iterator[str]:
+    """The path as a list may write it: from any folder on, with and without its kind."""
+    parts = path.split("/")
+    for start in range(len(parts)):
+        end = "/".join(parts[start:])
+        yield from (end, end.rpartition(".")[0])
 
 
 def _ours(raw: pa.Table) -> bool:

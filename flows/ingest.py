@@ -101,13 +101,7 @@ def ingest(
     problems: list[Problem] = []
     with tempfile.TemporaryDirectory(prefix="evergreen-") as folder:
         try:
-            columns = {"label": source.labels, "captions": source.captions}
-            found = look(source.path, columns, links=False, scratch=Path(folder), problems=problems)
-            kept = screen(found.splits, problems, tell)
-            told_of = [*found.told, *doubts(kept), *cut(text for rows in kept.values() for texts in rows.captions for text in texts)]
-            with _of(source):
-                kept, supervision = teachable(kept, source.supervision, problems)
-                parted(kept, supervision, source.test_share)  # what cannot work is refused before anything is made
+            kept, supervision, told_of = _looked_at(source, Path(folder), problems, tell)
             if dry:
                 entry, new, known = _append(source, kept, supervision, data / source.into, problems, dry)
                 classes = [name for name in _classes(kept) if name not in known]
@@ -131,6 +125,20 @@ def ingest(
         announce(source.into, entry, version, report / "told", place),
     ]
     return Outcome(entry, new, problems, classes, resembling(classes, known), where, notes, told_of)
+
+
+def _looked_at(
+    source: Source, scratch: Path, problems: list[Problem], tell: Callable[[int, int], None]
+) -> tuple[dict[str, ImageTable], Supervision, list[Told]]:
+    """What can be learned from, how, and what is to be told of it; what cannot work is refused before anything is made."""
+    columns = {"label": source.labels, "captions": source.captions}
+    found = look(source.path, columns, links=False, scratch=scratch, problems=problems)
+    kept = screen(found.splits, problems, tell)
+    remarks = [*found.told, *doubts(kept), *cut(text for rows in kept.values() for texts in rows.captions for text in texts)]
+    with _of(source):
+        kept, supervision = teachable(kept, source.supervision, problems)
+        parted(kept, supervision, source.test_share)
+    return kept, supervision, remarks
 
 
 def announce(into: str, entry: Entry, version: str | None, mark: Path, place: Place) -> str:

@@ -179,6 +179,53 @@ def test_lists_of_paths_with_a_class_are_read_with_the_names_of_classes(tmp_path
         look(tmp_path)
 
 
+def _food101(folder: Path) -> None:
+    put(folder / "food-101" / "images", "pizza/1.png", "pizza/2.png", "sushi/3.png", "sushi/4.png")
+    text(folder / "food-101/meta/train.txt", "pizza/1\nsushi/3\n")
+    text(folder / "food-101/meta/test.txt", "pizza/2\nsushi/4\n")
+    text(folder / "food-101/meta/classes.txt", "pizza\nsushi\n")
+
+
+def _indoor(folder: Path) -> None:
+    put(folder / "Images", "pizza/1.png", "pizza/2.png", "sushi/3.png", "sushi/4.png")
+    text(folder / "TrainImages.txt", "pizza/1.png\nsushi/3.png\n")
+    text(folder / "TestImages.txt", "pizza/2.png\nsushi/4.png\n")
+
+
+@pytest.mark.parametrize("lay", [_food101, _indoor])
+def test_lists_beside_a_folder_per_class_say_what_is_in_which_split(tmp_path: Path, lay: Callable[[Path], None]) -> None:
+    lay(tmp_path)
+    found = look(tmp_path)
+    assert called(found) == {"1.png": "pizza", "3.png": "sushi"} and called(found, "test") == {"2.png": "pizza", "4.png": "sushi"}
+    put(tmp_path, *(f"{next(iter(tmp_path.rglob('pizza'))).relative_to(tmp_path)}/{name}" for name in ("9.png",)))
+    assert [Path(name).name for name in remarks(look(tmp_path))[Topic.UNNAMED]] == ["9.png"]
+
+
+def test_texts_that_are_pipes_or_lead_out_are_not_opened(tmp_path: Path) -> None:
+    text(tmp_path / "secret.txt", "a secret\n")
+    put(tmp_path / "in", "a.png", "b.png", "c.png")
+    text(tmp_path / "in" / "a.txt", "a tile\n")
+    os.symlink(tmp_path / "secret.txt", tmp_path / "in" / "b.txt")
+    os.mkfifo(tmp_path / "in" / "c.txt")
+    os.mkfifo(tmp_path / "in" / "t.csv")
+    found = look(tmp_path / "in", links=False)
+    assert {problem.where: str(problem.reason) for problem in found.problems} == {
+        "b.txt": "link",
+        "c.txt": "not a regular file",
+        "t.csv": "not a regular file",
+    }
+    assert said(found) == {"a.png": ["a tile"], "b.png": [], "c.png": []}
+
+
+def test_a_text_beside_an_image_that_is_not_utf8_is_one_problem(tmp_path: Path) -> None:
+    put(tmp_path, "a.png", "b.png")
+    text(tmp_path / "a.txt", "a tile\n")
+    (tmp_path / "b.txt").write_bytes("“a tile”".encode("cp1252"))
+    found = look(tmp_path)
+    assert [(problem.where, problem.detail) for problem in found.problems] == [("b.txt", "reads as cp1252")]
+    assert said(found) == {"a.png": ["a tile"], "b.png": []}
+
+
 def test_a_name_that_stands_twice_in_a_list_of_classes_is_told(tmp_path: Path) -> None:
     members = {f"{i}.png": png(i) for i in range(3)} | {f"{i}.cls": f"{i}".encode() for i in range(3)}
     tar(tmp_path / "a.tar", {name: members[name] for name in sorted(members)})
@@ -379,6 +426,13 @@ def test_a_list_inside_a_cell_is_a_list(tmp_path: Path, cell: str) -> None:
     put(tmp_path, "a.png")
     found = look(text(tmp_path / "t.tsv", f"path\tcaption\na.png\t{cell}\n"))
     assert found.splits["train"].captions == [["a dog", "it's here"]]
+
+
+def test_a_list_of_one_class_is_the_class_and_one_of_several_is_refused(tmp_path: Path) -> None:
+    put(tmp_path, "a.png", "b.png")
+    assert look(text(tmp_path / "t.csv", "path,label\na.png,['x']\nb.png,[y]\n")).splits["train"].labels == ["x", "[y]"]
+    with pytest.raises(DataError, match=r"row 1: column 'label': holds several labels \(x, y\); an image is of one class"):
+        look(text(tmp_path / "t.tsv", "path\tlabel\na.png\t['x', 'y']\nb.png\tz\n")).strictly()
 
 
 @pytest.mark.parametrize("word", ["", "NaN", "nan", "None", "NULL", "<NA>"])

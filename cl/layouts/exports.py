@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Never
 
 from cl.errors import DataError
-from cl.layouts.reading import entries, holds_images
+from cl.layouts.reading import Reading, entries, holds_images
 
 _TABLE = "or write a CSV with the columns image and label"
 _INSTEAD = {
@@ -33,14 +33,14 @@ def refuse(place: Path, program: str) -> Never:
     raise DataError(f"{place}: an export of {program}, which is not read: its labels are of boxes or of a project; {_INSTEAD[program]}")
 
 
-def refuse_folder(folder: Path) -> None:
+def refuse_folder(folder: Path, reading: Reading) -> None:
     """Look at the names, and at the first bytes of a few files.
 
     Raises:
         DataError: it is an export.
     """
-    found = entries(folder)
-    inner = [paper for each in found.folders for paper in entries(each).papers]
+    found = entries(folder, reading)
+    inner = [paper for each in found.folders for paper in entries(each, reading).papers]
     for paper in (*found.papers, *inner):
         if program := _by_name(paper):
             refuse(paper, program)
@@ -52,7 +52,9 @@ def refuse_folder(folder: Path) -> None:
     for each in found.folders:
         if not holds_images(each):
             below = (Path(parent, name) for parent, _, names in os.walk(each) for name in sorted(names))
-            refuse_beside(each, list(islice((file for file in below if file.suffix.lower() in (".txt", ".xml")), 20)))
+            refuse_beside(
+                each, list(islice((file for file in below if file.suffix.lower() in (".txt", ".xml") and reading.readable(file)), 20))
+            )
 
 
 def refuse_beside(folder: Path, papers: Sequence[Path]) -> None:

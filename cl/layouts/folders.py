@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from cl.columns import PLACE, SYNONYMS
+from cl.errors import DataError
 from cl.faults import Problem, Reason
 from cl.layouts import encodings
 from cl.layouts.exports import refuse_beside
@@ -74,7 +75,8 @@ def _images(folder: Path, reading: Reading) -> list[dict[str, Any]]:
     rest = [file for file in found if file not in papers and not is_note(file)]
     images = [file for file in sorted(rest) if reading.sound(file)]
     beside = defaultdict(list)
-    for paper in papers:
+    stems = {image.with_suffix("") for image in images}
+    for paper in (paper for paper in papers if paper.with_suffix("") in stems and reading.readable(paper)):
         beside[paper.with_suffix("")].append(paper)
     refuse_beside(folder, [paper for image in images[:50] for paper in beside.get(image.with_suffix(""), ())])
     rows = [_row(image, beside.get(image.with_suffix(""), ()), reading) for image in images]
@@ -88,7 +90,11 @@ def _row(image: Path, papers: Sequence[Path], reading: Reading) -> dict[str, Any
     row: dict[str, Any] = {"image": image}
     for paper in sorted(papers):
         if paper.suffix.lower() in (".txt", ".caption"):
-            row["captions"] = [line.strip() for line in encodings.lines(paper, reading) if line.strip()]
+            try:
+                row["captions"] = [line.strip() for line in encodings.lines(paper, reading) if line.strip()]
+            except DataError:
+                told = f"reads as {encodings.guess(paper.read_bytes())}"
+                reading.problems.append(Problem(shown(paper, reading.root), Reason.NOT_UTF8, told, path=paper))
     for paper in (paper for paper in papers if paper.suffix.lower() == ".json"):
         row = {**_notes(paper, reading), **row}
     return row
@@ -99,7 +105,7 @@ def _notes(paper: Path, reading: Reading) -> dict[str, Any]:
     try:
         found = json.loads("\n".join(encodings.lines(paper, reading)))
         texts = next((found[name] for name in SYNONYMS["captions"] if found.get(name)), None)
-    except (AttributeError, TypeError, ValueError, RecursionError) as error:
+    except (AttributeError, DataError, TypeError, ValueError, RecursionError) as error:
         reading.problems.append(Problem(shown(paper, reading.root), Reason.VALUE, f"no mapping in JSON ({error})", path=paper))
         return {}
     texts = [texts] if isinstance(texts, str) else texts

@@ -17,7 +17,7 @@ from cl.told import Topic
 _KINDS = "|".join(kind[1:] for kind in sorted(IMAGES))
 _CAPTION = re.compile(rf"(.+?\.(?:{_KINDS}))(?:(?:#\d+)?\s*[\t,;|]|#\d+ )\s*(.*\S.*)", re.I)  # 2000.jpg#0<tab>A red square .
 _WITH_CLASS = re.compile(rf"(.+?(?:\.(?:{_KINDS})))[\s,;|]+(\S+)\s*", re.I)  # images/0.jpg 0
-_PATH = re.compile(rf"\s*(\S.*\.(?:{_KINDS}))\s*", re.I)
+_PATH = re.compile(rf"\s*(\S.*\.(?:{_KINDS})|[^\s,;|]+/[^\s,;|]+)\s*", re.I)  # Food-101 leaves the kind out
 _NAMES = re.compile(r"(classes|class_?names|classnames|labels|names|categories|class_list|label_map)", re.I)
 _NUMBERED = re.compile(r"(\d+)[\s,;:]+(\S.*)")
 _LOOK = 50  # lines
@@ -82,7 +82,9 @@ def class_names(file: Path, reading: Reading) -> dict[int, str]:
         DataError: a text that cannot be read.
     """
     beside = sorted(
-        text for text in file.parent.glob("*.txt") if _NAMES.fullmatch(text.stem) and kind_of(text, reading) in (Kind.NAMES, Kind.OTHER)
+        text
+        for text in file.parent.glob("*.txt")
+        if _NAMES.fullmatch(text.stem) and reading.readable(text) and kind_of(text, reading) in (Kind.NAMES, Kind.OTHER)
     )
     if not beside:
         return {}

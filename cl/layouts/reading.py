@@ -37,10 +37,26 @@ class Reading:
     told: list[Told] = field(default_factory=list)
     named: set[str] = field(default_factory=set)  # files that rows name, as paths from the root
     lists: dict[str, Path] = field(default_factory=dict)  # by split, the text that says what is in it
+    noted: set[Path] = field(default_factory=set)  # texts whose problem is noted
 
     def tell(self, topic: Topic, *names: str, count: int = 0) -> None:
         """Note a remark."""
         self.told.append(Told(topic, names, count))
+
+    def readable(self, file: Path) -> bool:
+        """Whether a text or table is a regular file, and no link out of the folder unless links are trusted; if not, why is noted once."""
+        fault = None
+        try:
+            if not stat.S_ISREG(os.stat(file).st_mode):
+                fault = Reason.NOT_REGULAR, "not opened"
+            elif not self.links and not Path(os.path.realpath(file)).is_relative_to(os.path.realpath(self.root)):
+                fault = Reason.LINK, "leads out of the folder"
+        except OSError as error:
+            fault = Reason.LINK if file.is_symlink() else Reason.UNREADABLE, f"{error.strerror}"
+        if fault and file not in self.noted:
+            self.noted.add(file)
+            self.problems.append(Problem(shown(file, self.root), *fault))
+        return fault is None
 
     def sound(self, file: Path) -> bool:
         """Whether a file can be opened as an image; if not, why is noted."""
@@ -94,13 +110,14 @@ class Entries:
     others: tuple[Path, ...]
 
 
-def entries(folder: Path) -> Entries:
-    """What a folder holds, sorted by name."""
+def entries(folder: Path, reading: Reading) -> Entries:
+    """What a folder holds, sorted by name; texts and tables only where they can be read."""
     found = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
     folders = tuple(entry for entry in found if entry.is_dir() and entry.name != _RUBBISH)
     files = [entry for entry in found if not entry.is_dir() and not is_note(entry)]
-    images, papers = (tuple(file for file in files if file.suffix.lower() in kinds) for kinds in (IMAGES, PAPERS | {".tar"}))
-    return Entries(folders, images, papers, tuple(file for file in files if file not in (*images, *papers)))
+    images, papers = ([file for file in files if file.suffix.lower() in kinds] for kinds in (IMAGES, PAPERS | {".tar"}))
+    others = tuple(file for file in files if file.suffix.lower() not in IMAGES | PAPERS | {".tar"})
+    return Entries(folders, tuple(images), tuple(file for file in papers if reading.readable(file)), others)
 
 
 def is_note(file: Path) -> bool:

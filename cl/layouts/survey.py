@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
@@ -41,18 +42,42 @@ def survey(path: Path, reading: Reading) -> list[Part]:
     """
     if not path.is_dir():
         return [_file(path, reading, file_split(path.stem))]
-    refuse_folder(path)
-    found = entries(path)
+    refuse_folder(path, reading)
+    found = entries(path, reading)
     if parts := _img2dataset(path, found) or _tables(path, found, reading) or _splits(path, found, reading):
         return parts
     if parts := _annotated(path, found, reading):
         return parts
-    if len(found.folders) == 1 and not found.images and _goes_down(found.folders[0]):
+    found = _less_papers(path, found, reading)
+    if len(found.folders) == 1 and not found.images and _goes_down(found.folders[0], reading):
         _unread(found.papers, reading)
         # what only wraps is no part of an id; `data` is where Hugging Face keeps tables
         reading.root = found.folders[0] if path == reading.root and found.folders[0].name != "data" else reading.root
         return survey(found.folders[0], reading)
     return _folders(path, found, reading)
+
+
+def _less_papers(folder: Path, found: Entries, reading: Reading) -> Entries:
+    """Without folders that hold texts and no image, and without lists of paths, which say what is in which split."""
+    full = [each for each in found.folders if holds_images(each)]
+    bare = [each for each in found.folders if full and each not in full and entries(each, reading).papers]
+    papers = [*found.papers, *chain.from_iterable(entries(each, reading).papers for each in bare)]
+    beside = {image.stem for image in found.images}
+    texts = [paper for paper in papers if paper.suffix.lower() == ".txt" and paper.stem not in beside]
+    texts = [paper for paper in texts if lists.kind_of(paper, reading) == Kind.PATHS]
+    used = _placed(texts, reading)
+    _unread([paper for paper in papers if paper not in used and paper not in found.papers], reading)
+    rest = tuple(paper for paper in found.papers if paper not in used)
+    return replace(found, folders=tuple(each for each in found.folders if each not in bare), papers=rest)
+
+
+def _placed(texts: Sequence[Path], reading: Reading) -> list[Path]:
+    """The lists of paths, one per split, that decide on splits from now on."""
+    placed = by_split(texts)
+    if None in placed or "train" not in placed or any(len(files) > 1 for files in placed.values()):
+        return []
+    reading.lists = {split: files[0] for split, files in placed.items() if split}
+    return list(reading.lists.values())
 
 
 def _file(path: Path, reading: Reading, split: str | None) -> Part:
@@ -101,7 +126,7 @@ def _splits(folder: Path, found: Entries, reading: Reading) -> list[Part]:
     named = {entry: split for entry in found.folders if (split := split_of(entry.name))}
     if not named or not (len(named) == len(found.folders) or len(set(named.values())) > 1):
         return []
-    texts = [paper for each in found.folders if each not in named for paper in entries(each).papers]
+    texts = [paper for each in found.folders if each not in named for paper in entries(each, reading).papers]
     if any(_caption_like(paper, reading) for paper in (*found.papers, *texts)):
         return []  # COCO's train2017 and val2017 beside annotations
     others = [each for each in found.folders if each not in named and any(each.iterdir())]
@@ -113,7 +138,7 @@ def _annotated(folder: Path, found: Entries, reading: Reading) -> list[Part]:
     """Texts that annotate images: in the folder, or in folders beside the images that hold none."""
     bare = [each for each in found.folders if not holds_images(each)]
     bare = bare if found.images or len(bare) < len(found.folders) else []
-    papers = [*found.papers, *chain.from_iterable(entries(each).papers for each in bare)]
+    papers = [*found.papers, *chain.from_iterable(entries(each, reading).papers for each in bare)]
     beside = {image.stem for image in found.images}
     kinds = {paper: _kind(paper, paper in found.papers, reading) for paper in papers if paper.stem not in beside}
     chosen = _chosen(kinds)
@@ -124,10 +149,8 @@ def _annotated(folder: Path, found: Entries, reading: Reading) -> list[Part]:
         named = some([shown(paper, folder) for paper in chosen])
         raise DataError(f"{folder}: several texts say what its images are ({named}); keep one, or give one by its name")
     used = {*chosen, *(paper for paper, kind in kinds.items() if kind == Kind.NAMES and kinds[chosen[0]] == Kind.CLASSES)}
-    placed = by_split([paper for paper, kind in kinds.items() if kind == Kind.PATHS])
-    if None in splits and None not in placed:
-        reading.lists = {split: files[0] for split, files in placed.items() if split}
-        used |= {*reading.lists.values()}
+    if None in splits:
+        used |= {*_placed([paper for paper, kind in kinds.items() if kind == Kind.PATHS], reading)}
     _unread([paper for paper in papers if paper not in used], reading)
     return [_file(file, reading, split) for split, files in splits.items() for file in files]
 
@@ -161,9 +184,9 @@ def _caption_like(paper: Path, reading: Reading) -> bool:
     return paper.suffix.lower() in (".txt", ".token") and lists.kind_of(paper, reading) in (Kind.TABLE, Kind.CAPTIONS, Kind.CLASSES)
 
 
-def _goes_down(folder: Path) -> bool:
+def _goes_down(folder: Path, reading: Reading) -> bool:
     """Whether a lone folder is gone through: it holds folders or texts of its own; one that holds images alone is a class."""
-    found = entries(folder)
+    found = entries(folder, reading)
     if found.images:
         tables = any(paper.suffix.lower() in TABLES for paper in found.papers)
         return tables or folders.caption_beside(folder)
@@ -183,13 +206,13 @@ def _folders(folder: Path, found: Entries, reading: Reading) -> list[Part]:
     _unread([*loose, *found.others] if full else found.others, reading)
     if not found.folders:
         return [Part(None, "images without a class", (folder,), folders.unlabelled, literal=True)]
-    if full and all(_is_split(each) for each in full):
+    if full and all(_is_split(each, reading) for each in full):
         return [Part(None, "a folder per class with a folder per split", (folder,), folders.split_classes, literal=True)]
     return [Part(None, "a folder per class", (folder,), folders.classes, literal=True)]
 
 
-def _is_split(folder: Path) -> bool:
-    found = entries(folder)
+def _is_split(folder: Path, reading: Reading) -> bool:
+    found = entries(folder, reading)
     return bool(found.folders) and not found.images and len({split_of(each.name) for each in found.folders} - {None}) == len(found.folders)
 
 

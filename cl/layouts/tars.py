@@ -64,7 +64,7 @@ def tar(file: Path, reading: Reading) -> pa.Table:
 
 def _class_names(file: Path, reading: Reading) -> list[str]:
     notes = [folder / "classnames.txt" for folder in dict.fromkeys((file.parent, file.parent.parent, reading.root))]
-    names = next((encodings.lines(note, reading) for note in notes if note.is_file()), [])
+    names = next((encodings.lines(note, reading) for note in notes if note.is_file() and reading.readable(note)), [])
     if twice := sorted({name for name in names if names.count(name) > 1 and name.strip()}):
         reading.tell(Topic.TWICE, *twice)
     return names
