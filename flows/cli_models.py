@@ -1,5 +1,6 @@
 """`evergreen promote`, `rollback`, `history`, `lineage`, `bisect`, `predict`, `export`: what becomes of the models that were learned."""
 
+import csv
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -123,7 +124,7 @@ def bisect(
 
 def predict(
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Image files.")],
-    labels: Annotated[str | None, typer.Option(help="Candidate classes, separated by commas.")] = None,
+    labels: Annotated[str | None, typer.Option(help='Candidate classes, separated by commas; one that holds a comma in "quotes".')] = None,
     query: Annotated[str | None, typer.Option(help="A text; the images are ranked by how well it fits.")] = None,
     model: Annotated[
         str | None, typer.Option(help="NAME, NAME@ALIAS or NAME/VERSION; of a single model ALIAS or VERSION  [default: its champion]")
@@ -132,6 +133,7 @@ def predict(
     template: Annotated[
         str | None, typer.Option(help="What is asked about a class, such as 'a photo of a {}.'; default: as it was learned.")
     ] = None,
+    to: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Write every answer to a new .csv or .jsonl file.")] = None,
 ) -> None:
     """Say what a registered model sees in images. Without --labels and --query: which of the classes that it has learned."""
     if labels is not None and query is not None:
@@ -139,20 +141,26 @@ def predict(
     if template is not None and template.count("{}") != 1:
         raise ConfigError(f"--template: found {template!r}, expected a text with one {{}} for the class name")
     place = _place()
+    from flows.answers import check, classified, ranked, write
     from flows.predict import classify, rank, served
     from flows.tracking import connect
 
+    if to:
+        check(to)
     found = served(place, connect(place), model, as_of)
     if query is not None:
         with bar("looking at images") as tell:
-            ranked = rank(found, images, query, tell)
+            fits = rank(found, images, query, tell)
         err().print(f"{found.name} version {found.version}")
-        out().print(table("", ["image", f"cosine with {query!r}"], [(str(path), cosine) for path, cosine in ranked]))
+        if to:
+            return write(list(ranked(found, query, fits)), to)
+        out().print(table("", ["image", f"cosine with {query!r}"], [(str(path), cosine) for path, cosine in fits]))
         return
-    names = [name.strip() for name in (labels or "").split(",") if name.strip()]
     with bar("looking at images") as tell:
-        answers = classify(found, images, names, template, tell)
+        answers = classify(found, images, _listed(labels or ""), template, tell)
     err().print(f"{found.name} version {found.version}")
+    if to:
+        return write(list(classified(found, images, answers)), to)
     rows = [(str(path), *(f"{name} {share:.3f}" for name, share in best[:3])) for path, best in zip(images, answers, strict=True)]
     out().print(table("", ["image", "first", "second", "third"][: len(rows[0])], rows))
 
@@ -180,6 +188,15 @@ def _place() -> Place:
     if not stores(place):
         raise StoreError(f"no model is registered yet in {place.root}; `evergreen run` registers one")
     return place
+
+
+def _listed(text: str) -> list[str]:
+    """The names in a list, as a row of a CSV table has them.
+
+    >>> _listed('cat, "dog, wet", , bird')
+    ['cat', 'dog, wet', 'bird']
+    """
+    return [name.strip() for name in next(csv.reader([text], skipinitialspace=True), []) if name.strip()]
 
 
 def _whole(model: str, version: str | None) -> str:

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
+from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from prefect import task
 from prefect.artifacts import create_table_artifact
@@ -15,10 +16,12 @@ from flows.job import Job, planned, title
 from flows.lineage import report_of as report_in
 from flows.predict import served
 from flows.question import BOUNDS, GATE, REASON, WAITING, Answer, answer_in, said
-from flows.registry import CHALLENGER, CHAMPION, change, holder
+from flows.registry import CHALLENGER, CHAMPION, change, holder, stands
 from flows.session import RETRIED, read, report_of, tracker_of
 from flows.tracking import MODEL, Tracker
 from flows.watch import watch
+
+JUDGED = "evergreen.gate_version"
 
 
 @task(task_run_name="judge", **RETRIED)
@@ -29,7 +32,7 @@ def judge(job: Job, run_id: str, steps: list[dict[str, Any]]) -> str:
     """
     tracker = tracker_of(job)
     tags, bounds = tracker.client.get_run(run_id).data.tags, planned(job).config.gate
-    if tags.get(GATE, WAITING) != WAITING and tags.get(BOUNDS) == bounds.model_dump_json():
+    if tags.get(GATE, WAITING) != WAITING and tags.get(BOUNDS) == bounds.model_dump_json() and same(tracker.client, tags):
         version = tags[MODEL].rsplit("/", 1)[1]
         watch().tell(f"{title(job)}: version {version} was {tags[GATE]} before, by the same bounds: {tags.get(REASON, '')}")
         return str(tags[GATE])
@@ -48,6 +51,12 @@ def judge(job: Job, run_id: str, steps: list[dict[str, Any]]) -> str:
     if held is None or str(held.version) != version:
         change(job.place, tracker.client, name, alias, version, f"the gate: {decision.reason}", answer.who if answer else None)
     return _told(tracker, job, run_id, decision, word)
+
+
+def same(client: MlflowClient, tags: dict[str, str]) -> bool:
+    """Whether the version that a stream's run names is still there, and is the one that was judged."""
+    now = stands(client, tags.get(MODEL))
+    return now is not None and tags.get(JUDGED, now) == now
 
 
 def _asked(decision: Decision, answer: Answer | None, version: str) -> tuple[Decision, str]:
@@ -118,6 +127,7 @@ def _told(tracker: Tracker, job: Job, run_id: str, decision: Decision, word: str
     _, name, version = tracker.client.get_run(run_id).data.tags[MODEL].rsplit("/", 2)
     tracker.client.set_tag(run_id, REASON, decision.reason[:4000])
     tracker.client.set_tag(run_id, BOUNDS, planned(job).config.gate.model_dump_json())
+    tracker.client.set_tag(run_id, JUDGED, str(stands(tracker.client, f"models:/{name}/{version}")))
     tracker.client.set_tag(run_id, GATE, word)
     place = CHAMPION if decision.promote else CHALLENGER
     watch().tell(f"{title(job)}: version {version} of {name} is {place}: {decision.reason}")

@@ -13,6 +13,7 @@ import numpy as np
 import open_clip
 import pandas as pd
 import torch
+import yaml
 from mlflow.exceptions import MlflowException
 from mlflow.models import set_model
 from mlflow.pyfunc import PythonModel, PythonModelContext
@@ -84,10 +85,11 @@ class Served(PythonModel):
         note = json.loads((folder / "bundle.json").read_text(encoding="utf-8"))
         self.classes = tuple(each["name"] for each in note["classes"])
         self.answering: Answering = Alone(folder / "clip", note) if note["memory"] is None else _through_its_method(folder)
+        self.version = version_of(folder.parents[1])
 
     @torch.no_grad()
     def predict(self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
-        """Per row: what was `asked`, and its `scores` in that order: shares of sum 1, or the cosine with a `query`."""
+        """Per row: the `model` that answers, what was `asked`, and its `scores`: shares of sum 1, or the cosine with a `query`."""
         template = (params or {}).get("template")
         if template is not None and template.count("{}") != 1:
             raise _wrong(f"template: found {template!r}, expected a text with one {{}} for the label")
@@ -102,7 +104,7 @@ class Served(PythonModel):
                 images = (image_of(rows[place].get("image"), place) for place in part)  # each is small before the next is decoded
                 scores |= zip(part, self._answers(each, images, template).tolist(), strict=True)
         asked = {place: list(each.asked) for each, places in groups.items() for place in places}
-        return pd.DataFrame([{"asked": asked[place], "scores": scores[place]} for place in range(len(rows))])
+        return pd.DataFrame([{"model": self.version, "asked": asked[place], "scores": scores[place]} for place in range(len(rows))])
 
     def _answers(self, each: Question, images: Iterable[Image.Image], template: str | None) -> Tensor:
         if each.column == "query":
@@ -110,6 +112,19 @@ class Served(PythonModel):
         if each.column == "texts":
             return self.answering.shares(images, each.asked, ["{}"])
         return self.answering.shares(images, each.asked, [template] if template else None)
+
+
+def version_of(folder: Path) -> str:
+    """What a model's folder is a copy of, as "name/version": MLflow notes that where it fetches one; else the id of the logged model.
+
+    It is what was served when it was loaded: an alias that moves later moves without it.
+    """
+    for file, names in (("registered_model_meta", ("model_name", "model_version")), ("MLmodel", ("model_id",))):
+        if (folder / file).is_file():
+            noted = yaml.safe_load((folder / file).read_text(encoding="utf-8"))
+            if all(noted.get(name) for name in names):
+                return "/".join(str(noted[name]) for name in names)
+    return "unknown"
 
 
 def _through_its_method(folder: Path) -> Answering:

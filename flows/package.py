@@ -21,21 +21,26 @@ from PIL import Image
 
 import cl
 from cl.bundle import Bundle, write_bundle
+from flows.project import marks
+from flows.registry import readable, stands
 from flows.tracking import MODEL, Tracker, slug
 
-_NEEDS = ("open_clip_torch", "torch", "torchvision", "mlflow", "numpy", "pandas", "pillow", "safetensors", "timm")
-_NEEDS_BESIDE = ("jaxtyping", "pyarrow", "pydantic", "PyYAML")  # what the code of `cl` imports to answer
+_NEEDS = ("open_clip_torch", "torch", "torchvision", "mlflow", "numpy", "pandas", "pillow", "PyYAML", "safetensors", "timm")
+_NEEDS_BESIDE = ("jaxtyping", "pyarrow", "pydantic")  # what the code of `cl` imports to answer
 
 
 def register(tracker: Tracker, run_id: str, name: str, bundle: Bundle, step: int, tags: Mapping[str, str]) -> str:
-    """A new version of model `name`, once per run whatever was killed half-way before; returns its address, "models:/name/version"."""
+    """A new version of model `name`, once per run whatever was killed half-way before; returns its address, "models:/name/version".
+
+    One that was deleted in MLflow since is registered again.
+    """
     known = tracker.client.get_run(run_id).data.tags.get(MODEL)
-    if known:
-        return known
+    if stands(tracker.client, known):
+        return str(known)
     version = _version(tracker.client, run_id)
     if version is None:
         model = _logged(tracker, run_id, bundle, step)
-        _named(tracker.client, slug(name))
+        _named(tracker, slug(name))
         made = tracker.client.create_model_version(slug(name), f"models:/{model}", run_id, tags=dict(tags), model_id=model)
         version = f"models:/{made.name}/{made.version}"
     tracker.client.set_tag(run_id, MODEL, version)
@@ -50,18 +55,19 @@ def example() -> pd.DataFrame:
 
 
 def signature() -> ModelSignature:
-    """A base64 image with labels, texts, a query, or no question at all (null) in; what was asked and its scores out."""
+    """A base64 image with labels, texts, a query, or no question at all (null) in; the version, what was asked and its scores out."""
     texts = Array(DataType.string)
     kinds = {"labels": texts, "texts": texts, "query": DataType.string}
     inputs = Schema([ColSpec(DataType.string, "image"), *(ColSpec(kind, name, required=False) for name, kind in kinds.items())])
-    outputs = Schema([ColSpec(texts, "asked"), ColSpec(Array(DataType.double), "scores")])
+    outputs = Schema([ColSpec(DataType.string, "model"), ColSpec(texts, "asked"), ColSpec(Array(DataType.double), "scores")])
     return ModelSignature(inputs, outputs, ParamSchema([ParamSpec("template", DataType.string, None)]))
 
 
 def _version(client: MlflowClient, run_id: str) -> str | None:
     """The version that this run has registered."""
-    found = min(client.search_model_versions(f"run_id = '{run_id}'"), key=lambda version: int(version.version), default=None)
-    return f"models:/{found.name}/{found.version}" if found else None
+    found = sorted(client.search_model_versions(f"run_id = '{run_id}'"), key=lambda version: int(version.version))
+    addresses = [f"models:/{version.name}/{version.version}" for version in found]
+    return next((address for address in addresses if stands(client, address)), None)
 
 
 def _logged(tracker: Tracker, run_id: str, bundle: Bundle, step: int) -> str:
@@ -77,7 +83,11 @@ def _logged(tracker: Tracker, run_id: str, bundle: Bundle, step: int) -> str:
 
 
 def _begun(tracker: Tracker, run_id: str) -> LoggedModel | None:
-    found = tracker.client.search_logged_models([tracker.experiment], f"source_run_id = '{run_id}'")
+    found = [
+        model
+        for model in tracker.client.search_logged_models([tracker.experiment], f"source_run_id = '{run_id}'")
+        if model.status != LoggedModelStatus.READY or readable(f"models:/{model.model_id}")  # its files may be gone since
+    ]
     return min(found, key=lambda model: (model.status != LoggedModelStatus.READY, model.creation_timestamp), default=None)
 
 
@@ -107,9 +117,9 @@ def _log(run_id: str | None, model_id: str, bundle: Bundle, folder: Path, step: 
     )
 
 
-def _named(client: MlflowClient, name: str) -> None:
+def _named(tracker: Tracker, name: str) -> None:
     try:
-        client.create_registered_model(name)
+        tracker.client.create_registered_model(name, tags=marks(tracker.place))
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":  # it exists from the second version on
             raise

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import mlflow
 from mlflow import MlflowClient
@@ -13,7 +13,7 @@ from mlflow.entities.model_registry import ModelVersion
 from PIL import Image
 
 from cl.bundle import Bundle, read_bundle
-from cl.checkpoint import new_folder
+from cl.checkpoint import new_folder, write_json
 from cl.errors import DataError, ModelError, StoreError
 from cl.hugging_face import write
 from cl.images import LARGEST, decode
@@ -80,6 +80,8 @@ def rank(found: Served, images: Sequence[Path], query: str, tell: Progress = _un
 def export(place: Place, client: MlflowClient, model: str, folder: Path, layout: Layout) -> ModelVersion:
     """Write a version, named as for `served`, as a new folder that open_clip or `transformers` reads; whole or not at all.
 
+    `evergreen.json` beside it says which version it is, which classes it has learned and how each is asked.
+
     Raises:
         StoreError: no such version, its files cannot be read, or the folder exists or cannot be written.
         ModelError: what it learned lies beside its CLIP, or the layout cannot hold its architecture.
@@ -98,7 +100,13 @@ def export(place: Place, client: MlflowClient, model: str, folder: Path, layout:
                 write(bundle.method.clip, part)
             else:
                 bundle.method.clip.save(part)
+            write_json(_origin(version, bundle), part / "evergreen.json")
     return version
+
+
+def _origin(version: ModelVersion, bundle: Bundle) -> dict[str, Any]:
+    classes = [{"name": each.name, "prompts": list(each.prompts)} for each in bundle.classes]
+    return {"model": version.name, "version": str(version.version), "template": list(bundle.template), "classes": classes}
 
 
 def chosen(place: Place, client: MlflowClient, model: str | None, moment: datetime | None = None) -> ModelVersion:
@@ -113,7 +121,7 @@ def chosen(place: Place, client: MlflowClient, model: str | None, moment: dateti
     name, slash, number = name.partition("/")
     version = alias if at else number if slash else None
     if not (at or slash) and (model in (None, CHAMPION, CHALLENGER) or name.isdecimal()) and not versions_of(client, name):
-        name, version = only(client), model
+        name, version = only(place, client), model
     if moment is None:
         return find(client, name, CHAMPION if version is None else version)
     if version not in (None, CHAMPION):
@@ -126,12 +134,15 @@ def chosen(place: Place, client: MlflowClient, model: str | None, moment: dateti
 @contextmanager
 def _files(place: Place, version: ModelVersion) -> Iterator[Path]:
     address = f"models:/{version.name}/{version.version}"
+    again = "bring them back, or `evergreen run` or `update` with its config registers it again"
     with tempfile.TemporaryDirectory(dir=place.runs, prefix=".fetched-") as folder:
         try:
             fetched = Path(mlflow.artifacts.download_artifacts(address, dst_path=folder))
         except Exception as error:  # whatever store it lies in raises its own
             why = str(error).partition("\n")[0]
-            raise StoreError(f"{address}: its files cannot be read ({why}); bring them back, or register the model again") from error
+            raise StoreError(f"{address}: its files cannot be read ({why}); {again}") from error
+        if not (fetched / "MLmodel").is_file():
+            raise StoreError(f"{address}: its files cannot be read (there are none); {again}")
         yield fetched / "artifacts" / "bundle"
 
 

@@ -70,19 +70,30 @@ def publish(job: Job, run_id: str, steps: list[dict[str, Any]]) -> None:
     from cl.report import Metric, items, write
     from cl.run import bundle
     from flows.package import register
-    from flows.tracking import STATE
+    from flows.question import ANSWER, GATE, QUESTION
+    from flows.registry import stands
+    from flows.tracking import MODEL, STATE
 
-    tracker = tracker_of(job)
+    tracker, last = tracker_of(job), len(steps) - 1
+
+    def registered() -> None:
+        tags = job.tags() | {STATE: planned(job).states[last]}
+        register(tracker, run_id, job.settings["name"], bundle(planned(job), last, job.place.steps), last, tags)
+
     if tracker.logged(run_id):
+        tags = tracker.client.get_run(run_id).data.tags
+        if not stands(tracker.client, tags.get(MODEL)):  # it was deleted in MLflow since, and what was said was said of that one
+            for said in {GATE, QUESTION, ANSWER} & tags.keys():
+                tracker.client.delete_tag(run_id, said)
+            registered()
         return
-    report, last = report_of(job, steps), len(steps) - 1
+    report = report_of(job, steps)
     tracker.write(run_id, (item for item in items(report) if not isinstance(item, Metric)))
     folder = job.place.reports / run_id
     write([report], folder)
     tracker.client.log_artifacts(run_id, str(folder), "report")
     tracker.client.log_text(run_id, yaml.safe_dump(job.settings, sort_keys=False), "config.yaml")
-    tags = job.tags() | {STATE: planned(job).states[last]}
-    register(tracker, run_id, job.settings["name"], bundle(planned(job), last, job.place.steps), last, tags)
+    registered()
     tracker.mark(run_id)
 
 

@@ -21,8 +21,9 @@ from prefect.states import Crashed
 
 from cl import beneath
 from flows.children import end_with
+from flows.project import LOCK
 from flows.settings import Place
-from flows.tracking import LOCK, locked, owner
+from flows.tracking import locked, owner
 
 SERVED = "EVERGREEN_SERVED"  # the process of `evergreen serve`, set where a flow run is a child of it
 _STALE = 3600.0  # seconds; nobody writes one state or row for so long

@@ -9,11 +9,14 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Literal
 
+import mlflow
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from cl.errors import StoreError
+from cl.told import some
+from flows.project import check_own, own_models
 from flows.settings import Place
 from flows.tracking import locked
 
@@ -32,6 +35,7 @@ class Change:
     after: str
     why: str
     state: Literal["intended", "done", "abandoned"]
+    number: int = 0  # what happened first has the lower one, whatever the clock said; 0: from before there were numbers
 
 
 def change(place: Place, client: MlflowClient, name: str, alias: str, version: str, why: str, who: str | None = None) -> Change:
@@ -42,15 +46,17 @@ def change(place: Place, client: MlflowClient, name: str, alias: str, version: s
     Killed at any moment, the alias is the old or the new one and the history says which.
 
     Raises:
-        StoreError: no such version.
+        StoreError: no such version, or the model is another project's.
     """
     version = str(find(client, name, version).version)
+    check_own(place, client, name)
     with locked(place, f"registry-{name}.lock"):
         _settle(client, name)
         before = holder(client, name, alias)
         if before and str(before.version) == version:
             return Change(_now(), who or _who(), alias, version, version, why, "done")
-        made = Change(_now(), who or _who(), alias, str(before.version) if before else None, version, why, "intended")
+        number = 1 + max((made.number for _, made in _noted(client, name)), default=0)
+        made = Change(_now(), who or _who(), alias, str(before.version) if before else None, version, why, "intended", number)
         key = f"{_HISTORY}{uuid.uuid4().hex}"
         _note(client, name, key, made)
         client.set_registered_model_alias(name, alias, version)
@@ -92,9 +98,13 @@ def find(client: MlflowClient, name: str, version: str) -> ModelVersion:
     except MlflowException as error:
         versions = sorted((int(each.version) for each in versions_of(client, name)), reverse=True)
         if versions:
-            told = ", ".join(map(str, versions[:5])) + (f" and {len(versions) - 5} more" if len(versions) > 5 else "")
-            raise StoreError(f"model {name}: no version or alias {version!r}; there are {told}") from error
-        raise StoreError(f"no model {name!r}; {_there(client)}") from error
+            told = some(versions, 5)
+            how = f"; `evergreen promote {name} {versions[0]}` makes one champion" if version == CHAMPION else ""
+            raise StoreError(f"model {name}: no version or alias {version!r}; there are {told}{how}") from error
+        again = "`evergreen run` or `update` with its config registers"
+        if name in names_of(client):
+            raise StoreError(f"model {name}: it has no version any more; {again} one again") from error
+        raise StoreError(f"no model {name!r}; {_there(client)}; if it was deleted in MLflow, {again} it again") from error
 
 
 def versions_of(client: MlflowClient, name: str) -> list[ModelVersion]:
@@ -103,21 +113,50 @@ def versions_of(client: MlflowClient, name: str) -> list[ModelVersion]:
     return [] if quote in name else list(client.search_model_versions(f"name = {quote}{name}{quote}"))
 
 
-def only(client: MlflowClient) -> str:
-    """The name of the one model that is registered.
+def only(place: Place, client: MlflowClient) -> str:
+    """The name of the one model that this project has registered.
 
     Raises:
         StoreError: there is none, or there are several.
     """
-    names = [model.name for model in client.search_registered_models()]
+    names = own_models(place, client)
     if len(names) == 1:
-        return str(names[0])
+        return names[0]
     raise StoreError(f"{'which model? ' if names else 'no model is registered yet; '}{_there(client)}")
 
 
+def names_of(client: MlflowClient) -> list[str]:
+    """The names of all registered models."""
+    return [str(model.name) for model in client.search_registered_models()]
+
+
+def stands(client: MlflowClient, address: str | None) -> str | None:
+    """What tells a version ("models:/name/version") from one that gets its number after it was deleted; None: there is none to be read."""
+    if not address:
+        return None
+    _, name, version = address.rsplit("/", 2)
+    try:
+        found = client.get_model_version(name, version)
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return None
+        raise
+    return f"{name}/{version} of {found.creation_timestamp}" if readable(address) else None
+
+
+def readable(address: str) -> bool:
+    """Whether the files of a model ("models:/name/version", "models:/id") are there, as far as their list says."""
+    try:
+        return any(found.path.rsplit("/", 1)[-1] == "MLmodel" for found in mlflow.artifacts.list_artifacts(address))
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return False
+        raise
+
+
 def _there(client: MlflowClient) -> str:
-    names = [model.name for model in client.search_registered_models(max_results=10)]
-    return f"there are {', '.join(names)}" if names else "`evergreen run` registers one"
+    names = names_of(client)
+    return f"there are {some(names, 10)}" if names else "`evergreen run` registers one"
 
 
 def earlier(place: Place, client: MlflowClient, name: str) -> str:
@@ -146,7 +185,7 @@ def before(champions: Sequence[str], now: str) -> str | None:
 
 
 def as_of(place: Place, client: MlflowClient, name: str, moment: datetime) -> str:
-    """The version that was champion at a moment.
+    """The version that was champion at a moment: the last to become it of those that had by then.
 
     Raises:
         StoreError: none was.
@@ -172,7 +211,7 @@ def _noted(client: MlflowClient, name: str) -> list[tuple[str, Change]]:
         find(client, name, "1")
         raise StoreError(f"model {name}: {error.message}") from error
     found = [(key, Change(**json.loads(value))) for key, value in tags.items() if key.startswith(_HISTORY)]
-    return sorted(found, key=lambda entry: entry[1].when)
+    return sorted(found, key=lambda entry: (entry[1].number, entry[1].when))
 
 
 def _note(client: MlflowClient, name: str, key: str, made: Change) -> None:

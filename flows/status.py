@@ -17,11 +17,12 @@ from cl.columns import some
 from cl.errors import DataError
 from flows.failures import Failure, failures
 from flows.progress import half, moment
+from flows.project import own_experiments
 from flows.question import GATE, REASON, WAITING, answer_in, said, standing
 from flows.reap import held, reap_runs
 from flows.registry import CHALLENGER, CHAMPION, history, holder
 from flows.settings import Place
-from flows.tracking import COMMAND, ERROR, KEY, KIND, MODEL, PARENT, SESSIONS, STATE
+from flows.tracking import COMMAND, ERROR, KEY, KIND, MODEL, PARENT, SESSIONS, STATE, owner
 
 _WORDS = {"FINISHED": "learned", "FAILED": "failed", "KILLED": "interrupted"}
 
@@ -52,7 +53,7 @@ def streams(place: Place, client: MlflowClient) -> list[Stream]:
     failed where MLflow did not hear of it.
     """
     reap_runs(place, client)
-    experiments = [found.experiment_id for found in client.search_experiments()]
+    experiments = own_experiments(place, client, owner(place))
     alike: dict[tuple[str, ...], list[Run]] = {}
     for run in sorted(client.search_runs(experiments, f"tags.`{KIND}` = 'stream'"), key=_moved, reverse=True):
         alike.setdefault(_same(run), []).append(run)

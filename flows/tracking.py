@@ -15,7 +15,7 @@ from typing import Any
 
 import mlflow
 from mlflow import MlflowClient
-from mlflow.entities import Dataset, DatasetInput, InputTag, Param, Run
+from mlflow.entities import Dataset, DatasetInput, Experiment, InputTag, Param, Run
 from mlflow.entities import Metric as MlflowMetric
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
@@ -26,10 +26,11 @@ from cl.errors import StoreError
 from cl.report import Figure, Item, Metric, Table, Tag, Text
 from flows.addresses import shown
 from flows.causes import cause
+from flows.project import LOCK, claim, marks
 from flows.settings import Place, artifact_uri, check_writable, quiet, tracking_uri
 
-KEY, KIND, LOGGED, MODEL, STATE, COMPARISON, LOCK, ERROR, SESSIONS, COMMAND = (
-    f"evergreen.{name}" for name in ("key", "kind", "logged", "model", "state", "comparison", "lock", "error", "sessions", "command")
+KEY, KIND, LOGGED, MODEL, STATE, COMPARISON, ERROR, SESSIONS, COMMAND, ATTEMPT = (
+    f"evergreen.{name}" for name in ("key", "kind", "logged", "model", "state", "comparison", "error", "sessions", "command", "attempt")
 )
 PARENT = "mlflow.parentRunId"
 
@@ -104,28 +105,43 @@ class Tracker:
         """Open the store, and make it where there is none yet.
 
         Raises:
-            StoreError: it cannot be reached or written.
+            StoreError: it cannot be reached or written, or the experiment or the model of that name is another project's.
         """
         self.place = place
         self.uri = tracking_uri(place)
         self.client = connect(place)
+        mine = owner(place)
         try:
             with locked(place, "mlflow.lock"):
-                found = self.client.get_experiment_by_name(experiment)
-                self.experiment = found.experiment_id if found else self.client.create_experiment(experiment, self._artifacts())
+                found = self._opened(experiment)
+                claim(place, self.client, found, slug(experiment), mine)
+                self.experiment = str(found.experiment_id)
         except (MlflowException, OSError) as error:
             raise StoreError(f"{shown(self.uri)}: {cause(error) or f'MLflow cannot write it ({_first_line(error)})'}") from error
+
+    def _opened(self, name: str) -> Experiment:
+        if self.client.get_experiment_by_name(name) is None:
+            try:
+                self.client.create_experiment(name, self._artifacts(), tags=marks(self.place))
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_ALREADY_EXISTS":  # of another machine, which was faster
+                    raise
+        found = self.client.get_experiment_by_name(name)
+        if found.lifecycle_stage != "active":
+            back = f"bring it back: mlflow experiments restore -x {found.experiment_id}, with MLFLOW_TRACKING_URI={shown(self.uri)}"
+            raise StoreError(f"experiment {name!r} was deleted in MLflow; {back}; or give the config another name")
+        return found
 
     def _artifacts(self) -> str | None:
         # a server keeps artifacts itself; a file: location would make clients go around it
         return None if self.uri.startswith("http") else artifact_uri(self.place)
 
     def find(self, key: str, kind: str, parent: str | None = None) -> Run | None:
-        """The newest run of this content, None if there is none."""
+        """The last run of this content, None if there is none: by the number of the try, since a clock can be set back."""
         wanted = {KEY: key, KIND: kind, **({PARENT: parent} if parent else {})}
         query = " and ".join(f"tags.`{name}` = '{value}'" for name, value in wanted.items())
-        runs = self.client.search_runs([self.experiment], query, max_results=1, order_by=["attributes.start_time DESC"])
-        return runs[0] if runs else None
+        runs = self.client.search_runs([self.experiment], query)
+        return max(runs, key=lambda run: (int(run.data.tags.get(ATTEMPT, 0)), run.info.start_time), default=None)
 
     def open(self, key: str, kind: str, title: str, tags: Mapping[str, str], config: Mapping[str, Any]) -> tuple[str, bool]:
         """The run of this content, made if there is none, in state RUNNING; and whether it is new.
@@ -159,7 +175,8 @@ class Tracker:
         if found and found.info.status in ("RUNNING", "KILLED"):
             self._go_on(found.info.run_id, lock)
             return str(found.info.run_id)
-        tags = {KEY: key, KIND: "session", PARENT: parent, LOCK: lock, STATE: state}
+        number = int(found.data.tags.get(ATTEMPT, 0)) + 1 if found else 0
+        tags = {KEY: key, KIND: "session", PARENT: parent, LOCK: lock, STATE: state, ATTEMPT: str(number)}
         return str(self.client.create_run(self.experiment, run_name=title, tags=tags).info.run_id)
 
     def reached(self, run_id: str) -> dict[str, int]:

@@ -20,6 +20,7 @@ from flows.alone import alone
 from flows.approval import approved, ask
 from flows.failures import noted
 from flows.job import Job, Turn, planned, settings, title, turns
+from flows.judge import same
 from flows.publish import own_command
 from flows.question import BOUNDS, GATE, WAITING, standing
 from flows.reap import alive
@@ -105,6 +106,8 @@ def settled(job: Job) -> str | None:
     run = tracker.find(turns(job)[-1].key, "stream")
     tags = run.data.tags if run else {}
     if run is None or not tracker.logged(run.info.run_id) or tags.get(BOUNDS) != planned(job).config.gate.model_dump_json():
+        return None
+    if not same(tracker.client, tags):
         return None
     return standing(job.place, tags) if tags.get(GATE, WAITING) == WAITING else "up to date"
 

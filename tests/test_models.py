@@ -43,6 +43,7 @@ from flows.registry import CHALLENGER, CHAMPION, change, earlier, find, history,
 from flows.settings import EMBEDDED, Place
 from flows.stream import learn_stream
 from flows.tracking import connect
+from flows.update import settled
 from flows.watch import LogWatch, watched_by
 from tests.conftest import lay_out
 from tests.make import png, table
@@ -356,6 +357,70 @@ def test_going_back_twice_goes_back_two_versions(stored: Path) -> None:
         assert holders(client)[CHAMPION] == expected
     with pytest.raises(StoreError, match="no version was champion before 1; say which with --to"):
         earlier(place, client, "colours")
+
+
+def test_what_happened_is_in_the_order_in_which_it_happened_though_the_clock_was_set_back(
+    stored: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = Place(stored)
+    client = connect(place)
+    client.create_registered_model("colours")
+    old = {
+        "when": "2026-05-01T12:00:00+00:00",
+        "who": "ann@x",
+        "alias": CHAMPION,
+        "before": None,
+        "after": "1",
+        "why": "w",
+        "state": "done",
+    }
+    client.create_model_version("colours", "file:///nowhere")
+    client.set_registered_model_tag("colours", "evergreen.history.0", json.dumps(old))  # before there were numbers
+    client.set_registered_model_alias("colours", CHAMPION, "1")
+    for version, when in (("2", "2026-05-03T12:00:00+00:00"), ("3", "2026-05-02T12:00:00+00:00")):  # set back a day between the two
+        client.create_model_version("colours", "file:///nowhere")
+        monkeypatch.setattr(registry, "_now", lambda when=when: when)
+        change(place, client, "colours", CHAMPION, version, "better")
+    assert [(made.before, made.after) for made in history(place, client, "colours")] == [(None, "1"), ("1", "2"), ("2", "3")]
+    for day, champion in ((1, "1"), (2, "3"), (3, "3"), (9, "3")):
+        assert chosen(place, client, "colours", datetime(2026, 5, day)).version in (champion, int(champion))
+    for expected in ("2", "1"):
+        change(place, client, "colours", CHAMPION, earlier(place, client, "colours"), "rollback")
+        assert holders(client)[CHAMPION] == expected
+
+
+def test_what_was_deleted_in_mlflow_is_registered_and_judged_again(config: str, stored: Path) -> None:
+    place = Place(stored)
+    client = connect(place)
+    outcome = learn_stream(config)
+    gone = "no model 'colours'; `evergreen run` registers one; if it was deleted in MLflow, `evergreen run` or `update` with its config"
+    deletions = {
+        gone: lambda: client.delete_registered_model("colours"),
+        "model colours: it has no version any more; `evergreen run` or `update`": lambda: client.delete_model_version("colours", "1"),
+        "its files cannot be read": lambda: [shutil.rmtree(each) for each in (stored / "mlruns" / "artifacts").glob("models/m-*")],
+    }
+    for (told, delete), version in zip(deletions.items(), ("1", "2", "3"), strict=True):
+        delete()
+        with pytest.raises(StoreError, match=re.escape(told)):
+            served(place, client, "colours")
+        assert not settled(job_of(config))
+        again = learn_stream(config)
+        assert again["gate"] in ("promoted", "refused") and again["run"] == outcome["run"] and settled(job_of(config))
+        assert served(place, client, f"colours/{version}").version == version
+    change(place, client, "colours", CHAMPION, "3", "its champion's files are gone")
+    assert learn_stream(config)["run"] == outcome["run"] and str(find(client, "colours", CHAMPION).version) == "3"
+
+
+def test_a_model_without_a_champion_says_how_it_gets_one(stored: Path) -> None:
+    client = connect(Place(stored))
+    client.create_registered_model("colours")
+    client.create_model_version("colours", "file:///nowhere")
+    with pytest.raises(StoreError, match="no version or alias 'champion'; there are 1; `evergreen promote colours 1` makes one champion"):
+        find(client, "colours", CHAMPION)
+    for letter in range(12):
+        client.create_registered_model(f"m{letter:02}")
+    with pytest.raises(StoreError, match=r"no model 'x'; there are .* and 3 more"):
+        find(client, "x", "1")
 
 
 def test_a_version_is_named_in_the_ways_people_name_it(stored: Path) -> None:

@@ -1,6 +1,7 @@
 """A registered version: made once per run whatever was killed where, served with the answers that were measured, and nothing pickled."""
 
 import base64
+import csv
 import inspect
 import io
 import json
@@ -29,10 +30,11 @@ from PIL import Image
 import cl.images
 import flows.model
 from cl.bundle import Bundle
-from cl.errors import DataError, ModelError, StoreError
+from cl.errors import ConfigError, DataError, ModelError, StoreError
 from cl.evaluate import at_rest
 from cl.images import decode
-from flows.model import image_of
+from flows.answers import check, classified, ranked, write
+from flows.model import image_of, version_of
 from flows.package import register
 from flows.predict import Served, classify, export, rank, served
 from flows.registry import CHAMPION, change
@@ -114,7 +116,7 @@ def test_what_is_served_and_what_predict_says_is_what_was_measured(tracker: Trac
     address = registered(tracker, name)
     model = mlflow.pyfunc.load_model(address)
     answers = model.predict(pd.DataFrame({"image": ENCODED, "labels": [NAMES] * 3}))
-    assert answers["asked"].tolist() == [NAMES] * 3
+    assert answers["asked"].tolist() == [NAMES] * 3 and answers["model"].tolist() == ["colours/1"] * 3
     assert np.abs(np.array(answers["scores"].tolist()) - own(name)).max() < 1e-6
 
     for path, content in zip(("0.png", "1.png", "2.png"), PNGS, strict=True):
@@ -227,7 +229,12 @@ def test_a_version_leaves_in_either_layout_whole_or_not_at_all(tracker: Tracker,
     change(place, client, "colours", CHAMPION, "1", "test")
     export(place, client, "colours", Path("plain"), "open_clip")
     export(place, client, "colours@champion", Path("theirs"), "hugging_face")
-    assert {path.name for path in Path("plain").iterdir()} == {"open_clip_config.json", "open_clip_model.safetensors"}
+    assert {path.name for path in Path("plain").iterdir()} == {"open_clip_config.json", "open_clip_model.safetensors", "evergreen.json"}
+    for folder in ("plain", "theirs"):
+        told = json.loads((Path(folder) / "evergreen.json").read_text())
+        assert (told["model"], told["version"], told["template"]) == ("colours", "1", list(bundle("finetune").template))
+        known = [{"name": each.name, "prompts": list(each.prompts)} for each in bundle("finetune").classes]
+        assert told["classes"] == known and len(known) == 4
     assert {"config.json", "model.safetensors"} <= {path.name for path in Path("theirs").iterdir()}
     with pytest.raises(ModelError, match=r"colours/2: what ridge learned lies beside its CLIP, which neither layout holds"):
         export(place, client, "colours/2", Path("heads"), "open_clip")
@@ -241,6 +248,44 @@ def test_a_version_leaves_in_either_layout_whole_or_not_at_all(tracker: Tracker,
     with pytest.raises(StoreError, match="heads: cannot be written"):
         export(place, client, "colours/1", Path("heads"), "hugging_face")
     assert not Path("heads").exists() and not [*Path().rglob("*.part")] and not [*place.runs.glob(".fetched-*")]
+
+
+def test_an_answer_names_the_version_that_was_served_when_it_was_loaded(tracker: Tracker) -> None:
+    registered(tracker, "finetune"), register(tracker, run(tracker, "again"), "colours", bundle("finetune"), 2, {})
+    change(tracker.place, tracker.client, "colours", CHAMPION, "2", "test")
+    row = pd.DataFrame({"image": ENCODED[:1]})
+    model = mlflow.pyfunc.load_model("models:/colours@champion")
+    assert model.predict(row)["model"].tolist() == ["colours/2"]
+    change(tracker.place, tracker.client, "colours", CHAMPION, "1", "rollback")
+    assert model.predict(row)["model"].tolist() == ["colours/2"]  # as README says: a served alias does not move by itself
+    folder = Path(mlflow.artifacts.download_artifacts("models:/colours/2"))
+    (folder / "registered_model_meta").unlink()
+    assert version_of(folder).startswith("m-") and version_of(folder / "nowhere") == "unknown"
+
+
+def test_answers_go_to_a_file_in_full(tracker: Tracker) -> None:
+    registered(tracker, "finetune")
+    images = [Path("=a,b.png"), Path("1.png")]
+    for path, content in zip(images, PNGS, strict=False):
+        path.write_bytes(content)
+    found = served(tracker.place, tracker.client, "colours/1")
+    answers = classify(found, images, ["red", "-green", "white, wet"])
+    for kind in ("csv", "jsonl"):
+        check(Path(f"o.{kind}"))
+        write(list(classified(found, images, answers)), Path(f"o.{kind}"))
+        with pytest.raises(StoreError, match=f"--out o.{kind}: exists already"):
+            check(Path(f"o.{kind}"))
+    lines = [json.loads(line) for line in Path("o.jsonl").read_text().splitlines()]
+    assert [(each["name"], each["share"]) for each in lines[:3]] == answers[0] and lines[3]["image"] == "1.png"
+    assert {each["model"] for each in lines} == {"colours/1"} and [each["rank"] for each in lines] == [1, 2, 3] * 2
+    rows = list(csv.DictReader(Path("o.csv").read_text().splitlines()))
+    assert {row["image"] for row in rows} == {"'=a,b.png", "1.png"} and {row["name"] for row in rows} == {"red", "'-green", "white, wet"}
+    assert [float(row["share"]) for row in rows] == [each["share"] for each in lines]
+    write(list(ranked(found, "a square", rank(found, images, "a square"))), Path("q.jsonl"))
+    assert [json.loads(line)["query"] for line in Path("q.jsonl").read_text().splitlines()] == ["a square"] * 2
+    for name, error in (("o.xlsx", ConfigError), ("nowhere/o.csv", StoreError)):
+        with pytest.raises(error, match="--out"):
+            check(Path(name))
 
 
 def test_predict_knows_the_classes_that_were_learned_and_says_what_it_cannot_read(tracker: Tracker) -> None:

@@ -50,6 +50,19 @@ def test_another_tracker_of_the_same_project_finds_the_same_runs(tracker: Tracke
     assert Tracker(tracker.place, "other").find("k", "stream") is None
 
 
+def test_the_last_try_is_the_last_whatever_the_clock_says(tracker: Tracker, monkeypatch: pytest.MonkeyPatch) -> None:
+    parent, clock = opened(tracker), iter(range(2_000_000_000_000, 0, -3_600_000))
+    for module in ("mlflow.tracking._tracking_service.client", "mlflow.store.tracking.sqlalchemy_store"):
+        monkeypatch.setattr(f"{module}.get_current_time_millis", lambda: next(clock))
+    tries = []
+    for _ in range(3):
+        tries.append(tracker.attempt(parent, "s1", "session 1", "state"))
+        tracker.client.set_terminated(tries[-1], "FAILED", end_time=1)
+    assert len(set(tries)) == 3
+    found = tracker.find("s1", "session", parent)
+    assert found is not None and found.info.run_id == tries[-1]
+
+
 @pytest.mark.parametrize(
     ("error", "expected"),
     [(None, "FINISHED"), (ValueError, "FAILED"), (StoreError, "FAILED"), (KeyboardInterrupt, "KILLED"), (SystemExit, "KILLED")],
