@@ -16,7 +16,7 @@ from cl.model_source import TINY
 from cl.run import bundle, plan, run
 from cl.run_config import parse_config
 from flows.job import job_of, outlined, planned
-from flows.status import sessions
+from flows.progress import sessions
 from tests.conftest import lay_out
 from tests.make import tiny
 
