@@ -1,0 +1,45 @@
+"""A project folder that an earlier release made is read, asked and rolled back by this one."""
+
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from flows.lineage import lineage
+from flows.predict import classify, served
+from flows.registry import CHAMPION, earlier, find, history
+from flows.settings import Place
+from flows.status import streams
+from flows.tracking import connect
+from tests.make import png
+from tests.old_projects import NAMES, unpack
+
+STATES = {"learned", "interrupted"}
+CHAMPIONS = {"three": "3", "last_refused": "2", "refused_inside": "3", "replay": "2", "half": "2"}
+
+
+@pytest.fixture(params=NAMES)
+def old(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, Place, MlflowClient]:
+    place = Place(unpack(request.param, tmp_path / "project"))
+    monkeypatch.setenv("EVERGREEN_ROOT", str(place.root))
+    monkeypatch.chdir(place.root)
+    return request.param, place, connect(place)
+
+
+def test_what_an_earlier_release_learned_is_listed_asked_and_rolled_back_to(old: tuple[str, Place, MlflowClient]) -> None:
+    name, place, client = old
+    champion = find(client, "colours", CHAMPION)
+    assert str(champion.version) == CHAMPIONS[name]
+    changes = [change for change in history(place, client, "colours") if change.alias == CHAMPION]
+    assert [change.after for change in changes][-1] == CHAMPIONS[name] and changes[0].before is None
+    assert earlier(place, client, "colours") == changes[-1].before
+
+    Path("red.png").write_bytes(png(0, 3, 8))
+    (answer,) = classify(served(place, client, "colours"), [Path("red.png")], ["red", "green"])
+    assert sum(share for _, share in answer) == pytest.approx(1)
+
+    origin = lineage(place, client, champion)
+    assert origin.settings["train.lr"] == "0.001" and len(origin.sessions) == int(CHAMPIONS[name])
+    listed = streams(place, client)
+    assert {stream.name.split()[0] for stream in listed} == {"colours"} and {stream.state for stream in listed} <= STATES
+    assert ("interrupted" in {stream.state for stream in listed}) == (name == "half")
