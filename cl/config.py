@@ -6,14 +6,16 @@ import re
 import reprlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from pydantic import ValidationError as PydanticError
 
 from cl.errors import ConfigError
+from cl.names import usable
 from cl.plain_yaml import LARGEST, parse
 
+Name = Annotated[str, AfterValidator(usable)]  # what a config calls a set, a session, a method
 Augment = bool | Literal["crop_and_mirror"]
 
 

@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from cl.matrix import Matrix
+from cl.names import in_figure
 
 # Okabe and Ito's palette: told apart by readers with any kind of colour vision
 PALETTE = ("#7f7f7f", "#D55E00", "#000000", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -25,14 +26,14 @@ def heat_map(matrix: Matrix, sessions: Sequence[str], title: str) -> Figure:
             axes.text(j, t, f"{100 * value:.0f}", ha="center", va="center", fontsize=9, color="black" if value > 0.55 else "white")
         if matrix.taught[j] == t > 0:
             axes.add_patch(Rectangle((j - 0.5, t - 0.5), 1, 1, fill=False, edgecolor="#D55E00", linewidth=2.2))
-    axes.set_xticks(range(columns), matrix.sets, rotation=35, ha="right", rotation_mode="anchor")
-    axes.set_yticks(range(rows), ["start", *sessions])
+    axes.set_xticks(range(columns), [*map(in_figure, matrix.sets)], rotation=35, ha="right", rotation_mode="anchor")
+    axes.set_yticks(range(rows), ["start", *map(in_figure, sessions)])
     axes.axhline(0.5, color="white", linewidth=3)
     if matrix.probes and len(matrix.probes) < columns:
         axes.axvline(min(matrix.probes) - 0.5, color="white", linewidth=3)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
-    axes.set_title(title, loc="left", fontsize=11, fontweight="bold")
+    axes.set_title(in_figure(title), loc="left", fontsize=11, fontweight="bold")
     axes.set_ylabel("after")
     return figure
 
@@ -49,7 +50,7 @@ def front(points: Mapping[str, tuple[float, float]]) -> Figure:
     axes.step(*zip(*steps, strict=True), where="post", color="0.75", linewidth=1, zorder=0)
     for turn, (method, (cost, score)) in enumerate(points.items()):
         axes.plot(cost, 100 * score, "o", color=PALETTE[turn % len(PALETTE)], markersize=5)
-        axes.annotate(method, (cost, 100 * score), xytext=(5, 4), textcoords="offset points", fontsize=8.5)
+        axes.annotate(in_figure(method), (cost, 100 * score), xytext=(5, 4), textcoords="offset points", fontsize=8.5)
     axes.set_xlabel("cost of learning, TFLOPs", fontsize=9.5)
     axes.set_ylabel("average score, percent", fontsize=9.5)
     axes.margins(x=0.15, y=0.12)
@@ -70,14 +71,15 @@ def curves(matrices: Mapping[str, Matrix], sessions: Sequence[str]) -> Figure:
     panels = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False).flatten()
     for panel, (column, name) in zip(panels, enumerate(first.sets), strict=False):
         for turn, (method, matrix) in enumerate(matrices.items()):
-            style = {"color": PALETTE[turn % len(PALETTE)], "linestyle": DASHES[turn % len(DASHES)], "label": method, "linewidth": 1.6}
+            style = {"color": PALETTE[turn % len(PALETTE)], "linestyle": DASHES[turn % len(DASHES)], "linewidth": 1.6}
+            style["label"] = in_figure(method)
             if matrix.sessions == first.sessions:
                 panel.plot(100 * matrix.rows[:, column], marker="o", markersize=2.6, **style)
             else:
                 panel.axhline(100 * matrix.rows[-1, column], **style)
         if first.taught[column]:
             panel.axvline(first.taught[column], color="0.75", linewidth=1, zorder=0)
-        panel.set_title(name if first.taught[column] else f"{name} (probe)", fontsize=9.5, loc="left")
+        panel.set_title(in_figure(name) if first.taught[column] else f"{in_figure(name)} (probe)", fontsize=9.5, loc="left")
         panel.set_ylim(0, 100)
         panel.set_xticks(range(first.sessions + 1))
         panel.grid(axis="y", color="0.92")

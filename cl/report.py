@@ -13,9 +13,10 @@ from cl.durable import beside
 from cl.errors import StoreError
 from cl.figures import curves, heat_map
 from cl.matrix import Matrix, mean, summary
+from cl.names import in_markdown
 from cl.page import render
 from cl.sections import sections
-from cl.tables import COLUMNS, grouped, line, overview, percent, plain
+from cl.tables import COLUMNS, grouped, line, overview, percent
 
 
 @dataclass(frozen=True)
@@ -208,7 +209,7 @@ def markdown(reports: Sequence[Report]) -> str:
     """The reports as one Markdown page; several seeds of a method become mean ± standard deviation."""
     groups = grouped(reports)
     text = [
-        f"# {reports[0].stream}",
+        f"# {in_markdown(reports[0].stream)}",
         "",
         _DEFINITIONS,
         "",
@@ -221,7 +222,8 @@ def markdown(reports: Sequence[Report]) -> str:
         text += [line(["---"] + ["---:"] * (len(section.columns) - 1)), *map(line, section.rows)]
     for method, members in groups.items():
         first, rows = members[0], mean([member.matrix for member in members]).rows
-        text += ["", f"## {plain(method)}", "", line(["after", *first.matrix.sets]), line(["---"] + ["---:"] * len(first.matrix.sets))]
+        text += ["", f"## {in_markdown(method)}", "", line(["after", *first.matrix.sets])]
+        text += [line(["---"] + ["---:"] * len(first.matrix.sets))]
         text += [line([name, *map(percent, row)]) for name, row in zip(("start", *first.sessions), rows, strict=True)]
     text += ["", "## Provenance", "", line(["method", "seed", "data", "stream", "code", "base model", "started"]), line(["---"] * 7)]
     for report in reports:

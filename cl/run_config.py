@@ -40,7 +40,7 @@ class UpdateConfig(Config):
 class RunConfig(Config):
     """One method on one stream."""
 
-    name: str = Field(pattern=r"^[\w][\w .-]*$")
+    name: str = Field(pattern=r"^[\w][\w .-]*$", max_length=100)  # of a model, an experiment, and of locks
     seed: NonNegativeInt = 0
     joint: bool = Field(False, description="learn all sessions' data at once: the usual upper bound")
     threads: PositiveInt | None = Field(None, description="CPU threads; their number decides how sums are rounded; default: torch's")

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 
 from cl.data import ImageTable, concat
 from cl.errors import DataError
+from cl.names import usable
 from cl.told import Told
 
 Candidates = Literal["own", "seen", "all"]
@@ -106,7 +107,7 @@ class Stream:
     `withheld` holds, by the id of a training row, the label that exists and is not taught: to judge pseudolabels by, never to learn from.
 
     Raises:
-        DataError: no session, sessions out of order, a class whose index moves, or two evaluation sets of one name.
+        DataError: no session, sessions out of order, a class whose index moves, two evaluation sets of one name, or an unusable name.
     """
 
     name: str
@@ -126,6 +127,11 @@ class Stream:
                     f"stream {self.name!r}: session {after.name!r} moves or renames a class of {before.name!r}; only append classes"
                 )
         names = Counter(test.name for test in self.exam(0))
+        for name in (*(session.name for session in self.sessions), *names):
+            try:
+                usable(name)
+            except ValueError as error:
+                raise DataError(f"stream {self.name!r}: {error}; rename it in the data, or give the session a name of its own") from error
         if twice := [name for name, count in names.items() if count > 1]:
             raise DataError(f"stream {self.name!r}: two evaluation sets are called {twice[0]!r}; give each its own name")
 

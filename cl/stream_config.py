@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, NonNegativeInt, PositiveInt, model_validator
 
-from cl.config import Config
+from cl.config import Config, Name
 from cl.stream import Candidates, Kind
 
 Supervision = Literal["labels", "captions", "both", "none"]
@@ -89,7 +89,7 @@ class Selection(Config):
 class SessionSpec(Selection):
     """One session as listed; what is left out is as the stream says."""
 
-    name: str | None = Field(default=None, min_length=1, description="default: its domains, its classes, or its source")
+    name: Name | None = Field(default=None, description="default: its domains, its classes, or its source")
     supervision: Supervision | None = None
     test: Kind | None = None
     limit: PositiveInt | None = None
@@ -115,15 +115,15 @@ Sessions = Annotated[tuple[SessionSpec, ...], AfterValidator(_some)]
 class Probe(Selection):
     """An evaluation set that no session teaches."""
 
-    name: str = Field(min_length=1)
+    name: Name
     split: Split = "test"
     test: Kind | None = Field(default=None, description="default: classify where there are labels, else retrieve")
     limit: PositiveInt | None = None
 
 
 class _Stream(Config):
-    name: str = Field("stream", min_length=1)
-    sources: dict[str, Source] = Field(min_length=1)
+    name: Name = "stream"
+    sources: dict[Name, Source] = Field(min_length=1)
     supervision: Supervision = Field("labels", description="what sessions teach with; the other columns are dropped")
     test: Kind | None = Field(
         default=None, description="how sessions are examined; default: retrieve where they teach captions, else classify"

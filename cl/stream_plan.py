@@ -15,6 +15,7 @@ from cl.collection import read, sessions
 from cl.columns import did_you_mean, some
 from cl.data import ImageTable, concat, hold_out
 from cl.errors import DataError
+from cl.names import LONGEST
 from cl.seeds import generator
 from cl.stream_config import (
     ClassStream,
@@ -79,9 +80,14 @@ def _every_domain(sources: Sources) -> Iterator[SessionSpec]:
             yield SessionSpec(name=source, source=source)
 
 
+def _called(parts: Sequence[str]) -> str:
+    whole = ", ".join(parts)
+    return whole if len(whole) <= LONGEST or len(parts) == 1 else f"{parts[0]} and {len(parts) - 1} more"
+
+
 def _selected(spec: SessionSpec, config: StreamConfig, sources: Sources) -> Draft:
     source = source_of(spec.source, sources)
-    name = spec.name or ", ".join(spec.domains or spec.classes or (source,))
+    name = spec.name or _called(spec.domains or spec.classes or (source,))
     train = _part(chosen(spec, "train", sources, f"session {name!r}"), spec.part, f"session {name!r}")
     test = chosen(spec, config.test_split, sources, f"session {name!r}")
     return Draft(name, train, test, config.sources[source].template or config.template, spec)

@@ -20,6 +20,7 @@ from cl.matrix import (
     seen_accuracy,
     zero_shot_drop,
 )
+from cl.names import in_markdown
 
 if TYPE_CHECKING:
     from cl.report import Report
@@ -146,9 +147,4 @@ def accuracies(report: Report) -> list[float]:
 
 def line(cells: Sequence[str]) -> str:
     """A row of a Markdown table."""
-    return f"| {' | '.join(map(plain, cells))} |"
-
-
-def plain(text: str) -> str:
-    """Text that ends no table cell and starts no markup."""
-    return text.replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")
+    return f"| {' | '.join(map(in_markdown, cells))} |"

@@ -18,6 +18,7 @@ from prefect.utilities.urls import url_for
 from pydantic import Field
 
 from cl.errors import StoreError
+from cl.names import in_markdown
 from flows.alone import alone
 from flows.as_learned import as_learned
 from flows.job import Job, title
@@ -159,10 +160,10 @@ def question(title: str, reason: str, checks: list[dict[str, Any]]) -> str:
     <BLANKLINE>
     Approve, or leave the box empty to keep the champion there is. The report is an artifact of the run that learned it.
     """
-    lines = [f"- **{check['bound']}**: {_cells(check)}" for check in checks]
+    lines = [f"- **{in_markdown(str(check['bound']))}**: {_cells(check)}" for check in checks]
     last = "Approve, or leave the box empty to keep the champion there is. The report is an artifact of the run that learned it."
-    return "\n".join([f"**{title}** may become champion: {reason}.", *(["", *lines] if lines else []), "", last])
+    return "\n".join([f"**{in_markdown(title)}** may become champion: {in_markdown(reason)}.", *(["", *lines] if lines else []), "", last])
 
 
 def _cells(check: dict[str, Any]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in check.items() if name != "bound" and value != "")
+    return ", ".join(f"{name} {in_markdown(str(value))}" for name, value in check.items() if name != "bound" and value != "")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from cl.errors import EvergreenError, StoreError
+from cl.names import visible
 from flows import cli_data, cli_ingest, cli_models, cli_servers, cli_status
 from flows.causes import cause
 from flows.console import BarWatch, bar, bars, err, out, table
@@ -205,7 +206,9 @@ def main() -> None:
 
 
 def _fail(told: str) -> NoReturn:
-    sys.stderr.write(f"evergreen: {' '.join(told.split())}\n")
+    from flows.addresses import hushed
+
+    sys.stderr.write(f"evergreen: {visible(hushed(' '.join(told.split())))}\n")
     sys.exit(2)
 
 

@@ -70,7 +70,7 @@ def add(
     with bar(f"reading {path}") as tell:
         splits, told = take(path, columns, test_share, unlabelled, tell)
     for remark in told:
-        err().print(str(remark), soft_wrap=True, markup=False)
+        err().print(str(remark), soft_wrap=True)
     rows = ", ".join(f"{split} {len(data):,}" for split, data in splits.items())
     classes = len({label for data in splits.values() for label in data.classes()})
     err().print(f"{name}: {rows} rows, {classes} classes{', of which nothing is written' if dry_run else ''}", soft_wrap=True)

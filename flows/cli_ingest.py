@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
 
 from flows.console import bar, err, out, table
 from flows.options import RootOption
@@ -72,7 +71,7 @@ def watch(
         return "; ".join([line(outcome, into), *map(str, outcome.told)])
 
     def tell(text: str) -> None:
-        err().print(text, soft_wrap=True, markup=False)
+        err().print(text, soft_wrap=True)
 
     signal.signal(signal.SIGINT, signal.default_int_handler)  # Ctrl-C is how it ends, not an interruption
     tell(f"looking at {folder} for {every:g} s" if once else f"watching {folder}; Ctrl-C ends it")
@@ -99,14 +98,13 @@ def _show(outcome: "Outcome", into: str) -> None:
     console = err()
     if outcome.problems:
         rows = [(problem.where, problem.reason, problem.detail) for problem in outcome.problems[:_SHOWN]]
-        shown = [[escape(cell.encode("utf-8", "backslashreplace").decode()) for cell in row] for row in rows]
-        out().print(table(f"set aside: {told(outcome.problems)}", ["file", "reason", "detail"], shown))
+        out().print(table(f"set aside: {told(outcome.problems)}", ["file", "reason", "detail"], rows))
         if outcome.report:
-            console.print(f"all of them: {outcome.report}", soft_wrap=True, markup=False)
+            console.print(f"all of them: {outcome.report}", soft_wrap=True)
     for remark in outcome.told:
-        console.print(str(remark), soft_wrap=True, markup=False)
+        console.print(str(remark), soft_wrap=True)
     if outcome.new and outcome.classes:
-        console.print(f"new classes: {some(outcome.classes, 50)}", soft_wrap=True, markup=False)
+        console.print(f"new classes: {some(outcome.classes, 50)}", soft_wrap=True)
     for name, known in outcome.alike.items():
-        console.print(f"new class {name!r} looks like {known!r}: if they are one, ingest it under that name", soft_wrap=True, markup=False)
-    console.print(line(outcome, into), soft_wrap=True, markup=False)
+        console.print(f"new class {name!r} looks like {known!r}: if they are one, ingest it under that name", soft_wrap=True)
+    console.print(line(outcome, into), soft_wrap=True)

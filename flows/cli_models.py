@@ -18,12 +18,21 @@ if TYPE_CHECKING:
     from flows.bisect import Kind
     from flows.registry import Change
 
+_WHY = 1000  # characters: MLflow keeps a change in a tag
 ModelArgument = Annotated[
     str, typer.Argument(metavar="MODEL", help="The name of a registered model: that of its config, in small letters and dashes.")
 ]
 VersionArgument = Annotated[str, typer.Argument(metavar="MODEL", help="NAME (its champion), NAME@ALIAS or NAME/VERSION.")]
 NumberArgument = Annotated[str | None, typer.Argument(metavar="VERSION", help="A version number or alias, where MODEL is a name.")]
-WhyOption = Annotated[str, typer.Option(help="A reason, kept in the history.")]
+
+
+def _reason(why: str) -> str:
+    if len(why) > _WHY:
+        raise ConfigError(f"--why has {len(why)} characters; at most {_WHY} are kept in the history")
+    return why
+
+
+WhyOption = Annotated[str, typer.Option(callback=_reason, help="A reason, kept in the history.")]
 
 
 def promote(model: VersionArgument, version: NumberArgument = None, why: WhyOption = "by hand") -> None:

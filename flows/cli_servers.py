@@ -46,7 +46,7 @@ def up(
             *([f"Warning: {told}"] if (told := warning(host)) else []),
             "Ctrl-C stops them.",
         ):
-            console.print(line, soft_wrap=True, markup=False)
+            console.print(line, soft_wrap=True)
         if browse:
             _open(place, api, given or made(place))
 
@@ -62,7 +62,7 @@ def _open(place: Place, address: str, secret: str) -> None:
 
     page = opener(place, address, secret)
     if not webbrowser.open(page.as_uri()):
-        err().print(f"No browser was found; open {page} in yours.", soft_wrap=True, markup=False)
+        err().print(f"No browser was found; open {page} in yours.", soft_wrap=True)
 
 
 def serve(

@@ -35,14 +35,14 @@ def status(
     out().print(table("", columns, rows) if rows else f"Nothing is learned yet in {place.root}.", soft_wrap=not rows)
     for model in dict.fromkeys(row.model for row in found if row.model):
         if client and (told := champion(place, client, model)):
-            out().print(told, soft_wrap=True, markup=False)
+            out().print(told, soft_wrap=True)
     if not rows and (waiting := collections_in(place.data_in(data_root))):
         told = ", ".join(f"{name} has {count}" for name, count in waiting.items())
         out().print(
             f"Sessions wait: {told}. A config with stream: {{kind: collection, ...}} learns them: evergreen update CONFIG", soft_wrap=True
         )
     for command in dict.fromkeys(row.command for row in found if row.command):
-        out().print(f"go on with: {command}", soft_wrap=True, markup=False)
+        out().print(f"go on with: {command}", soft_wrap=True)
 
 
 def _sessions(config: str, overrides: list[str], data_root: str | None) -> None:

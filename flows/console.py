@@ -10,6 +10,9 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
+
+from cl.names import visible
 
 if TYPE_CHECKING:
     from cl.run import Step
@@ -18,14 +21,21 @@ if TYPE_CHECKING:
 _NUMBER = frozenset("0123456789–")  # a dash stands for what was not measured
 
 
+class _Plain(Console):
+    """A console that shows text as it is: nothing in it is markup, and what a terminal would obey is written out."""
+
+    def render_str(self, text: str, **named: Any) -> Text:
+        return super().render_str(visible(text, keep="\n"), **named | {"markup": False, "emoji": False, "highlight": False})
+
+
 def out() -> Console:
     """Results; wide enough for any table where no terminal says otherwise."""
-    return Console(highlight=False, width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 120)
+    return _Plain(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 120)
 
 
 def err() -> Console:
     """How it goes, and what went wrong."""
-    return Console(stderr=True, highlight=False)
+    return _Plain(stderr=True)
 
 
 class BarWatch:
@@ -38,7 +48,7 @@ class BarWatch:
 
     def begin(self, stream: str, index: int, last: int, session: str) -> None:
         """The bar starts again."""
-        self.title = f"{stream} {index}/{last} {session}"
+        self.title = visible(f"{stream} {index}/{last} {session}")
         self.bar.reset(self.task, total=None, description=self.title)
 
     def progress(self, done: int, total: int, what: str) -> None:
@@ -64,7 +74,7 @@ class BarWatch:
 @contextmanager
 def bars() -> Iterator[Progress]:
     """A place for bars at the foot of the terminal; without a terminal only lines appear."""
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     console = err()
     with Progress(*columns, console=console, transient=True, disable=not console.is_interactive) as progress:
         yield progress

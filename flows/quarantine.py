@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from cl.faults import Problem
+from cl.names import in_cell
 
 _COPIED = 10_000_000  # bytes; larger files are only named
 
@@ -36,7 +37,7 @@ def write_report(folder: Path, name: str, problems: Sequence[Problem], rest: dic
     text = io.StringIO()
     writer = csv.DictWriter(text, ["file", "reason", "detail", "copy"])
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows({name: in_cell(value) for name, value in row.items()} for row in rows)
     counts = Counter(problem.reason for problem in problems)
     _write(folder / f"{name}.json", json.dumps({**rest, "counts": counts, "problems": rows}).encode())
     _write(folder / f"{name}.csv", text.getvalue().encode())

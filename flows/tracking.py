@@ -23,6 +23,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from cl import beneath
 from cl.durable import beside
 from cl.errors import StoreError
+from cl.names import as_key
 from cl.report import Figure, Item, Metric, Table, Tag, Text
 from flows.addresses import shown
 from flows.causes import cause
@@ -155,7 +156,7 @@ class Tracker:
                 self._go_on(found.info.run_id, lock)
                 return found.info.run_id, False
             run = self.client.create_run(self.experiment, run_name=title, tags={KEY: key, KIND: kind, LOCK: lock, **tags})
-        self.client.log_batch(run.info.run_id, params=[Param(name, value[:6000]) for name, value in flat(config).items()])
+        self.client.log_batch(run.info.run_id, params=[Param(as_key(name), value[:6000]) for name, value in flat(config).items()])
         return run.info.run_id, True
 
     def _go_on(self, run_id: str, lock: str) -> None:
@@ -227,11 +228,11 @@ class Tracker:
         for item in items:
             match item:
                 case Metric(name, value, step) if value == value:  # a number that does not exist is no point on a chart
-                    metrics.append(MlflowMetric(_name(name), float(value), now, step or 0))
+                    metrics.append(MlflowMetric(as_key(name), float(value), now, step or 0))
                 case Table(name, columns, rows):
-                    self._table(run_id, f"{_name(name)}.json", columns, rows)
+                    self._table(run_id, f"{as_key(name)}.json", columns, rows)
                 case Figure(name, figure):
-                    self.client.log_figure(run_id, figure, f"figures/{_name(name)}.png")
+                    self.client.log_figure(run_id, figure, f"figures/{as_key(name)}.png")
                 case Tag(name, value):
                     self.client.set_tag(run_id, f"evergreen.{name}", str(value))
                 case Text(name, content):
@@ -288,10 +289,6 @@ def _answers(uri: str) -> None:
     # the client would ask a server that is away for four minutes
     if uri.startswith("http"):
         urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=5).close()
-
-
-def _name(text: str) -> str:
-    return re.sub(r"[^\w./ -]+", "_", text.replace("@", "_at_"))
 
 
 def _first_line(error: BaseException) -> str:

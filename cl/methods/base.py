@@ -12,7 +12,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from cl.clip import Clip
-from cl.config import Config
+from cl.config import Config, Name
 from cl.data import ImageTable
 from cl.flops import counted
 from cl.stream import ClassName, Session
@@ -39,7 +39,7 @@ class MethodConfig(Config):
 
     learns: ClassVar[tuple[str, ...]] = ("labels", "captions")  # what a session must have some of
 
-    label: str | None = None  # what tables call it, where one method stands there twice
+    label: Name | None = None  # what tables call it, where one method stands there twice
     train: dict[str, Any] = Field({}, description="training settings that this method wants otherwise")
     later: dict[str, Any] = Field({}, description="the same, from the second session on")
 
