@@ -237,7 +237,7 @@ def _prepared() -> Iterator[None]:
 def _watched(ready: Callable[[], None]) -> Iterator[None]:
     import httpx
 
-    from flows.addresses import shown
+    from flows.addresses import hushed, shown
     from flows.watch import watched_by
 
     with bars() as progress, watched_by(BarWatch(progress, "waiting for Prefect")):
@@ -250,7 +250,7 @@ def _watched(ready: Callable[[], None]) -> Iterator[None]:
         except httpx.TransportError as error:
             kept = "what is learned is kept: once it answers, start again, and nothing is learned twice"
             address = shown(os.environ["PREFECT_API_URL"])
-            raise StoreError(f"the Prefect server at {address} does not answer any more ({error}); {kept}") from error
+            raise StoreError(f"the Prefect server at {address} does not answer any more ({hushed(str(error))}); {kept}") from error
 
 
 def _overrides(method: str | None, seed: int | None, settings: Sequence[str] | None) -> list[str]:

@@ -22,6 +22,7 @@ from scmrepo.exceptions import SCMError as GitError
 
 from cl.columns import some
 from cl.errors import DataError
+from flows.addresses import shown
 from flows.digest import digest
 from flows.settings import quiet
 
@@ -205,10 +206,11 @@ def commit(folder: Path, message: str) -> bool:
 
 
 def remote(folder: Path) -> str | None:
-    """Where `dvc push` would send the data: the default remote's address, None without one."""
+    """Where `dvc push` would send the data: the default remote's address as people may see it, None without one."""
     with _repo(folder) as repo:
         name = repo and repo.config["core"].get("remote")
-        return repo.config["remote"].get(name, {}).get("url") if repo and name else None
+        address = repo.config["remote"].get(name, {}).get("url") if repo and name else None
+        return shown(str(address)) if address else None
 
 
 def _git(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:

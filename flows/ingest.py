@@ -23,7 +23,7 @@ from cl.formats import look
 from cl.screen import fresh, parted, resembling, screen, teachable
 from cl.stream_config import Supervision
 from cl.told import Told
-from flows.addresses import shown
+from flows.addresses import hushed, shown
 from flows.data import check_whole, commit, committable, mend, pin, push
 from flows.quarantine import told, write_report
 from flows.readers import cannot_use
@@ -182,7 +182,7 @@ def _post(server: str, event: dict[str, object]) -> str | None:
         with SyncPrefectClient(server, auth_string=secret, api_key=PREFECT_API_KEY.value()) as client:
             client.request("POST", "/events", json=[event]).raise_for_status()
     except (httpx.HTTPError, RuntimeError) as error:  # RuntimeError: of another version, or not reached
-        return " ".join(str(error).split()) or type(error).__name__
+        return " ".join(hushed(str(error)).split()) or type(error).__name__
     return None
 
 

@@ -10,6 +10,7 @@ import uuid
 from pathlib import Path
 
 from cl.errors import StoreError
+from flows.addresses import request
 from flows.settings import Place
 
 SERVER, CLIENT = "PREFECT_SERVER_API_AUTH_STRING", "PREFECT_API_AUTH_STRING"  # what Prefect's server and its clients read
@@ -85,13 +86,13 @@ def opener(place: Place, address: str, secret: str) -> Path:
 
 def refused(address: str, secret: str | None, key: str | None = None) -> bool:
     """Whether the API at `address` does not let these in; False also where it does not say."""
-    request = urllib.request.Request(f"{address.rstrip('/')}/admin/version")
+    asked = request(f"{address.rstrip('/')}/admin/version")
     if secret:
-        request.add_header("Authorization", f"Basic {base64.b64encode(secret.encode()).decode()}")
+        asked.add_header("Authorization", f"Basic {base64.b64encode(secret.encode()).decode()}")
     elif key:
-        request.add_header("Authorization", f"Bearer {key}")
+        asked.add_header("Authorization", f"Bearer {key}")
     try:
-        urllib.request.urlopen(request, timeout=5).close()
+        urllib.request.urlopen(asked, timeout=5).close()
     except urllib.error.HTTPError as error:
         return error.code == 401
     except (OSError, ValueError):

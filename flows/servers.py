@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cl.errors import ConfigError, StoreError
-from flows.addresses import shown
+from flows.addresses import request, shown
 from flows.children import child
 from flows.guard import NAMES, PARENT
 from flows.secret import CLIENT, SERVER, fresh, kept, refused
@@ -211,7 +211,7 @@ def _noticed(place: Place) -> str | None:
 def answers(url: str) -> bool:
     """Whether a server says within two seconds that it is well."""
     try:
-        with urllib.request.urlopen(url, timeout=2) as reply:
+        with urllib.request.urlopen(request(url), timeout=2) as reply:
             return bool(reply.status == 200)
     except (OSError, ValueError):
         return False

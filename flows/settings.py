@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cl.errors import EvergreenError, StoreError
+from flows.addresses import shown
 
 MARKS = ("data.dvc", "pyproject.toml")
 ENVIRONMENT = {
@@ -168,7 +169,7 @@ def artifact_uri(place: Place) -> str:
     given = os.environ.get("EVERGREEN_ARTIFACTS")
     driver = DRIVERS.get(str(given).partition("://")[0])
     if driver and not importlib.util.find_spec(driver):
-        raise StoreError(f"EVERGREEN_ARTIFACTS is {given}, which needs {driver}; pip install 'evergreen-clip[s3]' or [gs]")
+        raise StoreError(f"EVERGREEN_ARTIFACTS is {shown(str(given))}, which needs {driver}; pip install 'evergreen-clip[s3]' or [gs]")
     return given or (place.runs / "artifacts").as_uri()
 
 

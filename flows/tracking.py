@@ -25,7 +25,7 @@ from cl.durable import beside
 from cl.errors import StoreError
 from cl.names import as_key
 from cl.report import Figure, Item, Metric, Table, Tag, Text
-from flows.addresses import shown
+from flows.addresses import hushed, request, shown
 from flows.causes import cause
 from flows.project import LOCK, claim, marks
 from flows.settings import Place, artifact_uri, check_writable, quiet, tracking_uri
@@ -81,7 +81,7 @@ def connect(place: Place) -> MlflowClient:
     except ImportError as error:
         what = "pip install 'evergreen-clip[postgres]'" if uri.startswith("postgresql") else "install it"
         raise StoreError(f"{shown(uri)}: MLflow's store needs a driver that is not installed ({error.name}); {what}") from error
-    except (MlflowException, SQLAlchemyError, OSError) as error:
+    except (MlflowException, SQLAlchemyError, OSError, ValueError) as error:
         if known := cause(error):
             raise StoreError(f"{shown(uri)}: {known}") from error
         given = "; start the server that MLFLOW_TRACKING_URI names, or unset it" if os.environ.get("MLFLOW_TRACKING_URI") else ""
@@ -288,8 +288,8 @@ def slug(text: str) -> str:
 def _answers(uri: str) -> None:
     # the client would ask a server that is away for four minutes
     if uri.startswith("http"):
-        urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=5).close()
+        urllib.request.urlopen(request(f"{uri.rstrip('/')}/health"), timeout=5).close()
 
 
 def _first_line(error: BaseException) -> str:
-    return str(error).strip().partition("\n")[0].rstrip(".")
+    return hushed(str(error)).strip().partition("\n")[0].rstrip(".")

@@ -6,7 +6,6 @@ import os
 import re
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,7 +20,7 @@ from flows.secret import fresh, kept, made, opener, path
 from flows.servers import Server, mlflow_server, prefect_server
 from flows.settings import Place
 from tests.hostile.browser import Harm, needs_chromium, shows, visit
-from tests.test_serve import HOST, Program, free
+from tests.test_serve import HOST
 
 OWN = "127.0.0.1:4200"
 MALICE: list[tuple[str, list[tuple[str, str]], int]] = [
@@ -181,22 +180,6 @@ def test_a_served_run_is_the_flow_that_was_registered_whatever_the_api_says(monk
     asyncio.run(runner.EngineCommandStarter().start(run))
     assert seen == ["flows.update.update"]
     assert asyncio.run(runner.load_flow_from_flow_run(run, storage_base_path="/")).name == "update"
-
-
-@pytest.fixture(scope="module")
-def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
-    """The real servers, once for the tests that drive a browser."""
-    root, prefect, mlflow = tmp_path_factory.mktemp("up"), free(), free()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(root)
-        patch.setenv("EVERGREEN_ROOT", str(root))
-        patch.setenv("PREFECT_HOME", str(root / ".prefect"))
-        program = Program("up", "--prefect-port", str(prefect), "--mlflow-port", str(mlflow))
-    try:
-        program.wait_for("Ctrl-C stops them")
-        yield SimpleNamespace(place=Place(root), prefect=prefect, mlflow=mlflow, said=program.said)
-    finally:
-        assert program.stop() == 0
 
 
 def harmless(up: SimpleNamespace, told: dict[str, Any]) -> None:
