@@ -17,7 +17,11 @@ from cl.stream import ClassName, Session
 
 
 class LinearProbeConfig(MethodConfig):
-    """A linear classifier on frozen features, by gradient descent."""
+    """A linear classifier on frozen features, by gradient descent.
+
+    Its learning rate is its own: on glyphs 0.1 is best, a hundred times fine-tuning's, and at that one's it learns next to nothing
+    (RESULTS). Give it `train: {lr: ...}`.
+    """
 
     learns: ClassVar[tuple[str, ...]] = ("labels",)
 
