@@ -33,7 +33,7 @@ _PACKED: dict[bytes, Any] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zX
 
 
 def unzip(file: Path, folder: Path, problems: list[Problem]) -> Path:
-    """Unpack what is harmless into `folder`; gives the folder to read: where all of it lies in one folder of folders, that one.
+    """Unpack what is harmless into `folder`, which must not exist; gives the folder.
 
     A backslash in a name is a slash, as the programs of Windows mean it that write one.
 
@@ -54,7 +54,7 @@ def unzip(file: Path, folder: Path, problems: list[Problem]) -> Path:
                 _extract(archive, info, folder, problems)
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
         raise DataError(f"{file}: cannot be read as .zip ({error}); repair or replace it") from error
-    return _inner(folder)
+    return folder
 
 
 def members(file: Path, problems: list[Problem]) -> Iterator[tuple[str, bytes]]:
@@ -198,16 +198,3 @@ def _name_fault(name: str) -> Fault | None:
 def _hidden(name: str) -> bool:
     parts = PurePosixPath(_plain(name)).parts
     return any(part.startswith(".") or part == "__MACOSX" for part in parts)
-
-
-def _inner(folder: Path) -> Path:
-    # pets.zip holds pets/cat/1.png as often as cat/1.png
-    entries = list(folder.iterdir())
-    while (
-        len(entries) == 1
-        and entries[0].is_dir()
-        and any(entry.is_dir() or entry.suffix.lower() in TABLES for entry in entries[0].iterdir())
-    ):
-        folder = entries[0]
-        entries = list(folder.iterdir())
-    return folder

@@ -500,3 +500,11 @@ def test_captions_that_clip_cuts_are_counted(tmp_path: Path) -> None:
     found = text(tmp_path / "t.csv", f"path,caption\na.png,{'dog ' * 76}\nb.png,{'dog ' * 75}\n")
     told = {each.topic: str(each) for each in take(found, {})[1]}
     assert told[Topic.CUT] == "captions longer than the 77 tokens that CLIP can read, which are cut: 1"
+
+
+def test_a_zip_and_the_folder_in_it_are_read_alike(tmp_path: Path) -> None:
+    put(tmp_path / "in", "cat/1.png", "cat/more/2.png")
+    text(tmp_path / "in" / "README.md", "hello")
+    folder, zipped = look(tmp_path / "in"), look(archive(tmp_path / "in"))
+    assert folder.splits["train"].labels == zipped.splits["train"].labels == ["cat", "cat"]
+    assert folder.splits["train"].digest() == zipped.splits["train"].digest()
