@@ -15,7 +15,9 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import GlobalConcurrencyLimitUpdate
 
 from cl.collection import append
+from cl.errors import DataError
 from flows.alone import alone
+from flows.failures import failures
 from flows.job import collections, job_of, planned, settings
 from flows.serve import deployments
 from flows.settings import Place
@@ -120,6 +122,18 @@ def test_the_policy_waits_for_images_that_look_new(config: str, stored: Path, le
     assert learned == ["first", "base", "more", "other"]
     why = mlflow.artifacts.load_dict(f"runs:/{outcome['run']}/update.json")
     assert why["drift"]["drift"] == "yes" and why["drift"]["distance"] > why["drift"]["threshold"]
+
+
+def test_a_night_that_fails_before_anything_is_learned_is_kept_for_status_until_it_succeeds(
+    config: str, stored: Path, learned: list[str]
+) -> None:
+    (stored / "data").rename(stored / "away")
+    with pytest.raises(DataError):
+        update(config)
+    (failed,) = failures(Place(stored))
+    assert (failed.stream, failed.command) == ("growing", f"evergreen update {config}") and "no data there" in failed.error
+    (stored / "away").rename(stored / "data")
+    assert update(config)["gate"] == "promoted" and failures(Place(stored)) == []
 
 
 def test_a_session_that_comes_in_while_another_learns_is_found_by_the_next_in_line(config: str, stored: Path, learned: list[str]) -> None:
