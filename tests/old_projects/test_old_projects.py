@@ -14,7 +14,7 @@ from flows.tracking import connect
 from tests.make import png
 from tests.old_projects import NAMES, unpack
 
-STATES = {"learned", "interrupted"}
+STATES = {"learned", "waiting", "interrupted"}
 CHAMPIONS = {"three": "3", "last_refused": "2", "refused_inside": "3", "replay": "2", "half": "2"}
 
 
