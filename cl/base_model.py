@@ -2,18 +2,24 @@
 
 import hashlib
 import json
+import logging
 from pathlib import Path
 
 import pyarrow as pa
 
 from cl.build_stream import build_stream
+from cl.checkpoint import read_json, write_json
 from cl.clip import ModelConfig
 from cl.data import ImageTable
+from cl.errors import StoreError
 from cl.learner import Progress
 from cl.model_source import CONFIG
 from cl.pretrain import pretrain, save_pretrained
 from cl.run_config import RunConfig
+from cl.seal import contents, sealed, unsealed
 from cl.stream import Session
+
+_SEAL = ".seal.json"  # beside the folder, which holds the model alone
 
 
 def settle(config: RunConfig, data_root: Path, models: Path, progress: Progress | None = None) -> RunConfig:
@@ -30,9 +36,24 @@ def settle(config: RunConfig, data_root: Path, models: Path, progress: Progress 
     first = build_stream(config.stream, data_root).sessions[0]
     recipe = json.dumps([first.digest, config.pretrain.model_dump(mode="json")], sort_keys=True)
     folder = models / hashlib.sha256(recipe.encode()).hexdigest()[:24]
-    if not (folder / CONFIG).exists():
+    if not _whole(folder):
         save_pretrained(pretrain(config.pretrain, _captioned(first), first.tests, progress), folder)
+        write_json(sealed({"files": contents(folder)}), folder.with_suffix(_SEAL))
     return config.model_copy(update={"model": ModelConfig(name=f"local-dir:{folder}")})
+
+
+def _whole(folder: Path) -> bool:
+    """Whether a model was kept there and is what was written; version 0.1.0 wrote no seal."""
+    seal = folder.with_suffix(_SEAL)
+    if not (folder / CONFIG).exists() or not seal.exists():
+        return (folder / CONFIG).exists()
+    try:
+        whole = unsealed(read_json(seal), str(seal), ()) == {"files": contents(folder)}
+    except StoreError:
+        whole = False
+    if not whole:
+        logging.getLogger(__name__).warning("%s: damaged, it is not what was written; it is trained again", folder)
+    return whole
 
 
 def absent(model: ModelConfig) -> bool:

@@ -12,13 +12,15 @@ from pydantic import TypeAdapter
 from torch import Tensor
 
 from cl.build_stream import class_names
-from cl.checkpoint import memory, read_json, read_tensors, restore, sha256, write_json, write_tensors
+from cl.checkpoint import memory, read_json, read_tensors, restore, write_json, write_tensors
 from cl.clip import ModelConfig, load
 from cl.errors import StoreError
 from cl.methods import CONFIGS, AnyMethodConfig, Method, MethodConfig
+from cl.seal import contents, sealed, sha256, unsealed
 from cl.stream import ClassName
 
 CLIP, MEMORY, NOTE = "clip", "memory.safetensors", "bundle.json"
+_FIRST = ("method", "seed", "template", "classes", "memory")  # what version 0.1.0 noted
 
 
 @dataclass(frozen=True)
@@ -75,13 +77,14 @@ def write_bundle(bundle: Bundle, folder: Path) -> None:
         ModelError: the folder cannot be written.
     """
     bundle.method.clip.save(folder / CLIP)
+    files = contents(folder / CLIP)
     digest = None
     if bundle.beside:
         kept = {name: tensor for name, tensor in memory(bundle.method).items() if not name.startswith("clip.")}
         digest = write_tensors(kept, folder / MEMORY)
     note: dict[str, Any] = {"method": bundle.config.model_dump(mode="json"), "seed": bundle.seed, "template": list(bundle.template)}
-    note |= {"classes": [{"name": each.name, "prompts": list(each.prompts)} for each in bundle.classes], "memory": digest}
-    write_json(note, folder / NOTE)
+    note |= {"classes": [{"name": each.name, "prompts": list(each.prompts)} for each in bundle.classes], "memory": digest, "clip": files}
+    write_json(sealed(note), folder / NOTE)
 
 
 def read_bundle(folder: Path) -> Bundle:
@@ -91,7 +94,9 @@ def read_bundle(folder: Path) -> Bundle:
         StoreError: missing, damaged, or written by a method that is not known here.
         ModelError: the CLIP is damaged.
     """
-    note = read_json(folder / NOTE)
+    note = unsealed(read_json(folder / NOTE), str(folder / NOTE), _FIRST)
+    if "clip" in note and contents(folder / CLIP) != note["clip"]:
+        raise StoreError(f"{folder / CLIP}: damaged, it is not what was written; fetch it again, or register the model again")
     clip = load(ModelConfig(name=f"local-dir:{(folder / CLIP).resolve()}"))
     try:
         config: MethodConfig = TypeAdapter(AnyMethodConfig).validate_python(note["method"])

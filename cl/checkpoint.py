@@ -17,6 +17,7 @@ from torch import Tensor
 from cl.durable import beside, land
 from cl.errors import StoreError
 from cl.methods.base import Method
+from cl.seal import sha256
 from cl.tensors import save_tensors
 
 
@@ -77,12 +78,6 @@ def write_json(value: Any, path: Path) -> None:
     text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=True)
     with beside(path) as part:
         part.write_text(text, encoding="utf-8")
-
-
-def sha256(path: Path) -> str:
-    """Hex SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @functools.cache

@@ -151,7 +151,9 @@ os.register_at_fork(after_in_child=_anew)  # the threads that held some are not 
 def _broken(data: bytes, name: str, error: Exception) -> ImageError:
     riff = data[:4] == b"RIFF" and int.from_bytes(data[4:8], "little") + 8 > len(data)  # WebP: Pillow does not say why
     if riff or "truncated" in str(error).lower():
-        return ImageError(name, Reason.CUT_SHORT, f"the image is cut short: {len(data):,} bytes are not all of it", "fetch it again or remove it")
+        return ImageError(
+            name, Reason.CUT_SHORT, f"the image is cut short: {len(data):,} bytes are not all of it", "fetch it again or remove it"
+        )
     found = f"{len(data)} bytes that start with {data[:4].hex() or 'nothing'}"
     told = f"not a readable image ({found}; read are {', '.join(FORMATS)})"
     return ImageError(name, Reason.UNREADABLE, told, "replace or remove it")

@@ -12,11 +12,12 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
-from cl.checkpoint import memory, new_folder, read_json, read_tensors, restore, sha256, write_json, write_tensors
+from cl.checkpoint import memory, new_folder, read_json, read_tensors, restore, write_json, write_tensors
 from cl.data import ImageTable
 from cl.errors import StoreError
 from cl.flops import counted
 from cl.methods.base import Method
+from cl.seal import sealed, sha256, unsealed
 from cl.signals import Held
 from cl.stream import Session
 
@@ -76,8 +77,7 @@ class Interim:
     def cursor(self) -> Cursor | None:
         """How far the session is by what was kept; None if nothing was."""
         try:
-            noted = read_json(self.folder / "cursor.json")
-            return Cursor(**{name: noted[name] for name in Cursor._fields} | {"past": Took(*noted["past"])})
+            return self._noted()[0]
         except (StoreError, TypeError, KeyError):
             return None
 
@@ -86,9 +86,9 @@ class Interim:
         if not self.folder.exists():
             return None
         try:
-            cursor, digest = self.cursor(), read_json(self.folder / "cursor.json")["sha256"]
-            if cursor is None or sha256(self.folder / "interim.safetensors") != digest:
-                raise StoreError(f"{self.folder}: damaged")
+            cursor, digest = self._noted()
+            if sha256(self.folder / "interim.safetensors") != digest:
+                raise StoreError(f"{self.folder / 'interim.safetensors'}: damaged, it is not what was written")
             return cursor, read_tensors(self.folder / "interim.safetensors")
         except (StoreError, OSError, TypeError, KeyError) as error:
             logging.getLogger(__name__).warning("the session starts over: its checkpoint cannot be used (%s)", error)
@@ -102,7 +102,13 @@ class Interim:
         """
         with new_folder(self.folder) as folder:
             digest = write_tensors(_copied(tensors), folder / "interim.safetensors")
-            write_json({**cursor._asdict(), "sha256": digest}, folder / "cursor.json")
+            write_json(sealed({**cursor._asdict(), "sha256": digest}), folder / "cursor.json")
+
+    def _noted(self) -> tuple[Cursor, str]:
+        """The cursor, and the digest of the tensors it belongs to."""
+        file = self.folder / "cursor.json"
+        noted = unsealed(read_json(file), str(file), (*Cursor._fields, "sha256"))
+        return Cursor(**{name: noted[name] for name in Cursor._fields} | {"past": Took(*noted["past"])}), noted["sha256"]
 
     def clear(self) -> None:
         """The session is learned: drop it, and what a write left behind that was killed."""

@@ -15,8 +15,12 @@ from cl.figures import curves, heat_map
 from cl.matrix import Matrix, mean, summary
 from cl.names import in_markdown
 from cl.page import render
+from cl.seal import sealed
 from cl.sections import sections
 from cl.tables import COLUMNS, grouped, line, overview, percent
+
+# what version 0.1.0 wrote of a report
+FIRST = ("method", "stream", "sessions", "matrix", "details", "headline", "costs", "scales", "hits", "records", "provenance")
 
 
 @dataclass(frozen=True)
@@ -159,7 +163,7 @@ def items(report: Report) -> Iterator[Item]:
         yield Table("record", ("session", *noted[0][1]), tuple((name, *row.values()) for name, row in noted))
     yield Figure("matrix", heat_map(report.matrix, report.sessions, report.method))
     yield Figure("curves", curves({report.method: report.matrix}, report.sessions))
-    yield Text("report.json", json.dumps(report.to_json(), indent=1))
+    yield Text("report.json", json.dumps(sealed(report.to_json()), indent=1))
 
 
 def metrics(report: Report, session: int) -> Iterator[Metric]:

@@ -2,7 +2,7 @@
 
 import importlib.metadata
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ import numpy as np
 from lightning.pytorch.loggers import Logger
 
 from cl.bundle import Bundle
-from cl.checkpoint import code_version, memory, new_folder, read_json, read_tensors, restore, sha256, write_json, write_tensors
+from cl.checkpoint import code_version, memory, new_folder, read_tensors, restore, write_json, write_tensors
 from cl.errors import StoreError
 from cl.evaluate import Score, evaluate, headline, headline_row, pack, unpack
 from cl.gains import gains
@@ -24,6 +24,8 @@ from cl.methods import Method
 from cl.plan import Plan, plan
 from cl.report import Cost, Provenance, Report
 from cl.run_config import RunConfig, label, methods, parse_config, read_config, train_config, variants
+from cl.seal import sealed
+from cl.store import State, Step, read_step, tell, whole
 
 __all__ = [
     "Plan",
@@ -47,50 +49,12 @@ __all__ = [
 _VERSIONS = ("evergreen-clip", "torch", "lightning", "open_clip_torch", "avalanche-lib")
 
 
-@dataclass(frozen=True)
-class State:
-    """A learned state on disk: the hash of its weights file, what learning its session cost, what the method noted, and by what code."""
-
-    sha256: str
-    cost: Cost
-    record: list[dict[str, Any]]
-    code: str = ""  # hash of the sources that learned it: told, and part of no name; "": of a release that did not note it
-
-
-@dataclass(frozen=True)
-class Step:
-    """A finished step: its matrix row, what it cost, and the name of the state it measured."""
-
-    key: str
-    parent: str | None
-    state: str
-    index: int
-    session: str
-    row: dict[str, dict[str, float]]
-    hits: dict[str, str]  # by set: which samples it gets right, of `cl.evaluate.pack`
-    geometry: dict[str, dict[str, float]]  # by set: angles to the start in degrees, of `cl.geometry.geometry`
-    scale: float  # the logit scale, by which cosines are multiplied
-    equity: dict[str, dict[str, float]]  # by set that classifies: who gained since the start, of `cl.equity.equity`
-    cost: Cost
-    record: list[dict[str, Any]]  # what the method noted
-    finished: str
-    code: str = ""  # as in `State`
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, value: dict[str, Any]) -> "Step":
-        """What `to_json` gave."""
-        return cls(**{**value, "cost": Cost(**value["cost"])})
-
-
 def find(plan: Plan, index: int, store: Path) -> Step | None:
     """The finished step, if its row and its weights are both there and whole; None if it has to be made."""
     try:
-        step = Step.from_json(read_json(store / "steps" / plan.keys[index] / "result.json"))
-    except (StoreError, KeyError, TypeError):  # damaged, or JSON of something else
+        step = read_step(store / "steps" / plan.keys[index])
+    except StoreError as error:
+        tell(store / "steps" / plan.keys[index], error, "it is measured again")
         return None
     return step if find_state(plan, index, store) else None
 
@@ -98,16 +62,6 @@ def find(plan: Plan, index: int, store: Path) -> Step | None:
 def find_state(plan: Plan, index: int, store: Path) -> State | None:
     """The learned state, if its weights are what they were when it was written."""
     return whole(store / "states" / plan.states[index])
-
-
-def whole(folder: Path) -> State | None:
-    """What is noted about the state in a folder, if its weights are what they were when it was written."""
-    try:
-        noted = read_json(folder / "state.json")
-        state = State(noted["sha256"], Cost(**noted["cost"]), noted["record"], noted.get("code", ""))
-        return state if sha256(folder / "state.safetensors") == state.sha256 else None
-    except (StoreError, OSError, KeyError, TypeError):  # damaged, or JSON of something else
-        return None
 
 
 def advance(plan: Plan, index: int, store: Path, *, logger: Logger | None = None, progress: Progress | None = None) -> Step:
@@ -235,7 +189,7 @@ def _keep_state(plan: Plan, index: int, store: Path, method: Method, learned: Le
     )
     with new_folder(store / "states" / plan.states[index]) as folder:
         state = State(write_tensors(kept, folder / "state.safetensors"), cost, record, code_version())
-        write_json(asdict(state), folder / "state.json")
+        write_json(sealed(asdict(state)), folder / "state.json")
     return state
 
 
@@ -248,7 +202,7 @@ def _keep_step(plan: Plan, index: int, store: Path, state: State, scores: dict[s
     # set by set: what it scores, and how far its images and texts have turned since the start
     first = store / "steps" / plan.keys[0]
     start = _features(first) if index else found
-    right = {name: unpack(hits) for name, hits in read_json(first / "result.json")["hits"].items()} if index else {}
+    right = {name: unpack(hits) for name, hits in read_step(first).hits.items()} if index else {}
     turned = {name: geometry(start[name], now) for name, now in found.items() if name in start}
     step = Step(
         key=plan.keys[index],
@@ -269,8 +223,8 @@ def _keep_step(plan: Plan, index: int, store: Path, state: State, scores: dict[s
     with new_folder(store / "steps" / step.key) as folder:
         if not index:
             both = [(f"{kind}/{name}", getattr(pair, kind)) for name, pair in found.items() for kind in Pairs._fields]
-            write_tensors(dict(both), folder / "features.safetensors")
-        write_json(step.to_json(), folder / "result.json")
+            step = replace(step, features=write_tensors(dict(both), folder / "features.safetensors"))
+        write_json(sealed(step.to_json()), folder / "result.json")
     return step
 
 

@@ -7,10 +7,11 @@ import mlflow
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 
-from cl.checkpoint import read_json
 from cl.errors import StoreError
-from cl.report import Report
+from cl.report import FIRST, Report
 from cl.run import Step, parse_config
+from cl.seal import unsealed
+from cl.store import read_step
 from flows.registry import CHAMPION, holder, versions_of
 from flows.settings import Place
 from flows.tracking import KEY, STATE, flat
@@ -71,9 +72,10 @@ def report_of(version: ModelVersion) -> Report:
     """The report that came with a version.
 
     Raises:
-        StoreError: it is gone.
+        StoreError: it is gone or damaged.
     """
-    return Report.from_json(json.loads(text_of(version, "report.json")))
+    told = json.loads(text_of(version, "report.json"))
+    return Report.from_json(unsealed(told, f"report.json of {version.name}/{version.version}", FIRST))
 
 
 def text_of(version: ModelVersion, file: str) -> str:
@@ -93,8 +95,8 @@ def steps_of(place: Place, client: MlflowClient, version: ModelVersion) -> list[
     key, steps = client.get_run(str(version.run_id)).data.tags.get(KEY), []
     while key:
         try:
-            steps.append(Step.from_json(read_json(place.steps / "steps" / key / "result.json")))
-        except (StoreError, KeyError, TypeError):
+            steps.append(read_step(place.steps / "steps" / key))
+        except StoreError:
             return []
         key = steps[-1].parent
     return steps[::-1]

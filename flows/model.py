@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import hashlib
 import io
 import json
 import threading
@@ -82,7 +83,7 @@ class Served(PythonModel):
     def load_context(self, context: PythonModelContext) -> None:
         """Read what was stored beside this file: the CLIP alone where that is all, else through the code of `cl` that came with it."""
         folder = Path(context.artifacts["bundle"])
-        note = json.loads((folder / "bundle.json").read_text(encoding="utf-8"))
+        note = note_of(folder)
         self.classes = tuple(each["name"] for each in note["classes"])
         self.answering: Answering = Alone(folder / "clip", note) if note["memory"] is None else _through_its_method(folder)
         self.version = version_of(folder.parents[1])
@@ -125,6 +126,23 @@ def version_of(folder: Path) -> str:
             if all(noted.get(name) for name in names):
                 return "/".join(str(noted[name]) for name in names)
     return "unknown"
+
+
+def note_of(folder: Path) -> dict[str, Any]:
+    """What lies beside the CLIP says of it, once both are what was written: as `cl.bundle` and `cl.seal` check them.
+
+    Raises:
+        MlflowException: the note or a file of the CLIP is damaged.
+    """
+    note: dict[str, Any] = json.loads((folder / "bundle.json").read_text(encoding="utf-8"))
+    digest = note.pop("digest", None)
+    first = digest is None and note.keys() == {"method", "seed", "template", "classes", "memory"}  # version 0.1.0 sealed nothing
+    if not first and digest != hashlib.sha256(json.dumps(note, sort_keys=True).encode()).hexdigest():
+        raise MlflowException(f"{folder / 'bundle.json'}: damaged, it is not what was written; register the model again")
+    for name, expected in note.get("clip", {}).items():
+        if hashlib.sha256((folder / "clip" / name).read_bytes()).hexdigest() != expected:
+            raise MlflowException(f"{folder / 'clip' / name}: damaged, it is not what was written; register the model again")
+    return note
 
 
 def _through_its_method(folder: Path) -> Answering:

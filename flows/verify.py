@@ -18,8 +18,9 @@ from typing import Any, NamedTuple
 
 from mlflow import MlflowClient
 
-from cl.checkpoint import read_json, sha256
+from cl.checkpoint import read_json
 from cl.errors import LearningError
+from cl.seal import sha256
 from flows.children import die_with_parent
 from flows.progress import half
 from flows.settings import Place
@@ -187,6 +188,7 @@ def facts(place: Place, name: str) -> dict[str, Any]:
     results = [read_json(path) for path in steps]
     for result in results:
         result.pop("finished")
+        result.pop("digest", None)  # over the times as well
         result["cost"].pop("seconds")
     return {
         "weights and buffers (SHA-256)": {path.name: sha256(path / "state.safetensors") for path in states},

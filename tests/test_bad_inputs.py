@@ -27,8 +27,9 @@ from cl.checkpoint import read_json, read_tensors, restore
 from cl.errors import ConfigError, DataError, EvergreenError, StoreError
 from cl.intake import take
 from cl.plan import plan
-from cl.run import advance, find, whole
+from cl.run import advance, find
 from cl.run_config import parse_config, read_config
+from cl.store import whole
 from cl.told import Topic
 from flows.cli import main
 from flows.ingest import Outcome, Source, ingest

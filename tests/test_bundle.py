@@ -15,6 +15,7 @@ from cl.evaluate import at_rest
 from cl.features import pixels
 from cl.learner import learn
 from cl.methods import CONFIGS, Method, MethodConfig
+from cl.seal import sealed, unsealed
 from tests import make
 
 FAST = TrainConfig(max_steps=3, batch_size=6, lr=1e-2, device="cpu")
@@ -97,8 +98,8 @@ def test_a_memory_that_is_gone_or_changed_is_not_answered_without(ridge: Path) -
 
 @pytest.mark.parametrize("change", [{"method": {"name": "best"}}, {"classes": None}, {"seed": "zero"}])
 def test_a_note_of_another_program_is_refused(ridge: Path, change: dict[str, Any]) -> None:
-    note = json.loads((ridge / "bundle.json").read_text())
-    (ridge / "bundle.json").write_text(json.dumps(note | change))
+    note = unsealed(json.loads((ridge / "bundle.json").read_text()), "bundle.json", ())
+    (ridge / "bundle.json").write_text(json.dumps(sealed(note | change)))
     with pytest.raises(StoreError, match=r"bundle.json: not what this Evergreen writes"):
         read_bundle(ridge)
     (ridge / "bundle.json").unlink()
