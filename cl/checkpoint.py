@@ -19,6 +19,7 @@ from cl.errors import StoreError
 from cl.methods.base import Method
 from cl.seal import sha256
 from cl.tensors import save_tensors
+from cl.told import some
 
 
 def memory(method: Method) -> dict[str, Tensor]:
@@ -37,9 +38,7 @@ def restore(method: Method, tensors: Mapping[str, Tensor], source: str) -> None:
     expected = memory(method)
     odd = sorted(set(expected) ^ set(tensors))
     if odd:
-        raise StoreError(
-            f"{source}: {len(odd)} tensors do not fit the method ({', '.join(odd[:3])}); it was written by another method or model"
-        )
+        raise StoreError(f"{source}: {len(odd)} tensors do not fit the method ({some(odd)}); it was written by another method or model")
     try:
         method.load_state_dict(dict(tensors), strict=False)
     except RuntimeError as error:

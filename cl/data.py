@@ -16,6 +16,7 @@ from PIL import Image
 from cl.durable import beside
 from cl.errors import DataError
 from cl.images import decode, opened
+from cl.told import some
 
 SCHEMA = pa.schema(
     [
@@ -176,7 +177,7 @@ def openable(rows: ImageTable, where: str, look: Callable[[bytes, str], object] 
         each = map if look is opened else pool.map  # headers are read by Python, which gains nothing from threads
         problems = [told for told in each(fault, rows.ids, rows.table["image"]) if told]
     if problems:
-        raise DataError(f"{where}: {len(problems)} of {len(rows)} images cannot be used. {'. '.join(problems[:3])}")
+        raise DataError(f"{where}: {len(problems)} of {len(rows)} images cannot be used. {some(problems)}")
 
 
 def write(splits: Mapping[str, ImageTable], folder: Path) -> None:

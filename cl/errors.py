@@ -27,3 +27,12 @@ class LearningError(EvergreenError):
 
 class StoreError(EvergreenError):
     """A place results are kept in cannot be read or written."""
+
+
+def again(error: BaseException) -> bool:
+    """Whether the same command may go through the next time with settings, data and model as they are.
+
+    >>> again(ConfigError("misspelt")), again(StoreError("the disk is full")), again(KeyboardInterrupt())
+    (False, True, True)
+    """
+    return isinstance(error, StoreError) or not isinstance(error, EvergreenError)

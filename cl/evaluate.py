@@ -20,6 +20,7 @@ from cl.errors import DataError
 from cl.losses import precise
 from cl.methods.base import Method
 from cl.stream import EvalSet
+from cl.told import some
 
 VERSION = 1  # of what a score means; see cl/units.py
 
@@ -94,7 +95,7 @@ def _classify(method: Method, examined: EvalSet, data: ImageTable, config: EvalC
     index = {known.name: position for position, known in enumerate(examined.classes)}
     unknown = sorted({str(label) for label in data.labels if label not in index})
     if unknown:
-        raise DataError(f"evaluation set {examined.name}: {len(unknown)} labels are no candidate class ({', '.join(unknown[:3])})")
+        raise DataError(f"evaluation set {examined.name}: {len(unknown)} labels are no candidate class ({some(unknown)})")
     targets = np.array([index[label or ""] for label in data.labels])
     features = method.class_features(examined.classes)
     logits = torch.cat([precise(method.classify(images, features)).cpu() for images in _images(method, data, config)]).numpy()

@@ -13,6 +13,7 @@ from cl.clip import Clip
 from cl.errors import ModelError
 from cl.prompted import text_tower
 from cl.tensors import save_tensors
+from cl.told import some
 
 _BLOCK = {
     "attn.out_proj": "self_attn.out_proj",
@@ -82,7 +83,7 @@ def weights(clip: Clip) -> dict[str, Tensor]:
             strange.append(name)
         found |= renamed
     if strange:
-        raise _unfit(f"it has {', '.join(strange[:3])}")
+        raise _unfit(f"it has {some(strange)}")
     return {name: tensor.contiguous().clone() for name, tensor in found.items()}
 
 

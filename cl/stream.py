@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from cl.data import ImageTable, concat
 from cl.errors import DataError
 from cl.names import usable
-from cl.told import Told
+from cl.told import Told, some
 
 Candidates = Literal["own", "seen", "all"]
 Kind = Literal["classify", "retrieve"]
@@ -185,7 +185,7 @@ def _known(whose: str, data: ImageTable, classes: tuple[ClassName, ...], *, comp
         raise DataError(f"{whose}: {labels.null_count} of {len(data)} images have no label; classification needs them all")
     strange = sorted(set(pc.unique(labels).to_pylist()) - {None} - {c.name for c in classes})
     if strange:
-        raise DataError(f"{whose}: label {', '.join(map(repr, strange[:3]))} is not among its {len(classes)} classes")
+        raise DataError(f"{whose}: label {some([repr(label) for label in strange])} is not among its {len(classes)} classes")
 
 
 def _hash(*parts: Any) -> str:

@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from cl.errors import ModelError
+from cl.told import some
 
 Weights = Mapping[str, Tensor]
 
@@ -75,6 +76,4 @@ def _between(a: Tensor, b: Tensor, t: float) -> Tensor:
 def _alike(a: Weights, b: Weights) -> None:
     odd = sorted(set(a) ^ set(b)) or [name for name in a if a[name].shape != b[name].shape]
     if odd:
-        raise ModelError(
-            f"weights of two different models ({len(odd)} names or shapes differ: {', '.join(odd[:3])}); give two of one model"
-        )
+        raise ModelError(f"weights of two different models ({len(odd)} names or shapes differ: {some(odd)}); give two of one model")

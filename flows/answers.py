@@ -9,6 +9,7 @@ from typing import Any
 
 from cl.durable import beside
 from cl.errors import ConfigError, StoreError
+from cl.names import in_cell
 from flows.predict import Served
 
 KINDS = (".csv", ".jsonl")
@@ -60,10 +61,5 @@ def _csv(rows: Sequence[dict[str, Any]]) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, list(rows[0]) if rows else ["image", "model"])
     writer.writeheader()
-    writer.writerows({name: _cell(value) for name, value in row.items()} for row in rows)
+    writer.writerows({name: in_cell(value) for name, value in row.items()} for row in rows)
     return text.getvalue()
-
-
-def _cell(value: Any) -> Any:
-    # a spreadsheet takes for a formula what begins like one, and file names and labels are anybody's
-    return f"'{value}" if isinstance(value, str) and value[:1] in tuple("=+-@\t\r") else value

@@ -86,15 +86,29 @@ def add(
 def status(data_root: RootOption = None) -> None:
     """Show the data sets, their version, and whether it is pinned."""
     folder = begin(writes=False).data_in(data_root)
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
+    from cl.told import some
     from flows.data import mend, remote, version
 
-    seen, rows = version(folder), []
+    seen, rows, damaged = version(folder), [], []
     for path in sorted([*folder.glob("[!.]*/*.parquet"), *folder.glob("[!.]*/[!.]*/t*.parquet")]):  # the latter: sessions of a collection
         size = f"{path.stat().st_size / 1e6:.1f} MB"
-        rows.append((path.parent.relative_to(folder).as_posix(), path.stem, f"{pq.ParquetFile(path).metadata.num_rows:,}", size))
+        try:
+            count = f"{pq.ParquetFile(path).metadata.num_rows:,}"
+        except (pa.ArrowException, OSError):
+            count = "damaged"
+            damaged.append(path.relative_to(folder).as_posix())
+        rows.append((path.parent.relative_to(folder).as_posix(), path.stem, count, size))
     out().print(table(str(folder), ["data set", "split", "rows", "size"], rows))
+    if damaged:
+        back = (
+            f"bring back what {folder.name}.dvc pins (`dvc checkout {folder.name}.dvc`), or"
+            if seen.source == "dvc"
+            else "put them back, or"
+        )
+        raise DataError(f"{folder}: {some(damaged)}: damaged, no Parquet file that can be read; {back} take the data set in again")
     told = f"not what {folder.name}.dvc says; {mend(folder) or f'run `dvc add {folder.name}`'}"
     pinned = f"{folder.name}.dvc says the same" if seen.pinned else told
     out().print(

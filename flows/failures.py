@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cl.checkpoint import read_json, write_json
-from cl.errors import EvergreenError, StoreError
+from cl.errors import EvergreenError, StoreError, again
 from flows.job import settings
 from flows.settings import Place
 
@@ -20,6 +20,7 @@ class Failure(NamedTuple):
     command: str
     error: str
     when: str
+    again: bool = True  # whether the same command may go through the next time
 
     @property
     def moment(self) -> datetime:
@@ -37,7 +38,8 @@ def noted(place: Place, command: str, config: object, overrides: list[str]) -> I
         if command and isinstance(config, str):
             told = str(error).strip().partition("\n")[0] or type(error).__name__
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_json(Failure(_name(config, overrides, place), command, told, datetime.now(UTC).isoformat())._asdict(), path)
+            failure = Failure(_name(config, overrides, place), command, told, datetime.now(UTC).isoformat(), again(error))
+            write_json(failure._asdict(), path)
         raise
     path.unlink(missing_ok=True)
 

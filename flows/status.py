@@ -22,7 +22,7 @@ from flows.question import GATE, REASON, WAITING, answer_in, said, standing
 from flows.reap import held, reap_runs
 from flows.registry import CHALLENGER, CHAMPION, history, holder
 from flows.settings import Place
-from flows.tracking import COMMAND, ERROR, KEY, KIND, MODEL, PARENT, SESSIONS, STATE, owner
+from flows.tracking import AGAIN, COMMAND, ERROR, KEY, KIND, MODEL, PARENT, SESSIONS, STATE, owner
 
 _WORDS = {"FINISHED": "learned", "FAILED": "failed", "KILLED": "interrupted"}
 
@@ -31,7 +31,7 @@ class Stream(NamedTuple):
     """One row: a stream under one method and seed.
 
     `version` is its model in the registry, and what that is there; `note` says why it failed, how far its session is, what the gate or
-    a person said; `command` is how to go on, `model` whose champion belongs to it.
+    a person said; `command` is how to go on, where the same can help, `model` whose champion belongs to it.
     """
 
     name: str
@@ -62,7 +62,9 @@ def streams(place: Place, client: MlflowClient) -> list[Stream]:
         command = as_update(failure.command)
         moved, row, _ = known = next((each for each in rows if each[-1] == command), (None, _unheard(failure), command))
         if moved is None or moved < failure.moment:
-            told = row._replace(state="failed", note=failure.error, when=moment(failure.moment), command=failure.command)
+            told = row._replace(
+                state="failed", note=failure.error, when=moment(failure.moment), command=failure.command if failure.again else ""
+            )
             rows = [each for each in rows if each is not known] + [(failure.moment, told, command)]
     return [row for _, row, _ in sorted(rows, key=lambda each: each[0], reverse=True)]
 
@@ -93,7 +95,7 @@ def _stream(place: Place, client: MlflowClient, runs: Sequence[Run]) -> Stream:
     whole = next((each for each in runs if each.info.status == "FINISHED"), None)
     if whole and whole is not run and not running:  # of other code or fewer sessions, and learned all the same
         notes.append(f"learned before, on {moment(_moved(whole))}" + (f", as version {_number(whole)}" if MODEL in whole.data.tags else ""))
-    command = tags.get(COMMAND, "")
+    command = "" if status == "FAILED" and tags.get(AGAIN) == "false" else tags.get(COMMAND, "")
     return Stream(
         name=tags.get("evergreen.stream", run.info.run_name),
         method=tags.get("evergreen.method", ""),

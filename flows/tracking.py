@@ -22,7 +22,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from cl import beneath
 from cl.durable import beside
-from cl.errors import StoreError
+from cl.errors import StoreError, again
 from cl.names import as_key
 from cl.report import Figure, Item, Metric, Table, Tag, Text
 from flows.addresses import hushed, request, shown
@@ -30,8 +30,9 @@ from flows.causes import cause
 from flows.project import LOCK, claim, marks
 from flows.settings import Place, artifact_uri, check_writable, quiet, tracking_uri
 
-KEY, KIND, LOGGED, MODEL, STATE, COMPARISON, ERROR, SESSIONS, COMMAND, ATTEMPT = (
-    f"evergreen.{name}" for name in ("key", "kind", "logged", "model", "state", "comparison", "error", "sessions", "command", "attempt")
+KEY, KIND, LOGGED, MODEL, STATE, COMPARISON, ERROR, SESSIONS, COMMAND, ATTEMPT, AGAIN = (
+    f"evergreen.{name}"
+    for name in ("key", "kind", "logged", "model", "state", "comparison", "error", "sessions", "command", "attempt", "again")
 )
 PARENT = "mlflow.parentRunId"
 
@@ -194,6 +195,7 @@ class Tracker:
             with contextlib.suppress(MlflowException, SQLAlchemyError, OSError):  # the first error is the one to be told
                 if isinstance(error, Exception):
                     self.client.set_tag(run_id, ERROR, _first_line(error)[:500] or type(error).__name__)
+                    self.client.set_tag(run_id, AGAIN, str(again(error)).lower())
                 self.client.set_terminated(run_id, "FAILED" if isinstance(error, Exception) else "KILLED")
             raise
         self.client.set_terminated(run_id, "FINISHED")

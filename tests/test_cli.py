@@ -10,6 +10,7 @@ import sys
 import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import prefect  # noqa: F401 - before PREFECT_API_URL is set, so that later tests do not inherit it
@@ -434,3 +435,19 @@ def test_a_gpu_that_is_not_there_is_missed_before_anything(
     monkeypatch.setattr("flows.job.job_of", lambda *_: pytest.fail("something was done"))
     told = refused(command, config, "--set", setting)
     assert told == "evergreen: train.device: gpu, and this machine has none that torch can use; auto or cpu\n"
+
+
+def test_a_damaged_table_is_told_by_data_status(evergreen: Evergreen, config: Path, project: Path) -> None:
+    path = project / "data" / "colours" / "train.parquet"
+    path.write_bytes(path.read_bytes()[:-100])
+    shown = evergreen("data", "status")
+    assert shown.code == 2 and "damaged" in shown.out and "dvc add" not in shown.out + shown.err
+    assert "colours/train.parquet: damaged, no Parquet file that can be read; put them back, or take the data set in again" in shown.err
+
+
+def test_a_label_may_hold_a_comma(evergreen: Evergreen, stored: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[list[str]] = []
+    monkeypatch.setattr("flows.predict.served", lambda *_: SimpleNamespace(name="m", version="1"))
+    monkeypatch.setattr("flows.predict.classify", lambda found, images, names, *_: asked.append(names) or [[("a", 1.0)]])
+    evergreen("predict", "x.png", "--labels", 'cat, "dog, wet", ,bird')
+    assert asked == [["cat", "dog, wet", "bird"]]

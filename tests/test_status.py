@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from cl.checkpoint import write_json
 from cl.collection import append
-from cl.errors import StoreError
+from cl.errors import ConfigError, DataError, LearningError, MethodError, StoreError
 from cl.interim import START
 from cl.run import advance
 from flows.cli import app
@@ -76,6 +76,32 @@ def test_every_stream_is_told_with_its_state_and_how_to_go_on(stored: Path) -> N
     shown = CliRunner().invoke(app, ["status"])
     assert shown.exit_code == 0 and "classes 3-4: 3 of 8 steps" in shown.output
     assert "go on with: evergreen run colours.yaml --set seed=0" in shown.output
+
+
+@pytest.mark.parametrize(
+    ("error", "helps"),
+    [
+        (ConfigError("x"), False),
+        (DataError("x"), False),
+        (MethodError("x"), False),
+        (LearningError("x"), False),
+        (StoreError("the disk is full"), True),
+        (OSError("x"), True),
+    ],
+)
+def test_the_same_command_is_told_again_only_where_it_can_help(error: Exception, helps: bool, stored: Path) -> None:
+    place, tracker = Place(stored), Tracker(Place(stored), "colours")
+    run = begun(tracker, "failed", 0)
+    with pytest.raises(type(error)), tracker.ending(run):
+        raise error
+    with pytest.raises(type(error)), noted(place, "evergreen run gone.yaml", "gone.yaml", []):
+        raise error
+    assert {(row.state, bool(row.command)) for row in streams(place, tracker.client)} == {("failed", helps)}
+    assert ("go on with" in CliRunner().invoke(app, ["status"]).output) == helps
+    tracker.open("failed", "stream", "colours", {}, {})
+    tracker.client.set_terminated(run, "KILLED")
+    (row,) = (row for row in streams(place, tracker.client) if row.name == "colours")
+    assert row.command, "whatever came before, what was interrupted goes on"
 
 
 def learned(
