@@ -61,5 +61,5 @@ def _csv(rows: Sequence[dict[str, Any]]) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, list(rows[0]) if rows else ["image", "model"])
     writer.writeheader()
-    writer.writerows({name: in_cell(value) for name, value in row.items()} for row in rows)
+    writer.writerows({name: in_cell(value) if isinstance(value, str) else value for name, value in row.items()} for row in rows)
     return text.getvalue()
