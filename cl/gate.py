@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from jaxtyping import Bool
@@ -44,6 +44,7 @@ class Judged:
     hits: Mapping[str, Bool[np.ndarray, " n"]]
     sets: frozenset[str] = frozenset()
     classes: frozenset[str] = frozenset()
+    worst: Mapping[str, str] = field(default_factory=dict)  # by set, the class that it gets right most seldom
 
 
 @dataclass(frozen=True)
@@ -109,17 +110,20 @@ def _alone(found: Judged, bounds: GateConfig) -> Iterator[Check]:
         if limit is not None:
             value = found.summary.get(name, nan)
             yield _check(name.replace("_", " "), value, nan, limit, value <= limit)
-    classified = [own for own in found.metrics.values() if "top1" in own]
+    classified = {name: own for name, own in found.metrics.items() if "top1" in own}
     if bounds.worst_class is not None:
-        value = min((own.get("worst_class", nan) for own in classified), default=nan)
-        yield _check(
-            "worst class", value, nan, bounds.worst_class, all(own.get("worst_class", nan) >= bounds.worst_class for own in classified)
-        )
+        where, value = _worst({name: own.get("worst_class", nan) for name, own in classified.items()})
+        named = ", ".join(word for word in (found.worst.get(where, ""), where) if word)
+        yield _check(f"worst class ({named})" if named else "worst class", value, nan, bounds.worst_class, value >= bounds.worst_class)
     if bounds.calibration is not None:
-        value = max((own.get("ece", nan) for own in classified), default=nan)
-        yield _check(
-            "calibration error", value, nan, bounds.calibration, all(own.get("ece", nan) <= bounds.calibration for own in classified)
-        )
+        where, value = _worst({name: -own.get("ece", nan) for name, own in classified.items()})
+        named = f"calibration error of {where}" if where else "calibration error"
+        yield _check(named, -value, nan, bounds.calibration, -value <= bounds.calibration)
+
+
+def _worst(values: Mapping[str, float]) -> tuple[str, float]:
+    """The set with the least value, which is what is not a number where there is such; none has no name."""
+    return min(values.items(), key=lambda item: -math.inf if math.isnan(item[1]) else item[1], default=("", math.nan))
 
 
 def _against(found: Judged, champion: Judged, bounds: GateConfig) -> Iterator[Check]:

@@ -3,13 +3,16 @@
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+from jaxtyping import Bool
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from prefect import task
 from prefect.artifacts import create_table_artifact
 
+from cl.data import ImageTable
 from cl.errors import EvergreenError
-from cl.evaluate import evaluate, headline, unpack
+from cl.evaluate import evaluate, headline, spread, unpack
 from cl.gate import Check, Decision, Judged, decide
 from cl.matrix import summary
 from flows.job import Job, planned, title
@@ -76,7 +79,9 @@ def candidate(job: Job, steps: list[dict[str, Any]]) -> Judged:
     numbers |= {"seconds": sum(cost.seconds for cost in report.costs)}
     numbers |= {"stored_mb": max((cost.stored_bytes for cost in report.costs), default=0) / 1e6}
     scores = {name: step.row[name][metric] for name, metric in report.headline.items()}
-    vocabulary = planned(job).stream.sessions[-1].vocabulary
+    plan = planned(job)
+    vocabulary, exam = plan.stream.sessions[-1].vocabulary, plan.stream.exam(len(plan.keys) - 1)
+    limit = plan.config.evaluate.limit
     return Judged(
         numbers,
         scores,
@@ -84,7 +89,16 @@ def candidate(job: Job, steps: list[dict[str, Any]]) -> Judged:
         {name: unpack(hits) for name, hits in step.hits.items()},
         frozenset(step.row),
         frozenset(known.name for known in vocabulary),
+        {test.name: _worst_class(spread(test.data, limit), unpack(step.hits[test.name])) for test in exam if test.kind == "classify"},
     )
+
+
+def _worst_class(data: ImageTable, hits: Bool[np.ndarray, " n"]) -> str:
+    """The class that a model gets right most seldom."""
+    right: dict[str, list[bool]] = {}
+    for label, hit in zip(data.labels, hits, strict=True):
+        right.setdefault(str(label), []).append(bool(hit))
+    return min(right, key=lambda name: sum(right[name]) / len(right[name]))
 
 
 def _champion(job: Job, tracker: Tracker, version: ModelVersion) -> Judged | str:

@@ -18,6 +18,7 @@ def judged(answers: np.ndarray = RIGHT, **changed: object) -> Judged:
         "headline": {"greek": float(answers.mean())},
         "metrics": {"greek": {"top1": float(answers.mean()), "worst_class": 0.3, "ece": 0.08}},
         "hits": {"greek": answers},
+        "worst": {"greek": "alpha"},
     }
     return Judged(**{**values, **changed})  # type: ignore[arg-type]
 
@@ -68,10 +69,10 @@ def test_as_good_as_the_champion_is_promoted(candidate: Judged, champion: Judged
         (judged(), None, {"zero_shot_drop": 0.01}, "zero shot drop is 0.050"),
         (judged(), None, {"scores": {"greek": 0.9}}, "score of greek"),
         (judged(), None, {"scores": {"arrows": 0.1}}, "score of arrows is nan"),
-        (judged(), None, {"worst_class": 0.4}, "worst class is 0.300"),
-        (judged(metrics={"greek": {"top1": 0.7}}), None, {"worst_class": 0.1}, "worst class is nan"),
+        (judged(), None, {"worst_class": 0.4}, "worst class (alpha, greek) is 0.300"),
+        (judged(metrics={"greek": {"top1": 0.7}}), None, {"worst_class": 0.1}, "worst class (alpha, greek) is nan"),
         (judged(metrics={}), None, {"calibration": 0.1}, "calibration error is nan"),
-        (judged(), None, {"calibration": 0.05}, "calibration error is 0.080"),
+        (judged(), None, {"calibration": 0.05}, "calibration error of greek is 0.080"),
         (judged(), None, {"seconds": 5.0}, "seconds is 10.000"),
         (judged(), None, {"stored_mb": 5.0}, "stored mb is 20.000"),
     ],

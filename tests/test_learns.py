@@ -87,3 +87,18 @@ def test_where_every_image_is_set_aside_the_message_leads_with_that(project: Pat
         (project / "in" / name).write_bytes(data)
     with pytest.raises(DataError, match=r"in: every image is set aside; set aside: 10 label conflict, see .*refused\.csv"):
         take(project, project / "in", "s")
+
+
+def test_captions_that_the_configs_own_model_cuts_are_counted(tmp_path: Path) -> None:
+    from cl.data import ImageTable, write
+    from cl.plan import plan
+    from cl.run_config import parse_config
+
+    images = [make.png(0, i) for i in range(4)]
+    texts = [["word " * count] for count in (10, 300, 400, 10)]
+    write({split: ImageTable.of([f"{split}/{i}" for i in range(4)], images, captions=texts) for split in ("train", "test")}, tmp_path / "d")
+    config = {"name": "x", "model": {"name": "tiny"}, "train": {"max_steps": 1, "batch_size": 4}, "seed": 0}
+    stream = {"kind": "listed", "sources": {"d": "d"}, "supervision": "captions", "sessions": [{"name": "one"}]}
+    made = plan(parse_config({**config, "stream": stream}, "x"), tmp_path, "v")
+    length = made.build().clip.context_length
+    assert f"captions longer than the {length} tokens that the model can read, which are cut: 2" in map(str, made.remarks())
