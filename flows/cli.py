@@ -14,7 +14,7 @@ import typer
 
 from cl.errors import EvergreenError, StoreError
 from cl.names import visible
-from flows import cli_data, cli_ingest, cli_models, cli_servers, cli_status
+from flows import cli_data, cli_ingest, cli_init, cli_models, cli_servers, cli_status
 from flows.causes import cause
 from flows.console import BarWatch, bar, bars, err, out, table
 from flows.options import RootOption, SetOption
@@ -169,6 +169,7 @@ def pretrain(
 
 
 for panel, commands in {
+    _LEARNING: (cli_init.init,),
     "New data": (cli_ingest.ingest, cli_ingest.watch),
     "Models": (
         *(cli_models.predict, cli_models.export, cli_models.promote, cli_models.rollback),

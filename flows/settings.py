@@ -12,7 +12,7 @@ from pathlib import Path
 from cl.errors import EvergreenError, StoreError
 from flows.addresses import shown
 
-MARKS = ("data.dvc", "pyproject.toml")
+MARKS = (".evergreen", "data.dvc", "pyproject.toml")
 ENVIRONMENT = {
     "DO_NOT_TRACK": "true",  # MLflow takes only this word for it
     "DVC_NO_ANALYTICS": "1",
@@ -46,7 +46,7 @@ class Place:
 
     @classmethod
     def find(cls, start: Path | None = None) -> "Place":
-        """The nearest folder, from `start` (default: here) upwards, that holds data.dvc or pyproject.toml, else `start`.
+        """The nearest folder, from `start` (default: here) upwards, that one of MARKS is in, else `start`.
 
         The environment variable EVERGREEN_ROOT, which every process of a run inherits, is believed first.
         """
