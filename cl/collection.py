@@ -73,6 +73,15 @@ def sessions(folder: Path) -> list[Entry]:
     return entries
 
 
+def is_session(name: str) -> bool:
+    """Whether a folder's name is that of a session.
+
+    >>> is_session("0001-may"), is_session("birds")
+    (True, False)
+    """
+    return _FOLDER.fullmatch(name) is not None
+
+
 def numbered(folder: Path) -> list[Path]:
     """The folders of a collection's sessions, unread and in any order."""
     return [path for path in folder.iterdir() if _FOLDER.fullmatch(path.name)] if folder.is_dir() else []

@@ -20,11 +20,11 @@ def glyphs(data_root: RootOption = None) -> None:
     place = begin()
     folder = place.data_in(data_root)
     from cl.glyphs import write_glyphs
-    from flows.data import check_whole
+    from flows.pinned import check_whole
     from flows.shelf import alone, put
 
     with alone(place), bar("drawing glyphs") as tell:
-        check_whole(folder)
+        check_whole(folder, folder / "glyphs")
         put(lambda part: write_glyphs(part, tell), folder / "glyphs")
         told = _pinned(folder)
     err().print(told, soft_wrap=True)
@@ -57,14 +57,15 @@ def add(
     from cl.collection import NAME
     from cl.data import write
     from cl.intake import take
-    from flows.data import check_whole
+    from flows.pinned import check_whole
     from flows.shelf import alone, free, put
 
     if not re.fullmatch(NAME, name):
         raise DataError(f"{name!r:.130}: a data set's name is made of up to 100 letters, digits, dots, dashes and underscores")
     free(folder / name, replace)
     if not dry_run:
-        check_whole(folder)
+        with alone(place):  # or another that replaces a data set has done so, and not pinned it yet
+            check_whole(folder, folder / name)
 
     columns: dict[str, Any] = {"image": image, "label": label, "captions": captions, "domain": domain, "time": time, "split": split}
     with bar(f"reading {path}") as tell:
@@ -90,7 +91,8 @@ def status(data_root: RootOption = None) -> None:
     import pyarrow.parquet as pq
 
     from cl.told import some
-    from flows.data import mend, remote, version
+    from flows.data import remote, version
+    from flows.pinned import mend
 
     seen, rows, damaged = version(folder), [], []
     for path in sorted([*folder.glob("[!.]*/*.parquet"), *folder.glob("[!.]*/[!.]*/t*.parquet")]):  # the latter: sessions of a collection
@@ -120,7 +122,8 @@ def status(data_root: RootOption = None) -> None:
 
 def _pinned(folder: Path) -> str:
     """Pin it; what that came to."""
-    from flows.data import mend, pin, version
+    from flows.data import pin, version
+    from flows.pinned import mend
 
     name = f"{folder.name}.dvc"
     before, after = pin(folder)

@@ -1,7 +1,6 @@
 """Data versions, through DVC: which data a run sees, older versions beside the working copy, and new data under a pin."""
 
 import os
-import shlex
 import shutil
 import subprocess
 import time
@@ -20,14 +19,13 @@ from dvc.rwlock import RWLOCK_FILE, RWLockFileCorruptedError, RWLockFileFormatEr
 from dvc.scm import RevError, SCMError
 from scmrepo.exceptions import SCMError as GitError
 
-from cl.columns import some
 from cl.errors import DataError
 from flows.addresses import shown
 from flows.digest import digest
+from flows.pinned import loaded, missing, pin_file, project, told
 from flows.settings import quiet
 
 _PATIENCE = 600.0  # seconds
-_LISTED = 10  # paths in one command
 
 
 @dataclass(frozen=True)
@@ -56,13 +54,13 @@ def version(folder: Path) -> Version:
         DataError: there is no such folder, or it is empty.
     """
     if not folder.is_dir() or not any(folder.iterdir()):
-        pinned = f"`dvc pull {_pin(folder).name}` brings what {_pin(folder).name} pins, " if _pin(folder).exists() else ""
+        pinned = f"`dvc pull {pin_file(folder).name}` brings what {pin_file(folder).name} pins, " if pin_file(folder).exists() else ""
         made = "run `evergreen data glyphs`, or give --data-root a folder that holds data sets"
         raise DataError(f"{folder}: no data there; {pinned}{'or ' if pinned else ''}{made}")
-    with _repo(folder) as repo:
-        if repo is None or not _pin(folder).exists():
+    with project(folder) as repo:
+        if repo is None or not pin_file(folder).exists():
             return Version(str(folder), digest(folder), "files", pinned=False)
-        out = _loaded(repo, _pin(folder))
+        out = loaded(repo, pin_file(folder))
         now = str(out.get_hash().value)
         return Version(str(folder), now, "dvc", pinned=now == out.hash_info.value)
 
@@ -76,7 +74,7 @@ def materialise(folder: Path, rev: str, versions: Path) -> Version:
     with _explained(folder, rev):
         root = Path(Repo(str(folder.parent)).root_dir)
         with Repo.open(str(root), rev=rev) as past:  # its files lie in git, whose root is "/"
-            where = past.fs.join(past.root_dir, _pin(folder).relative_to(root).as_posix())
+            where = past.fs.join(past.root_dir, pin_file(folder).relative_to(root).as_posix())
             value = str(past.stage.load_one(where).outs[0].hash_info.value)
         target = versions / value.removesuffix(".dir")
         if not target.exists():
@@ -90,53 +88,6 @@ def materialise(folder: Path, rev: str, versions: Path) -> Version:
     return Version(str(target), value, "dvc", pinned=True, rev=rev)
 
 
-def missing(folder: Path) -> list[str] | None:
-    """What a folder's .dvc file pins and is not there, by path from beside the folder: whole folders where all of it is gone.
-
-    None where that cannot be said: the list of what is pinned is not in DVC's cache.
-    """
-    with _repo(folder) as repo:
-        if repo is None or not _pin(folder).exists() or not _pin(folder).stat().st_size:
-            return []
-        tree = _loaded(repo, _pin(folder)).get_obj()
-    if tree is None:
-        return None
-    gone = (folder.joinpath(*key) for key, *_ in tree if not folder.joinpath(*key).exists())
-    return list(dict.fromkeys(_highest(path, folder).relative_to(folder.parent).as_posix() for path in gone))
-
-
-def _highest(path: Path, folder: Path) -> Path:
-    """The highest folder above a path that is gone with it, `folder` at most."""
-    above = path.parent
-    return path if path == folder or above.exists() else _highest(above, folder)
-
-
-def mend(folder: Path) -> str | None:
-    """What to do before a folder is pinned again, in words; None where nothing that is pinned is missing.
-
-    Without DVC's list of what is pinned, `dvc pull` drops files that are not pinned yet, and `dvc fetch` drops none.
-    """
-    name, gone = _pin(folder).name, missing(folder)
-    if gone is None:
-        return f"what {name} pins is not in DVC's cache, so nobody can say what is missing here: `dvc fetch {name}`, then look again"
-    if not gone:
-        return None
-    more = f", and again for {len(gone) - _LISTED} more" if len(gone) > _LISTED else ""
-    return (
-        f"{some(gone)}, which {name} pins, {'is' if len(gone) == 1 else 'are'} not there: `dvc checkout {shlex.join(gone[:_LISTED])}`{more}"
-    )
-
-
-def check_whole(folder: Path) -> None:
-    """Raise where pinning a folder anew would drop from its pin what is missing.
-
-    Raises:
-        DataError: names what is missing, and how it comes back.
-    """
-    if missing(folder):  # where that cannot be said, `pin` leaves the pin as it is
-        raise DataError(f"{folder}: {mend(folder)}; or, to drop it from the pin for good, `dvc add {folder.name}`")
-
-
 def pin(folder: Path) -> tuple[str | None, str | None]:
     """Put a folder under its .dvc file (`dvc add`); returns the digests pinned before and after, None without DVC.
 
@@ -146,16 +97,16 @@ def pin(folder: Path) -> tuple[str | None, str | None]:
         DataError: DVC refuses, or its lock is not free after ten minutes.
     """
     quiet()  # dvc sets up its own logger when it is imported, and gives hints about git
-    with _repo(folder) as repo:
+    with project(folder) as repo:
         if repo is None:
             return None, None
-        before = _pinned(repo, _pin(folder))
+        before = _pinned(repo, pin_file(folder))
         if before and missing(folder) is None and version(folder).digest != before:
             return before, None
         try:
             stage = _patiently(repo, lambda: repo.add(str(folder)))[0]
         except DvcException as error:
-            raise DataError(f"{folder}: DVC cannot take it in ({_told(error)}); see `dvc doctor`") from error
+            raise DataError(f"{folder}: DVC cannot take it in ({told(error)}); see `dvc doctor`") from error
         return before, str(stage.outs[0].hash_info.value)
 
 
@@ -169,12 +120,12 @@ def push(folder: Path) -> str | None:
     if address is None:
         return None
     quiet()
-    with _repo(folder) as repo:
+    with project(folder) as repo:
         assert repo is not None  # it has a remote
         try:
-            _patiently(repo, lambda: repo.push(targets=[str(_pin(folder))]))
+            _patiently(repo, lambda: repo.push(targets=[str(pin_file(folder))]))
         except (DvcException, ImportError, OSError) as error:
-            raise DataError(f"{folder.name} cannot be sent to {address} ({_told(error)}); later: `dvc push`") from error
+            raise DataError(f"{folder.name} cannot be sent to {address} ({told(error)}); later: `dvc push`") from error
     return address
 
 
@@ -184,9 +135,9 @@ def committable(folder: Path) -> None:
     Raises:
         DataError: there is no DVC project or no git repository around the folder.
     """
-    with _repo(folder) as repo:
+    with project(folder) as repo:
         if repo is None or not folder.parent.is_dir() or _git(folder, "rev-parse", "--git-dir").returncode:
-            raise DataError(f"{folder}: there is no git repository with DVC around it, so {_pin(folder).name} cannot be committed")
+            raise DataError(f"{folder}: there is no git repository with DVC around it, so {pin_file(folder).name} cannot be committed")
 
 
 def commit(folder: Path, message: str) -> bool:
@@ -195,7 +146,7 @@ def commit(folder: Path, message: str) -> bool:
     Raises:
         DataError: git refuses.
     """
-    name = _pin(folder).name
+    name = pin_file(folder).name
     if not _git(folder, "status", "--porcelain", "--", name).stdout.strip():
         return False
     for words in (("add", "--", name), ("commit", "-q", "-m", message, "--", name)):
@@ -207,7 +158,7 @@ def commit(folder: Path, message: str) -> bool:
 
 def remote(folder: Path) -> str | None:
     """Where `dvc push` would send the data: the default remote's address as people may see it, None without one."""
-    with _repo(folder) as repo:
+    with project(folder) as repo:
         name = repo and repo.config["core"].get("remote")
         address = repo.config["remote"].get(name, {}).get("url") if repo and name else None
         return shown(str(address)) if address else None
@@ -221,15 +172,7 @@ def _pinned(repo: Repo, path: Path) -> str | None:
     """The digest that a .dvc file holds, None where there is none."""
     if path.exists() and not path.stat().st_size:  # left by who was killed: DVC writes it in place
         path.unlink()
-    return str(_loaded(repo, path).hash_info.value) if path.exists() else None
-
-
-def _loaded(repo: Repo, path: Path) -> Any:
-    try:
-        return repo.stage.load_one(str(path)).outs[0]
-    except (DvcException, IndexError) as error:  # the latter where it is empty
-        mend = f"`git checkout {path.name}` brings it back, `dvc add {path.stem}` makes it anew"
-        raise DataError(f"{path}: cannot be read ({_told(error)}); {mend}") from error
+    return str(loaded(repo, path).hash_info.value) if path.exists() else None
 
 
 def _patiently(repo: Repo, action: Callable[[], Any]) -> Any:
@@ -244,38 +187,19 @@ def _patiently(repo: Repo, action: Callable[[], Any]) -> Any:
                 raise
 
 
-def _pin(folder: Path) -> Path:
-    return folder.parent / f"{folder.name}.dvc"
-
-
-@contextmanager
-def _repo(folder: Path) -> Iterator[Repo | None]:
-    """The DVC project around a folder; None where there is none. Works without git, as in an unpacked release."""
-    try:
-        try:
-            repo = Repo(str(folder.parent))
-        except SCMError:
-            repo = Repo(str(folder.parent), config={"core": {"no_scm": True}})
-    except NotDvcRepoError:
-        yield None
-        return
-    with repo:
-        yield repo
-
-
 @contextmanager
 def _explained(folder: Path, rev: str) -> Iterator[None]:
     try:
         yield
     except (RevError, GitError) as error:  # the second where nothing was ever committed
-        raise DataError(f"--data-rev {rev}: no such git revision; see `git log {_pin(folder).name}`") from error
+        raise DataError(f"--data-rev {rev}: no such git revision; see `git log {pin_file(folder).name}`") from error
     except (NotDvcRepoError, SCMError) as error:
         raise DataError(f"--data-rev {rev}: {folder} is in no git repository with DVC, so it has no older versions") from error
     except ImportError as error:
-        extra = _told(error).partition(" ")[0]  # "s3 is supported, but requires 'dvc-s3' to be installed"
-        raise DataError(f"--data-rev {rev}: {_told(error)}; run pip install 'dvc[{extra}]'") from error
+        extra = told(error).partition(" ")[0]  # "s3 is supported, but requires 'dvc-s3' to be installed"
+        raise DataError(f"--data-rev {rev}: {told(error)}; run pip install 'dvc[{extra}]'") from error
     except (DvcException, FileNotFoundError, ValueError) as error:
-        raise DataError(f"--data-rev {rev}: {folder.name} cannot be fetched at this revision ({_told(error)})") from error
+        raise DataError(f"--data-rev {rev}: {folder.name} cannot be fetched at this revision ({told(error)})") from error
 
 
 def _appear(part: Path, target: Path) -> None:
@@ -284,7 +208,3 @@ def _appear(part: Path, target: Path) -> None:
     except OSError:  # another process was faster, with the same bytes
         if not target.exists():
             raise
-
-
-def _told(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

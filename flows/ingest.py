@@ -24,7 +24,8 @@ from cl.screen import fresh, parted, resembling, screen, teachable
 from cl.stream_config import Supervision
 from cl.told import Told
 from flows.addresses import hushed, shown
-from flows.data import check_whole, commit, committable, mend, pin, push
+from flows.data import commit, committable, pin, push
+from flows.pinned import check_whole, mend
 from flows.quarantine import told, write_report
 from flows.readers import cannot_use
 from flows.secret import CLIENT
@@ -96,7 +97,8 @@ def ingest(
     """
     _check(source, data, git)
     if not dry:
-        check_whole(data)
+        with alone(place):  # or another that replaces a data set has done so, and not pinned it yet
+            check_whole(data)
     report = place.runs / "ingest" / f"{source.into}-{source.session}"
     problems: list[Problem] = []
     with tempfile.TemporaryDirectory(prefix="evergreen-") as folder:

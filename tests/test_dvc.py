@@ -13,8 +13,9 @@ from typer.testing import CliRunner
 
 from cl.errors import DataError
 from flows.cli import app
-from flows.data import check_whole, materialise, mend, missing, pin, remote, version
+from flows.data import materialise, pin, remote, version
 from flows.digest import digest
+from flows.pinned import check_whole, mend, missing
 
 CONFIG = Path(__file__).parent.parent / ".dvc" / "config"
 
