@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from mlflow.utils.validation import _validate_metric_name, _validate_param_name
 from rich.markdown import Markdown as RenderedMarkdown
+from typer.testing import CliRunner
 
 from cl.config import override
 from cl.errors import ConfigError, DataError
@@ -19,8 +20,11 @@ from cl.names import LONGEST, as_key, in_cell, in_figure, in_markdown, usable, v
 from cl.run_config import parse_config
 from cl.tables import line
 from flows.approval import question
+from flows.cli import app
 from flows.console import err, out, table
 from flows.quarantine import write_report
+from flows.settings import Place
+from flows.tracking import COMMAND, Tracker
 from tests import make
 
 NAMES = {
@@ -67,6 +71,27 @@ def test_a_terminal_shows_a_name_and_obeys_none(name: str, capsys: pytest.Captur
         for part in visible(name, keep="\n").split("\n"):
             assert part.strip() in text
     assert f"go on with: {visible(name, keep=chr(10))}" in said.out
+
+
+def test_status_tells_of_every_project_whatever_its_streams_are_called(stored: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tracker = Tracker(Place(stored), "colours")
+    monkeypatch.setenv("COLUMNS", "2000")
+    shown = [name for name in NAMES.values() if not any("\ud800" <= letter <= "\udfff" for letter in name)]  # no database takes those
+    for number, name in enumerate(shown):
+        tags = {"evergreen.stream": name, "evergreen.method": name, "evergreen.seed": str(number), COMMAND: f"evergreen run {name}"}
+        run, _ = tracker.open(f"key{number}", "stream", name[:200], tags, {f"stream.sources.{name}.path": name})
+        with pytest.raises(ValueError), tracker.ending(run):
+            raise ValueError(f"session {name}: lost")
+    told = CliRunner().invoke(app, ["status"])
+    assert told.exit_code == 0, told.output
+    assert not any(letter in told.output for letter in UNSEEN)
+    for name in shown:
+        assert visible(name.partition("\n")[0]).strip()[:150] in told.output
+
+
+def test_a_reason_that_no_history_could_keep_is_refused(stored: Path) -> None:
+    told = CliRunner().invoke(app, ["promote", "birds", "3", "--why", "x" * 1001])
+    assert isinstance(told.exception, ConfigError) and "--why has 1001 characters; at most 1000" in str(told.exception)
 
 
 @each_name
