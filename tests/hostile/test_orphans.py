@@ -78,7 +78,7 @@ def test_the_workers_of_a_comparison_watch_the_process_that_compares() -> None:
 @pytest.mark.slow
 def test_a_comparison_that_is_killed_leaves_nobody_behind_and_the_next_one_goes_on(project: Path) -> None:
     config = lay_out(project)
-    many = "compare: {methods: [finetune, {name: replay, memory: 8}], parallel: 2}"
+    many = "compare: {methods: [finetune, {name: replay, capacity: 8}], parallel: 2}"
     config.write_text(config.read_text().replace("epochs: 1", "max_steps: 4000").replace("compare: {methods: [zero_shot, finetune]}", many))
     command = [str(EVERGREEN), "compare", "colours.yaml"]
     with (project / "first.txt").open("wb") as said:
