@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -177,8 +178,15 @@ def secret() -> str:
 def api(address: str, path: str, method: str = "POST", **body: Any) -> Any:
     headers = {"Content-Type": "application/json", "Authorization": f"Basic {base64.b64encode(secret().encode()).decode()}"}
     request = urllib.request.Request(f"{address}{path}", json.dumps(body).encode(), headers, method=method)
-    with urllib.request.urlopen(request, timeout=30) as reply:
-        return json.loads(reply.read() or b"null")
+    for again in range(10, -1, -1):
+        try:
+            with urllib.request.urlopen(request, timeout=30) as reply:
+                return json.loads(reply.read() or b"null")
+        except urllib.error.HTTPError as error:
+            if error.code != 503 or not again:  # its database is busy: Prefect's own client asks again too
+                raise
+            time.sleep(1)
+    raise AssertionError("not reached")
 
 
 def order(address: str, *words: str) -> None:
