@@ -168,7 +168,7 @@ def _rows(part: Part, reading: Reading) -> Iterator[tuple[str, ImageTable]]:
 
 def _raw(file: Path, part: Part, base: Path, reading: Reading) -> pa.Table:
     try:
-        table = _sorted_out(part.read(file, reading), reading)
+        table = part.read(file, reading)
         table.validate(full=True)  # text that is not UTF-8 breaks everything later
     except _BROKEN as error:
         told = (str(error).splitlines() or [type(error).__name__])[0]
@@ -181,17 +181,20 @@ def _raw(file: Path, part: Part, base: Path, reading: Reading) -> pa.Table:
     return table if FAULT in table.column_names else table.append_column(FAULT, pa.nulls(table.num_rows, pa.string()))
 
 
-def _sorted_out(table: pa.Table, reading: Reading) -> pa.Table:
-    """The rows with the split that a list of paths says, without those that no list names."""
-    if not reading.lists:
-        return table
+def _sorted_out(raw: pa.Table, taken: dict[str, str], reading: Reading) -> tuple[pa.Table, dict[str, str]]:
+    """The rows with the split that a list of paths says, without those that no list names; as they are where the lists name none."""
+    if not reading.lists or "split" in taken:
+        return raw, taken
     known = {name: split for split, file in reading.lists.items() for name in lists.paths(file, reading)["image"].to_pylist()}
-    words = [next((known[key] for key in _ends(name) if key in known), None) for name in table["image"].to_pylist()]
-    rest = dict.fromkeys(name for name, word in zip(table["image"].to_pylist(), words, strict=True) if word is None)
-    if rest:
+    names = [str(name) for name in raw[taken["image"]].to_pylist()]
+    words = [next((known[key] for key in _ends(name) if key in known), None) for name in names]
+    if not any(words):
+        reading.tell(Topic.UNREAD, *(layouts.shown(file, reading.root) for file in reading.lists.values()))
+        return raw, taken
+    if rest := dict.fromkeys(name for name, word in zip(names, words, strict=True) if word is None):
         reading.tell(Topic.UNNAMED, *rest)
-    table = table.append_column("split", pa.array(words, pa.string()))
-    return table.filter(pa.array([word is not None for word in words], pa.bool_()))
+    table = raw.append_column("split", pa.array(words, pa.string()))
+    return table.filter(pa.array([word is not None for word in words], pa.bool_())), taken | {"split": "split"}
 
 
 def _ends(path: str) -> Iterator[str]:
@@ -211,7 +214,7 @@ def _picked(raw: pa.Table, file: Path, part: Part, reading: Reading, ours: bool)
     """The columns by role, without the rows whose cells cannot be read."""
     if part.literal and not raw.num_rows:
         raise DataError(f"{file}: no image can be used: {summary(reading.problems) or 'it holds none'}")
-    taken = roles(raw, file, reading.columns)
+    raw, taken = _sorted_out(raw, roles(raw, file, reading.columns), reading)
     if not (part.literal or ours):
         reading.tell(Topic.COLUMNS, *(f"{name} as {role}" for role, name in taken.items()))
         if rest := [name for name in own(raw.column_names) if name not in taken.values()]:

@@ -508,3 +508,19 @@ def test_a_zip_and_the_folder_in_it_are_read_alike(tmp_path: Path) -> None:
     folder, zipped = look(tmp_path / "in"), look(archive(tmp_path / "in"))
     assert folder.splits["train"].labels == zipped.splits["train"].labels == ["cat", "cat"]
     assert folder.splits["train"].digest() == zipped.splits["train"].digest()
+
+
+def test_lists_that_name_none_of_the_images_are_told_and_change_nothing(tmp_path: Path) -> None:
+    put(tmp_path / "Images", "cat/1.png", "dog/2.png")
+    text(tmp_path / "train.txt", "elsewhere/7.png\n")
+    text(tmp_path / "test.txt", "elsewhere/8.png\n")
+    found = look(tmp_path)
+    assert called(found) == {"1.png": "cat", "2.png": "dog"} and len(remarks(found)[Topic.UNREAD]) == 2
+
+
+def test_lists_beside_a_table_of_captions_whose_columns_have_other_names_say_the_splits(tmp_path: Path) -> None:
+    put(tmp_path / "flickr30k_images", *NAMES)
+    text(tmp_path / "results.txt", "image_name|comment\n" + "".join(f"{name}|{words}\n" for name, words in SAYS.items()))
+    text(tmp_path / "train.txt", "\n".join(NAMES[:3]))
+    text(tmp_path / "test.txt", NAMES[3])
+    assert {split: len(rows) for split, rows in look(tmp_path).splits.items()} == {"train": 3, "test": 1}

@@ -16,6 +16,7 @@ from cl.layouts.exports import refuse_json
 from cl.layouts.reading import IMAGES, Reading
 
 _EXPECTED = "expected Karpathy's splits, COCO captions, a list of records with image and label or caption, or a mapping from images to them"
+_LARGE = 1 << 29  # bytes
 _SAYS = frozenset(name for role in ("label", "captions") for name in SYNONYMS[role])
 
 
@@ -42,6 +43,8 @@ def annotates(file: Path, reading: Reading) -> bool:
     Raises:
         DataError: an export of boxes.
     """
+    if file.stat().st_size > _LARGE:
+        return False  # it would fill the memory only to be told as not read; named itself, it is read
     try:
         found = _loaded(file, reading)
     except DataError:

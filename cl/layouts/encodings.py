@@ -10,6 +10,7 @@ from cl.told import Topic
 
 _MARKS = ((codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
 _HEAD = 4096
+_LOOK = 1 << 16  # bytes
 
 
 def source(file: Path, reading: Reading) -> Path | io.BytesIO:
@@ -43,6 +44,15 @@ def lines(file: Path, reading: Reading) -> list[str]:
         return data.decode("utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         raise DataError(f"{file}: not UTF-8 but {guess(data)} by the look of it; save it as UTF-8") from error
+
+
+def head(file: Path) -> list[str]:
+    """The first lines of a text, to see what it is; letters that cannot be read are replaced."""
+    with file.open("rb") as handle:
+        data = handle.read(_LOOK)
+    encoding = next((name for mark, name in _MARKS if data.startswith(mark)), None) or _unmarked(data[:_HEAD]) or "utf-8-sig"
+    found = data.decode(encoding, "replace").splitlines()
+    return found if len(data) < _LOOK else found[:-1]  # the last one is cut
 
 
 def guess(data: bytes) -> str:

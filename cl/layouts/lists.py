@@ -34,12 +34,9 @@ class Kind(Enum):
     OTHER = "something else"
 
 
-def kind_of(file: Path, reading: Reading) -> Kind:
+def kind_of(file: Path) -> Kind:
     """What a text is, by its first lines."""
-    try:
-        found = [line for line in encodings.lines(file, reading)[:_LOOK] if line.strip()]
-    except DataError:
-        return Kind.OTHER
+    found = [line for line in encodings.head(file)[:_LOOK] if line.strip()]
     if not found:
         return Kind.OTHER
     head = [cell.strip().strip('"').lower() for cell in re.split(r"[,;|\t]", found[0])]
@@ -84,7 +81,7 @@ def class_names(file: Path, reading: Reading) -> dict[int, str]:
     beside = sorted(
         text
         for text in file.parent.glob("*.txt")
-        if _NAMES.fullmatch(text.stem) and reading.readable(text) and kind_of(text, reading) in (Kind.NAMES, Kind.OTHER)
+        if _NAMES.fullmatch(text.stem) and reading.readable(text) and kind_of(text) in (Kind.NAMES, Kind.OTHER)
     )
     if not beside:
         return {}

@@ -64,7 +64,7 @@ def _less_papers(folder: Path, found: Entries, reading: Reading) -> Entries:
     papers = [*found.papers, *chain.from_iterable(entries(each, reading).papers for each in bare)]
     beside = {image.stem for image in found.images}
     texts = [paper for paper in papers if paper.suffix.lower() == ".txt" and paper.stem not in beside]
-    texts = [paper for paper in texts if lists.kind_of(paper, reading) == Kind.PATHS]
+    texts = [paper for paper in texts if lists.kind_of(paper) == Kind.PATHS]
     used = _placed(texts, reading)
     _unread([paper for paper in papers if paper not in used and paper not in found.papers], reading)
     rest = tuple(paper for paper in found.papers if paper not in used)
@@ -83,7 +83,7 @@ def _placed(texts: Sequence[Path], reading: Reading) -> list[Path]:
 def _file(path: Path, reading: Reading, split: str | None) -> Part:
     kind = path.suffix.lower()
     if kind in (".txt", ".token"):
-        words, read = _TEXTS.get(lists.kind_of(path, reading), (None, None))
+        words, read = _TEXTS.get(lists.kind_of(path), (None, None))
     else:
         words, read = _TABLES.get(kind, (None, None))
     if words is None or read is None:
@@ -165,7 +165,7 @@ def _chosen(kinds: Mapping[Path, Kind]) -> list[Path]:
 def _kind(paper: Path, here: bool, reading: Reading) -> Kind:
     suffix = paper.suffix.lower()
     if suffix in (".txt", ".token"):
-        return lists.kind_of(paper, reading)
+        return lists.kind_of(paper)
     if suffix == ".json":
         return Kind.TABLE if _captions_json(paper, reading) else Kind.OTHER
     return Kind.TABLE if suffix in TABLES and not here else Kind.OTHER
@@ -181,7 +181,7 @@ def _captions_json(paper: Path, reading: Reading) -> bool:
 def _caption_like(paper: Path, reading: Reading) -> bool:
     if paper.suffix.lower() == ".json":
         return _captions_json(paper, reading)
-    return paper.suffix.lower() in (".txt", ".token") and lists.kind_of(paper, reading) in (Kind.TABLE, Kind.CAPTIONS, Kind.CLASSES)
+    return paper.suffix.lower() in (".txt", ".token") and lists.kind_of(paper) in (Kind.TABLE, Kind.CAPTIONS, Kind.CLASSES)
 
 
 def _goes_down(folder: Path, reading: Reading) -> bool:
