@@ -18,6 +18,7 @@ from open_clip.transform import PreprocessCfg, image_transform_v2, merge_preproc
 from open_clip.transformer import VisionTransformer
 from PIL import Image
 from pydantic import Field
+from timm.models.efficientnet import EfficientNet
 from torch import Tensor, nn
 from torchvision import transforms as v1
 
@@ -27,9 +28,14 @@ from cl.model_settings import check
 from cl.model_source import CONFIG, WEIGHTS, fill, find, first_line, reach_towers
 from cl.prompted import TextPrompts, TextTower, VisionPrompts, image_features, text_features, text_tower
 from cl.tensors import save_tensors
-from cl.tokens import tokenize, tokenizer
+from cl.tokens import Frame, frame, tokenize, tokenizer
 
 __all__ = ["Clip", "ModelConfig", "TextPrompts", "VisionPrompts", "build", "load"]
+
+
+BatchNorm = Literal["frozen", "trained"]
+# where it was measured to pay, and only there: with another stem, convolutions in this layout can write past their memory (DECISIONS.md)
+_CHANNELS_LAST = (EfficientNet,)
 
 
 class ModelConfig(Config):
@@ -43,8 +49,11 @@ class ModelConfig(Config):
 class Clip(nn.Module):
     """An open_clip model in fp32 with its tokenizer and preprocessing; features come out with length 1, normalised in fp32.
 
-    Batch normalisation stays in eval mode whatever the mode of the rest: a session is too small and too narrow to estimate
-    statistics from, and frozen ones let teacher and student see the same image the same way. Dropout follows the mode.
+    Batch normalisation stays in eval mode whatever the mode of the rest while `batch_norm` is "frozen", as it is at first: a
+    session is too small and too narrow to estimate statistics from, and frozen ones let teacher and student see the same image
+    the same way. "trained" is for weights that begin as noise, where frozen statistics normalise nothing. Dropout follows the mode.
+
+    `random` says that no weights were read; `first_scale` is the logit scale that it came with, no logarithm.
     """
 
     def __init__(self, model: Any, model_cfg: Mapping[str, Any], preprocess_cfg: Mapping[str, Any], tokenizer: Any) -> None:
@@ -54,17 +63,23 @@ class Clip(nn.Module):
         size = {"size": model.visual.image_size}
         self.preprocess_cfg: dict[str, Any] = merge_preprocess_dict(merge_preprocess_dict(PreprocessCfg(), dict(preprocess_cfg)), size)
         self.tokenizer = tokenizer
-        if not isinstance(model.visual, VisionTransformer):
-            model.visual.to(memory_format=torch.channels_last)  # how convolutions are fastest, on CPUs and tensor cores alike
+        self.batch_norm: BatchNorm = "frozen"
+        self.random, self.first_scale = True, float(self.scale().detach())
+        if isinstance(getattr(model.visual, "trunk", None), _CHANNELS_LAST):
+            model.visual.to(memory_format=torch.channels_last)
         self.eval()
 
     def train(self, mode: bool = True) -> "Clip":
-        """Change the mode of everything but batch normalisation."""
+        """Change the mode of everything, of batch normalisation only where it trains."""
         super().train(mode)
-        for module in self.modules():
-            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+        if self.batch_norm == "frozen":
+            for module in self.batch_norms():
                 module.eval()
         return self
+
+    def batch_norms(self) -> list[nn.Module]:
+        """Its layers of batch normalisation."""
+        return [module for module in self.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
 
     def encode_image(self, images: Float[Tensor, "b 3 h w"], prompts: VisionPrompts | None = None) -> Float[Tensor, "b d"]:
         """Unit-length image features.
@@ -122,6 +137,10 @@ class Clip(nn.Module):
         tower = text_tower(self.model)
         return tokens if tower is None else tower.trim(tokens)
 
+    def frame(self) -> Frame:
+        """What its tokenizer puts around words, and which ids are words; a ModelError where it reads none."""
+        return frame(self.tokenizer, self.vocab_size)
+
     def transform(self, augment: Augment = False) -> Callable[[Image.Image], Float[Tensor, "3 h w"]]:
         """Image to pixels as the model's own preprocessing has it, after a random crop where `augment` asks for one.
 
@@ -148,7 +167,7 @@ class Clip(nn.Module):
     @property
     def vocab_size(self) -> int:
         """Number of token ids."""
-        return int(self.model.vocab_size)
+        return int(self.model.vocab_size if hasattr(self.model, "vocab_size") else self.model.text.vocab_size)  # CoCa has it there alone
 
     @property
     def sot(self) -> int:
@@ -298,4 +317,5 @@ def load(config: ModelConfig, root: Path | None = None, reads: bool = True) -> C
         raise ModelError(f"{config.name}: {error}") from error.__cause__
     if source.weights is not None:
         fill(clip.model, source.weights)
+        clip.random, clip.first_scale = False, float(clip.scale().detach())
     return clip

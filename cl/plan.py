@@ -16,8 +16,9 @@ from cl.classes import cut
 from cl.clip import Clip, ModelConfig, load
 from cl.columns import did_you_mean
 from cl.config import Config
-from cl.errors import ConfigError, MethodError
-from cl.methods import Method
+from cl.defaults import choices, settled
+from cl.errors import ConfigError, MethodError, ModelError
+from cl.methods import Method, MethodConfig
 from cl.methods.zero_shot import ZeroShotConfig
 from cl.run_config import RunConfig, train_config
 from cl.stream import Stream, joint
@@ -41,6 +42,7 @@ class Plan:
     data: str
     base: str
     root: Path
+    chosen: tuple[str, ...] = ()  # training settings that nobody set, each with its reason
 
     def build(self) -> Method:
         """The method before anything is learned, over a fresh copy of the base model."""
@@ -66,7 +68,7 @@ def plan(config: RunConfig, data_root: Path, data_version: str, learns: bool = T
     """
     stream = read_stream(config, data_root, data_version)
     base = _base(config.model, learns)
-    method = config.method.located(data_root).build(base, config.seed)
+    method = build_method(config.method.located(data_root), base, config.seed)
     _meant(config, [session.name for session in stream.sessions])
     trains = [train_config(config, session) for session in stream.sessions]
     for session, train in zip(stream.sessions, trains, strict=True) if learns else ():
@@ -76,14 +78,28 @@ def plan(config: RunConfig, data_root: Path, data_version: str, learns: bool = T
                 f"session {session.index} ({session.name}): train.augment is set, which makes a new image at every step, and "
                 f"{config.method.name} computes image features once; give it a train of its own with augment: false"
             )
+    told = dict.fromkeys(str(choice) for train in trains for choice in choices(train, method) if choice.why)
     recipe = {"name": config.method.name} | _set(config.method, "label", "train", "later")
     states = [_key("start", base.digest(), recipe, config.seed, units(method), *method.sources())]
     for session, train in zip(stream.sessions, trains, strict=True):
-        states.append(_key(states[-1], session.digest, _set(train, "device", "workers", "checkpoint")))
+        # with what was chosen for it: that may be chosen otherwise one day
+        states.append(_key(states[-1], session.digest, _set(settled(train, method), "device", "workers", "checkpoint")))
     exams = [[examined.digest for examined in stream.exam(index)] for index in range(len(states))]
     measured = [evaluate.VERSION, _set(config.evaluate)]
     keys = tuple(_key(state, exam, *measured) for state, exam in zip(states, exams, strict=True))
-    return Plan(config, stream, tuple(states), keys, data_version, base.digest(), data_root)
+    return Plan(config, stream, tuple(states), keys, data_version, base.digest(), data_root, tuple(told))
+
+
+def build_method(config: MethodConfig, clip: Clip, seed: int) -> Method:
+    """The method over a model that it may change.
+
+    Raises:
+        MethodError: names the method, and what of the model it cannot work with.
+    """
+    try:
+        return config.build(clip, seed)
+    except ModelError as error:  # another method could learn with the same model
+        raise MethodError(f"{config.called()} cannot learn with this model: {error}") from error
 
 
 def read_stream(config: RunConfig, data_root: Path, data_version: str) -> Stream:

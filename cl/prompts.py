@@ -4,7 +4,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
 from jaxtyping import Float, Int
@@ -12,12 +12,14 @@ from open_clip.transformer import QuickGELU, ResidualAttentionBlock
 from torch import Tensor, nn
 
 from cl.clip import Clip
-from cl.prompted import TextMode, TextPrompts, VisionMode, VisionPrompts
+from cl.errors import ModelError
+from cl.prompted import TextMode, TextPrompts, VisionMode, VisionPrompts, text_tower
 from cl.stream import ClassName, Session
 from cl.zero_shot import prompts_of
 
 VERSION = 1  # see cl/units.py
 
+P = TypeVar("P", bound="Prompts")
 Mixing = Literal["joint8", "official_pairwise"]
 Share = Literal["new_over_seen", "one_over_t"]
 
@@ -151,6 +153,19 @@ def encode_text(clip: Clip, tokens: Int[Tensor, "b t"], prompts: TextPrompts | N
     if prompts is not None:
         tokens = shortened(tokens, clip.context_length - prompts.layers.shape[1], clip.eot)
     return clip.encode_text(tokens, prompts)
+
+
+def fitting(clip: Clip, prompts: P) -> P:
+    """The prompts, if they leave a text room in the context for its start, a word and its end.
+
+    Raises:
+        ModelError: they do not.
+    """
+    text, tower = prompts.text(), text_tower(clip.model)
+    if text is not None and tower is not None and (context := len(tower.positions)) - text.layers.shape[1] < 3:
+        found = f"{text.layers.shape[1]} prompt tokens leave no room for a text in a context of {context}"
+        raise ModelError(f"{found}; use at most {context - 3} (method.length)")
+    return prompts
 
 
 def shortened(tokens: Int[Tensor, "b t"], room: int, end: int) -> Int[Tensor, "b s"]:

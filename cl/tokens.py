@@ -3,7 +3,7 @@
 import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import open_clip
@@ -12,12 +12,14 @@ from jaxtyping import Int
 from open_clip.tokenizer import DEFAULT_CONTEXT_LENGTH, HFTokenizer
 from torch import Tensor
 
+from cl.errors import ModelError
 from cl.model_settings import check_code
 
 VERSION = 1  # see cl/units.py
 
 _KNOWN: WeakKeyDictionary[Any, dict[tuple[str, int], Tensor]] = WeakKeyDictionary()  # by tokenizer: (text, length) to ids
 _MOST = 50_000  # texts
+_FRAMES: WeakKeyDictionary[Any, dict[int, "Frame"]] = WeakKeyDictionary()  # by tokenizer and size of the vocabulary
 
 
 def tokenizer(text_cfg: Mapping[str, Any], home: Path | None) -> Any:
@@ -50,6 +52,56 @@ def tokenize(reader: Any, texts: Sequence[str], length: int) -> Int[Tensor, "n l
     if new:
         known |= zip(((text, length) for text in new), reader(new, context_length=length), strict=True)
     return torch.stack([known[text, length] for text in texts])
+
+
+class Frame(NamedTuple):
+    """What a tokenizer puts around the words of a text, and the ids that are words: all but the special ones."""
+
+    before: Int[Tensor, " a"]
+    after: Int[Tensor, " b"]  # the end, and as much padding as a text without words has
+    words: Int[Tensor, " w"]
+    pad: int
+
+    def around(self, words: Int[Tensor, "n l"]) -> Int[Tensor, "n t"]:
+        """Texts of these words at the full context, as the tokenizer itself would have written them.
+
+        Raises:
+            ModelError: so many words do not fit.
+        """
+        count, length = words.shape
+        room = (self.after == self.pad).nonzero()[:, 0]
+        if length > len(room):
+            raise ModelError(f"{length} words do not fit its context, which has room for {len(room)}; choose fewer (method.length)")
+        kept = torch.ones(len(self.after), dtype=torch.bool)
+        kept[room[len(room) - length :]] = False
+        return torch.cat([self.before.expand(count, -1), words, self.after[kept].expand(count, -1)], 1)
+
+
+def frame(reader: Any, vocab_size: int) -> Frame:
+    """How a tokenizer wraps a text, for a model that knows so many ids.
+
+    Raises:
+        ModelError: it reads no words.
+    """
+    known = _FRAMES.setdefault(reader, {})
+    if vocab_size not in known:
+        known[vocab_size] = _frame(reader, vocab_size)
+    return known[vocab_size]
+
+
+def _frame(reader: Any, vocab_size: int) -> Frame:
+    # read off what it makes of a text without words and of one with a word: there is no common way to ask
+    bare, some = (tokenize(reader, [text], reader.context_length)[0] for text in ("", "a"))
+    differ = (bare != some).nonzero()
+    if not len(differ):
+        raise ModelError("its tokenizer reads no words; choose a model with CLIP's own tokenizer")
+    at = int(differ[0, 0])
+    if isinstance(reader, open_clip.SimpleTokenizer):
+        return Frame(bare[:at], bare[at:], torch.arange(min(vocab_size, reader.sot_token_id)), 0)
+    inner = reader.tokenizer
+    ids, special = torch.arange(min(vocab_size, len(inner))), torch.tensor(sorted(set(inner.all_special_ids)))
+    pad = 0 if reader.strip_sep_token or inner.pad_token_id is None else int(inner.pad_token_id)
+    return Frame(bare[:at], bare[at:], ids[~torch.isin(ids, special)], pad)
 
 
 @functools.lru_cache(maxsize=4)

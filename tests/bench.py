@@ -18,7 +18,7 @@ from cl.config import TrainConfig
 from cl.glyphs import build
 from cl.learner import learn
 from cl.methods.finetune import Finetune
-from cl.methods.vr_lwf import VRLwFConfig, random_texts
+from cl.methods.vr_lwf import VRLwFConfig, vocabulary_texts
 from cl.stream import ClassName, EvalSet, Session
 from flows.console import table
 from flows.settings import begin
@@ -93,7 +93,7 @@ def main() -> None:
     clip = load(ModelConfig(name="glyph_base"))
     work = session(clip)
     names = [known.prompts[0] for known in work.vocabulary]
-    short = random_texts(100, 10, (clip.sot, clip.eot), torch.Generator().manual_seed(0))
+    short = vocabulary_texts(clip, 100, 10, torch.Generator().manual_seed(0))
     long = make.padded(clip, short)
     config = TrainConfig(max_steps=6, batch_size=32, lr=1e-5, device="cpu")
     rows = []

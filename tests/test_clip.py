@@ -25,6 +25,7 @@ import cl.model_source
 from cl.clip import Clip, ModelConfig, TextPrompts, VisionPrompts, build, load
 from cl.errors import ModelError
 from cl.model_source import TINY, find
+from tests.families import FAMILIES, family
 
 TEXT, VISION = TINY["text_cfg"], TINY["vision_cfg"]
 TOWERS = {
@@ -396,6 +397,27 @@ def test_training_leaves_batch_norm_statistics_alone(tower: str) -> None:
         assert clip.training and clip.model.training
         assert torch.equal(clip.encode_image(images_for(clip)), expected)
     assert before and all(torch.equal(buffer, before[name]) for name, buffer in clip.named_buffers())
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_only_mobilenets_are_laid_out_channels_last(name: str, tmp_path: Path) -> None:
+    # a 1 x 1 convolution with a stride over three channels writes past its memory in that layout: MobileCLIP's stem is one
+    assert not last(family(name, tmp_path))
+    assert last(clip_of("timm"))
+
+
+def last(clip: Clip) -> list[str]:
+    weights = {name: weight for name, weight in clip.named_parameters() if weight.ndim == 4 and min(weight.shape[1:3]) > 1}
+    return [name for name, weight in weights.items() if not weight.is_contiguous()]
+
+
+@pytest.mark.slow
+def test_a_mobileclip_of_the_usual_size_survives_its_steps() -> None:
+    vision = {"image_size": 256, "timm_model_name": "fastvit_t8", "timm_pool": "avg", "timm_proj": None}
+    clip = build(TINY | {"vision_cfg": vision, "custom_text": True}).train()
+    for _ in range(2):
+        clip.encode_image(torch.rand(8, 3, 256, 256)).square().sum().backward()
+    assert all(weight.grad is None or weight.grad.isfinite().all() for weight in clip.parameters())
 
 
 def test_patch_dropout_follows_the_mode_and_spares_prompts() -> None:

@@ -10,11 +10,20 @@ from cl.config import TrainConfig
 from cl.learner import learn
 from cl.losses import distillation
 from cl.methods.finetune import FinetuneConfig
-from cl.methods.vr_lwf import VRLwFConfig, frozen_copy, random_texts
+from cl.methods.vr_lwf import VRLwFConfig, frozen_copy, random_texts, vocabulary_texts
 from cl.seeds import generator
+from cl.tokens import Frame
 from tests import make
 
 SOT, EOT = 49406, 49407
+
+
+def framed(start: int, end: int) -> Frame:
+    """A tokenizer's frame with room for eight words between start and end."""
+    return Frame(torch.tensor([start]), torch.tensor([end] + [0] * 8), torch.arange(start), 0)
+
+
+FRAME = framed(SOT, EOT)
 
 
 def batch_of(method: object, session: object, rows: int = 6) -> object:
@@ -25,17 +34,17 @@ def batch_of(method: object, session: object, rows: int = 6) -> object:
 
 
 def test_random_texts_start_and_end_once_and_hold_ordinary_tokens_only() -> None:
-    texts = random_texts(1000, 10, (SOT, EOT), torch.Generator().manual_seed(0))
+    texts = random_texts(1000, 10, FRAME, torch.Generator().manual_seed(0))
     assert texts.shape == (1000, 10)
     assert (texts[:, 0] == SOT).all() and (texts[:, -1] == EOT).all()
     assert texts[:, 1:-1].max() < SOT and texts[:, 1:-1].min() >= 0
 
 
 def test_random_texts_are_uniform_over_the_ids_and_the_official_bound_leaves_out_the_last() -> None:
-    few = random_texts(20_000, 10, (8, 9), torch.Generator().manual_seed(1))[:, 1:-1]
+    few = random_texts(20_000, 10, framed(8, 9), torch.Generator().manual_seed(1))[:, 1:-1]
     counts = np.bincount(few.flatten(), minlength=8)
     assert ((counts - 20_000) ** 2 / 20_000).sum() < 30  # chi-square, 7 degrees of freedom: p < 0.0001
-    official = random_texts(20_000, 10, (8, 9), torch.Generator().manual_seed(1), strict_official=True)[:, 1:-1]
+    official = random_texts(20_000, 10, framed(8, 9), torch.Generator().manual_seed(1), strict_official=True)[:, 1:-1]
     assert official.max() == 6
 
 
@@ -49,7 +58,7 @@ def surprise(one: torch.Tensor, other: torch.Tensor, bins: int) -> float:
 
 
 def test_a_million_words_as_the_steps_draw_them_hold_every_id_equally_often_and_nothing_special() -> None:
-    texts = torch.stack([random_texts(100, 10, (SOT, EOT), generator(0, "vocabulary", 1, step)) for step in range(1250)])
+    texts = torch.stack([random_texts(100, 10, FRAME, generator(0, "vocabulary", 1, step)) for step in range(1250)])
     for special, place in ((SOT, 0), (EOT, -1)):
         assert ((texts == special).sum(-1) == 1).all() and (texts[..., place] == special).all()
     words = texts[..., 1:-1]
@@ -70,14 +79,14 @@ def test_a_million_words_as_the_steps_draw_them_hold_every_id_equally_often_and_
 
 
 def test_the_official_bound_leaves_out_the_last_ordinary_id_in_a_million_words_and_no_other() -> None:
-    words = random_texts(125_000, 10, (SOT, EOT), generator(0, "vocabulary", 1, 0), strict_official=True)[:, 1:-1]
+    words = random_texts(125_000, 10, FRAME, generator(0, "vocabulary", 1, 0), strict_official=True)[:, 1:-1]
     counts = torch.bincount(words.flatten(), minlength=SOT)
     assert counts.nonzero().flatten().tolist() == list(range(SOT - 1))
 
 
 def test_a_step_has_its_own_texts_and_repeats_them() -> None:
     def draw(step: int) -> torch.Tensor:
-        return random_texts(5, 10, (SOT, EOT), generator(7, "vocabulary", 1, step))
+        return random_texts(5, 10, FRAME, generator(7, "vocabulary", 1, step))
 
     assert torch.equal(draw(3), draw(3)) and not torch.equal(draw(3), draw(4))
 
@@ -110,7 +119,7 @@ def test_the_vocabulary_term_is_the_published_form() -> None:
         for parameter in method.clip.parameters():
             parameter.add_(0.02 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(parameter.numel())))
     batch = batch_of(method, session)
-    texts = random_texts(17, 6, (method.clip.sot, method.clip.eot), generator(5, "vocabulary", 1, batch.step))
+    texts = vocabulary_texts(method.clip, 17, 6, generator(5, "vocabulary", 1, batch.step))
     with torch.no_grad():
         found = method.losses(batch)["vocabulary"].item()
         model, teacher = method.clip.model, method.teacher.model

@@ -43,6 +43,11 @@ class MethodConfig(Config):
     train: dict[str, Any] = Field({}, description="training settings that this method wants otherwise")
     later: dict[str, Any] = Field({}, description="the same, from the second session on")
 
+    @classmethod
+    def called(cls) -> str:
+        """The method's name."""
+        return str(cls.model_fields["name"].default)
+
     def located(self, root: Path) -> Self:
         """The same settings with relative paths of data starting at `root`."""
         return self
@@ -62,6 +67,7 @@ class Method(nn.Module, ABC):
     version: ClassVar[int] = 1  # of what this very class computes, not of its bases; see cl/units.py
     parts: ClassVar[tuple[ModuleType, ...]] = ()  # modules with a VERSION that take part beside those of every method
     pixels: bool = True  # False: `losses` reads no images (features are cached by row), so none are decoded
+    drop_last: bool = True  # whether the authors leave out an epoch's last, short batch; `train.drop_last` overrules it
 
     def __init__(self, clip: Clip, seed: int) -> None:
         super().__init__()
@@ -71,6 +77,7 @@ class Method(nn.Module, ABC):
         self.candidates: tuple[int, ...] = ()  # the classes that compete in this session's loss
         self.session = 0
         self.rate = 1.0  # times the learning rate: scaling a gradient would change nothing under Adam
+        self.full = 0  # rows of a whole batch of this round, which the last of an epoch may not have
 
     @abstractmethod
     def losses(self, batch: Batch) -> dict[str, Float[Tensor, ""]]:

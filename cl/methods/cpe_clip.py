@@ -15,7 +15,7 @@ from cl.losses import classification, similarities
 from cl.methods.base import Batch, MethodConfig
 from cl.methods.frozen import Frozen
 from cl.prompted import TextMode, VisionMode
-from cl.prompts import DeepPrompts, Share, encode_text, share, worded
+from cl.prompts import DeepPrompts, Share, encode_text, fitting, share, worded
 from cl.seeds import derive
 from cl.stream import ClassName, Session
 from cl.zero_shot import class_features
@@ -84,6 +84,7 @@ class CPEClip(Frozen):
     """
 
     parts = (prompts,)
+    drop_last = False
 
     def __init__(self, clip: Clip, seed: int, config: CPEClipConfig) -> None:
         super().__init__(clip, seed)
@@ -91,7 +92,7 @@ class CPEClip(Frozen):
         self.pixels = config.vision_mode != "none"
         vision = config.vision_mode
         depth = min(config.depth, clip.text_layers, clip.text_layers if vision == "none" else clip.image_layers)
-        self.prompts = DeepPrompts(
+        prompts = DeepPrompts(
             depth,
             config.length,
             clip.text_width,
@@ -100,6 +101,7 @@ class CPEClip(Frozen):
             text_mode=config.text_mode,
             vision_mode="accumulate" if vision == "none" else vision,
         )
+        self.prompts = fitting(clip, prompts)
 
     def trainable(self) -> Iterable[nn.Parameter]:
         """The prompt tensor and the bridge."""

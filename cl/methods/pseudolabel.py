@@ -19,7 +19,7 @@ from cl.features import encoded
 from cl.losses import similarities
 from cl.methods.base import Batch, Method, MethodConfig
 from cl.methods.frozen import Frozen
-from cl.prompts import ImageContext, MixedPrompts, Mixing, Prompts, TextContext, encode_text, share, worded
+from cl.prompts import ImageContext, MixedPrompts, Mixing, Prompts, TextContext, encode_text, fitting, share, worded
 from cl.pseudolabels import (
     RULES,
     Paradigm,
@@ -129,12 +129,13 @@ class Pseudolabel(Frozen):
     """
 
     parts = (prompts, pseudolabels)
+    drop_last = False
 
     def __init__(self, clip: Clip, seed: int, config: PseudolabelConfig) -> None:
         super().__init__(clip, seed)
         self.config = config
         self.pixels = config.modality != "text" or not config.cache
-        self.prompts = _drawn(clip, config, derive(seed, "prompts"))
+        self.prompts = fitting(clip, _drawn(clip, config, derive(seed, "prompts")))
         self.picked: list[list[Pick]] = []
         self._texts: Tensor | None = None  # class features where no text prompt moves them
         self._pseudo = torch.empty(0, dtype=torch.bool)

@@ -10,11 +10,14 @@ from torch import Tensor, nn
 
 from cl.clip import Clip
 from cl.data import ImageTable
+from cl.errors import MethodError, ModelError
 from cl.losses import distillation, similarities
 from cl.methods.base import Batch, MethodConfig
 from cl.methods.finetune import Finetune, Part
+from cl.prompted import text_tower
 from cl.seeds import generator
 from cl.stream import Session
+from cl.tokens import Frame
 
 
 class VRLwFConfig(MethodConfig):
@@ -55,6 +58,12 @@ class VRLwF(Finetune):
         self._teachers: list[Clip] = [frozen_copy(clip)] if config.teacher == "original" else []
         self._teacher_classes: Tensor | None = None
 
+    def check(self, session: Session) -> None:
+        """A session has something to learn from, and the model's tokenizer lets random texts be made."""
+        super().check(session)
+        if self.config.texts:
+            refuse_texts(self.clip, session, self.config.called(), self.config.length)
+
     def begin(self, session: Session) -> ImageTable:
         """Freeze the teacher and encode, once, the class names it is asked about."""
         data = super().begin(session)
@@ -77,8 +86,9 @@ class VRLwF(Finetune):
         with torch.no_grad():
             teacher = self.teacher.encode_image(batch.images)
         if config.texts:
-            ends, source = (self.clip.sot, self.clip.eot), generator(self.seed, "vocabulary", self.session, batch.step)
-            texts = random_texts(config.texts, config.length, ends, source, strict_official=config.strict_official).to(self.clip.device)
+            source = generator(self.seed, "vocabulary", self.session, batch.step)
+            texts = vocabulary_texts(self.clip, config.texts, config.length, source, strict_official=config.strict_official)
+            texts = texts.to(self.clip.device)
             with torch.no_grad():
                 target = similarities(self.teacher.scale(), teacher, self.teacher.encode_text(texts))
             replayed = similarities(self.clip.scale(), student, self.clip.encode_text(texts)), target
@@ -109,14 +119,41 @@ def frozen_copy(clip: Clip) -> Clip:
     return teacher
 
 
-def random_texts(
-    count: int, length: int, ends: tuple[int, int], source: torch.Generator, *, strict_official: bool = False
-) -> Int[Tensor, "count length"]:
-    """`count` texts of `length` tokens: start, length - 2 ids drawn uniformly from those below start, end.
+def vocabulary_texts(
+    clip: Clip, count: int, length: int, source: torch.Generator, *, strict_official: bool = False
+) -> Int[Tensor, "count t"]:
+    """Random texts that the clip's text tower reads as it reads any other.
 
-    A causal text tower reads nothing after the end token, so the padding to the full context is left out: same features at
-    `length` / 77 of the cost. The authors' code never draws the last ordinary id; `strict_official` repeats that.
+    A causal tower looks at nothing behind the end token, so the padding to the full context is left out: same features at
+    `length` / 77 of the cost. Any other tower gets it, since there it changes what is computed.
+
+    Raises:
+        ModelError: the tokenizer reads no words, or so many do not fit the context.
     """
-    start, end = ends
-    words = torch.randint(0, start - strict_official, (count, length - 2), generator=source)
-    return torch.cat([torch.full((count, 1), start), words, torch.full((count, 1), end)], dim=1)
+    texts = random_texts(count, length, clip.frame(), source, strict_official=strict_official)
+    tower = text_tower(clip.model)
+    return texts if tower is None else tower.trim(texts)
+
+
+def random_texts(
+    count: int, length: int, frame: Frame, source: torch.Generator, *, strict_official: bool = False
+) -> Int[Tensor, "count context"]:
+    """`count` texts of `length - 2` words, as the tokenizer of `frame` would hand them over: with start, end and padding.
+
+    Words are drawn uniformly from all ids but the special ones. The authors' code never draws the last of them; `strict_official`
+    repeats that.
+    """
+    ids = frame.words[: len(frame.words) - strict_official]
+    return frame.around(ids[torch.randint(0, len(ids), (count, length - 2), generator=source)])
+
+
+def refuse_texts(clip: Clip, session: Session, method: str, length: int) -> None:
+    """Say before training that no random text can be made for this model.
+
+    Raises:
+        MethodError: names the session, the method and what is in the way.
+    """
+    try:
+        vocabulary_texts(clip, 1, length, torch.Generator())
+    except ModelError as error:
+        raise MethodError(f"session {session.index} ({session.name}): {method} learns on random texts, and {error}") from error

@@ -14,7 +14,7 @@ from cl.errors import MethodError
 from cl.formats import read
 from cl.methods.base import Batch
 from cl.methods.lwf import Distilling, DistillingConfig
-from cl.methods.vr_lwf import random_texts
+from cl.methods.vr_lwf import refuse_texts, vocabulary_texts
 from cl.seeds import generator
 from cl.stream import Session
 
@@ -90,6 +90,8 @@ class ZSCL(Distilling):
         _, sentences = self._reference()
         if self.config.sentences and sentences is not None and not _captions(sentences):
             raise MethodError(f"{self.config.sentences}: none of its {len(sentences)} rows has a caption; leave method.sentences out")
+        if sentences is None or not _captions(sentences):
+            refuse_texts(self.clip, session, self.config.called(), self.config.length)
 
     def begin(self, session: Session) -> ImageTable:
         """As every distillation begins, with a new order of the reference images."""
@@ -104,14 +106,14 @@ class ZSCL(Distilling):
             drawn = torch.randperm(len(found), generator=generator(self.seed, "captions", session.index))[: self.config.captions]
             return self.clip.tokenize([found[row] for row in drawn.tolist()])
         source = generator(self.seed, "vocabulary", session.index)
-        return random_texts(self.config.texts, self.config.length, (self.clip.sot, self.clip.eot), source)
+        return vocabulary_texts(self.clip, self.config.texts, self.config.length, source)
 
     def reference_images(self, batch: Batch) -> Float[Tensor, "n 3 h w"]:
-        """As many reference images as the batch has, in a new order whenever all have come up; without reference the batch's own."""
+        """As many reference images as a whole batch has, in a new order whenever all have come up; without reference the batch's own."""
         table, _ = self._reference()
         if table is None:
             return batch.images
-        size = min(len(batch.images), len(table))
+        size = min(self.full or len(batch.images), len(table))  # a whole batch, also where the session's own is an epoch's short last one
         epoch, place = divmod(batch.step, len(table) // size)
         if epoch != self._order[0]:
             self._order = epoch, torch.randperm(len(table), generator=generator(self.seed, "reference", self.session, epoch))
