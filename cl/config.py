@@ -26,13 +26,16 @@ class Config(BaseModel):
 
 
 class TrainConfig(Config):
-    """How one session is learned: batches, optimizer, schedule, precision. Units: steps, epochs, learning rate."""
+    """How one session is learned: batches, optimizer, schedule, precision. Units: steps, epochs, learning rate.
+
+    What is null is chosen by method and model (`cl.defaults`), and told with its reason.
+    """
 
     epochs: PositiveInt = 5
     batch_size: PositiveInt = 64
     max_steps: PositiveInt | None = Field(None, description="optimizer steps per session; overrides epochs")
     optimizer: Literal["adamw", "sgd"] = "adamw"
-    lr: PositiveFloat = 1e-4
+    lr: PositiveFloat | None = Field(None, description="default: what does weights of that number no harm, 1e-5 or 1e-4")
     lr_epochs: tuple[PositiveFloat, ...] | None = Field(None, min_length=1, description="of each epoch, the last goes on; instead of lr")
     weight_decay: NonNegativeFloat = 0.0
     decay_all: bool = Field(False, description="gains, biases and the logit scale decay too, as in Mod-X's code")
@@ -45,7 +48,15 @@ class TrainConfig(Config):
     )
     clip_grad: PositiveFloat | None = 1.0
     accumulate: PositiveInt = 1
-    max_logit_scale: PositiveFloat = Field(100.0, description="exp(logit_scale) is held in [1, this] after each step")
+    max_logit_scale: PositiveFloat | None = Field(
+        None, description="exp(logit_scale) is held in [1, this] after each step; default: 100, or what the model came with if that is more"
+    )
+    drop_last: bool | None = Field(
+        None, description="whether an epoch's last, short batch is left out; default: as the method's authors do"
+    )
+    batch_norm: Literal["frozen", "trained"] | None = Field(
+        None, description="statistics of batch normalisation; default: trained where a model begins with random weights, else frozen"
+    )
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
     augment: Augment = Field(
         False,

@@ -16,11 +16,12 @@ from torch.utils.data import DataLoader
 
 from cl.config import TrainConfig
 from cl.data import ImageTable
+from cl.defaults import choices, settled
 from cl.errors import LearningError
 from cl.flops import Flops
 from cl.host import device
 from cl.interim import START, Interim, Keeper, Took, walk
-from cl.loader import Collate, Order, Rows
+from cl.loader import Collate, Order, Rows, batches, samples
 from cl.losses import precise
 from cl.methods.base import Batch, Method
 from cl.seeds import derive
@@ -47,7 +48,7 @@ class Learner(pl.LightningModule):
     def __init__(self, method: Method, config: TrainConfig, steps: int, before: int = 0, done: int = 0) -> None:
         super().__init__()
         self.method = method
-        self.config = config
+        self.config = settled(config, method)
         self.steps = steps
         self.before = before  # steps of the session's earlier rounds: on a chart the rounds follow each other
         self.done = done
@@ -76,7 +77,13 @@ class Learner(pl.LightningModule):
         listed = self.config.lr_epochs
         if listed:
             return self.method.rate * listed[min(self.done * self.config.epochs // self.steps, len(listed) - 1)]
-        return self.method.rate * self.config.lr * schedule(self.done, self.steps, self.config)
+        return self.method.rate * self.top * schedule(self.done, self.steps, self.config)
+
+    @property
+    def top(self) -> float:
+        """The learning rate that the schedule is a share of."""
+        assert self.config.lr is not None  # settled
+        return self.config.lr
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """A new optimizer each session; gains, biases and the logit scale do not decay unless that is asked for."""
@@ -87,9 +94,9 @@ class Learner(pl.LightningModule):
             {"params": [p for p in weights if p.ndim < 2], "weight_decay": config.weight_decay if config.decay_all else 0.0},
         ]
         if config.optimizer == "sgd":
-            return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum)
+            return torch.optim.SGD(groups, lr=self.top, momentum=config.momentum)
         fused = config.precision == "32-true"  # four times as fast; Lightning does not clip for it under autocast
-        return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=fused)
+        return torch.optim.AdamW(groups, lr=self.top, betas=config.betas, eps=config.eps, fused=fused)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Gradients are whole: the method may edit them, then Lightning clips."""
@@ -103,7 +110,7 @@ class Learner(pl.LightningModule):
         scale = self.method.clip.logit_scale
         if scale.requires_grad:  # what is frozen stays as it is
             with torch.no_grad():  # clamping inside the graph would kill the gradient at the bound
-                scale.clamp_(0.0, math.log(self.config.max_logit_scale))
+                scale.clamp_(0.0, math.log(self.config.max_logit_scale or math.inf))
         self.method.after_step()
         self.done += 1
 
@@ -151,6 +158,11 @@ def learn(
     started = time.perf_counter()
     method.check(session)
     method.to(device(config.device))
+    for choice in choices(config, method):
+        if choice.why:
+            logging.getLogger(__name__).info("session %d (%s): %s", session.index, session.name, choice)
+    config = settled(config, method)
+    method.clip.batch_norm = config.batch_norm or "frozen"
     wanted = {id(parameter) for parameter in method.trainable()}
     for parameter in method.parameters():
         parameter.requires_grad_(id(parameter) in wanted)
@@ -160,7 +172,8 @@ def learn(
         count = _steps(len(data), config) if wanted else 0
         lesson = Lesson(session, data, seed, turn, count, took.steps)
         flops += count * _descend(method, lesson, config, logger, progress, keeper) if count else 0
-        took = Took(took.steps + count, took.samples + count * config.accumulate * min(config.batch_size, len(data)), took.flops + flops)
+        seen = samples(len(data), config.batch_size, count * config.accumulate, bool(config.drop_last)) if count else 0
+        took = Took(took.steps + count, took.samples + seen, took.flops + flops)
         if keeper:
             keeper.over(took)
     method.eval()
@@ -173,8 +186,7 @@ def learn(
 def _steps(rows: int, config: TrainConfig) -> int:
     if config.max_steps:
         return config.max_steps
-    per_epoch = max(1, rows // min(config.batch_size, rows))
-    return max(1, per_epoch * config.epochs // config.accumulate)
+    return max(1, batches(rows, config.batch_size, bool(config.drop_last)) * config.epochs // config.accumulate)
 
 
 class Lesson(NamedTuple):
@@ -208,7 +220,8 @@ def _descend(
     if learner.done == steps:
         return counter.flops * config.accumulate
     first, last = learner.done * config.accumulate, steps * config.accumulate
-    order = Order(len(rows), config.batch_size, last, derive(seed, "batches", session.index, turn), first)
+    order = Order(len(rows), config.batch_size, last, derive(seed, "batches", session.index, turn), first, drop_last=bool(config.drop_last))
+    method.full = order.batch
     loader = DataLoader(
         rows,
         batch_sampler=order,

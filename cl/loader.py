@@ -87,17 +87,37 @@ class Collate:
 class Order(Sampler[list[tuple[int, int, int]]]):
     """The batches of a session from a step on: a new permutation each epoch, fixed by the seed alone."""
 
-    def __init__(self, rows: int, batch: int, steps: int, seed: int, start: int = 0) -> None:
+    def __init__(self, rows: int, batch: int, steps: int, seed: int, start: int = 0, *, drop_last: bool = True) -> None:
         self.rows, self.batch, self.steps, self.seed, self.start = rows, min(batch, rows), steps, seed, start
+        self.per_epoch = batches(rows, batch, drop_last)
 
     def __len__(self) -> int:
         return self.steps - self.start
 
     def __iter__(self) -> Iterator[list[tuple[int, int, int]]]:
-        per_epoch = self.rows // self.batch  # the last, short batch is dropped, as in the papers' code
         last, order = -1, torch.empty(0, dtype=torch.int64)
         for step in range(self.start, self.steps):
-            epoch, place = divmod(step, per_epoch)
+            epoch, place = divmod(step, self.per_epoch)
             if epoch != last:
                 last, order = epoch, torch.randperm(self.rows, generator=generator(self.seed, "order", epoch))
             yield [(int(row), epoch, step) for row in order[place * self.batch : (place + 1) * self.batch]]
+
+
+def batches(rows: int, batch: int, drop_last: bool) -> int:
+    """How many batches an epoch has; fewer rows than a batch are one.
+
+    >>> batches(130, 64, True), batches(130, 64, False), batches(5, 64, True)
+    (2, 3, 1)
+    """
+    return max(1, rows // batch) if drop_last else -(-rows // batch)
+
+
+def samples(rows: int, batch: int, count: int, drop_last: bool) -> int:
+    """How many rows the first `count` batches of a session hold.
+
+    >>> samples(130, 64, 4, True), samples(130, 64, 4, False)
+    (256, 194)
+    """
+    epochs, over = divmod(count, batches(rows, batch, drop_last))
+    whole = min(batch, rows)
+    return epochs * (rows if not drop_last else batches(rows, batch, True) * whole) + over * whole

@@ -65,6 +65,8 @@ def learn_session(job: Job, run_id: str, turn: Turn) -> dict[str, Any]:
     if known:
         return known.to_json()
     watch().begin(title(job), turn.index, turn.last, turn.session)
+    for choice in plan.chosen if turn.index == 1 else ():
+        watch().tell(f"{title(job)}: {choice}")
     if far := half(store, plan.states[turn.index]):
         watch().tell(f"{title(job)}: {turn.index}/{turn.last} {turn.session}: goes on after {far}")
     with _attempt(job, run_id, turn) as logger:

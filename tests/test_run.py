@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from cl.base_model import settle
-from cl.clip import ModelConfig, load
+from cl.clip import ModelConfig, build, load
 from cl.data import write
 from cl.errors import ConfigError, MethodError, StoreError
+from cl.model_source import TINY
 from cl.report import Report
 from cl.run import Plan, advance, find, load_method, parse_config, plan, run
 from cl.run_config import train_config
@@ -70,6 +71,23 @@ def test_a_session_may_have_training_settings_of_its_own(data, tmp_path) -> None
     ):
         with pytest.raises(ConfigError, match=told):
             planned(data, per_session=wrong)
+
+
+def test_a_method_that_cannot_enter_the_models_towers_is_refused_by_name_before_anything(data, monkeypatch) -> None:
+    bidirectional = build(TINY | {"text_cfg": TINY["text_cfg"] | {"no_causal_mask": True}, "custom_text": True})
+    monkeypatch.setattr("cl.plan._base", lambda *_: bidirectional)
+    with pytest.raises(MethodError, match=r"^cpe_clip cannot learn with this model: text prompts need open_clip's causal text transformer"):
+        planned(data, method="cpe_clip")
+    with pytest.raises(MethodError, match="vr_lwf learns on random texts, and 98 words do not fit its context"):
+        planned(data, method={"name": "vr_lwf", "length": 100})
+
+
+def test_a_plan_says_what_was_chosen_and_why_where_nothing_was_set(data, monkeypatch) -> None:
+    assert planned(data).chosen == ()  # this config sets its rate, and the model has nothing else to choose
+    monkeypatch.setattr("cl.defaults.LARGE", 1000)
+    assert planned(data, train={"max_steps": 3, "batch_size": 8, "device": "cpu"}).chosen == (
+        "train.lr is 0.0005: 2 million weights train, and they begin as noise",
+    )
 
 
 def test_a_run_with_its_own_number_of_threads_is_the_same_on_any_machine(data, tmp_path) -> None:

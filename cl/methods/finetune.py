@@ -15,18 +15,20 @@ from cl.methods.base import Batch, Method, MethodConfig
 from cl.stream import Session
 
 Part = Literal["whole", "image", "text"]
+Scale = Literal["trained", "frozen"]
 
 
 class FinetuneConfig(MethodConfig):
     """Plain fine-tuning of the whole model or one tower: cross-entropy on labels, contrastive on captions."""
 
     name: Literal["finetune"] = "finetune"
-    part: Part = "whole"  # the logit scale always trains
+    part: Part = "whole"  # with any part, the logit scale too
+    scale: Scale = Field("trained", description="the logit scale (ZSCL's comparison: frozen)")
     smoothing: float = Field(0.0, ge=0, lt=1, description="label smoothing of the class targets (ZSCL's comparison: 0.2)")
 
     def build(self, clip: Clip, seed: int) -> "Finetune":
         """Fine-tuning over the clip, which it changes."""
-        return Finetune(clip, seed, self.part, self.smoothing)
+        return Finetune(clip, seed, self.part, self.smoothing, self.scale)
 
 
 class Texts(NamedTuple):
@@ -50,13 +52,14 @@ def equal(texts: Int[Tensor, "n t"]) -> Bool[Tensor, "n n"]:
 class Finetune(Method):
     """Cross-entropy over the session's class prompts where rows have labels, contrastive where they have captions."""
 
-    def __init__(self, clip: Clip, seed: int, part: Part = "whole", smoothing: float = 0.0) -> None:
+    def __init__(self, clip: Clip, seed: int, part: Part = "whole", smoothing: float = 0.0, scale: Scale = "trained") -> None:
         super().__init__(clip, seed)
-        self.part, self.smoothing = part, smoothing
+        self.part, self.smoothing, self.scale = part, smoothing, scale
 
     def trainable(self) -> Iterable[nn.Parameter]:
-        """The chosen towers and the logit scale."""
-        return self.clip.part(self.part)
+        """The chosen towers, and the logit scale unless it is frozen."""
+        frozen = self.clip.logit_scale if self.scale == "frozen" else None
+        return (parameter for parameter in self.clip.part(self.part) if parameter is not frozen)
 
     def check(self, session: Session) -> None:
         """A session needs at least one labelled or captioned row."""

@@ -1,7 +1,7 @@
 """LwF: learning without forgetting on the session's class names, with the losses of the ZSCL code (arXiv:1606.09282, arXiv:2303.06628)."""
 
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 import torch
@@ -61,8 +61,10 @@ class Distilling(Finetune):
     logit scale, which does not train, serves both sides. Each image is softmaxed over the texts, and each text over the images.
     """
 
+    drop_last = False
+
     def __init__(self, clip: Clip, seed: int, config: DistillingConfig) -> None:
-        super().__init__(clip, seed, config.part)
+        super().__init__(clip, seed, config.part, scale="frozen")
         self.config = config
         # a teacher is no memory: kept out of the module tree, it is neither saved nor trained
         self._teachers: list[Clip] = [frozen_copy(clip)] if config.teacher == "original" else []
@@ -82,10 +84,6 @@ class Distilling(Finetune):
     def teacher(self) -> Clip:
         """The frozen copy, on the student's device."""
         return self._teachers[0].to(self.clip.device)
-
-    def trainable(self) -> Iterable[nn.Parameter]:
-        """The chosen towers without the logit scale."""
-        return (parameter for parameter in self.clip.part(self.part) if parameter is not self.clip.logit_scale)
 
     def begin(self, session: Session) -> ImageTable:
         """Freeze the teacher, let it encode the texts, and note the weights where they are needed."""

@@ -9,7 +9,7 @@ from torch import Tensor
 from cl.clip import Clip
 from cl.data import ImageTable
 from cl.methods.base import MethodConfig
-from cl.methods.finetune import Finetune, Part
+from cl.methods.finetune import Finetune, Part, Scale
 from cl.stream import Session
 from cl.weights import interpolate, snapshot
 
@@ -19,6 +19,7 @@ class WiSEFTConfig(MethodConfig):
 
     name: Literal["wise_ft"] = "wise_ft"
     part: Part = "whole"
+    scale: Scale = Field("trained", description="the logit scale (ZSCL's comparison: frozen)")
     smoothing: float = Field(0.0, ge=0, lt=1, description="label smoothing of the class targets (ZSCL's comparison: 0.2)")
     alpha: float = Field(0.5, ge=0, le=1, description="share of the fine-tuned weights (ZSCL's comparison: 0.8)")
     reference: Literal["session", "original"] = "session"  # the other end: the weights as this session found them, or the stream
@@ -32,7 +33,7 @@ class WiSEFT(Finetune):
     """Plain fine-tuning whose result is pulled back in a straight line; the next session goes on from there."""
 
     def __init__(self, clip: Clip, seed: int, config: WiSEFTConfig) -> None:
-        super().__init__(clip, seed, config.part, config.smoothing)
+        super().__init__(clip, seed, config.part, config.smoothing, config.scale)
         self.config = config
         # no memory: the original weights come with the model, and the others are the session's own
         self._reference: Mapping[str, Tensor] = snapshot(clip.state_dict()) if config.reference == "original" else {}
