@@ -15,12 +15,13 @@ from cl.build_stream import class_names
 from cl.data import ImageTable, concat
 from cl.errors import DataError
 from cl.stream import Candidates, EvalSet, Session, Stream
+from cl.stream_config import PROMPT
 
 
 def from_avalanche(
     benchmark: Any,
     names: Sequence[str] | Mapping[int, str],
-    template: Sequence[str] = ("{}",),
+    template: Sequence[str] = PROMPT,
     *,
     name: str = "avalanche",
     candidates: Candidates = "own",

@@ -44,6 +44,7 @@ def _utc(moment: datetime) -> datetime:
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
+PROMPT = ("a photo of a {}.",)  # what CLIP was asked with where no better is known (arXiv:2103.00020, section 3.1.4)
 Template = Annotated[tuple[str, ...], BeforeValidator(_listed), AfterValidator(_one_hole)]
 Moment = Annotated[datetime, AfterValidator(_utc)]
 Names = Annotated[tuple[str, ...], BeforeValidator(_listed), AfterValidator(_some)]
@@ -132,7 +133,7 @@ class _Stream(Config):
     test_split: Literal["val", "test", "held_out"] = Field(
         "test", description="what examines; held_out: a fifth of each class's training images, to choose settings by, never taught"
     )
-    template: Template = ("{}",)
+    template: Template = Field(PROMPT, description="prompts of class names; what is not words, such as characters, wants '{}'")
     candidates: Candidates = "own"
     limit: PositiveInt | None = Field(default=None, description="at most this many training images per session")
     test_limit: PositiveInt | None = Field(default=None, description="at most this many test images per session")

@@ -51,6 +51,13 @@ def test_a_class_keeps_its_index_when_new_classes_arrive(tmp_path):
     assert [c.name for c in made.sessions[1].tests[0].classes] == ["red", "green"]
 
 
+def test_classes_are_asked_as_photographs_unless_a_template_is_given(tmp_path):
+    put(tmp_path / "d")
+    for settings, prompt in (("", "a photo of a red."), (", template: '{}'", "red")):
+        made = built(tmp_path, f"{{kind: listed, sources: {{d: d}}, sessions: [{{classes: [red]}}]{settings}}}")
+        assert made.sessions[0].vocabulary[0].prompts == made.sessions[0].tests[0].classes[0].prompts == (prompt,)
+
+
 def test_domains_of_one_table_are_sessions_in_order_of_appearance(tmp_path):
     put(tmp_path / "pacs", domains=["photo", "sketch", "cartoon"])
     made = built(tmp_path, "{kind: domains, sources: {pacs: pacs}, template: 'a {} thing'}")

@@ -108,6 +108,7 @@ def test_mod_x_learns_flickr30k_in_five_runs_beside_coco(tmp_path: Path) -> None
     assert [len(session.data) for session in stream.sessions] == [2] * 5
     assert [caption for s in stream.sessions for caption in s.data.captions] == [[f"train {row}", f"again {row}"] for row in range(10)]
     assert [(s.name, len(s.data), s.kind) for s in stream.probes] == [("coco", 3, "retrieve")]
+    assert config("mod_x").train.batch_norm == "trained"  # their student's, by batch; their teacher's stand still
     with pytest.raises(DataError, match="part 6 of 5"):
         built("mod_x", tmp_path, "stream.sessions=[{name: a, source: flickr30k, part: [6, 5]}]")
 
@@ -129,6 +130,9 @@ def test_mtil_takes_eleven_data_sets_in_the_published_orders(tmp_path: Path, ord
     assert {name: rate for name, rate in zip(sessions, rates, strict=True) if rate != 1e-5} == {"aircraft": 5e-5, "mnist": 5e-5}
     smoothed = {run.method.name: getattr(run.method, "smoothing", 0) for run in variants(config(f"mtil_order_{order}"))}
     assert smoothed == dict.fromkeys(("finetune", "lwf", "lwf_vr_zscl", "zscl", "wise_ft"), 0.2) | {"zero_shot": 0}
+    frozen = {run.method.name: getattr(run.method, "scale", "frozen") for run in variants(config(f"mtil_order_{order}"))}
+    assert set(frozen.values()) == {"frozen"}  # as in their code, where the logit scale is no parameter that trains
+    assert config(f"mtil_order_{order}").train.drop_last is False
     assert len(set(sessions)) == 11 and (sessions[0], sessions[-1]) == [("aircraft", "sun397"), ("stanford_cars", "cifar100")][order - 1]
 
 
