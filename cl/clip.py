@@ -14,21 +14,21 @@ import open_clip
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
-from open_clip.transform import PreprocessCfg, image_transform_v2, merge_preprocess_dict
+from open_clip.transform import PreprocessCfg, merge_preprocess_dict
 from open_clip.transformer import VisionTransformer
 from PIL import Image
 from pydantic import Field
 from timm.models.efficientnet import EfficientNet
 from torch import Tensor, nn
-from torchvision import transforms as v1
 
 from cl.config import Augment, Config
+from cl.crops import pixels
 from cl.errors import ModelError
 from cl.model_settings import check
 from cl.model_source import CONFIG, WEIGHTS, fill, find, first_line, reach_towers
 from cl.prompted import TextPrompts, TextTower, VisionPrompts, image_features, text_features, text_tower
 from cl.tensors import save_tensors
-from cl.tokens import Frame, frame, tokenize, tokenizer
+from cl.tokens import Frame, frame, special, tokenize, tokenizer
 
 __all__ = ["Clip", "ModelConfig", "TextPrompts", "VisionPrompts", "build", "load"]
 
@@ -142,22 +142,8 @@ class Clip(nn.Module):
         return frame(self.tokenizer, self.vocab_size)
 
     def transform(self, augment: Augment = False) -> Callable[[Image.Image], Float[Tensor, "3 h w"]]:
-        """Image to pixels as the model's own preprocessing has it, after a random crop where `augment` asks for one.
-
-        True: open_clip's training crop, which never mirrors. It keeps 90 to 100 % of the area; an image longer than 4:3 gets the same
-        central crop every time. "crop_and_mirror": VR-LwF's (arXiv:2207.09248), for 224 pixels a random crop of an image resized to
-        256, mirrored half of the time.
-
-        The crop is drawn from torch's global generator: a caller that wants it repeatable seeds that first.
-        """
-        settings = PreprocessCfg(**self.preprocess_cfg)
-        own = image_transform_v2(settings, is_train=augment is True)
-        if augment != "crop_and_mirror":
-            return own
-        larger = [round(side * 8 / 7) for side in settings.input_size[1:]]
-        shorter = larger[:1] if larger[0] == larger[1] else larger  # one number: the shorter side, proportions as they are
-        crop = v1.RandomCrop(settings.input_size[1:])
-        return v1.Compose([v1.Resize(shorter, v1.InterpolationMode.BICUBIC), crop, v1.RandomHorizontalFlip(), own])
+        """Image to pixels as the model's own preprocessing has it, after a random crop where `augment` asks for one: `cl.crops`."""
+        return pixels(PreprocessCfg(**self.preprocess_cfg), augment)
 
     @property
     def context_length(self) -> int:
@@ -172,12 +158,12 @@ class Clip(nn.Module):
     @property
     def sot(self) -> int:
         """Id of the start token."""
-        return self._special("sot_token_id", "bos_token_id")
+        return special(self.tokenizer, "sot_token_id", "bos_token_id")
 
     @property
     def eot(self) -> int:
         """Id of the end token."""
-        return self._special("eot_token_id", "eos_token_id")
+        return special(self.tokenizer, "eot_token_id", "eos_token_id")
 
     @property
     def image_width(self) -> int:
@@ -211,13 +197,6 @@ class Clip(nn.Module):
             found = "this model has another text tower"
             raise ModelError(f"text prompts need open_clip's causal text transformer and {found}; choose a model such as ViT-B-32")
         return tower
-
-    def _special(self, simple: str, hugging_face: str) -> int:
-        own = isinstance(self.tokenizer, open_clip.SimpleTokenizer)
-        found = getattr(self.tokenizer, simple) if own else getattr(self.tokenizer.tokenizer, hugging_face)
-        if found is None:
-            raise ModelError(f"the tokenizer of this model has no {hugging_face}; choose a model with CLIP's own tokenizer")
-        return int(found)
 
     def digest(self) -> str:
         """32 hex digits that change with any weight, the configuration or the preprocessing, and with nothing else."""

@@ -33,10 +33,11 @@ def settled(config: TrainConfig, method: Method) -> TrainConfig:
 
 def choices(config: TrainConfig, method: Method) -> Iterator[Chosen]:
     """Every setting that the config leaves open, as it will be for this method and its model."""
-    size = sum(weight.numel() for weight in method.trainable())
+    weights = list(method.trainable())
+    size = sum(weight.numel() for weight in weights)
     if config.lr is None:
         yield _rate(config, method, size)
-    trained = method.clip.random and size > 0
+    trained = method.clip.random and not {id(weight) for weight in weights}.isdisjoint(id(weight) for weight in method.clip.parameters())
     if config.batch_norm is None:
         why = "the model begins with random weights, and statistics as they began would normalise nothing"
         yield Chosen("batch_norm", "trained", why if method.clip.batch_norms() else "") if trained else Chosen("batch_norm", "frozen", "")

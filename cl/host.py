@@ -2,6 +2,8 @@
 
 import ctypes
 import functools
+import logging
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -46,3 +48,20 @@ def keep_memory() -> bool:
     except (AttributeError, OSError, TypeError):
         return False
     return all([mallopt(_MMAP_MAX, 0), mallopt(_TRIM_THRESHOLD, (1 << 31) - 1), mallopt(_TOP_PAD, 64 << 20)])
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without the hardware lines, advice and adverts that Lightning greets every fit with."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.pytorch.utilities.rank_zero")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"lightning\..*")
+            warnings.filterwarnings("ignore", message=".*(does not have many workers|LeafSpec|isinstance).*")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

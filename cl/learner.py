@@ -3,9 +3,7 @@
 import logging
 import math
 import time
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import lightning.pytorch as pl
@@ -19,7 +17,7 @@ from cl.data import ImageTable
 from cl.defaults import choices, settled
 from cl.errors import LearningError
 from cl.flops import Flops
-from cl.host import device
+from cl.host import device, quiet
 from cl.interim import START, Interim, Keeper, Took, walk
 from cl.loader import Collate, Order, Rows, batches, samples
 from cl.losses import precise
@@ -230,7 +228,7 @@ def _descend(
         generator=torch.Generator(),  # else it would draw a seed from the global one
     )
     told = Told(progress, steps, session.name) if progress else None
-    with _quiet():
+    with quiet():
         trainer = pl.Trainer(
             max_epochs=1,
             accelerator="gpu" if method.clip.device.type == "cuda" else "cpu",
@@ -295,20 +293,3 @@ class Told(pl.Callback):
         """After every batch."""
         assert isinstance(learner, Learner)
         self.progress(learner.done, self.steps, self.name)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    # Lightning greets every fit with hardware lines, advice and adverts
-    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.pytorch.utilities.rank_zero")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module=r"lightning\..*")
-            warnings.filterwarnings("ignore", message=".*(does not have many workers|LeafSpec|isinstance).*")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)

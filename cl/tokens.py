@@ -54,6 +54,19 @@ def tokenize(reader: Any, texts: Sequence[str], length: int) -> Int[Tensor, "n l
     return torch.stack([known[text, length] for text in texts])
 
 
+def special(reader: Any, simple: str, hugging_face: str) -> int:
+    """A tokenizer's special id, by its name in open_clip's own tokenizer and in Hugging Face's.
+
+    Raises:
+        ModelError: it has none.
+    """
+    own = isinstance(reader, open_clip.SimpleTokenizer)
+    found = getattr(reader, simple) if own else getattr(reader.tokenizer, hugging_face)
+    if found is None:
+        raise ModelError(f"the tokenizer of this model has no {hugging_face}; choose a model with CLIP's own tokenizer")
+    return int(found)
+
+
 class Frame(NamedTuple):
     """What a tokenizer puts around the words of a text, and the ids that are words: all but the special ones."""
 

@@ -147,6 +147,12 @@ def test_statistics_of_batch_normalisation_train_where_weights_begin_as_noise(ra
     assert not any(layer.training for layer in method.clip.batch_norms())  # learned: answers hang on no batch
 
 
+def test_statistics_stay_where_they_are_when_only_a_head_trains() -> None:
+    method = CONFIGS["linear_probe"]().build(build(RESNET), 0)
+    method.begin(make.session(1, (0, 1), (0, 1)))
+    assert settled(TrainConfig(), method).batch_norm == "frozen" and "batch_norm" not in told(TrainConfig(), method)
+
+
 def test_without_batch_normalisation_nothing_is_told_of_it() -> None:
     assert told(TrainConfig(lr=1e-3), FinetuneConfig().build(make.tiny(), 0)) == ""
 
