@@ -312,7 +312,7 @@ def test_biases_and_gains_of_prompts_decay_as_under_the_authors_plain_sgd(config
         parameter.grad = torch.zeros_like(parameter)
     optimizer.step()
     for parameter, old in zip(method.trainable(), before, strict=True):
-        torch.testing.assert_close(parameter.detach(), old * (1 - train.lr * train.weight_decay))
+        torch.testing.assert_close(parameter.detach(), old * (1 - learner.top * train.weight_decay))
 
 
 # what the method must not see
