@@ -177,6 +177,7 @@ def quiet() -> None:
     """Libraries speak up from warnings on, and a user's mistake is one line in Prefect's logs, not a traceback."""
     for name in CHATTY:
         logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # a traceback of what is raised, and told, anyway
     for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.rank_zero"):
         logging.getLogger(name).setLevel(logging.WARNING)
     for message in (".*no QP solver.*", ".*LeafSpec.*", ".*does not have many workers.*", ".*isinstance\\(treespec.*"):

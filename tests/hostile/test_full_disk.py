@@ -2,6 +2,7 @@
 """A disk that is full, a database that is held: one sentence, exit code 2, and no half-written file stays."""
 
 import errno
+import logging
 import os
 import sqlite3
 from pathlib import Path
@@ -159,6 +160,7 @@ def test_a_held_database_is_told_for_what_it_is(stored: Path, monkeypatch: pytes
     holder.execute("begin exclusive")
     import mlflow.tracking._model_registry.utils as registry
 
+    assert not logging.getLogger("mlflow.store.db.utils").isEnabledFor(logging.ERROR), "one line, and not forty of SQLAlchemy's before it"
     store = registry._get_store()
     with store.engine.connect() as held:
         held.connection.execute("pragma busy_timeout = 10")
