@@ -10,11 +10,12 @@ import pytest
 
 from cl.bundle import read_bundle, write_bundle
 from cl.clip import ModelConfig, build, load
-from cl.errors import ModelError
+from cl.errors import ModelError, StoreError
 from cl.methods import CONFIGS
 from cl.model_source import TINY
 from cl.run import bundle, plan, run
 from cl.run_config import parse_config
+from cl.seal import contents, sealed, unsealed
 from flows.job import job_of, outlined, planned
 from flows.progress import sessions
 from tests.conftest import lay_out
@@ -61,6 +62,11 @@ def test_nor_that_of_a_registered_version(tmp_path: Path, marker: Path) -> None:
     (tmp_path / "fetched").mkdir()
     write_bundle(bundle(learned, 2, tmp_path / "steps"), tmp_path / "fetched")
     plant(tmp_path / "fetched" / "clip", marker, {"trust_remote_code": True})
+    with pytest.raises(StoreError, match="clip: damaged"):
+        read_bundle(tmp_path / "fetched")
+    note = tmp_path / "fetched" / "bundle.json"  # who means it makes the digests anew
+    told = unsealed(json.loads(note.read_text()), "x", ()) | {"clip": contents(tmp_path / "fetched" / "clip")}
+    note.write_text(json.dumps(sealed(told)))
     with pytest.raises(ModelError, match="trust_remote_code"):  # what predict, export and the gate read a champion with
         read_bundle(tmp_path / "fetched")
     assert not marker.exists()
