@@ -172,6 +172,18 @@ def test_pseudolabel_papers_are_the_authors_code_and_evergreens_defaults_another
             )
 
 
+def test_a_search_differs_from_what_was_measured_with_it_in_the_images_that_examine_and_nothing_else() -> None:
+    measured, searched = (read_yaml(PAPERS.parent / "results" / f"{name}.yaml") for name in ("glyphs", "glyphs_search"))
+    assert searched["stream"].pop("test_split") == "held_out"
+    assert [
+        (key, measured[key], searched[key]) for key in measured if key not in ("name", "compare") and measured[key] != searched[key]
+    ] == []
+    tried = [{**entry, "label": ""} for entry in searched["compare"]["methods"] if isinstance(entry, dict)]
+    heads = ("ridge", "gda", "linear_probe")
+    chosen = [{**entry, "label": ""} for entry in measured["compare"]["methods"] if isinstance(entry, dict) and entry["name"] in heads]
+    assert len(chosen) == 4 and all(entry in tried for entry in chosen)
+
+
 @pytest.mark.parametrize("path", sorted(PAPERS.glob("*.yaml")), ids=lambda path: path.stem)
 def test_what_is_missing_is_named_and_the_preset_says_how_it_is_laid_out(tmp_path: Path, path: Path) -> None:
     first = next(iter(config(path.stem).stream.sources.values())).path
