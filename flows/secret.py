@@ -103,6 +103,8 @@ def refused(address: str, secret: str | None, key: str | None = None) -> bool:
 def _write(file: Path, text: str) -> Path:
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
+        if not (unversioned := file.parent / ".gitignore").exists():
+            unversioned.write_text("*\n")  # a secret is in no commit
         with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600), "w") as opened:
             opened.write(text)
     except OSError as error:

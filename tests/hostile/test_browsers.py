@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import re
+import subprocess
 import urllib.error
 import urllib.request
 from importlib.metadata import entry_points
@@ -128,6 +129,8 @@ def test_the_secret_is_its_owners_alone_and_stays_the_same(project: Path) -> Non
     secret = made(place)
     assert secret == made(place) == kept(place) and len(secret) > 40 and secret != fresh()
     assert path(place).stat().st_mode & 0o777 == 0o600 and not [*path(place).parent.glob("*.part")]
+    subprocess.run(["git", "init", "-q", "."], check=True)
+    assert not subprocess.run(["git", "status", "--porcelain"], check=True, capture_output=True).stdout  # nor does git see it
     page = opener(place, "http://127.0.0.1:4200", secret)
     assert page.stat().st_mode & 0o777 == 0o600 and f"http://127.0.0.1:4200/enter#{secret}" in page.read_text()
 
