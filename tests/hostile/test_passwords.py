@@ -1,6 +1,7 @@
 """Passwords reach the process that needs them, by its environment, and are told nobody else: no message, command line, log or file."""
 
 import base64
+import json
 import os
 import sys
 import threading
@@ -16,8 +17,8 @@ import pytest
 
 from cl.errors import StoreError
 from flows.addresses import hushed, request, shown
-from flows.secret import CLIENT, SERVER, fresh, kept
-from flows.servers import HOST, Server, _running, answers, find_server
+from flows.secret import CLIENT, SERVER, fresh, kept, made
+from flows.servers import HOST, Server, _announced, _running, answers, find_server
 from flows.settings import Place
 from flows.tracking import connect
 from tests.test_serve import free
@@ -108,6 +109,46 @@ def test_a_server_that_is_away_is_told_without_its_password(project: Path, monke
         with pytest.raises(StoreError) as told:
             connect(Place(project))
         assert HUSH not in str(told.value) and "***" in str(told.value)
+
+
+@contextmanager
+def listener() -> Iterator[tuple[int, list[str | None]]]:
+    """A port, and what each request to it said of who asks."""
+    heard: list[str | None] = []
+
+    class Listener(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            heard.append(self.headers.get("Authorization"))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None: ...
+
+    server = ThreadingHTTPServer((HOST, 0), Listener)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield server.server_address[1], heard
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def test_the_secret_is_sent_to_the_server_that_up_runs_now_and_to_no_other(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = Place(project)
+    secret = made(place)
+    basic = f"Basic {base64.b64encode(secret.encode()).decode()}"
+    with listener() as (port, heard):
+        ours = Server("Prefect", "--prefect-port", port, (), "/")
+        (project / ".prefect" / "up.json").write_text(json.dumps({"prefect": ours.address}))  # of one that was killed
+        assert find_server(place) is None and heard == []  # another program may have its port by now
+        monkeypatch.setenv("PREFECT_API_URL", f"http://{HOST}:{port}/api")
+        assert find_server(place) == f"http://{HOST}:{port}/api" and heard and not any(heard) and CLIENT not in os.environ
+        monkeypatch.delenv("PREFECT_API_URL")
+        with _announced(place, [ours]):
+            assert find_server(place) == f"{ours.address}/api" and heard[-1] == basic and os.environ[CLIENT] == secret
+            monkeypatch.setenv(CLIENT, "someone:else")  # what the user has set stays as it is
+            assert find_server(place) == f"{ours.address}/api" and heard[-1] != basic
+        assert find_server(place) is None
 
 
 SHOW = "import os, sys, time; print(sorted(os.environ), flush=True); time.sleep(600)"
