@@ -17,7 +17,7 @@ import psutil
 
 _STOP = 10.0  # seconds a child may take to end by itself
 _LOOK = 0.5  # seconds after which a child sees that its parent is gone
-_PATIENCE = 60.0  # seconds it may take then to finish its step and save
+_PATIENCE = 30.0  # seconds it may take then to finish its step, save and tell; a server that died with its parent it would ask for a minute
 
 
 @contextmanager

@@ -88,7 +88,7 @@ def test_a_comparison_that_is_killed_leaves_nobody_behind_and_the_next_one_goes_
     time.sleep(5)  # both are in the midst of it
     os.kill(first.pid, signal.SIGKILL)
     first.wait()
-    assert until(lambda: left(project) == [], 60), left(project)
+    assert until(lambda: left(project) == [], 60), left(project)  # it is given 30 s to save
     again = [*command, "--set", "train.max_steps=4"]
     subprocess.run(again, check=True, capture_output=True, timeout=400)
     assert left(project) == []
