@@ -18,6 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cl import evaluate as evaluation
+from cl import learner
 from cl.config import EvalConfig, TrainConfig
 from cl.data import ImageTable, concat
 from cl.errors import MethodError
@@ -28,7 +30,7 @@ from cl.stream import Session
 from cl.units import units
 from tests import make
 
-VALUES = Path(__file__).parent / "values"
+VALUES, DEFAULTS = Path(__file__).parent / "values", Path(__file__).parent / "defaults.json"
 TRAIN = TrainConfig(
     max_steps=2,
     batch_size=6,
@@ -71,6 +73,17 @@ def numbers(case: str) -> dict[str, Any]:
 def versions(case: str) -> dict[str, int]:
     """The versions of the units that take part in a case."""
     return units(build(CASES[case]))
+
+
+def defaults() -> dict[str, Any]:
+    """Settings as they are where nobody sets them, with the versions of the units that answer for them: names leave them out."""
+    methods = {
+        name: {"units": versions(name), "settings": config().model_dump(mode="json", exclude={"label", "train", "later"})}
+        for name, config in CONFIGS.items()
+    }
+    train = {"units": {"learner": learner.VERSION}, "settings": TrainConfig().model_dump(mode="json")}
+    asked = {"units": {"evaluate": evaluation.VERSION}, "settings": EvalConfig().model_dump(mode="json")}
+    return {"train": train, "evaluate": asked} | methods
 
 
 def kept(case: str) -> dict[str, Any]:
@@ -199,7 +212,21 @@ def _stale(case: str) -> bool:
     return not (VALUES / f"{case}.json").exists() or kept(case)["units"] != versions(case)
 
 
+def write_defaults() -> None:
+    """Keep the defaults of now, but for those that changed under a version that did not."""
+    was = json.loads(DEFAULTS.read_text(encoding="utf-8")) if DEFAULTS.exists() else {}
+    fresh = {name: was[name] if name in was and silent(was[name], now) else now for name, now in defaults().items()}
+    DEFAULTS.write_text(json.dumps(fresh, indent=1) + "\n", encoding="utf-8")
+
+
+def silent(was: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """The settings whose default changed although no version was raised; one that is new is none of them."""
+    changed = [name for name, value in was["settings"].items() if now["settings"].get(name) != value]
+    return changed if was["units"] == now["units"] else []
+
+
 if __name__ == "__main__":
+    write_defaults()
     for each in sys.argv[1:] or filter(_stale, CASES):
         write(each)
         print(each)

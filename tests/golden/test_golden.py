@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from cl.methods import CONFIGS
-from tests.golden.numbers import CASES, VALUES, build, kept, numbers, sessions, versions
+from tests.golden.numbers import CASES, DEFAULTS, VALUES, build, defaults, kept, numbers, sessions, silent, versions
 
 TOLERANCE = 1e-9
+WRITE = "then write them: python -m tests.golden.numbers"
 
 
 def differences(want: Any, got: Any, where: str = "") -> Iterator[str]:
@@ -45,9 +46,24 @@ def test_a_method_computes_its_golden_numbers(case: str) -> None:
     )
 
 
+def test_a_default_that_changes_raises_a_version_since_names_leave_defaults_out() -> None:
+    kept_before = json.loads(DEFAULTS.read_text())
+    for name, now in defaults().items():
+        if changed := silent(kept_before[name], now):
+            pytest.fail(f"{name}: another default of {', '.join(changed)}; raise the version of one of {', '.join(now['units'])}, {WRITE}")
+        assert now == kept_before[name], f"{name}: other settings or versions than were written; {WRITE}"
+
+
 def test_every_method_has_golden_numbers_and_no_file_is_left_over() -> None:
     assert {settings["name"] for settings in CASES.values()} == set(CONFIGS)
     assert {file.stem for file in VALUES.glob("*.json")} == set(CASES)
+
+
+def test_a_default_that_changed_in_silence_is_found() -> None:
+    was = {"units": {"learner": 1}, "settings": {"epochs": 5}}
+    assert silent(was, {"units": {"learner": 1}, "settings": {"epochs": 6}}) == ["epochs"]
+    assert silent(was, {"units": {"learner": 2}, "settings": {"epochs": 6}}) == []
+    assert silent(was, {"units": {"learner": 1}, "settings": {"epochs": 5, "ema": None}}) == []
 
 
 def test_every_case_learns_from_at_least_one_kind_of_data() -> None:
