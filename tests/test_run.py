@@ -90,6 +90,15 @@ def test_a_plan_says_what_was_chosen_and_why_where_nothing_was_set(data, monkeyp
     )
 
 
+def test_what_was_chosen_is_part_of_a_states_name_as_if_it_had_been_set(data, monkeypatch) -> None:
+    train = {"max_steps": 3, "batch_size": 6, "device": "cpu"}
+    left, said = planned(data, train=train), planned(data, train={**train, "lr": 1e-4, "drop_last": True, "batch_norm": "trained"})
+    assert left.states == said.states
+    assert left.states[1] != planned(data, train={**train, "drop_last": False}).states[1]
+    monkeypatch.setattr("cl.defaults.LARGE", 1000)  # chosen otherwise one day, it is another state
+    assert left.states[0] == planned(data, train=train).states[0] and left.states[1] != planned(data, train=train).states[1]
+
+
 def test_a_run_with_its_own_number_of_threads_is_the_same_on_any_machine(data, tmp_path) -> None:
     work, before = planned(data, threads=1), torch.get_num_threads()
     found = []
