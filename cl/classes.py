@@ -2,7 +2,7 @@
 
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Any
 
 from cl.collection import fingerprint
@@ -103,3 +103,15 @@ def cut(captions: Iterable[str], reader: Any = None, whose: str = "{} tokens tha
     pad = int(reader([""], context_length=context + 1)[0, -1])  # what stands where a text has ended
     count = int((reader(long, context_length=context + 1)[:, -1] != pad).sum())
     return [Told(Topic.CUT, (whose.format(context),), count)] if count else []
+
+
+def left_out(train: ImageTable, test: ImageTable, used: Container[str]) -> tuple[Told, ...]:
+    """What a stream by class does not take up, though it is there."""
+    taught = train.classes()
+    bare = [name for name, label in zip(train.ids, train.labels, strict=True) if label is None]
+    made = (
+        Told(Topic.LEFT_OUT, tuple(name for name in taught if name not in used)),
+        Told(Topic.UNTAUGHT, tuple(name for name in test.classes() if name not in taught)),
+        Told(Topic.NO_LABEL, tuple(bare)),
+    )
+    return tuple(each for each in made if each.names)

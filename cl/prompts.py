@@ -140,6 +140,18 @@ class MixedPrompts(Prompts):
         return VisionPrompts(self.image_out(self.mixed()[1]), place="after_class")
 
 
+def drawn(
+    clip: Clip, modality: Literal["text", "visual", "multimodal"], length: int | None, seed: int, mixing: Mixing = "joint8"
+) -> Prompts:
+    """New prompts for one tower, 16 tokens by default, or for both, 4 each."""
+    if modality == "text":
+        return TextContext(length or 16, clip.text_width, seed=seed)
+    if modality == "visual":
+        return ImageContext(length or 16, clip.image_width, seed=seed)
+    patch = int(clip.model.visual.patch_size[0])
+    return MixedPrompts(length or 4, (clip.text_width, clip.image_width), patch, seed=seed, mixing=mixing)
+
+
 @contextmanager
 def drawn_from(seed: int) -> Iterator[None]:
     """Random numbers in the block follow from the seed; the global generator stays where it was."""

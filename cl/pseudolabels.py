@@ -2,13 +2,15 @@
 
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import torch
 from jaxtyping import Float
+from torch import Tensor
 
 from cl.data import SCHEMA, ImageTable
 from cl.stream import ClassName, Session
@@ -19,6 +21,13 @@ Probabilities = Float[np.ndarray, "n c"]
 Rule = Literal["topk_per_class", "unique", "argmax_topk", "official_stream"]
 Weighting = Literal["balanced", "official_iterative"]
 Paradigm = Literal["ssl", "trzsl", "ul"]
+
+
+_NEEDS: dict[str, str] = {
+    "ssl": "some labelled rows of every class",
+    "trzsl": "labelled rows of some classes and none of the others",
+    "ul": "a session without labels",
+}
 
 
 class Pick(NamedTuple):
@@ -37,6 +46,19 @@ class Counted(NamedTuple):
     minimum: float | None
     shared: int  # images that other classes picked too
     accuracy: float | None
+
+
+@dataclass(frozen=True)
+class Pool:
+    """A session as pseudolabelling sees it; rows are positions in its table, `columns` the classes a pseudolabel may be."""
+
+    data: ImageTable
+    labelled: list[int]
+    unlabelled: list[int]
+    columns: tuple[int, ...]
+    paradigm: Paradigm
+    ks: list[int]
+    features: Float[Tensor, "n d"] | None  # of every row, where image features are computed once
 
 
 def topk_per_class(probabilities: Probabilities, k: int) -> list[Pick]:
@@ -153,6 +175,38 @@ def count(picks: Sequence[Pick], classes: int, truth: Sequence[int] | None = Non
     return counted
 
 
+def table(
+    rounds: Sequence[Sequence[Pick]], vocabulary: Sequence[ClassName], classes: Sequence[int], truth: Sequence[int] | None
+) -> list[dict[str, Any]]:
+    """By round and class what was picked, as `count` has it."""
+    rows = []
+    for turn, picks in enumerate(rounds, start=1):
+        for counted in count(picks, len(vocabulary), truth):
+            if counted.label in classes:
+                rows.append({"round": turn, "class": vocabulary[counted.label].name, **counted._asdict()})
+                del rows[-1]["label"]
+    return rows
+
+
+def as_tensors(rounds: Sequence[Sequence[Pick]]) -> dict[str, Float[Tensor, "..."]]:
+    """Picks by round as numbers: [n, 3] of row, class and probability, and how many of them are each round's."""
+    picks = [pick for picks in rounds for pick in picks]
+    return {
+        "picked": torch.tensor(picks, dtype=torch.float64).reshape(-1, 3),
+        "picked_by_round": torch.tensor([len(picks) for picks in rounds], dtype=torch.int64),
+    }
+
+
+def as_rounds(tensors: Mapping[str, Tensor]) -> list[list[Pick]]:
+    """What `as_tensors` was given.
+
+    >>> as_rounds(as_tensors([[Pick(3, 1, 0.5)], []]))
+    [[Pick(row=3, label=1, probability=0.5)], []]
+    """
+    parts = torch.split(tensors["picked"], tensors["picked_by_round"].tolist())
+    return [[Pick(int(row), int(label), probability) for row, label, probability in part.tolist()] for part in parts]
+
+
 def kept(rows: int, hold_out: float, source: torch.Generator) -> list[int]:
     """Rows that teach, in their order: int(rows * (1 - hold_out)) of them as in the authors' code, but never none of some."""
     if not hold_out or not rows:
@@ -166,6 +220,18 @@ def paradigm_of(session: Session) -> Paradigm:
     taught = set(session.data.labels) - {None}
     names = {session.vocabulary[index].name for index in session.classes}
     return "ul" if not taught else "ssl" if taught == names else "trzsl"
+
+
+def mismatch(session: Session, wanted: Literal["auto", "ssl", "trzsl", "ul"]) -> str | None:
+    """Why a session is not of the paradigm that is wanted, and what to do; None if it is."""
+    found = paradigm_of(session)
+    if wanted in ("auto", found):
+        return None
+    taught = len(set(session.data.labels) - {None})
+    return (
+        f"paradigm {wanted} needs {_NEEDS[wanted]}; found labels for {taught} of {len(session.classes)} classes, "
+        f"which is {found}: set method.paradigm to auto or {found}"
+    )
 
 
 def pseudolabelled(data: ImageTable, picks: Sequence[Pick], vocabulary: Sequence[ClassName]) -> ImageTable:

@@ -1,7 +1,7 @@
 """Cuts sources into the sessions a configuration asks for: as listed, by domain, by class, few-shot, by time, as they arrived."""
 
 from collections import Counter
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import pairwise
@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
+from cl.classes import left_out
 from cl.collection import read, sessions
 from cl.columns import did_you_mean, some
 from cl.data import ImageTable, concat, hold_out
@@ -29,7 +30,7 @@ from cl.stream_config import (
     StreamConfig,
     TimeStream,
 )
-from cl.told import Told, Topic
+from cl.told import Told
 
 Sources = Mapping[str, Mapping[str, ImageTable]]  # source name -> split -> rows
 
@@ -111,7 +112,7 @@ def _by_class(config: ClassStream | FewShotStream, sources: Sources, root: Path)
     counts = Counter(train.labels)
     names = _ordered([name for name in train.classes() if counts[name] >= config.at_least], config.order, config.seed, source)
     groups = _groups(config, names)
-    told = _left_out(train, test, {name for group in groups for name in group})
+    told = left_out(train, test, {name for group in groups for name in group})
     start = 0
     for number, group in enumerate(groups):
         data = _labelled(train, group)
@@ -121,18 +122,6 @@ def _by_class(config: ClassStream | FewShotStream, sources: Sources, root: Path)
         name = f"classes {start + 1}-{start + len(group)}"
         yield Draft(name, data, _labelled(test, group), template, SessionSpec(), tuple(group), told if not number else ())
         start += len(group)
-
-
-def _left_out(train: ImageTable, test: ImageTable, used: Container[str]) -> tuple[Told, ...]:
-    """What a stream by class does not take up, though it is there."""
-    taught = train.classes()
-    bare = [name for name, label in zip(train.ids, train.labels, strict=True) if label is None]
-    made = (
-        Told(Topic.LEFT_OUT, tuple(name for name in taught if name not in used)),
-        Told(Topic.UNTAUGHT, tuple(name for name in test.classes() if name not in taught)),
-        Told(Topic.NO_LABEL, tuple(bare)),
-    )
-    return tuple(each for each in made if each.names)
 
 
 def _groups(config: ClassStream | FewShotStream, names: Sequence[str]) -> list[Sequence[str]]:

@@ -1,7 +1,6 @@
 """Prompt tuning on pseudolabels: FPL, IFPL and GRIP over text, visual and multimodal prompts (arXiv:2306.01669)."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -19,18 +18,21 @@ from cl.features import encoded
 from cl.losses import similarities
 from cl.methods.base import Batch, Method, MethodConfig
 from cl.methods.frozen import Frozen
-from cl.prompts import ImageContext, MixedPrompts, Mixing, Prompts, TextContext, encode_text, fitting, share, worded
+from cl.prompts import Mixing, Prompts, drawn, encode_text, fitting, share, worded
 from cl.pseudolabels import (
     RULES,
-    Paradigm,
     Pick,
+    Pool,
     Rule,
     Weighting,
-    count,
+    as_rounds,
+    as_tensors,
     kept,
+    mismatch,
     paradigm_of,
     pseudolabelled,
     schedule,
+    table,
     weights,
 )
 from cl.seeds import derive, generator
@@ -107,18 +109,9 @@ class PseudolabelConfig(MethodConfig):
         """Prompts beside the clip, which stays as it is."""
         return Pseudolabel(clip, seed, self)
 
-
-@dataclass(frozen=True)
-class Pool:
-    """A session as pseudolabelling sees it; rows are positions in its table, `columns` the classes a pseudolabel may be."""
-
-    data: ImageTable
-    labelled: list[int]
-    unlabelled: list[int]
-    columns: tuple[int, ...]
-    paradigm: Paradigm
-    ks: list[int]
-    features: Float[Tensor, "n d"] | None  # of every row, where image features are computed once
+    def drawn(self, clip: Clip, seed: int) -> Prompts:
+        """New prompts of the modality."""
+        return drawn(clip, self.modality, self.length, seed, self.mixing)
 
 
 class Pseudolabel(Frozen):
@@ -135,7 +128,7 @@ class Pseudolabel(Frozen):
         super().__init__(clip, seed)
         self.config = config
         self.pixels = config.modality != "text" or not config.cache
-        self.prompts = fitting(clip, _drawn(clip, config, derive(seed, "prompts")))
+        self.prompts = fitting(clip, config.drawn(clip, derive(seed, "prompts")))
         self.picked: list[list[Pick]] = []
         self._texts: Tensor | None = None  # class features where no text prompt moves them
         self._pseudo = torch.empty(0, dtype=torch.bool)
@@ -156,13 +149,8 @@ class Pseudolabel(Frozen):
         if None not in labels:
             found = f"all {len(labels)} rows have a label and pseudolabels are for rows without"
             raise MethodError(f"{whose}: {found}; teach some of them unlabelled, or set method.strategy to none")
-        found, wanted = paradigm_of(session), self.config.paradigm
-        if wanted not in ("auto", found):
-            taught = len(set(labels) - {None})
-            raise MethodError(
-                f"{whose}: paradigm {wanted} needs {_NEEDS[wanted]}; found labels for {taught} of {len(session.classes)} classes, "
-                f"which is {found}: set method.paradigm to auto or {found}"
-            )
+        if told := mismatch(session, self.config.paradigm):
+            raise MethodError(f"{whose}: {told}")
 
     def begin(self, session: Session) -> ImageTable:
         """The labelled rows and what zero-shot CLIP takes the others for."""
@@ -175,7 +163,7 @@ class Pseudolabel(Frozen):
             self.candidates = tuple(range(len(session.vocabulary)))
         self.rate = share(session) if self.config.reg == "balance" else 1.0
         if self.config.sessions == "fresh":
-            self.prompts.load_state_dict(_drawn(self.clip, self.config, derive(self.seed, "prompts")).state_dict())
+            self.prompts.load_state_dict(self.config.drawn(self.clip, derive(self.seed, "prompts")).state_dict())
         start = {name: tensor.clone() for name, tensor in self.prompts.state_dict().items()}
         pool = self._pool(session)
         self.picked = []
@@ -196,16 +184,11 @@ class Pseudolabel(Frozen):
 
     def midway(self) -> dict[str, Tensor]:
         """What each round so far has picked: [n, 3] of row, class and probability, and how many of them are each round's."""
-        picks = [pick for picks in self.picked for pick in picks]
-        return {
-            "picked": torch.tensor(picks, dtype=torch.float64).reshape(-1, 3),
-            "picked_by_round": torch.tensor([len(picks) for picks in self.picked], dtype=torch.int64),
-        }
+        return as_tensors(self.picked)
 
     def resume(self, tensors: Mapping[str, Tensor]) -> None:
         """The rounds' picks as they were."""
-        parts = torch.split(tensors["picked"], tensors["picked_by_round"].tolist())
-        self.picked = [[Pick(int(row), int(label), probability) for row, label, probability in part.tolist()] for part in parts]
+        self.picked = as_rounds(tensors)
 
     def end(self, session: Session) -> None:
         """Forget everything about the session but its prompts and the record of its picks."""
@@ -216,13 +199,7 @@ class Pseudolabel(Frozen):
         """By round and class: images picked, the least sure of them, those that other classes picked too, and the share picked rightly."""
         index = {known.name: place for place, known in enumerate(self.vocabulary)}
         known = [index.get(truth.get(row, ""), -1) for row in session.data.ids]
-        rows = []
-        for turn, picks in enumerate(self.picked, start=1):
-            for found in count(picks, len(self.vocabulary), known if truth else None):
-                if found.label in session.classes:
-                    rows.append({"round": turn, "class": self.vocabulary[found.label].name, **found._asdict()})
-                    del rows[-1]["label"]
-        return rows
+        return table(self.picked, self.vocabulary, session.classes, known if truth else None)
 
     def encode_image(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]:
         """Unit-length features of images, with prompts behind the class token unless the modality is text."""
@@ -260,7 +237,7 @@ class Pseudolabel(Frozen):
         """
         restart, modality = self.config.restart, self.config.modality
         if restart == "official" and modality == "multimodal":
-            drawn = _drawn(self.clip, self.config, derive(self.seed, "prompts", self.session, turn)).state_dict()
+            drawn = self.config.drawn(self.clip, derive(self.seed, "prompts", self.session, turn)).state_dict()
             start = {name: tensor for name, tensor in drawn.items() if not name.endswith("_tokens")}
         elif restart == "warm" or (restart == "official" and modality == "text"):
             return
@@ -319,19 +296,3 @@ class Pseudolabel(Frozen):
             rule=self.config.weighting,
         )
         return concat([pool.data.take(pool.labelled), pseudolabelled(pool.data, picks, self.vocabulary)])
-
-
-_NEEDS: dict[str, str] = {
-    "ssl": "some labelled rows of every class",
-    "trzsl": "labelled rows of some classes and none of the others",
-    "ul": "a session without labels",
-}
-
-
-def _drawn(clip: Clip, config: PseudolabelConfig, seed: int) -> Prompts:
-    if config.modality == "text":
-        return TextContext(config.length or 16, clip.text_width, seed=seed)
-    if config.modality == "visual":
-        return ImageContext(config.length or 16, clip.image_width, seed=seed)
-    patch = int(clip.model.visual.patch_size[0])
-    return MixedPrompts(config.length or 4, (clip.text_width, clip.image_width), patch, seed=seed, mixing=config.mixing)
