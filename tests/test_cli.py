@@ -320,6 +320,7 @@ COMMANDS = {
     "predict": ["IMAGE...", "--labels", "--query", "--model", "--as-of", "--template"],
     "export": ["MODEL", "folder", "--layout", "open_clip", "hugging_face"],
     "methods": ["List the methods"],
+    "init": ["Make a folder a project", "--name", "--images", "--captions", "--model", "--no-git", "--no-dvc"],
     "report": ["CONFIG", "--out", "--method", "--seed", "--set", "--data-root", "--data-rev"],
     "pretrain": ["folder", "--data-root", "--set"],
     "data": ["glyphs", "add", "status"],
