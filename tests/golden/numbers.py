@@ -46,6 +46,11 @@ TRAIN = TrainConfig(
 KINDS = ("labels", "captions", "mixed", "half", "bare")
 _SMALL = {"texts": 8, "depth": 2, "iterations": 2, "k": 2}  # settings that only make a method cheaper, used where it has them
 
+_OFFICIAL = {
+    **{"name": "pseudolabel", "selector": "official_stream", "mixing": "official_pairwise", "restart": "official"},
+    **{"hold_out": 0.2, "template": "a photo of a {}", "first_texts": "official"},
+}  # as the presets of the paper have it
+
 # every method as it is when nothing is set, and beside it each setting that takes another way through its code
 CASES: dict[str, dict[str, Any]] = {
     **{name: {"name": name} for name in CONFIGS},
@@ -55,7 +60,11 @@ CASES: dict[str, dict[str, Any]] = {
     "replay-class_balanced": {"name": "replay", "policy": "class_balanced", "capacity": 6},
     "replay-session_balanced": {"name": "replay", "policy": "session_balanced", "capacity": 6},
     "ridge-projected": {"name": "ridge", "projection": 32},
-    "cpe_clip-added": {"name": "cpe_clip", "vision_mode": "replace"},
+    "wise_ft-frozen-scale": {"name": "wise_ft", "smoothing": 0.2, "scale": "frozen"},
+    "cpe_clip-replaced": {"name": "cpe_clip", "vision_mode": "replace"},
+    "cpe_clip-official": {"name": "cpe_clip", "scale_target": "grad"},
+    "pseudolabel-balanced": {"name": "pseudolabel", "weighting": "balanced"},
+    **{f"pseudolabel-official-{modality}": _OFFICIAL | {"modality": modality} for modality in ("text", "visual", "multimodal")},
     **{
         f"pseudolabel-{strategy}-{modality}": {"name": "pseudolabel", "strategy": strategy, "modality": modality}
         for strategy in ("none", "fpl", "ifpl", "grip")
