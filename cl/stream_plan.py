@@ -255,7 +255,11 @@ def split_of(sources: Sources, source: str, split: str) -> ImageTable:
     if split not in sources[source]:
         others = [name for name in sources[source] if name not in ("train", split)]
         examine = f", or examine on others: stream.test_split: {' | '.join([*others, 'held_out'])}" if split != "train" else ""
-        raise DataError(f"source {source!r}: no {split} split; {did_you_mean(split, list(sources[source]))}. Add {split} images{examine}")
+        there, back = (
+            did_you_mean(split, list(sources[source])),
+            "if they were there before, `evergreen data status` says how they come back",
+        )
+        raise DataError(f"source {source!r}: no {split} split; {there}. Add {split} images{examine}; {back}")
     return sources[source][split]
 
 

@@ -39,8 +39,8 @@ class Approval(RunInput):
     """What the page asks for."""
 
     approve: bool = Field(default=False, title="May it become champion?")
-    who: str = Field(min_length=1, title="Your name", description="kept in the model's history")
-    why: str = Field(default="", title="Why", description="kept in the model's history")
+    who: str = Field(min_length=1, title="Your name", description="kept with the answer; a yes stands in the model's history too")
+    why: str = Field(default="", title="Why", description="kept with the answer; `evergreen status` tells it")
 
 
 def ask(job: Job, outcome: dict[str, Any]) -> Question | None:
@@ -69,7 +69,9 @@ def ask(job: Job, outcome: dict[str, Any]) -> Question | None:
     asked = Question(run, url_for("flow-run", run) or "", until)
     note(client, outcome["run"], asked)
     waits = f"version {version} of {name} waits for a person until {asked.deadline} ({hours:g} hours)"
-    watch().tell(f"{title(job)}: {waits}: click Resume at {asked.page}, or: evergreen promote {name} {version}")
+    watch().tell(
+        f"{title(job)}: {waits}: click Resume at {asked.page} (sign in on the start page first), or: evergreen promote {name} {version}"
+    )
     return asked if here else None
 
 

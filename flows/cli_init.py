@@ -6,8 +6,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+import click
 import typer
 
+from cl.errors import ConfigError
 from flows.console import err
 
 if TYPE_CHECKING:
@@ -33,9 +35,13 @@ def init(
     name = name or _asked(asks, "What shall the model be called?", re.sub(r"[^\w.-]+", "-", root.name).strip("-.") or "model")
     if images is None and (typed := _asked(asks, "Where are the first images? (none: later)", "none")) != "none":
         images = Path(typed)
-    if captions is None:
-        captions = _asked(asks, "Do labels or captions say what is on them?", "labels").lower().startswith("c")
+    if images is not None and not images.expanduser().exists():
+        raise ConfigError(f"{images}: does not exist; give a folder or file with images, or none for later")
     text: Text = "captions" if captions else "labels"
+    if captions is None and asks:
+        text = typer.prompt(
+            "Do labels or captions say what is on them?", default="labels", type=click.Choice(["labels", "captions"]), err=True
+        )
     model = model or _asked(asks, "Which model?", "ViT-B-32:openai")
     if images is not None:
         images = Path(os.path.abspath(images.expanduser()))  # from here, before anything looks from the project

@@ -24,9 +24,14 @@ def up(
     """
     place = begin()
     from flows.secret import SERVER, made, path
-    from flows.servers import check_free, mlflow_server, prefect_server, run_servers, warning
+    from flows.servers import check_free, mlflow_server, noticed, prefect_server, run_servers, warning
 
     uri, console, given = tracking_uri(place), err(), os.environ.get(SERVER)
+    if running := noticed(place):
+        address = running.removesuffix("/api")
+        if not browse:
+            raise StoreError(f"`evergreen up` runs already for this project, at {address}; `evergreen up --open` shows its pages")
+        return _open(place, address, given or made(place))
     servers = [
         prefect_server(prefect_port, given or made(place), host=host),
         *([] if uri.startswith("http") else [mlflow_server(mlflow_port, uri, artifact_uri(place), host)]),
@@ -95,6 +100,11 @@ def serve(
     )
     if watched:
         console.print(f"New sessions in {', '.join(watched)} are learned as they come in.", soft_wrap=True)
-    console.print(f"Start one: PREFECT_API_URL={shown(address)} prefect deployment run 'update/update'", soft_wrap=True)
+    from flows.secret import CLIENT, kept
+    from flows.secret import path as secret_of
+
+    own = kept(place) is not None and os.environ.get(CLIENT) == kept(place)  # the server of `up`: nobody else is told where it is
+    secret = f'{CLIENT}="$(cat {shlex.quote(str(secret_of(place)))})" ' if own else ""
+    console.print(f"Start one: {secret}PREFECT_API_URL={shown(address)} prefect deployment run 'update/update'", soft_wrap=True)
     serve_until_stopped(offered)
     console.print("Stopped.")

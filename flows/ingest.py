@@ -27,7 +27,7 @@ from flows.addresses import hushed, shown
 from flows.data import commit, committable, pin, push
 from flows.pinned import check_whole, mend
 from flows.quarantine import told, write_report
-from flows.readers import cannot_use
+from flows.readers import cannot_use, unread
 from flows.secret import CLIENT
 from flows.servers import find_server
 from flows.settings import Place
@@ -107,7 +107,7 @@ def ingest(
             if dry:
                 entry, new, known = _append(source, kept, supervision, data / source.into, problems, dry)
                 classes = [name for name in _classes(kept) if name not in known]
-                notes = ["nothing is written", *cannot_use(place, source.into, supervision)]
+                notes = ["nothing is written", *cannot_use(place, source.into, supervision), *unread(place, source.into)]
                 return Outcome(entry, new, problems, classes, resembling(classes, known), None, notes, told_of)
             # one at a time, so that every pin holds whole sessions and commits follow their numbers
             with alone(place):
@@ -123,6 +123,7 @@ def ingest(
     notes = [f"{data.name}.dvc is committed"] if committed else []
     notes += [
         *cannot_use(place, source.into, supervision),
+        *unread(place, source.into),
         *_sent(data, version),
         announce(source.into, entry, version, report / "told", place),
     ]

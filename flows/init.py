@@ -58,7 +58,8 @@ def init(root: Path, wish: Wish) -> list[str]:
     config = root / f"{wish.name}.yaml"
     text = written(wish)
     if config.exists():
-        raise ConfigError(f"{config}: is there already; give another --name, or go on with `evergreen update {config.name}`")
+        go_on = f"evergreen ingest IMAGES --session first; evergreen update {config.name}"
+        raise ConfigError(f"{config}: is there already; give another --name, or go on: {go_on}")
     try:
         root.mkdir(parents=True, exist_ok=True)
         (root / "data").mkdir(exist_ok=True)
@@ -86,11 +87,32 @@ def written(wish: Wish) -> str:
     model = f'{{name: "{wish.model}"}}' if whole else f"{{name: {name}, pretrained: {tag}}}"
     if not re.fullmatch(r"[\w./:@+-]+", wish.model):
         raise ConfigError(f"model {wish.model!r:.100}: expected an open_clip name and its tag, such as ViT-B-32:openai")
+    known(name, tag, whole)
     if not re.fullmatch(r"\w[\w.-]{0,99}", wish.name):
         raise ConfigError(f"{wish.name!r:.130}: a project's name is made of up to 100 letters, digits, dots, dashes and underscores")
     text = _CONFIG.format(name=wish.name, file=f"{wish.name}.yaml", model=model, method=METHODS[wish.text])
     parse_config(yaml.safe_load(text), wish.name)
     return text
+
+
+def known(name: str, tag: str, whole: bool) -> None:
+    """Raise where a model is none that open_clip or Evergreen has; folders and hubs are asked when it is learned.
+
+    Raises:
+        ConfigError: names what there is.
+    """
+    if name in ("glyph_base", "tiny", "hf-hub", "local-dir"):
+        return
+    import open_clip
+
+    from cl.columns import did_you_mean
+
+    models = open_clip.list_models()
+    if name not in models:
+        raise ConfigError(f"model {name!r:.100}: no model of open_clip; {did_you_mean(name, ['glyph_base', 'tiny', *models])}")
+    tags = open_clip.list_pretrained_tags_by_model(name)
+    if whole or tag not in tags:
+        raise ConfigError(f"model {name}: give it a tag, as {name}:TAG; {did_you_mean(tag, tags)}")
 
 
 def _versioned(root: Path, wish: Wish) -> list[str]:

@@ -80,7 +80,11 @@ def standing(place: Place, tags: Mapping[str, str]) -> str | None:
         if prefect is None:
             return f"{waits}; its page opens with `evergreen up`, or: {by_hand}"
         state = _state(prefect, asked)
-    return None if state is None or state.is_final() else f"{waits}: click Resume at {asked.page}, or: {by_hand}"
+    return (
+        None
+        if state is None or state.is_final()
+        else f"{waits}: click Resume at {asked.page} (sign in on the start page first), or: {by_hand}"
+    )
 
 
 def settle(place: Place, client: MlflowClient, name: str, version: str, who: str, why: str) -> list[str]:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from cl.errors import EvergreenError
 from cl.stream_config import Supervision
+from cl.told import some
 from flows.settings import Place
 
 _HOLDS = {"labels": ("labels",), "captions": ("captions",), "both": ("labels", "captions"), "none": ("unlabelled",)}
@@ -29,6 +30,25 @@ def cannot_use(place: Place, into: str, supervision: Supervision) -> list[str]:
                 "choose another method there, or another collection for such sessions"
             )
     return told
+
+
+def unread(place: Place, into: str) -> list[str]:
+    """A line where configs lie in the project's folder and none of them learns the collection."""
+    files = sorted(place.root.glob("*.y*ml"))
+    ours = [file for file in files if _says(file, "stream")]
+    if not ours or any(_mentions(file, into) for file in ours):
+        return []
+    return [
+        f"no config here learns {into} ({some([file.name for file in ours])}): one does whose stream is "
+        f"{{kind: collection, sources: {{{into}: {into}}}}}"
+    ]
+
+
+def _says(file: Path, word: str) -> bool:
+    try:
+        return f"{word}:" in file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return False
 
 
 def _mentions(file: Path, into: str) -> bool:

@@ -98,7 +98,8 @@ def find(client: MlflowClient, name: str, version: str) -> ModelVersion:
     except MlflowException as error:
         versions = sorted((int(each.version) for each in versions_of(client, name)), reverse=True)
         if versions:
-            told = some(versions, 5)
+            named = sorted(client.get_registered_model(name).aliases)
+            told = some(versions, 5) + (f", and {some(named, 5)}" if named else "")
             how = f"; `evergreen promote {name} {versions[0]}` makes one champion" if version == CHAMPION else ""
             raise StoreError(f"model {name}: no version or alias {version!r}; there are {told}{how}") from error
         again = "`evergreen run` or `update` with its config registers"

@@ -168,7 +168,7 @@ def find_server(place: Place) -> str | None:
     if given and not answers(f"{given}/health"):
         told = f"PREFECT_API_URL is {shown(given)}, and no Prefect server answers there"
         raise StoreError(f"{told}; start one (`evergreen up`) or unset it")
-    ours = _noticed(place)
+    ours = noticed(place)
     if given and given.replace("//localhost:", f"//{HOST}:") != ours:
         from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_KEY  # of a profile too; it has its address already
 
@@ -190,11 +190,12 @@ def _admitted(address: str, secret: str | None, key: str | None = None) -> None:
 
 def announced(place: Place) -> str | None:
     """The address of the API of a Prefect server that `evergreen up` runs for this project, None if there is none."""
-    address = _noticed(place)
+    address = noticed(place)
     return address if address and answers(f"{address}/health") else None
 
 
-def _noticed(place: Place) -> str | None:
+def noticed(place: Place) -> str | None:
+    """The API address of the Prefect server that this project's `evergreen up` runs now; None where none does."""
     try:
         with _notice(place).open() as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)

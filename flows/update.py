@@ -66,7 +66,9 @@ def catch_up(job: Job) -> dict[str, Any]:
     waiting = unlearned(job)
     why = None if waiting else settled(job)
     if why:
-        watch().tell(f"{title(job)}: all {turns(job)[-1].last} sessions are learned; {why}")
+        grows = planned(job).config.stream.kind == "collection"
+        told = "" if grows else "; it reads no collection, so what `evergreen ingest` takes in is for another config"
+        watch().tell(f"{title(job)}: all {turns(job)[-1].last} sessions are learned; {why}{told}")
         return {"waiting": 0, "why": why}
     ruling = rule(job, waiting)
     watch().tell(f"{title(job)}: {len(waiting)} sessions wait; {'learning' if ruling.learn else 'left waiting'}: {ruling.why}")

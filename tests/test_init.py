@@ -93,3 +93,24 @@ def test_the_command_takes_a_first_session_and_says_what_comes_next(tmp_path: Pa
     assert os.environ["EVERGREEN_ROOT"] == str(tmp_path / "project")
     assert (tmp_path / "project" / "data" / "inbox" / "0001-first" / "train.parquet").exists()
     assert sorted(path.name for path in photos.iterdir()) == ["green", "red"]
+
+
+@pytest.mark.parametrize(
+    ("model", "told"),
+    [
+        ("glyph_bsae", "no model of open_clip; .*did you mean glyph_base"),
+        ("ViT-B-32:opneai", "give it a tag, as ViT-B-32:TAG; .*did you mean openai"),
+        ("ViT-B-32", "give it a tag"),
+    ],
+)
+def test_a_model_that_is_none_is_told_before_anything_is_made(model: str, told: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=told):
+        init(tmp_path / "project", Wish("pets", model, dvc=False))
+    assert not (tmp_path / "project").exists()
+
+
+def test_images_that_are_not_there_are_told_before_anything_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    answer = CliRunner().invoke(app, ["init", "project", "--images", "shapesX", "--model", "tiny"])
+    assert isinstance(answer.exception, ConfigError) and "shapesX: does not exist" in str(answer.exception)
+    assert not (tmp_path / "project").exists()
