@@ -160,10 +160,10 @@ def question(title: str, reason: str, checks: list[dict[str, Any]]) -> str:
     <BLANKLINE>
     - **flips**: candidate 0.01, holds yes
     <BLANKLINE>
-    Approve, or leave the box empty to keep the champion there is. The report is an artifact of the run that learned it.
+    Switch it on to approve, or leave it off to keep the champion there is. The report is an artifact of the run that learned it.
     """
     lines = [f"- **{in_markdown(str(check['bound']))}**: {_cells(check)}" for check in checks]
-    last = "Approve, or leave the box empty to keep the champion there is. The report is an artifact of the run that learned it."
+    last = "Switch it on to approve, or leave it off to keep the champion there is. The report is an artifact of the run that learned it."
     return "\n".join([f"**{in_markdown(title)}** may become champion: {in_markdown(reason)}.", *(["", *lines] if lines else []), "", last])
 
 
