@@ -85,12 +85,9 @@ def connect(place: Place) -> MlflowClient:
     except (MlflowException, SQLAlchemyError, OSError, ValueError) as error:
         if known := cause(error):
             raise StoreError(f"{shown(uri)}: {known}") from error
-        given = (
-            "start the server that MLFLOW_TRACKING_URI names, or unset it"
-            if uri != f"sqlite:///{place.runs / 'mlflow.db'}"
-            else "put a copy of the file back; moved away, a new one begins, and what is learned is found again in mlruns/steps"
-        )
-        raise StoreError(f"{shown(uri)}: MLflow's store cannot be opened ({_first_line(error)}); {given}") from error
+        server = "start the server that MLFLOW_TRACKING_URI names, or unset it"
+        how = "put a copy of the file back" if uri.endswith("/mlruns/mlflow.db") else server
+        raise StoreError(f"{shown(uri)}: MLflow's store cannot be opened ({_first_line(error)}); {how}") from error
     return client
 
 
