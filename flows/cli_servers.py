@@ -90,6 +90,8 @@ def serve(
         )
     os.environ["PREFECT_API_URL"] = address  # Prefect reads it when it is imported
     from flows.reap import reap_flows
+    from flows.secret import CLIENT, kept
+    from flows.secret import path as secret_path
     from flows.serve import deployments
     from flows.serve import serve as serve_until_stopped
 
@@ -100,11 +102,8 @@ def serve(
     )
     if watched:
         console.print(f"New sessions in {', '.join(watched)} are learned as they come in.", soft_wrap=True)
-    from flows.secret import CLIENT, kept
-    from flows.secret import path as secret_of
-
-    own = kept(place) is not None and os.environ.get(CLIENT) == kept(place)  # the server of `up`: nobody else is told where it is
-    secret = f'{CLIENT}="$(cat {shlex.quote(str(secret_of(place)))})" ' if own else ""
-    console.print(f"Start one: {secret}PREFECT_API_URL={shown(address)} prefect deployment run 'update/update'", soft_wrap=True)
+    given = os.environ.get(CLIENT)  # of the server of `up` it is the project's: for no other is its file named
+    own = f'{CLIENT}="$(cat {shlex.quote(str(secret_path(place)))})" ' if given and given == kept(place) else ""
+    console.print(f"Start one: {own}PREFECT_API_URL={shown(address)} prefect deployment run 'update/update'", soft_wrap=True)
     serve_until_stopped(offered)
     console.print("Stopped.")

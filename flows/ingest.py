@@ -17,6 +17,7 @@ from cl.archive import TABLES
 from cl.classes import cut, doubts
 from cl.collection import Entry
 from cl.data import ImageTable
+from cl.durable import beside
 from cl.errors import DataError, StoreError
 from cl.faults import Problem
 from cl.formats import look
@@ -168,9 +169,8 @@ def announce(into: str, entry: Entry, version: str | None, mark: Path, place: Pl
             f"the Prefect server at {shown(server)} was not told ({fault}): the same command again tells it, `evergreen update` learns it"
         )
     mark.parent.mkdir(parents=True, exist_ok=True)
-    part = mark.with_name(f".{uuid.uuid4().hex}.part")
-    part.write_text(event)
-    os.replace(part, mark)
+    with beside(mark) as part:
+        part.write_text(event)
     return "told Prefect"
 
 

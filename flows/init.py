@@ -3,11 +3,11 @@
 import re
 import shutil
 import subprocess
-import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from cl.durable import beside
 from cl.errors import ConfigError, StoreError
 from flows.project import identity
 from flows.settings import Place, quiet
@@ -87,7 +87,7 @@ def written(wish: Wish) -> str:
     model = f'{{name: "{wish.model}"}}' if whole else f"{{name: {name}, pretrained: {tag}}}"
     if not re.fullmatch(r"[\w./:@+-]+", wish.model):
         raise ConfigError(f"model {wish.model!r:.100}: expected an open_clip name and its tag, such as ViT-B-32:openai")
-    known(name, tag, whole)
+    _known(name, tag, whole)
     if not re.fullmatch(r"\w[\w.-]{0,99}", wish.name):
         raise ConfigError(f"{wish.name!r:.130}: a project's name is made of up to 100 letters, digits, dots, dashes and underscores")
     text = _CONFIG.format(name=wish.name, file=f"{wish.name}.yaml", model=model, method=METHODS[wish.text])
@@ -95,7 +95,7 @@ def written(wish: Wish) -> str:
     return text
 
 
-def known(name: str, tag: str, whole: bool) -> None:
+def _known(name: str, tag: str, whole: bool) -> None:
     """Raise where a model is none that open_clip or Evergreen has; folders and hubs are asked when it is learned.
 
     Raises:
@@ -162,6 +162,5 @@ def _ignore(file: Path) -> None:
 
 
 def _put(file: Path, text: str) -> None:
-    part = file.with_name(f".{file.name}.{uuid.uuid4().hex}.part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(file)
+    with beside(file) as part:
+        part.write_text(text, encoding="utf-8")

@@ -35,7 +35,7 @@ def cannot_use(place: Place, into: str, supervision: Supervision) -> list[str]:
 def unread(place: Place, into: str) -> list[str]:
     """A line where configs lie in the project's folder and none of them learns the collection."""
     files = sorted(place.root.glob("*.y*ml"))
-    ours = [file for file in files if _says(file, "stream")]
+    ours = [file for file in files if "stream:" in _text(file)]
     if not ours or any(_mentions(file, into) for file in ours):
         return []
     return [
@@ -44,16 +44,13 @@ def unread(place: Place, into: str) -> list[str]:
     ]
 
 
-def _says(file: Path, word: str) -> bool:
-    try:
-        return f"{word}:" in file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
-        return False
-
-
 def _mentions(file: Path, into: str) -> bool:
-    try:
-        text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
-        return False
+    text = _text(file)
     return "collection" in text and into in text
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return ""  # no config of ours
