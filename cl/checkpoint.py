@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -21,12 +21,31 @@ from cl.seal import sha256
 from cl.tensors import save_tensors
 from cl.told import some
 
+CLIP = "clip."  # what the names of a method's tensors begin with where they are the model's own
+
+
+def left_out(method: Method) -> frozenset[str]:
+    """Names of the clip's weights that the method never trains: they are what they were before it."""
+    trained = {id(parameter) for parameter in method.trainable()}
+    return frozenset(name for name, parameter in method.named_parameters() if name.startswith(CLIP) and id(parameter) not in trained)
+
 
 def memory(method: Method) -> dict[str, Tensor]:
     """What outlives a session: all of `state_dict()` but the clip's weights that the method never trains."""
-    trained = {id(parameter) for parameter in method.trainable()}
-    frozen = {name for name, parameter in method.named_parameters() if name.startswith("clip.") and id(parameter) not in trained}
+    frozen = left_out(method)
     return {name: tensor.detach().cpu().contiguous() for name, tensor in method.state_dict().items() if name not in frozen}
+
+
+def put(method: Method, weights: Mapping[str, Tensor], source: str) -> None:
+    """Put weights of the clip into a freshly built method, whether it trains them or not.
+
+    Raises:
+        StoreError: the weights belong to another model.
+    """
+    odd = sorted(set(weights) - {f"{CLIP}{name}" for name in method.clip.state_dict()})
+    if odd:
+        raise StoreError(f"{source}: {len(odd)} weights are none of this model's ({some(odd)}); they were learned with another model")
+    _load(method, weights, source)
 
 
 def restore(method: Method, tensors: Mapping[str, Tensor], source: str) -> None:
@@ -39,6 +58,10 @@ def restore(method: Method, tensors: Mapping[str, Tensor], source: str) -> None:
     odd = sorted(set(expected) ^ set(tensors))
     if odd:
         raise StoreError(f"{source}: {len(odd)} tensors do not fit the method ({some(odd)}); it was written by another method or model")
+    _load(method, tensors, source)
+
+
+def _load(method: Method, tensors: Mapping[str, Tensor], source: str) -> None:
     try:
         method.load_state_dict(dict(tensors), strict=False)
     except RuntimeError as error:
@@ -64,6 +87,19 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     """
     try:
         return dict(load_file(path))
+    except (SafetensorError, OSError) as error:
+        raise StoreError(f"{path}: not there or not a safetensors file ({error})") from error
+
+
+def tensor_names(path: Path) -> frozenset[str]:
+    """The names in a safetensors file, without reading a tensor.
+
+    Raises:
+        StoreError: missing or damaged.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            return frozenset(file.keys())
     except (SafetensorError, OSError) as error:
         raise StoreError(f"{path}: not there or not a safetensors file ({error})") from error
 

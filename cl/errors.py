@@ -29,6 +29,10 @@ class StoreError(EvergreenError):
     """A place results are kept in cannot be read or written."""
 
 
+class NewerError(EvergreenError):
+    """What is kept was written by a later release: whole, not for this one to read, and not to be made again over it."""
+
+
 def again(error: BaseException) -> bool:
     """Whether the same command may go through the next time with settings, data and model as they are.
 

@@ -1,6 +1,5 @@
 """The whole loop with no orchestrator: each step is addressed by its content, found or learned, and kept whole on disk."""
 
-import importlib.metadata
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
@@ -11,7 +10,7 @@ import numpy as np
 from lightning.pytorch.loggers import Logger
 
 from cl.bundle import Bundle
-from cl.checkpoint import code_version, memory, new_folder, read_tensors, restore, write_json, write_tensors
+from cl.checkpoint import code_version, left_out, memory, new_folder, put, read_tensors, restore, write_json, write_tensors
 from cl.errors import StoreError
 from cl.evaluate import Score, evaluate, headline, headline_row, pack, unpack
 from cl.gains import gains
@@ -22,10 +21,11 @@ from cl.learner import Learned, Progress, learn
 from cl.matrix import Matrix
 from cl.methods import Method
 from cl.plan import Plan, plan
+from cl.release import made_with
 from cl.report import Cost, Provenance, Report
 from cl.run_config import RunConfig, label, methods, parse_config, read_config, train_config, variants
 from cl.seal import sealed
-from cl.store import State, Step, read_step, tell, whole
+from cl.store import NOTE, WEIGHTS, State, Step, beneath, checked, foundation, read_step, tell, whole
 
 __all__ = [
     "Plan",
@@ -45,8 +45,6 @@ __all__ = [
     "run",
     "variants",
 ]
-
-_VERSIONS = ("evergreen-clip", "torch", "lightning", "open_clip_torch", "avalanche-lib")
 
 
 def find(plan: Plan, index: int, store: Path) -> Step | None:
@@ -109,15 +107,18 @@ def load_method(plan: Plan, index: int, store: Path) -> Method:
 
 
 def revive(method: Method, state: str, store: Path) -> Method:
-    """A freshly built method with the memory of a learned state.
+    """A freshly built method with the memory of a state that it learned.
 
     Raises:
-        StoreError: that state is not in this store, or belongs to another method or model.
+        StoreError: that state, or one that it stands on, is not in this store, or belongs to another method or model.
     """
     folder = store / "states" / state
-    if whole(folder) is None:
-        raise StoreError(f"{folder}: this state is not there or was damaged; run the stream again to make it")
-    restore(method, read_tensors(folder / "state.safetensors"), str(folder))
+    try:
+        checked(folder)
+    except StoreError as error:
+        raise StoreError(f"{folder}: this state is not there or was damaged ({error}); run the stream again to make it") from error
+    put(method, beneath(folder), str(folder))
+    restore(method, read_tensors(folder / WEIGHTS), str(folder))
     return method.eval()
 
 
@@ -169,7 +170,7 @@ def _unchanged(plan: Plan, index: int, store: Path, state: State) -> dict[str, S
     if index == 1 and plan.config.method.name != "zero_shot":  # the first row is of the base model, whatever the method begins as
         return None
     before = find_state(plan, index - 1, store) if index else None
-    if before is None or before.sha256 != state.sha256:
+    if before is None or (before.sha256, before.stands_on) != (state.sha256, state.stands_on):
         return None
     if [asked.digest for asked in plan.stream.exam(index)] != [asked.digest for asked in plan.stream.exam(index - 1)]:
         return None
@@ -178,7 +179,9 @@ def _unchanged(plan: Plan, index: int, store: Path, state: State) -> dict[str, S
 
 
 def _keep_state(plan: Plan, index: int, store: Path, method: Method, learned: Learned, record: list[dict[str, Any]]) -> State:
-    kept = memory(method)
+    kept, states = memory(method), store / "states"
+    parent = plan.states[index - 1] if index else None
+    below = foundation(states, parent, left_out(method))
     cost = Cost(
         trainable=sum(parameter.numel() for parameter in method.trainable()),
         stored_bytes=sum(tensor.nbytes for tensor in kept.values()),
@@ -187,9 +190,21 @@ def _keep_state(plan: Plan, index: int, store: Path, method: Method, learned: Le
         samples=learned.samples,
         flops=learned.flops,
     )
-    with new_folder(store / "states" / plan.states[index]) as folder:
-        state = State(write_tensors(kept, folder / "state.safetensors"), cost, record, code_version())
-        write_json(sealed(asdict(state)), folder / "state.json")
+    with new_folder(states / plan.states[index]) as folder:
+        state = State(
+            sha256=write_tensors(kept, folder / WEIGHTS),
+            cost=cost,
+            record=record,
+            code=code_version(),
+            stands_on=below,
+            method=plan.config.method.called(),
+            parent=parent,
+            session=_session(plan, index),
+            index=index,
+            finished=_now(),
+            versions=made_with(),
+        )
+        write_json(sealed(asdict(state)), folder / NOTE)
     return state
 
 
@@ -209,7 +224,7 @@ def _keep_step(plan: Plan, index: int, store: Path, state: State, scores: dict[s
         parent=plan.keys[index - 1] if index else None,
         state=plan.states[index],
         index=index,
-        session=plan.stream.sessions[index - 1].name if index else "start",
+        session=_session(plan, index),
         row={name: score.metrics for name, score in scores.items()},
         hits={name: pack(score.hits) for name, score in scores.items()},
         geometry=turned,
@@ -217,7 +232,7 @@ def _keep_step(plan: Plan, index: int, store: Path, state: State, scores: dict[s
         equity=_gains(plan, index, right, {name: score.hits for name, score in scores.items()}),
         cost=state.cost,
         record=state.record,
-        finished=datetime.now(UTC).isoformat(timespec="seconds"),
+        finished=_now(),
         code=state.code,
     )
     with new_folder(store / "steps" / step.key) as folder:
@@ -226,6 +241,14 @@ def _keep_step(plan: Plan, index: int, store: Path, state: State, scores: dict[s
             step = replace(step, features=write_tensors(dict(both), folder / "features.safetensors"))
         write_json(sealed(step.to_json()), folder / "result.json")
     return step
+
+
+def _session(plan: Plan, index: int) -> str:
+    return plan.stream.sessions[index - 1].name if index else "start"
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def _gains(plan: Plan, index: int, before: dict[str, np.ndarray], after: dict[str, np.ndarray]) -> dict[str, dict[str, float]]:
@@ -249,6 +272,6 @@ def _provenance(plan: Plan, steps: Sequence[Step]) -> Provenance:
         seed=plan.config.seed,
         base_model=f"{plan.config.model.name} ({plan.base})",
         config=plan.config.model_dump(mode="json", exclude={"compare"}),
-        versions={name: importlib.metadata.version(name) for name in _VERSIONS},
+        versions=made_with(),
         started=steps[0].finished if steps else "",
     )

@@ -1,14 +1,21 @@
 """What a store holds: learned states and finished steps, each in a folder of its own, checked when they are read."""
 
 import logging
-from dataclasses import asdict, dataclass
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from cl.checkpoint import read_json
-from cl.errors import StoreError
+from torch import Tensor
+
+from cl.checkpoint import CLIP, read_json, read_tensors, tensor_names
+from cl.errors import NewerError, StoreError
 from cl.report import Cost
 from cl.seal import sha256, unsealed
+
+NOTE, WEIGHTS = "state.json", "state.safetensors"
+FORMAT = 1  # of the names that tensors have in a state's file: raised where they change, and then the older ones are still read
 
 # what version 0.1.0 wrote of a step, and of a state
 _STEP = ("key", "parent", "state", "index", "session", "row", "hits", "geometry", "scale", "equity", "cost", "record", "finished")
@@ -17,12 +24,24 @@ _STATE = ("sha256", "cost", "record")
 
 @dataclass(frozen=True)
 class State:
-    """A learned state on disk: the hash of its weights file, what learning its session cost, what the method noted, and by what code."""
+    """A learned state on disk: the hash of its weights file, what learning its session cost, what the method noted, and by what code.
+
+    Its file holds what its method remembers. The clip's weights that the method leaves out are those of the state that it stands on,
+    or the base model's. All from `method` on is told, and part of no name; releases that did not note it left the defaults.
+    """
 
     sha256: str
     cost: Cost
     record: list[dict[str, Any]]
-    code: str = ""  # hash of the sources that learned it: told, and part of no name; "": of a release that did not note it
+    code: str = ""  # hash of the sources that learned it
+    stands_on: str | None = None  # the state that holds the clip's weights that this one leaves out; None: the base model does
+    format: int = FORMAT
+    method: str = ""
+    parent: str | None = None  # the state that it was learned from
+    session: str = ""
+    index: int = 0
+    finished: str = ""  # ISO 8601, UTC
+    versions: dict[str, str] = field(default_factory=dict)  # of Evergreen and of libraries
 
 
 @dataclass(frozen=True)
@@ -71,18 +90,109 @@ def read_step(folder: Path) -> Step:
     return step
 
 
-def whole(folder: Path) -> State | None:
-    """What is noted about the state in a folder, if its weights are what they were when it was written."""
-    file = folder / "state.json"
+def read_state(folder: Path) -> State:
+    """What is noted about the state in a folder; its weights are not looked at.
+
+    Raises:
+        StoreError: missing, or not what was written.
+        NewerError: a later release wrote it, in a way that this one does not read.
+    """
+    file = folder / NOTE
+    noted = unsealed(read_json(file), str(file), _STATE)
+    written = noted.get("format", FORMAT)
+    if isinstance(written, int) and written > FORMAT:
+        raise NewerError(
+            f"{file}: written by a later release of Evergreen (format {written}, this one reads up to {FORMAT}); install that one"
+        )
     try:
-        noted = unsealed(read_json(file), str(file), _STATE)
-        state = State(noted["sha256"], Cost(**noted["cost"]), noted["record"], noted.get("code", ""))
-        if sha256(folder / "state.safetensors") != state.sha256:
-            raise StoreError(f"{folder / 'state.safetensors'}: damaged, it is not what was written")
-    except (StoreError, OSError, KeyError, TypeError) as error:  # damaged, or JSON of something else
+        state = State(**{**_known(State, noted), "cost": Cost(**_known(Cost, noted["cost"]))})
+    except (KeyError, TypeError) as error:  # JSON of something else
+        raise StoreError(f"{file}: damaged, it is not what was written ({error})") from error
+    below = state.stands_on
+    if below is not None and not (isinstance(below, str) and re.fullmatch(r"[\w-]+", below)):
+        raise StoreError(f"{file}: damaged, it stands on {below!r}, which is the name of no other state")
+    return state
+
+
+def beneath(folder: Path) -> dict[str, Tensor]:
+    """The clip's weights that lie under a state's own: of all it stands on, the later over the earlier; none where it stands on nothing.
+
+    Raises:
+        StoreError: one of those states is not there or damaged.
+    """
+    weights: dict[str, Tensor] = {}
+    for below in reversed(_chain(folder)[1:]):
+        weights |= {name: tensor for name, tensor in read_tensors(below / WEIGHTS).items() if name.startswith(CLIP)}
+    return weights
+
+
+def foundation(states: Path, parent: str | None, left_out: Collection[str]) -> str | None:
+    """What a state has to stand on that was learned from `parent` and leaves these weights out.
+
+    The parent if its file holds some of them, else what the parent stands on: a chain grows with the switches between methods, not
+    with the sessions. Names decide, not values, so that no base model has to be read to compare with.
+
+    Raises:
+        StoreError: the parent is not there or damaged.
+    """
+    if parent is None:
+        return None
+    held = tensor_names(states / parent / WEIGHTS)
+    return parent if held & set(left_out) else read_state(states / parent).stands_on
+
+
+def checked(folder: Path) -> State:
+    """The state in a folder, if its weights, and those of all it stands on, are what they were when they were written.
+
+    Raises:
+        StoreError: names what is missing or damaged.
+        NewerError: a later release wrote it.
+    """
+    for below in reversed(_chain(folder)):
+        state = read_state(below)
+        try:
+            what = "" if sha256(below / WEIGHTS) == state.sha256 else "damaged, it is not what was written"
+        except OSError as error:
+            what = f"cannot be read ({error.strerror})"
+        if what:
+            raise StoreError(f"{below / WEIGHTS}: {what}{_under(below, folder)}")
+    return state
+
+
+def whole(folder: Path) -> State | None:
+    """The same, or None where it has to be learned again.
+
+    Raises:
+        NewerError: a later release wrote it.
+    """
+    try:
+        return checked(folder)
+    except StoreError as error:
         tell(folder, error, "it is learned again")
         return None
-    return state
+
+
+def _chain(folder: Path) -> list[Path]:
+    """The state and all it stands on, from the top down."""
+    found = [folder]
+    while True:
+        try:
+            below = read_state(found[-1]).stands_on
+        except StoreError as error:
+            raise StoreError(f"{error}{_under(found[-1], folder)}") from error
+        if below is None:
+            return found
+        found.append(folder.with_name(below))
+        if found[-1] in found[:-1]:
+            raise StoreError(f"{folder / NOTE}: damaged, it stands on itself by way of {' and '.join(each.name for each in found[1:])}")
+
+
+def _known(kind: type[State] | type[Cost], noted: Mapping[str, Any]) -> dict[str, Any]:
+    return {each.name: noted[each.name] for each in fields(kind) if each.name in noted}  # a later release may note more
+
+
+def _under(below: Path, folder: Path) -> str:
+    return "" if below == folder else f", and {folder.name} stands on it"
 
 
 def tell(folder: Path, error: Exception, what: str) -> None:

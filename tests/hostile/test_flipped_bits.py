@@ -103,8 +103,7 @@ def test_what_the_first_version_wrote_is_still_read(store: tuple[Plan, Path]) ->
         write_json(old, file)
         file = folder / "states" / made.states[index] / "state.json"
         state = unsealed(read_json(file), str(file), ())
-        state.pop("code")
-        write_json(state, file)
+        write_json({name: state[name] for name in ("sha256", "cost", "record")}, file)
         step = find(made, index, folder)
         assert step is not None and step.features is None and whole(folder / "states" / made.states[index])
         write_json(old | {"digesu": "0" * 64}, folder / "steps" / key / "result.json")  # a digest whose name lost a bit
