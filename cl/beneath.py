@@ -42,9 +42,19 @@ def lock(path: Path) -> BinaryIO:
         StoreError: a link or no plain file is there.
         OSError: the place cannot be written.
     """
-    wrong = StoreError(f"{path}: a link or no plain file, and expected a lock of ours; remove it")
+    return plain(path, os.O_RDWR | os.O_CREAT, "a lock of ours; remove it")
+
+
+def plain(path: Path, flags: int, expected: str) -> BinaryIO:
+    """A plain file of ours, opened with `flags` of `os.open`; what was `expected` there, and what to do, is told with what is not one.
+
+    Raises:
+        StoreError: a link or no plain file is there.
+        OSError: there is none, or the place cannot be written.
+    """
+    wrong = StoreError(f"{path}: a link or no plain file, and expected {expected}")
     try:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+        handle = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
     except OSError as error:
         if error.errno in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
             raise wrong from error
@@ -52,7 +62,7 @@ def lock(path: Path) -> BinaryIO:
     if not stat.S_ISREG(os.fstat(handle).st_mode):
         os.close(handle)
         raise wrong
-    return os.fdopen(handle, "r+b")
+    return os.fdopen(handle, "r+b" if flags & os.O_RDWR else "rb")
 
 
 def copy(source: Path, target: Path) -> None:
