@@ -104,13 +104,13 @@ def tensor_names(path: Path) -> frozenset[str]:
         raise StoreError(f"{path}: not there or not a safetensors file ({error})") from error
 
 
-def write_json(value: Any, path: Path) -> None:
+def write_json(value: Any, path: Path, indent: int | None = 1) -> None:
     """Write JSON whole or not at all.
 
     Raises:
         OSError: the place cannot be written.
     """
-    text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=True)
+    text = json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=True)
     with beside(path) as part:
         part.write_text(text, encoding="utf-8")
 

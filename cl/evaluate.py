@@ -2,7 +2,7 @@
 
 import base64
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
@@ -19,7 +19,7 @@ from cl.data import ImageTable
 from cl.errors import DataError
 from cl.losses import precise
 from cl.methods.base import Method
-from cl.stream import EvalSet
+from cl.stream import ClassName, EvalSet
 from cl.told import some
 
 VERSION = 1  # of what a score means; see cl/units.py
@@ -54,18 +54,30 @@ def unpack(text: str) -> Bool[np.ndarray, " n"]:
 def evaluate(method: Method, sets: Sequence[EvalSet], config: EvalConfig, progress: Progress | None = None) -> dict[str, Score]:
     """Scores by set name. Changes neither the method nor any random state.
 
-    Each image is encoded once and each distinct class list once per call.
+    Each image is encoded once, and a list of classes once for as long as sets that follow each other are asked among it.
     """
     scores = {}
-    with at_rest(method), torch.autocast(method.clip.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
-        for done, examined in enumerate(sets):
-            data = spread(examined.data, config.limit)
-            scores[examined.name] = (
-                _classify(method, examined, data, config) if examined.kind == "classify" else _retrieve(method, data, config)
-            )
-            if progress:
-                progress(done + 1, len(sets), examined.name)
+    for done, (examined, score) in enumerate(each_score(method, sets, config)):
+        scores[examined.name] = score
+        if progress:
+            progress(done + 1, len(sets), examined.name)
     return scores
+
+
+def each_score(method: Method, sets: Iterable[EvalSet], config: EvalConfig) -> Iterator[tuple[EvalSet, Score]]:
+    """The score of one set after the other, each of which is looked at only when its turn comes."""
+    classes: tuple[ClassName, ...] | None = None
+    features = torch.empty(0)
+    for examined in sets:
+        data = spread(examined.data, config.limit)
+        with at_rest(method), torch.autocast(method.clip.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+            if examined.kind == "retrieve":
+                score = _retrieve(method, data, config)
+            else:
+                if examined.classes != classes:
+                    classes, features = examined.classes, method.class_features(examined.classes)
+                score = _classify(method, examined, data, features, config)
+        yield examined, score
 
 
 @contextmanager
@@ -91,13 +103,12 @@ def spread(data: ImageTable, limit: int | None) -> ImageTable:
     return data.take([int(row) for row in np.linspace(0, len(data) - 1, limit).round()])
 
 
-def _classify(method: Method, examined: EvalSet, data: ImageTable, config: EvalConfig) -> Score:
+def _classify(method: Method, examined: EvalSet, data: ImageTable, features: Float[Tensor, "k d"], config: EvalConfig) -> Score:
     index = {known.name: position for position, known in enumerate(examined.classes)}
     unknown = sorted({str(label) for label in data.labels if label not in index})
     if unknown:
         raise DataError(f"evaluation set {examined.name}: {len(unknown)} labels are no candidate class ({some(unknown)})")
     targets = np.array([index[label or ""] for label in data.labels])
-    features = method.class_features(examined.classes)
     logits = torch.cat([precise(method.classify(images, features)).cpu() for images in _images(method, data, config)]).numpy()
     hits = logits.argmax(-1) == targets
     metrics = {"top1": float(hits.mean()), "top5": float((rank_of(logits, targets) < 5).mean())}

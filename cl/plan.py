@@ -10,8 +10,9 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from cl import evaluate
+from cl.ask import Question, Start
 from cl.build_stream import StreamConfig, build_stream
+from cl.cells import measured
 from cl.classes import cut
 from cl.clip import Clip, ModelConfig, load
 from cl.columns import did_you_mean
@@ -52,6 +53,27 @@ class Plan:
         """The base model, which the first row is about: learning is measured against it, not against first prompts or zeros."""
         return ZeroShotConfig().build(load(self.config.model), self.config.seed)
 
+    def questions(self, index: int) -> list[Question]:
+        """What is asked at a step: the sets of the stream's exam, none of them built before it is needed."""
+        stream = self.stream
+        sets = [(test, session) for session in stream.sessions for test in session.tests] + [(probe, None) for probe in stream.probes]
+        asked = zip(sets, stream.questions(index), stream.questions(0), strict=True)
+        return [
+            Question(
+                test.name,
+                now,
+                first,
+                functools.partial(stream.asked, test, session, index),
+                functools.partial(stream.asked, test, session, 0),
+                session if session and session.index <= index else None,
+            )
+            for (test, session), now, first in asked
+        ]
+
+    def start(self, store: Path) -> Start:
+        """The model before any session, in a store."""
+        return Start(store, self.base, self.frozen, self.config.evaluate)
+
     def remarks(self) -> list[Told]:
         """What is doubtful about the stream or left out of it, and how many captions this model cuts."""
         captions = (text for session in self.stream.sessions for texts in session.data.captions for text in texts)
@@ -84,9 +106,8 @@ def plan(config: RunConfig, data_root: Path, data_version: str, learns: bool = T
     for session, train in zip(stream.sessions, trains, strict=True):
         # with what was chosen for it: that may be chosen otherwise one day
         states.append(_key(states[-1], session.digest, _set(settled(train, method), "device", "workers", "checkpoint")))
-    exams = [[examined.digest for examined in stream.exam(index)] for index in range(len(states))]
-    measured = [evaluate.VERSION, _set(config.evaluate)]
-    keys = tuple(_key(state, exam, *measured) for state, exam in zip(states, exams, strict=True))
+    how = measured(config.evaluate)
+    keys = tuple(_key(state, stream.questions(index), how) for index, state in enumerate(states))
     return Plan(config, stream, tuple(states), keys, data_version, base.digest(), data_root, tuple(told))
 
 

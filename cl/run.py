@@ -1,7 +1,7 @@
 """The whole loop with no orchestrator: each step is addressed by its content, found or learned, and kept whole on disk."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from lightning.pytorch.loggers import Logger
 
+from cl.ask import ask, ask_start, names
 from cl.bundle import Bundle
+from cl.cells import Cell, Cells
 from cl.checkpoint import code_version, left_out, memory, new_folder, put, read_tensors, restore, write_json, write_tensors
 from cl.errors import StoreError
-from cl.evaluate import Score, evaluate, headline, headline_row, pack, unpack
-from cl.gains import gains
-from cl.geometry import Pairs, geometry, pairs
+from cl.evaluate import headline, headline_row
 from cl.host import keep_memory, threads
 from cl.interim import Interim
 from cl.learner import Learned, Progress, learn
@@ -25,7 +25,8 @@ from cl.release import made_with
 from cl.report import Cost, Provenance, Report
 from cl.run_config import RunConfig, label, methods, parse_config, read_config, train_config, variants
 from cl.seal import sealed
-from cl.store import NOTE, WEIGHTS, State, Step, beneath, checked, foundation, read_step, tell, whole
+from cl.steps import Asked, Step, read_step, step_of, write_step
+from cl.store import NOTE, WEIGHTS, State, beneath, checked, foundation, tell, whole
 
 __all__ = [
     "Plan",
@@ -78,10 +79,8 @@ def advance(plan: Plan, index: int, store: Path, *, logger: Logger | None = None
 
 
 def _make(plan: Plan, index: int, store: Path, logger: Logger | None, progress: Progress | None) -> Step:
-    state = find_state(plan, index, store)
-    if state:
-        method = load_method(plan, index, store)
-    else:
+    state, method = find_state(plan, index, store), None
+    if state is None:
         method = load_method(plan, index - 1, store) if index else plan.build()
         learned, record = Learned(0, 0, 0.0, 0), []
         if index:
@@ -92,9 +91,28 @@ def _make(plan: Plan, index: int, store: Path, logger: Logger | None, progress: 
             record = method.record(session, plan.stream.withheld)
         state = _keep_state(plan, index, store, method, learned, record)
     Interim(store / "interim" / plan.states[index], 0).clear()  # also one that a kill between the two left behind
-    asked = method if index else plan.frozen()
-    scores = _unchanged(plan, index, store, state) or evaluate(asked, plan.stream.exam(index), plan.config.evaluate, progress)
-    return _keep_step(plan, index, store, state, scores, _pairs(plan, index, asked), float(asked.clip.scale().detach()))
+    return _examine(plan, index, store, state, method, progress)
+
+
+def _examine(plan: Plan, index: int, store: Path, state: State, method: Method | None, progress: Progress | None) -> Step:
+    start, questions = plan.start(store), plan.questions(index)
+    if index:
+        same = _unchanged(plan, index, store, state)
+        cells = ask(plan.states[index], lambda: method or load_method(plan, index, store), start, questions, progress, same)
+    else:
+        cells = ask_start(start, questions, progress)
+    asked = Asked(
+        key=plan.keys[index],
+        parent=plan.keys[index - 1] if index else None,
+        state=plan.states[index],
+        index=index,
+        session=_session(plan, index),
+        finished=_now(),
+        owner=plan.states[index] if index else start.name,
+        cells=dict(zip([each.name for each in questions], names(questions, plan.config.evaluate, first=not index), strict=True)),
+    )
+    write_step(asked, store / "steps" / asked.key)
+    return step_of(asked, state, cells)
 
 
 def load_method(plan: Plan, index: int, store: Path) -> Method:
@@ -131,27 +149,27 @@ def bundle(plan: Plan, index: int, store: Path) -> Bundle:
 def report(plan: Plan, steps: Sequence[Step]) -> Report:
     """What the steps so far say together."""
     sets = plan.stream.exam(0)
-    names = headline(sets)
+    headlines = headline(sets)
     taught = plan.stream.taught
     metrics = sorted({metric for step in steps for scores in step.row.values() for metric in scores})
     nan = float("nan")
 
     def matrix(pick: Any) -> Matrix:
-        return Matrix(np.array([pick(step) for step in steps], dtype=np.float64), tuple(names), taught)
+        return Matrix(np.array([pick(step) for step in steps], dtype=np.float64), tuple(headlines), taught)
 
-    details = {metric: matrix(lambda step, m=metric: [step.row[name].get(m, nan) for name in names]) for metric in metrics}
+    details = {metric: matrix(lambda step, m=metric: [step.row[name].get(m, nan) for name in headlines]) for metric in metrics}
     for kind in ("geometry", "equity"):
         found = sorted({metric for step in steps for values in getattr(step, kind).values() for metric in values})
         for metric in found:
-            picked = [[getattr(step, kind).get(name, {}).get(metric, nan) for name in names] for step in steps]
-            details[f"{kind}/{metric}"] = Matrix(np.array(picked, dtype=np.float64), tuple(names), taught)
+            picked = [[getattr(step, kind).get(name, {}).get(metric, nan) for name in headlines] for step in steps]
+            details[f"{kind}/{metric}"] = Matrix(np.array(picked, dtype=np.float64), tuple(headlines), taught)
     return Report(
         method=label(plan.config),
         stream=plan.config.name,
         sessions=tuple(step.session for step in steps[1:]),
-        matrix=matrix(lambda step: headline_row(step.row, names)),
+        matrix=matrix(lambda step: headline_row(step.row, headlines)),
         details=details,
-        headline=names,
+        headline=headlines,
         costs=tuple(step.cost for step in steps[1:]),
         scales=tuple(step.scale for step in steps),
         hits=steps[-1].hits,
@@ -165,17 +183,13 @@ def run(plan: Plan, store: Path, *, logger: Logger | None = None, progress: Prog
     return report(plan, [advance(plan, index, store, logger=logger, progress=progress) for index in range(len(plan.keys))])
 
 
-def _unchanged(plan: Plan, index: int, store: Path, state: State) -> dict[str, Score] | None:
-    """The scores of the step before, if neither the weights nor the questions have changed since."""
-    if index == 1 and plan.config.method.name != "zero_shot":  # the first row is of the base model, whatever the method begins as
-        return None
-    before = find_state(plan, index - 1, store) if index else None
-    if before is None or (before.sha256, before.stands_on) != (state.sha256, state.stands_on):
-        return None
-    if [asked.digest for asked in plan.stream.exam(index)] != [asked.digest for asked in plan.stream.exam(index - 1)]:
-        return None
-    step = find(plan, index - 1, store)
-    return {name: Score(metrics, unpack(step.hits[name])) for name, metrics in step.row.items()} if step else None
+def _unchanged(plan: Plan, index: int, store: Path, state: State) -> dict[str, Cell]:
+    """The cells of the step before, if the weights have not changed since."""
+    if index == 1:  # the first row is of the base model, whatever the method begins as
+        return plan.start(store).cells.read() if plan.config.method.name == "zero_shot" else {}
+    before = find_state(plan, index - 1, store)
+    same = before and (before.sha256, before.stands_on) == (state.sha256, state.stands_on)
+    return Cells(store, plan.states[index - 1]).read() if same else {}
 
 
 def _keep_state(plan: Plan, index: int, store: Path, method: Method, learned: Learned, record: list[dict[str, Any]]) -> State:
@@ -208,60 +222,12 @@ def _keep_state(plan: Plan, index: int, store: Path, method: Method, learned: Le
     return state
 
 
-def _pairs(plan: Plan, index: int, method: Method) -> dict[str, Pairs]:
-    limit = plan.config.evaluate.geometry
-    return {examined.name: pairs(method, examined, limit) for examined in plan.stream.exam(index)} if limit else {}
-
-
-def _keep_step(plan: Plan, index: int, store: Path, state: State, scores: dict[str, Score], found: dict[str, Pairs], scale: float) -> Step:
-    # set by set: what it scores, and how far its images and texts have turned since the start
-    first = store / "steps" / plan.keys[0]
-    start = _features(first) if index else found
-    right = {name: unpack(hits) for name, hits in read_step(first).hits.items()} if index else {}
-    turned = {name: geometry(start[name], now) for name, now in found.items() if name in start}
-    step = Step(
-        key=plan.keys[index],
-        parent=plan.keys[index - 1] if index else None,
-        state=plan.states[index],
-        index=index,
-        session=_session(plan, index),
-        row={name: score.metrics for name, score in scores.items()},
-        hits={name: pack(score.hits) for name, score in scores.items()},
-        geometry=turned,
-        scale=scale,
-        equity=_gains(plan, index, right, {name: score.hits for name, score in scores.items()}),
-        cost=state.cost,
-        record=state.record,
-        finished=_now(),
-        code=state.code,
-    )
-    with new_folder(store / "steps" / step.key) as folder:
-        if not index:
-            both = [(f"{kind}/{name}", getattr(pair, kind)) for name, pair in found.items() for kind in Pairs._fields]
-            step = replace(step, features=write_tensors(dict(both), folder / "features.safetensors"))
-        write_json(sealed(step.to_json()), folder / "result.json")
-    return step
-
-
 def _session(plan: Plan, index: int) -> str:
     return plan.stream.sessions[index - 1].name if index else "start"
 
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def _gains(plan: Plan, index: int, before: dict[str, np.ndarray], after: dict[str, np.ndarray]) -> dict[str, dict[str, float]]:
-    sessions, limit = plan.stream.sessions[:index], plan.config.evaluate.limit
-    sets = [examined for examined in plan.stream.exam(index) if examined.name in before]
-    found = {each.name: gains(each, sessions, before[each.name], after[each.name], limit) for each in sets}
-    return {name: values for name, values in found.items() if values}
-
-
-def _features(folder: Path) -> dict[str, Pairs]:
-    kept = read_tensors(folder / "features.safetensors")
-    names = [key.removeprefix("images/") for key in kept if key.startswith("images/")]
-    return {name: Pairs(kept[f"images/{name}"], kept[f"texts/{name}"]) for name in names}
 
 
 def _provenance(plan: Plan, steps: Sequence[Step]) -> Provenance:

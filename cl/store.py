@@ -1,9 +1,9 @@
-"""What a store holds: learned states and finished steps, each in a folder of its own, checked when they are read."""
+"""What a store holds of learned states: weights in a folder of their own, checked when they are read."""
 
 import logging
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,7 @@ from cl.seal import sha256, unsealed
 NOTE, WEIGHTS = "state.json", "state.safetensors"
 FORMAT = 1  # of the names that tensors have in a state's file: raised where they change, and then the older ones are still read
 
-# what version 0.1.0 wrote of a step, and of a state
-_STEP = ("key", "parent", "state", "index", "session", "row", "hits", "geometry", "scale", "equity", "cost", "record", "finished")
+# what version 0.1.0 wrote of a state
 _STATE = ("sha256", "cost", "record")
 
 
@@ -42,52 +41,6 @@ class State:
     index: int = 0
     finished: str = ""  # ISO 8601, UTC
     versions: dict[str, str] = field(default_factory=dict)  # of Evergreen and of libraries
-
-
-@dataclass(frozen=True)
-class Step:
-    """A finished step: its matrix row, what it cost, and the name of the state it measured."""
-
-    key: str
-    parent: str | None
-    state: str
-    index: int
-    session: str
-    row: dict[str, dict[str, float]]
-    hits: dict[str, str]  # by set: which samples it gets right, of `cl.evaluate.pack`
-    geometry: dict[str, dict[str, float]]  # by set: angles to the start in degrees, of `cl.geometry.geometry`
-    scale: float  # the logit scale, by which cosines are multiplied
-    equity: dict[str, dict[str, float]]  # by set that classifies: who gained since the start, of `cl.equity.equity`
-    cost: Cost
-    record: list[dict[str, Any]]  # what the method noted
-    finished: str
-    code: str = ""  # as in `State`
-    features: str | None = None  # SHA-256 of the file that lies with the first step: what angles are measured against
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, value: dict[str, Any]) -> "Step":
-        """What `to_json` gave."""
-        return cls(**{**value, "cost": Cost(**value["cost"])})
-
-
-def read_step(folder: Path) -> Step:
-    """The finished step in a folder.
-
-    Raises:
-        StoreError: missing, or not what was written.
-    """
-    file = folder / "result.json"
-    try:
-        step = Step.from_json(unsealed(read_json(file), str(file), _STEP))
-        if step.features is not None and sha256(folder / "features.safetensors") != step.features:
-            raise StoreError(f"{folder / 'features.safetensors'}: damaged, it is not what was written")
-    except (KeyError, TypeError, OSError) as error:  # JSON of something else, or no features
-        raise StoreError(f"{file}: damaged, it is not what was written ({error})") from error
-    return step
 
 
 def read_state(folder: Path) -> State:

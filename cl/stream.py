@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
@@ -55,8 +55,8 @@ class EvalSet:
 
     @cached_property
     def digest(self) -> str:
-        """32 hex digits that change with any row, candidate or prompt."""
-        return _hash(self.name, self.kind, self.data.digest(), [(c.name, c.prompts) for c in self.classes])
+        """32 hex digits of the question: they change with any row, candidate or prompt, and not with what set or rows are called."""
+        return question(self.kind, self.data.content(), line_up("", self.classes))
 
 
 @dataclass(frozen=True)
@@ -143,8 +143,8 @@ class Stream:
     @cached_property
     def digest(self) -> str:
         """32 hex digits that change with any session, test, probe or choice of candidates."""
-        parts = [(session.name, session.digest, [test.digest for test in session.tests]) for session in self.sessions]
-        return _hash(self.name, parts, [probe.digest for probe in self.probes], self.candidates)
+        parts = [(session.name, session.digest, [(test.name, test.digest) for test in session.tests]) for session in self.sessions]
+        return _hash(self.name, parts, [(probe.name, probe.digest) for probe in self.probes], self.candidates)
 
     def exam(self, after: int) -> tuple[EvalSet, ...]:
         """The evaluation sets after `after` sessions (0: before any), taught sets first, in a fixed order.
@@ -152,13 +152,54 @@ class Stream:
         With candidates `own` a set is asked among its own classes, with `all` among the whole stream's, with `seen`
         among those taught so far and its own.
         """
-        return tuple(self._examined(session, test, after) for session in self.sessions for test in session.tests) + self.probes
+        return tuple(self.asked(test, session, after) for session in self.sessions for test in session.tests) + self.probes
 
-    def _examined(self, session: Session, test: EvalSet, after: int) -> EvalSet:
+    def questions(self, after: int) -> tuple[str, ...]:
+        """The digests of the sets of `exam`, in the same order; no set is built for it, and no list of classes gone through again."""
+        taught = [
+            test.digest if reach is None else question(test.kind, test.data.content(), self._line_ups[reach])
+            for session in self.sessions
+            for test in session.tests
+            for reach in [self._reach(session, test, after)]
+        ]
+        return tuple(taught) + tuple(probe.digest for probe in self.probes)
+
+    def asked(self, test: EvalSet, session: Session | None, after: int) -> EvalSet:
+        """A set of a session, or a probe of none, as it is asked after so many sessions."""
+        reach = self._reach(session, test, after) if session else None
+        return test if reach is None else replace(test, classes=self.sessions[reach - 1].vocabulary)
+
+    def _reach(self, session: Session, test: EvalSet, after: int) -> int | None:
+        """After how many sessions the classes were known that a set is asked among; None: among its own."""
         if test.kind == "retrieve" or self.candidates == "own":
-            return test
-        last = len(self.sessions) if self.candidates == "all" else max(after, session.index)
-        return replace(test, classes=self.sessions[last - 1].vocabulary)
+            return None
+        return len(self.sessions) if self.candidates == "all" else max(after, session.index)
+
+    @cached_property
+    def _line_ups(self) -> tuple[str, ...]:
+        # of the vocabulary after each session, each from the one before it
+        found, known = [""], 0
+        for session in self.sessions:
+            found.append(line_up(found[-1], session.vocabulary[known:]))
+            known = len(session.vocabulary)
+        return tuple(found)
+
+
+def question(kind: Kind, content: str, classes: str) -> str:
+    """32 hex digits for rows of that content, asked among the classes of a `line_up`."""
+    return _hash(kind, content, classes)
+
+
+def line_up(start: str, classes: Iterable[ClassName]) -> str:
+    """A digest of candidates in order; `start` is that of those before them: a longer list does not go through the shorter one again.
+
+    >>> a, b = ClassName("a", ("an a",)), ClassName("b", ("a b",))
+    >>> line_up(line_up("", [a]), [b]) == line_up("", [a, b]), line_up("", [a, b]) == line_up("", [b, a])
+    (True, False)
+    """
+    for each in classes:
+        start = _hash(start, each.name, each.prompts)
+    return start
 
 
 def joint(stream: Stream) -> Stream:

@@ -11,7 +11,7 @@ from cl.errors import StoreError
 from cl.report import FIRST, Report
 from cl.run import Step, parse_config
 from cl.seal import unsealed
-from cl.store import read_step
+from cl.steps import read_step
 from flows.registry import CHAMPION, holder, versions_of
 from flows.settings import Place
 from flows.tracking import KEY, STATE, flat

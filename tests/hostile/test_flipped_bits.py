@@ -19,7 +19,8 @@ from cl.plan import Plan, plan
 from cl.run import advance, find, load_method, report, run
 from cl.run_config import parse_config
 from cl.seal import sealed, unsealed
-from cl.store import read_step, whole
+from cl.steps import read_step
+from cl.store import whole
 from flows.model import note_of
 from tests.conftest import lay_out
 from tests.test_bundle import bundle
@@ -69,17 +70,17 @@ def test_every_single_bit_of_sealed_json_counts(learned: tuple[Plan, Path]) -> N
                 continue
 
 
-@pytest.mark.parametrize("name", ["result.json", "state.json", "state.safetensors", "features.safetensors"])
+@pytest.mark.parametrize("name", ["result.json", "state.json", "state.safetensors"])
 def test_what_is_damaged_is_told_and_made_again_to_the_same_bits(
     store: tuple[Plan, Path], name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     made, folder = store
-    index = 0 if name == "features.safetensors" else 1
+    index = 1
     place = folder / ("states" if name.startswith("state") else "steps") / (made.states if name.startswith("state") else made.keys)[index]
     before = report(made, [step for index in range(3) if (step := find(made, index, folder))])
-    # a digit of a score, or the lowest bit of the last weight
+    # a letter of a name, or the lowest bit of the last weight
     data = (place / name).read_bytes()
-    flip(place / name, 8 * (data.index(b"0.") + 2) if name == "result.json" else 8 * (len(data) - 4))
+    flip(place / name, 8 * (data.index(b'"session": "') + 12) if name == "result.json" else 8 * (len(data) - 4))
     assert find(made, index, folder) is None
     assert f"{place / name}: damaged, it is not what was written; it is " in caplog.text
     if name == "state.safetensors":
@@ -93,20 +94,47 @@ def test_what_is_damaged_is_told_and_made_again_to_the_same_bits(
     assert (after.matrix.rows == before.matrix.rows).all() and after.hits == before.hits
 
 
+def test_a_damaged_cell_is_told_and_asked_again(store: tuple[Plan, Path], caplog: pytest.LogCaptureFixture) -> None:
+    made, folder = store
+    before = report(made, [step for index in range(3) if (step := find(made, index, folder))])
+    for file in (folder / "cells" / f"{made.states[1]}.json", folder / "cells" / f"base-{made.base}.json"):
+        data = file.read_bytes()
+        flip(file, 8 * (data.index(b"0.") + 2))  # a digit of a score
+        assert find(made, 1 if made.states[1] in file.name else 0, folder) is None
+        assert f"{file}: damaged, it is not what was written; what it held is asked again" in caplog.text
+        for index in range(3):
+            advance(made, index, folder)
+        after = report(made, [step for index in range(3) if (step := find(made, index, folder))])
+        assert (after.matrix.rows == before.matrix.rows).all() and after.hits == before.hits
+
+
+def test_damaged_features_of_the_start_are_made_again_once_angles_are_measured_against_them(store: tuple[Plan, Path]) -> None:
+    made, folder = store
+    files = sorted((folder / "cells" / f"base-{made.base}").glob("*.safetensors"))
+    assert len(files) == len(made.stream.exam(0))
+    whole_ones = [file.read_bytes() for file in files]
+    for file in files:
+        flip(file, 8 * (len(file.read_bytes()) - 4))
+    (folder / "cells" / f"{made.states[1]}.json").unlink()
+    before = find(made, 2, folder)
+    again = advance(made, 1, folder)
+    assert before and again.geometry.keys() == before.geometry.keys() and [file.read_bytes() for file in files] == whole_ones
+
+
 def test_what_the_first_version_wrote_is_still_read(store: tuple[Plan, Path]) -> None:
     made, folder = store
     for index, key in enumerate(made.keys):
-        file = folder / "steps" / key / "result.json"
-        old = unsealed(read_json(file), str(file), ())
-        for later in ("features", "code"):
-            old.pop(later)
-        write_json(old, file)
-        file = folder / "states" / made.states[index] / "state.json"
-        state = unsealed(read_json(file), str(file), ())
-        write_json({name: state[name] for name in ("sha256", "cost", "record")}, file)
         step = find(made, index, folder)
-        assert step is not None and step.features is None and whole(folder / "states" / made.states[index])
-        write_json(old | {"digesu": "0" * 64}, folder / "steps" / key / "result.json")  # a digest whose name lost a bit
+        assert step is not None
+        old, file = step.to_json(), folder / "steps" / key / "result.json"
+        old.pop("code")
+        write_json(old, file)
+        place = folder / "states" / made.states[index] / "state.json"
+        state = unsealed(read_json(place), str(place), ())
+        write_json({name: state[name] for name in ("sha256", "cost", "record")}, place)
+        found = find(made, index, folder)
+        assert found is not None and found.row == step.row and whole(folder / "states" / made.states[index])
+        write_json(old | {"digesu": "0" * 64}, file)  # a digest whose name lost a bit
         assert find(made, index, folder) is None
 
 

@@ -1,0 +1,111 @@
+"""Finished steps of a run: a row of the matrix, as a view over the cells that it is made of."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from cl.cells import Cell, Cells
+from cl.checkpoint import new_folder, read_json, write_json
+from cl.errors import StoreError
+from cl.report import Cost
+from cl.seal import sealed, unsealed
+from cl.store import State, read_state
+
+# what version 0.1.0 wrote of a step
+_STEP = ("key", "parent", "state", "index", "session", "row", "hits", "geometry", "scale", "equity", "cost", "record", "finished")
+
+
+@dataclass(frozen=True)
+class Step:
+    """A finished step: its matrix row, what it cost, and the name of the state it measured."""
+
+    key: str
+    parent: str | None
+    state: str
+    index: int
+    session: str
+    row: dict[str, dict[str, float]]
+    hits: dict[str, str]  # by set: which samples it gets right, of `cl.evaluate.pack`
+    geometry: dict[str, dict[str, float]]  # by set: angles to the start in degrees, of `cl.geometry.geometry`
+    scale: float  # the logit scale, by which cosines are multiplied
+    equity: dict[str, dict[str, float]]  # by set that classifies: who gained since the start, of `cl.equity.equity`
+    cost: Cost
+    record: list[dict[str, Any]]  # what the method noted
+    finished: str
+    code: str = ""  # as in `State`
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> "Step":
+        """What `to_json` gave."""
+        return cls(**{**value, "cost": Cost(**value["cost"])})
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a finished step's file holds: whose cells its row is made of. Numbers lie with the cells, and are never written twice."""
+
+    key: str
+    parent: str | None
+    state: str
+    index: int
+    session: str
+    finished: str
+    owner: str  # of the cells: the state, or the model before any session
+    cells: dict[str, str]  # by set: the name of its cell
+
+
+def step_of(asked: Asked, state: State, cells: Mapping[str, Cell]) -> Step:
+    """A step as a view over cells.
+
+    Raises:
+        KeyError: one is not there.
+    """
+    row = {name: cells[cell] for name, cell in asked.cells.items()}
+    return Step(
+        key=asked.key,
+        parent=asked.parent,
+        state=asked.state,
+        index=asked.index,
+        session=asked.session,
+        row={name: cell.metrics for name, cell in row.items()},
+        hits={name: cell.hits for name, cell in row.items()},
+        geometry={name: cell.geometry for name, cell in row.items() if cell.geometry},
+        scale=next(iter(row.values())).scale,
+        equity={name: cell.equity for name, cell in row.items() if cell.equity},
+        cost=state.cost,
+        record=state.record,
+        finished=asked.finished,
+        code=state.code,
+    )
+
+
+def write_step(asked: Asked, folder: Path) -> None:
+    """Keep what a step is made of, whole or not at all.
+
+    Raises:
+        StoreError: the place cannot be written.
+    """
+    with new_folder(folder) as part:
+        write_json(sealed(asdict(asked)), part / "result.json")
+
+
+def read_step(folder: Path) -> Step:
+    """The finished step in a folder of `steps/`, its cells and what its state says of itself beside it; also as earlier releases wrote it.
+
+    Raises:
+        StoreError: missing, or not what was written.
+    """
+    file, store = folder / "result.json", folder.parent.parent
+    try:
+        told = unsealed(read_json(file), str(file), _STEP)
+        if "row" in told:
+            return Step.from_json({name: value for name, value in told.items() if name != "features"})
+        asked = Asked(**told)
+        return step_of(asked, read_state(store / "states" / asked.state), Cells(store, asked.owner).read())
+    except (KeyError, TypeError, AttributeError, OSError) as error:  # JSON of something else, or a cell that is gone
+        raise StoreError(f"{file}: damaged, it is not what was written ({error})") from error
