@@ -30,6 +30,7 @@ ENVIRONMENT = {
     "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",  # in memory, a restart loses them
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "60",  # the default of 20 s is not enough for a busy machine
     "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",  # the command line tells its own story; `serve` sets INFO
+    "PYTHONSAFEPATH": "1",  # a child starts in the project, whose own folder `flows` or `torch.py` is not ours to import
     "WANDB_MODE": "disabled",  # avalanche imports it
 }
 EMBEDDED = "EVERGREEN_EMBEDDED"  # set where the Prefect server is our own and ends with us

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-MODULES = sorted(path for package in ("cl", "flows") for path in (ROOT / package).rglob("*.py"))
+MODULES = sorted(path for package in ("cl", "evergreen_clip", "flows") for path in (ROOT / package).rglob("*.py"))
 PICKLES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "marshal", "shelve"}
 
 every_module = pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(ROOT).as_posix())

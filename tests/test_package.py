@@ -311,7 +311,7 @@ def server(tracker: Tracker) -> Iterator[str]:
         port = free.getsockname()[1]
     hide = tracker.place.root / "hide" / "sitecustomize.py"
     hide.parent.mkdir()
-    hide.write_text("import sys\nsys.meta_path = [each for each in sys.meta_path if 'editable' not in repr(each)]\n")
+    hide.write_text("import os, sys\nsys.path[:] = [each for each in sys.path if not os.path.isdir(os.path.join(each, 'cl'))]\n")
     programs = Path(sys.executable).parent
     path = f"{programs}{os.pathsep}{os.environ['PATH']}"
     environment = {**os.environ, "MLFLOW_TRACKING_URI": tracker.uri, "PYTHONPATH": str(hide.parent), "PATH": path}

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import subprocess
+import sys
 import urllib.error
 import urllib.request
 from importlib.metadata import entry_points
@@ -16,7 +17,7 @@ from uuid import uuid4
 import pytest
 
 from cl.errors import StoreError
-from flows.guard import NAMES, Guard, mlflow_app
+from flows.guard import NAMES, Guard
 from flows.secret import fresh, kept, made, opener, path
 from flows.servers import Server, mlflow_server, prefect_server
 from flows.settings import Place
@@ -116,9 +117,11 @@ def test_the_server_that_run_starts_by_itself_asks_for_the_secret_and_answers_no
     assert status(f"{api}/flows/filter", "OPTIONS", Origin="http://evil.test", Access_Control_Request_Method="POST") == 403
 
 
-def test_mlflow_is_started_behind_the_guard_too() -> None:
+def test_mlflow_is_started_behind_the_guard_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flows.guard.mlflow_app", lambda: "guarded")
+    monkeypatch.setattr("sys.path", list(sys.path))
     (found,) = entry_points(group="mlflow.app", name="evergreen")
-    assert found.load() is mlflow_app
+    assert found.load()() == "guarded"
     server = mlflow_server(5000, "sqlite://", "file:")
     assert server.command[server.command.index("--app-name") + 1] == "evergreen"
 

@@ -203,7 +203,7 @@ def test_the_servers_of_up_know_their_own_secrets_alone(up: SimpleNamespace) -> 
     secret = str(kept(up.place))
     below = psutil.Process(up.pid).children(recursive=True)
     prefect = [child for child in below if "flows.guard:prefect_app" in child.cmdline()]
-    mlflow = [child for child in below if "flows.guard:mlflow_app" in child.cmdline()]
+    mlflow = [child for child in below if "evergreen_clip:mlflow_app" in child.cmdline()]
     assert len(prefect) == len(mlflow) == 1
     assert prefect[0].environ()[SERVER] == secret and "MLFLOW_BACKEND_STORE_URI" not in prefect[0].environ()
     assert not [name for child in below if child not in prefect for name, value in child.environ().items() if secret in value]
