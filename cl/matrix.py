@@ -37,7 +37,8 @@ class Matrix:
     @property
     def known(self) -> list[int]:
         """Columns of the sets taught so far."""
-        return [j for j, session in enumerate(self.taught) if 0 < session <= self.sessions]
+        taught = np.asarray(self.taught, dtype=np.int64)
+        return [int(j) for j in np.flatnonzero((taught > 0) & (taught <= self.sessions))]
 
     @property
     def probes(self) -> list[int]:
@@ -72,7 +73,8 @@ def last(m: Matrix) -> float:
 
 def average(m: Matrix) -> float:
     """Mean over t >= 1 of the mean over the sets taught up to t (macro: each set counts the same, whatever its size)."""
-    return _mean([last(m.upto(t)) for t in range(1, m.sessions + 1)])
+    taught = np.asarray(m.taught, dtype=np.int64)
+    return _mean([_mean(m.rows[t, np.flatnonzero((taught > 0) & (taught <= t))]) for t in range(1, m.sessions + 1)])
 
 
 def learned(m: Matrix) -> float:

@@ -1,10 +1,10 @@
 """What a run found: the matrix with where it comes from, described as items that any tracker can write, and as pages to read."""
 
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure as Picture
@@ -12,12 +12,13 @@ from matplotlib.figure import Figure as Picture
 from cl.durable import beside
 from cl.errors import StoreError
 from cl.figures import curves, heat_map
-from cl.matrix import Matrix, mean, summary
-from cl.names import in_markdown
+from cl.gallery import Comparison
+from cl.kinds import summaries
+from cl.markdown import markdown
+from cl.matrix import Matrix, mean
 from cl.page import render
 from cl.seal import sealed
-from cl.sections import sections
-from cl.tables import COLUMNS, grouped, line, overview, percent
+from cl.tables import grouped
 
 # what version 0.1.0 wrote of a report
 FIRST = ("method", "stream", "sessions", "matrix", "details", "headline", "costs", "scales", "hits", "records", "provenance")
@@ -53,6 +54,14 @@ class Cost:
     flops: int
 
 
+class Losses(NamedTuple):
+    """The loss of some steps of a session."""
+
+    session: str
+    steps: tuple[int, ...]
+    values: tuple[float, ...]
+
+
 @dataclass(frozen=True, eq=False)
 class Report:
     """One method on one stream with one seed. `matrix` holds each set's headline metric, `details` one matrix per metric."""
@@ -68,6 +77,10 @@ class Report:
     hits: dict[str, str]  # which samples of each set the last model gets right, of `cl.evaluate.pack`
     records: tuple[tuple[dict[str, Any], ...], ...]  # what the method noted in each session
     provenance: Provenance
+    firsts: dict[str, str] = field(default_factory=dict)  # as `hits`, of the model before any session
+    losses: tuple[Losses, ...] = ()  # of some sessions, in order
+    version: str = ""  # what it became in the registry: "birds/3"
+    gate: dict[str, Any] = field(default_factory=dict)  # what the gate said of it: word, reason, champion, checks, scores
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -83,11 +96,15 @@ class Report:
             "hits": self.hits,
             "records": self.records,
             "provenance": asdict(self.provenance),
+            "firsts": self.firsts,
+            "losses": [list(each) for each in self.losses],
+            "version": self.version,
+            "gate": self.gate,
         }
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> "Report":
-        """What `to_json` gave."""
+        """What `to_json` gave, by this version or an earlier one."""
         return cls(
             method=value["method"],
             stream=value["stream"],
@@ -100,6 +117,10 @@ class Report:
             hits=value["hits"],
             records=tuple(tuple(rows) for rows in value["records"]),
             provenance=Provenance(**value["provenance"]),
+            firsts=value.get("firsts", {}),
+            losses=tuple(Losses(name, tuple(steps), tuple(found)) for name, steps, found in value.get("losses", ())),
+            version=value.get("version", ""),
+            gate=value.get("gate", {}),
         )
 
 
@@ -150,11 +171,16 @@ Item = Metric | Table | Figure | Tag | Text
 
 def items(report: Report) -> Iterator[Item]:
     """The report as items to be written by whoever knows where to: what stood after each session has that session as its step."""
+    for session in range(len(report.matrix.rows)):
+        yield from metrics(report, session)
+    yield from whole(report)
+
+
+def whole(report: Report) -> Iterator[Tag | Table | Figure | Text]:
+    """Those items that are about the whole stream."""
     source = report.provenance
     yield from (Tag(name, value) for name, value in [("method", report.method), ("stream", report.stream), ("data", source.data)])
     yield from (Tag(name, value) for name, value in [("code", source.code), ("seed", str(source.seed)), ("base_model", source.base_model)])
-    for session in range(len(report.matrix.rows)):
-        yield from metrics(report, session)
     columns = ("after", *report.matrix.sets)
     after = ("start", *report.sessions)
     yield Table("matrix", columns, tuple((name, *map(float, row)) for name, row in zip(after, report.matrix.rows, strict=True)))
@@ -168,8 +194,7 @@ def items(report: Report) -> Iterator[Item]:
 
 def metrics(report: Report, session: int) -> Iterator[Metric]:
     """What is known after one session; metrics not defined yet are left out."""
-    matrix = report.matrix.upto(session)
-    for name, value in summary(matrix).items() if session else ():
+    for name, value in summaries(report, session).items() if session else ():
         if not np.isnan(value):
             yield Metric(f"cl/{name}", value, session)
     yield Metric("geometry/logit_scale", report.scales[session], session)
@@ -187,7 +212,7 @@ def compared(reports: Sequence[Report]) -> Iterator[Metric | Figure]:
     """What a comparison comes to: the mean over seeds of each method's summary, and the curves over each other."""
     groups = grouped(reports)
     for method, members in groups.items():
-        found = [summary(member.matrix) for member in members]
+        found = [summaries(member) for member in members]
         for name in found[0]:
             value = float(np.mean([each[name] for each in found]))
             if not np.isnan(value):
@@ -209,59 +234,34 @@ def last_round(record: Sequence[dict[str, Any]]) -> dict[str, float]:
     return {name: float(np.mean(found)) for name, found in values.items() if found}
 
 
-def markdown(reports: Sequence[Report]) -> str:
-    """The reports as one Markdown page; several seeds of a method become mean ± standard deviation."""
-    groups = grouped(reports)
-    text = [
-        f"# {in_markdown(reports[0].stream)}",
-        "",
-        _DEFINITIONS,
-        "",
-        line([name for name, _ in COLUMNS]),
-        line(["---"] + ["---:"] * (len(COLUMNS) - 1)),
-    ]
-    text += [line(row) for row in overview(groups)]
-    for section in sections(groups):
-        text += ["", f"## {section.title}", "", section.note, "", line(section.columns)]
-        text += [line(["---"] + ["---:"] * (len(section.columns) - 1)), *map(line, section.rows)]
-    for method, members in groups.items():
-        first, rows = members[0], mean([member.matrix for member in members]).rows
-        text += ["", f"## {in_markdown(method)}", "", line(["after", *first.matrix.sets])]
-        text += [line(["---"] + ["---:"] * len(first.matrix.sets))]
-        text += [line([name, *map(percent, row)]) for name, row in zip(("start", *first.sessions), rows, strict=True)]
-    text += ["", "## Provenance", "", line(["method", "seed", "data", "stream", "code", "base model", "started"]), line(["---"] * 7)]
-    for report in reports:
-        p = report.provenance
-        text.append(line([report.method, str(p.seed), p.data, p.stream, p.code, p.base_model, p.started]))
-    versions = ", ".join(f"{name} {version}" for name, version in reports[0].provenance.versions.items())
-    return "\n".join([*text, "", f"Made with {versions}.", ""])
+def html(reports: Sequence[Report], seen: Mapping[str, Comparison] | None = None) -> str:
+    """The reports as one self-contained page: no script, nothing fetched. `seen`, by method: what became of single images."""
+    return render(reports, seen)
 
 
-def html(reports: Sequence[Report]) -> str:
-    """The reports as one self-contained page: no script, nothing fetched."""
-    return render(reports)
-
-
-def write(reports: Sequence[Report], folder: Path) -> None:
-    """Write report.md, report.html and report.json, each whole or not at all.
+def write(reports: Sequence[Report], folder: Path, seen: Mapping[str, Comparison] | None = None) -> None:
+    """Write report.md, report.html and report.json, and images.json where there is something `seen`; each whole or not at all.
 
     Raises:
         StoreError: the folder cannot be written.
     """
-    pages = {"report.md": markdown(reports), "report.html": html(reports)}
+    pages = {"report.md": markdown(reports), "report.html": html(reports, seen)}
     pages["report.json"] = json.dumps([report.to_json() for report in reports], indent=1)
+    if seen:
+        pages["images.json"] = json.dumps({method: found.to_json() for method, found in seen.items()}, indent=1)
+    save(pages, folder)
+
+
+def save(pages: Mapping[str, str], folder: Path) -> None:
+    """Texts by file name into a folder, each whole or not at all.
+
+    Raises:
+        StoreError: the folder cannot be written.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, content in pages.items():
             with beside(folder / name) as part:
-                part.write_text(content, encoding="utf-8")
+                part.write_text(content, encoding="utf-8", errors="backslashreplace")
     except OSError as error:
         raise StoreError(f"{folder}: the report cannot be written ({error.strerror}); free space or choose another folder") from error
-
-
-_DEFINITIONS = (
-    "Scores in percent: top-1 accuracy, or the mean of both directions' R@10 where a set is for retrieval. "
-    "Last: mean over taught sets at the end. Average: mean over sessions of the mean over sets taught so far (macro). "
-    "Learned: score right after being taught. Forgetting: best score since being taught minus last (Chaudhry et al. 2018). "
-    "BWT: last minus right after being taught. Zero-shot drop: loss on probes, which no session teaches."
-)

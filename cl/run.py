@@ -175,6 +175,7 @@ def report(plan: Plan, steps: Sequence[Step]) -> Report:
         hits=steps[-1].hits,
         records=tuple(tuple(step.record) for step in steps[1:]),
         provenance=_provenance(plan, steps),
+        firsts=steps[0].hits,
     )
 
 

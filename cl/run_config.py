@@ -37,6 +37,13 @@ class UpdateConfig(Config):
     images: int = Field(500, ge=10, description="drift: compare at most so many known and new images, evenly spread")
 
 
+class ReportConfig(Config):
+    """Tables that a report has only where they are asked for."""
+
+    equity: bool = Field(False, description="which classes gained, weak or strong ones, seen or unseen")
+    dialects: bool = Field(False, description="the matrix in the words of other code bases")
+
+
 class RunConfig(Config):
     """One method on one stream."""
 
@@ -55,6 +62,7 @@ class RunConfig(Config):
     evaluate: EvalConfig = EvalConfig()
     gate: GateConfig = GateConfig()
     update: UpdateConfig = UpdateConfig()
+    report: ReportConfig = ReportConfig()
     compare: CompareConfig | None = None
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from cl.figures import thinned
 from cl.matrix import DIALECTS, Matrix
 from cl.tables import Section, against_finetune, classes_seen, spread
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from cl.report import Report
 
 Groups = Mapping[str, Sequence["Report"]]
+_COLUMNS, _ROWS = 44, 200  # of a table
 _RECALLS = tuple(f"{way}@{k}" for way in ("i2t", "t2i") for k in (1, 5, 10))
 _GAINS = ("rich", "poor", "robin_hood", "gini", "worst_tenth", "seen", "unseen", "harmonic")
 
@@ -26,17 +28,30 @@ _COSTS = (  # what it is called, the field of a cost, its unit, its format
 
 
 def sections(groups: Groups) -> list[Section]:
-    """All of them that have a row."""
-    made = (
-        against_finetune(groups),
-        classes_seen(groups),
-        retrieval(groups),
-        gains(groups),
-        picks(groups),
-        costs(groups),
-        dialects(groups),
-    )
-    return [section for section in made if section.rows]
+    """All of them that have a row; equity and the words of other code bases where the config's `report` section asks for them."""
+    made = [against_finetune(groups), classes_seen(groups), retrieval(groups)]
+    made += [gains(groups)] if asked(groups, "equity") else []
+    made += [picks(groups), costs(groups)]
+    made += [dialects(groups)] if asked(groups, "dialects") else []
+    return [bounded(section) for section in made if section.rows]
+
+
+def asked(groups: Groups, what: str) -> bool:
+    """Whether the config of some report asks for a table that is shown to who wants it."""
+    return any((member.provenance.config.get("report") or {}).get(what) for members in groups.values() for member in members)
+
+
+def bounded(section: Section) -> Section:
+    """A table of at most 200 rows and 44 columns; what is left out of a longer or wider one is told."""
+    title, note, names, rows = section
+    kept = [0, 1, *(2 + place for place in thinned(len(names) - 4, _COLUMNS - 4)), len(names) - 2, len(names) - 1]
+    if len(names) > _COLUMNS:
+        note += f" {_COLUMNS} of {len(names)} columns are shown, evenly spread."
+        names, rows = [names[place] for place in kept], [[row[place] for place in kept] for row in rows]
+    if len(rows) > _ROWS:
+        note += f" {_ROWS} of {len(rows):,} rows are shown, evenly spread."
+        rows = [rows[place] for place in thinned(len(rows), _ROWS)]
+    return Section(title, note, names, rows)
 
 
 def retrieval(groups: Groups) -> Section:
@@ -121,6 +136,8 @@ def dialects(groups: Groups) -> Section:
 def _square(report: Report) -> np.ndarray | None:
     """Scores after each session on the set of each, sessions in order; None where they are not one to one, or fewer than three."""
     matrix = report.matrix
+    if len(set(report.headline.values())) > 1:
+        return None
     order = sorted(matrix.known, key=lambda j: matrix.taught[j])
     if [matrix.taught[j] for j in order] != list(range(1, matrix.sessions + 1)) or len(order) < 3:
         return None

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from cl.evaluate import unpack
+from cl.kinds import SHOWN, mixed, split
 from cl.matrix import (
     Matrix,
     average,
@@ -24,6 +25,13 @@ from cl.names import in_markdown
 
 if TYPE_CHECKING:
     from cl.report import Report
+
+DEFINITIONS = (
+    "Scores in percent: top-1 accuracy, or the mean of both directions' R@10 where a set is for retrieval. "
+    "Last: mean over taught sets at the end. Average: mean over sessions of the mean over sets taught so far (macro). "
+    "Learned: score right after being taught. Forgetting: best score since being taught minus last (Chaudhry et al. 2018). "
+    "BWT: last minus right after being taught. Zero-shot drop: loss on probes, which no session teaches."
+)
 
 REFERENCES = ("zero_shot", "finetune", "joint")  # what every method is read against, always first
 
@@ -75,9 +83,18 @@ def grouped(reports: Sequence[Report]) -> dict[str, list[Report]]:
     return groups
 
 
-def overview(groups: dict[str, list[Report]]) -> list[list[str]]:
-    """One row of cells per method, in the order of COLUMNS."""
-    return [[cell(members) for _, cell in COLUMNS] for members in groups.values()]
+def columns(groups: Mapping[str, Sequence[Report]]) -> list[str]:
+    """What `overview` has: COLUMNS, and which score it is of where sets of two kinds are told apart."""
+    names = [name for name, _ in COLUMNS]
+    return [names[0], "score", *names[1:]] if mixed(groups) else names
+
+
+def overview(groups: Mapping[str, Sequence[Report]]) -> list[list[str]]:
+    """One row of cells per method, in the order of `columns`; one for each kind of set where some classify and others retrieve."""
+    rows, both = [], mixed(groups)
+    for method, metric, members in split(groups):
+        rows.append([method, *([SHOWN.get(metric, metric)] if both else []), *(cell(members) for _, cell in COLUMNS[1:])])
+    return rows
 
 
 class Section(NamedTuple):
@@ -91,17 +108,17 @@ class Section(NamedTuple):
 
 def against_finetune(groups: Mapping[str, Sequence[Report]]) -> Section:
     """Differences to fine-tuning, sample by sample, each sample's hits averaged over seeds first."""
-    rows = []
-    for method, members in groups.items() if "finetune" in groups else ():
-        if method == "finetune":
-            continue
-        cells = [_difference(members, groups["finetune"], probes=probes) for probes in (False, True)]
-        rows.append([method, *cells])
+    rows, both = [], mixed(groups)
+    theirs = {metric: members for _, metric, members in split({"finetune": groups["finetune"]})} if "finetune" in groups else {}
+    for method, metric, members in split(groups):
+        if method != "finetune" and metric in theirs:
+            cells = [_difference(members, theirs[metric], probes=probes) for probes in (False, True)]
+            rows.append([method, *([SHOWN.get(metric, metric)] if both else []), *cells])
     note = (
         "Points above or below fine-tuning after the last session, with 95 % intervals of a paired bootstrap over test samples "
         "(2,000 redraws within each set; seeds averaged first). By top-1, or by image-to-text R@10 where a set is for retrieval."
     )
-    return Section("Against fine-tuning", note, ["method", "taught sets", "probes"], rows)
+    return Section("Against fine-tuning", note, ["method", *(["score"] if both else []), "taught sets", "probes"], rows)
 
 
 def _difference(mine: Sequence[Report], theirs: Sequence[Report], *, probes: bool) -> str:

@@ -270,9 +270,10 @@ def _conclude(reports: list[dict[str, Any]], place: Place, run_id: str) -> None:
 
 
 def _tell(reports: "Sequence[Report]") -> None:
-    from cl.tables import COLUMNS, grouped, overview
+    from cl.tables import columns, grouped, overview
 
-    names, rows = [name for name, _ in COLUMNS], overview(grouped(reports))
+    groups = grouped(reports)
+    names, rows = columns(groups), overview(groups)
     shown = [index for index, name in enumerate(names) if name not in ("seeds", "trainable", "stored MB")]  # those are in the report
     out().print(
         table(f"{reports[0].stream} (percent)", [names[index] for index in shown], [[row[index] for index in shown] for row in rows])

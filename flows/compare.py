@@ -96,7 +96,8 @@ def learn_one(job: Job, data_root: str | None, data_rev: str | None, threads: in
 @task(task_run_name="publish", **RETRIED)
 def publish_comparison(job: Job, learned: list[dict[str, Any]]) -> str:
     """One report over all streams: in MLflow as a run that the streams' runs point to, with each method's mean, and in Prefect."""
-    from cl.report import Report, compared, markdown, write
+    from cl.markdown import markdown
+    from cl.report import Report, compared, write
     from flows.tracking import COMPARISON, locked, slug
 
     reports = [Report.from_json(stream["report"]) for stream in learned]

@@ -14,7 +14,7 @@ from cl.data import ImageTable
 from cl.errors import EvergreenError
 from cl.evaluate import evaluate, headline, spread, unpack
 from cl.gate import Check, Decision, Judged, decide
-from cl.matrix import summary
+from cl.kinds import worst
 from flows.job import Job, planned, title
 from flows.lineage import report_of as report_in
 from flows.predict import served
@@ -75,7 +75,7 @@ def _asked(decision: Decision, answer: Answer | None, version: str) -> tuple[Dec
 def candidate(job: Job, steps: list[dict[str, Any]]) -> Judged:
     """The stream's last model as the gate sees it."""
     report, step = report_of(job, steps), read(steps[-1])
-    numbers = summary(report.matrix)
+    numbers = {name: worst(report, name) for name in ("forgetting", "zero_shot_drop")}
     numbers |= {"seconds": sum(cost.seconds for cost in report.costs)}
     numbers |= {"stored_mb": max((cost.stored_bytes for cost in report.costs), default=0) / 1e6}
     scores = {name: step.row[name][metric] for name, metric in report.headline.items()}

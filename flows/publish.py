@@ -67,7 +67,7 @@ def command(flow: str | None, parameters: dict[str, Any]) -> str:
 @task(task_run_name="publish", **RETRIED)
 def publish(job: Job, run_id: str, steps: list[dict[str, Any]]) -> None:
     """Everything about the whole stream: matrix, tables, figures, report, settings, and the model as a new version."""
-    from cl.report import Metric, items, write
+    from cl.report import whole, write
     from cl.run import bundle
     from flows.package import register
     from flows.question import ANSWER, GATE, QUESTION
@@ -88,7 +88,7 @@ def publish(job: Job, run_id: str, steps: list[dict[str, Any]]) -> None:
             registered()
         return
     report = report_of(job, steps)
-    tracker.write(run_id, (item for item in items(report) if not isinstance(item, Metric)))
+    tracker.write(run_id, whole(report))
     folder = job.place.reports / run_id
     write([report], folder)
     tracker.client.log_artifacts(run_id, str(folder), "report")
@@ -100,7 +100,7 @@ def publish(job: Job, run_id: str, steps: list[dict[str, Any]]) -> None:
 @task(task_run_name="show", **RETRIED)
 def show(job: Job, steps: list[dict[str, Any]]) -> None:
     """The matrix as a table and the report as Markdown, on the page of the Prefect run."""
-    from cl.report import markdown
+    from cl.markdown import markdown
     from flows.tracking import slug
 
     key, report = slug(title(job)), report_of(job, steps)

@@ -1,6 +1,7 @@
 """Reports: what they say, that they survive a round trip, and that a page needs nothing but itself."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,11 @@ import pytest
 
 from cl.errors import StoreError
 from cl.evaluate import pack
+from cl.figures import curves, heat_map
+from cl.kinds import worst
+from cl.markdown import markdown
 from cl.matrix import Matrix
-from cl.report import Cost, Figure, Metric, Provenance, Report, Table, Tag, html, items, markdown, write
+from cl.report import FIRST, Cost, Figure, Metric, Provenance, Report, Table, Tag, compared, html, items, write
 
 
 def make_report(
@@ -72,8 +76,51 @@ def test_references_come_first_whatever_the_order_given() -> None:
 
 def test_a_page_fetches_nothing_and_runs_no_script() -> None:
     page = html([make_report(), make_report("vr_lwf")])
-    assert not re.search(r"(src|href)=\"(?!data:)", page) and "<script" not in page and "url(" not in page
-    assert page.count("data:image/png;base64,") == 4 and page.count("<img alt=") == 4
+    assert not re.search(r"(src|href)=\"(?!data:|#)", page) and "<script" not in page
+    assert not re.search(r"url\((?!#)|@import|http-equiv", page)
+    assert page.count("<svg") == page.count('<svg role="img" aria-label="') == 2 and 'class="heat"' in page
+
+
+def test_a_page_opens_with_pictures_and_folds_its_tables() -> None:
+    page = html([make_report(), make_report("vr_lwf")])
+    anchors = re.findall(r'<li><a href="#(\w+)">', page)
+    places = [page.index(f'<h2 id="{anchor}">') for anchor in anchors]  # every entry of the contents leads somewhere, in order
+    assert places == sorted(places) and anchors[:3] == ["glance", "curves", "matrices"] and anchors[-2:] == ["tables", "provenance"]
+    unfolded = re.sub(r"<details>.*?</details>", "", page, flags=re.DOTALL)
+    assert set(re.findall(r"<table[^>]*>", unfolded)) == {'<table class="heat">'} and "<table>" in page
+
+
+def test_a_report_of_0_1_0_is_read() -> None:
+    told = make_report().to_json()
+    old = {name: told[name] for name in FIRST}
+    assert set(told) - set(old) == {"firsts", "losses", "version", "gate"}
+    back = Report.from_json(old)
+    assert back.version == "" and back.gate == {} and markdown([back]) == markdown([make_report()])
+
+
+def test_top_1_is_not_averaged_with_recall() -> None:
+    report = replace(make_report(), headline={"greek": "top1", "arrows": "recall@10", "latin": "top1"})
+    found = {(item.name, item.step): item.value for item in items(report) if isinstance(item, Metric)}
+    assert found["cl/classify/last", 2] == 0.5 and found["cl/retrieve/last", 2] == 0.95 and ("cl/last", 2) not in found
+    assert found["cl/classify/zero_shot_drop", 2] == pytest.approx(0.2) and ("cl/retrieve/zero_shot_drop", 2) not in found
+    text = markdown([report])
+    assert "| finetune | top-1 | 1 | 50.0 |" in text and "| finetune | R@10 | 1 | 95.0 |" in text
+    assert {item.name for item in compared([report]) if isinstance(item, Metric)} >= {"classify/last/finetune", "retrieve/last/finetune"}
+    assert worst(report, "forgetting") == pytest.approx(0.4)
+
+
+def test_a_history_of_a_thousand_sessions_stays_a_page() -> None:
+    sessions, chance = 1000, np.random.default_rng(0)
+    rows = chance.uniform(0.2, 0.9, (sessions + 1, sessions))
+    names = tuple(f"s{t}" for t in range(sessions))
+    matrix = Matrix(rows, names, tuple(range(1, sessions + 1)))
+    report = replace(make_report(), sessions=names, matrix=matrix, details={}, headline=dict.fromkeys(names, "top1"), hits={})
+    report = replace(report, costs=report.costs[:1] * sessions, scales=(1.0,) * (sessions + 1), records=((),) * sessions)
+    page, text = html([report]), markdown([report])
+    assert len(page) < 600_000 and "40 of 1001 rows and 40 of 1000 sets" in page and "Drawn are 12 of 1000 sets" in page
+    assert len(text) < 60_000 and "40 of 1001 rows" in text and "44 of 1002 columns" in text
+    figures = heat_map(matrix, names, "t"), curves({"t": matrix}, names)
+    assert max(figure.get_size_inches().max() for figure in figures) < 40
 
 
 def test_methods_are_read_against_fine_tuning_with_an_interval() -> None:

@@ -5,7 +5,8 @@ from dataclasses import replace
 import numpy as np
 
 from cl.matrix import Matrix, zscl
-from cl.sections import costs, dialects, gains, picks, retrieval, sections
+from cl.sections import bounded, costs, dialects, gains, picks, retrieval, sections
+from cl.tables import Section
 from tests.test_report import make_report
 
 SETS, TAUGHT = ("greek", "arrows", "latin"), (1, 2, 0)
@@ -62,3 +63,26 @@ def test_dialects_are_named_and_say_what_those_code_bases_would() -> None:
 
 def test_only_what_has_something_to_say_is_printed() -> None:
     assert [found.title for found in sections({"finetune": [make_report()]})] == ["Cost of each session"]
+
+
+def test_equity_and_the_words_of_others_are_shown_to_who_asks() -> None:
+    scores = np.array([[0.1, 0.1, 0.1], [0.9, 0.2, 0.3], [0.6, 0.8, 0.4], [0.5, 0.7, 1.0]])
+    report = replace(make_report(), sessions=("greek", "arrows", "latin"), matrix=Matrix(scores, SETS, (1, 2, 3)))
+    report = replace(report, costs=report.costs[:1] * 3, records=((),) * 3)
+    report = replace(report, details={"equity/rich": matrix(-0.1)})
+
+    def titles(**asked: bool) -> list[str]:
+        provenance = replace(report.provenance, config={"report": asked})
+        return [found.title for found in sections({"a": [replace(report, provenance=provenance)]})]
+
+    assert titles() == ["Cost of each session"]
+    assert titles(equity=True) == ["Weak and strong classes", "Cost of each session"]
+    assert titles(dialects=True) == ["Cost of each session", "In other code bases' words"]
+
+
+def test_a_table_is_bounded_and_says_so() -> None:
+    wide = Section("t", "note.", [str(name) for name in range(100)], [[str(cell) for cell in range(100)]] * 500)
+    found = bounded(wide)
+    assert len(found.columns) == len(found.rows[0]) == 44 and found.columns[:3] == ["0", "1", "2"] and found.columns[-2:] == ["98", "99"]
+    assert found.note == "note. 44 of 100 columns are shown, evenly spread. 200 of 500 rows are shown, evenly spread."
+    assert bounded(wide._replace(columns=["a", "b"], rows=[["1", "2"]])).rows == [["1", "2"]]

@@ -1,0 +1,57 @@
+"""What a model answers for single images, and how sure it is; asked only of those images that somebody wants to see."""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from cl.config import EvalConfig
+from cl.data import ImageTable
+from cl.evaluate import at_rest
+from cl.flips import Answer
+from cl.losses import precise
+from cl.methods.base import Method
+from cl.stream import EvalSet
+
+
+def answers(method: Method, examined: EvalSet, data: ImageTable, rows: Sequence[int], config: EvalConfig) -> dict[int, Answer]:
+    """By row of `data`: the likeliest candidate class of the set, or, where the set is for retrieval, the nearest of all its captions.
+
+    `data` are the images of the set that are asked, in the order in which they were scored. Changes neither the method nor any random
+    state.
+    """
+    if not rows:
+        return {}
+    with at_rest(method), torch.autocast(method.clip.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+        found = _classes(method, examined, data, rows, config) if examined.kind == "classify" else _captions(method, data, rows, config)
+        return dict(zip(rows, found, strict=True))
+
+
+def _classes(method: Method, examined: EvalSet, data: ImageTable, rows: Sequence[int], config: EvalConfig) -> list[Answer]:
+    features, names = method.class_features(examined.classes), [known.name for known in examined.classes]
+    return [each for images in _pixels(method, data, rows, config) for each in _best(method.classify(images, features), names)]
+
+
+def _captions(method: Method, data: ImageTable, rows: Sequence[int], config: EvalConfig) -> list[Answer]:
+    texts = list(dict.fromkeys(text for own in data.captions for text in own))
+    parts = [texts[start : start + config.batch_size] for start in range(0, len(texts), config.batch_size)]
+    features = torch.cat([method.encode_text(method.clip.tokenize(part).to(method.clip.device)) for part in parts])
+    scale = method.clip.scale()
+    return [
+        each
+        for images in _pixels(method, data, rows, config)
+        for each in _best(scale * precise(method.encode_image(images)) @ precise(features).T, texts)
+    ]
+
+
+def _best(logits: Float[Tensor, "b k"], names: Sequence[str]) -> list[Answer]:
+    shares, places = precise(logits).double().softmax(-1).max(-1)
+    return [Answer(names[place], share) for share, place in zip(shares.tolist(), places.tolist(), strict=True)]
+
+
+def _pixels(method: Method, data: ImageTable, rows: Sequence[int], config: EvalConfig) -> Iterator[Float[Tensor, "b 3 h w"]]:
+    transform = method.clip.transform()
+    for start in range(0, len(rows), config.batch_size):
+        images = torch.stack([transform(data.image(row)) for row in rows[start : start + config.batch_size]])
+        yield images.to(method.clip.device, method.clip.dtype)
