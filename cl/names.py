@@ -91,3 +91,12 @@ def as_key(text: str) -> str:
     if key == short == wanted and not re.search("-[0-9a-f]{6}$", key):
         return key
     return f"{short}-{hashlib.sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()[:6]}"
+
+
+def slug(text: str) -> str:
+    """Lower case letters, digits and single dashes, as artifact keys, model names and names of files want them.
+
+    >>> slug("Glyphs: joint vr_lwf")
+    'glyphs-joint-vr-lwf'
+    """
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-") or "stream"

@@ -4,7 +4,6 @@ import contextlib
 import fcntl
 import json
 import os
-import re
 import urllib.request
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -24,6 +23,7 @@ from cl import beneath
 from cl.durable import beside
 from cl.errors import StoreError, again
 from cl.names import as_key
+from cl.names import slug as slug
 from cl.report import Figure, Item, Metric, Table, Tag, Text
 from flows.addresses import hushed, request, shown
 from flows.causes import cause
@@ -277,15 +277,6 @@ def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
         else:
             result[f"{prefix}{name}"] = value if isinstance(value, str) else json.dumps(value)
     return result
-
-
-def slug(text: str) -> str:
-    """Lower case letters, digits and single dashes, as artifact keys and model names want them.
-
-    >>> slug("Glyphs: joint vr_lwf")
-    'glyphs-joint-vr-lwf'
-    """
-    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-") or "stream"
 
 
 def _answers(uri: str) -> None:

@@ -1,0 +1,90 @@
+"""A model's history for tests: facts in few words, the entries they make, and what holds of every standing."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from cl.journal import Entry
+from flows.conclude import conclude
+from flows.history import (
+    Began,
+    Champion,
+    Fact,
+    Learned,
+    Opened,
+    Verdict,
+    entry_of,
+)
+from flows.standing import Standing, Word
+
+Step = Fact | Sequence["Step"]
+OPENED = Opened(model="colours", stream={"kind": "collection"}, base="b" * 8)
+BOUNDS = {"drop": 0.05}
+
+
+def began(session: str, state: str, parent: str | None = None, *together: str) -> Began:
+    made = {"identity": "i", "config": {"method": "replay"}, "content": f"c{session}", "number": 1}
+    return Began(session=session, source="inbox", parent=parent, state=state, together=together, **made)
+
+
+def learned(session: str, state: str, parent: str | None = None, **more: Any) -> Learned:
+    made = {"identity": "i", "config": {"method": "replay"}, "content": f"c{session}", "number": 1}
+    return Learned(session=session, source="inbox", parent=parent, state=state, **made | more)
+
+
+def learn(session: str, state: str, parent: str | None = None, *together: str) -> list[Fact]:
+    return [began(session, state, parent, *together), learned(session, state, parent)]
+
+
+def says(session: str, state: str, word: Any, version: str | None = None, **more: Any) -> Verdict:
+    return Verdict(state=state, session=session, word=word, version=version, bounds=BOUNDS, reason=f"because of {session}", **more)
+
+
+def crown(version: str, state: str | None, how: Any = "gate", phase: Any = "done", why: str = "why") -> Champion:
+    return Champion(version=version, state=state, how=how, phase=phase, why=why)
+
+
+def good(session: str, state: str, parent: str | None, version: str) -> list[Step]:
+    """A session from its beginning to the alias that follows."""
+    return [learn(session, state, parent), says(session, state, "promoted", version), crown(version, state)]
+
+
+def bad(session: str, state: str, parent: str | None, version: str, **more: Any) -> list[Step]:
+    return [learn(session, state, parent), says(session, state, "refused", version, **more)]
+
+
+def flat(steps: Sequence[Step]) -> list[Fact]:
+    return [each for step in steps for each in (flat(step) if isinstance(step, Sequence) else [step])]
+
+
+def entries(steps: Sequence[Step]) -> list[Entry]:
+    return [
+        Entry(number, f"{number}", f"2026-01-01T00:00:{number:02}", *entry_of(said))
+        for number, said in enumerate([OPENED, *flat(steps)], 1)
+    ]
+
+
+def stand(*steps: Step) -> Standing:
+    found = conclude(entries(steps))
+    sound(found)
+    return found
+
+
+def sound(found: Standing) -> None:
+    """What holds whatever was written."""
+    parent = None
+    for each in found.line:
+        assert each.parent == parent and found.tree[each.state] == each
+        parent = each.state
+    assert found.head == parent
+    in_line = {each.session for each in found.line}
+    for name, status in found.sessions.items():
+        if status.word in (Word.LEARNED, Word.KEPT):
+            assert name in in_line
+        else:
+            assert name not in in_line or name in found.tombstones
+    assert in_line <= set(found.sessions)
+    assert found.open is None or found.sessions[found.open.session].word == Word.BEGUN
+    assert [status.word for status in found.sessions.values()].count(Word.BEGUN) == (found.open is not None)
+    assert found.unjudged is None or found.grows(found.unjudged)
+    assert set(found.with_next) <= {name for name, status in found.sessions.items() if status.word == Word.ASIDE}
+    assert found.unpublished is None or found.unpublished in {each.state for each in found.line}

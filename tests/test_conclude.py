@@ -1,0 +1,123 @@
+"""Any order of entries, and an update that is killed anywhere: what holds whatever was written."""
+
+import random
+from collections.abc import Callable, Sequence
+
+import pytest
+
+from flows.conclude import conclude
+from flows.history import Abandoned, Accept, Adopted, Fact, Learned, Policy, Pruned, Rebuilt, Retry, Skipped, Withdrawn
+from flows.standing import Standing, Word
+from tests.telling import began, crown, entries, learned, says, stand
+
+
+def any_fact(chance: random.Random, found: Standing, number: int) -> Fact:
+    """One of all that can be written of a few sessions, whether or not anybody would."""
+    session, states = f"s{chance.randrange(6)}", [*found.tree]
+    parent, state, version = chance.choice([None, *states[-4:], found.head, found.head]), f"k{number}", f"{number}"
+    made: list[Fact] = [
+        began(session, state, parent, *chance.choice([(), (), (f"s{chance.randrange(6)}", session), (session, "s9")])),
+        learned(session, state, parent),
+        Skipped(session=session),
+        Retry(session=session),
+        Accept(session=session),
+        Rebuilt(version=version, state=state, line=(learned(session, state),)),
+        Adopted(version=version, line=(learned(session, state),)),
+        Pruned(phase=chance.choice(["intent", "done"]), states=tuple(states[:1])),
+    ]
+    if chance.random() < 0.1:
+        made.append(Withdrawn(phase=chance.choice(["intent", "done"]), session=session, into=state, line=(learned("s8", state),)))
+        made.append(Withdrawn(phase=chance.choice(["intent", "done"]), session=session, images=chance.choice([None, ("x",)])))
+    if found.open:  # what was begun is mostly gone on with
+        made += [learned(found.open.session, found.open.state, found.open.parent)] * 8
+        made += [Abandoned(state=found.open.state, session=found.open.session)]
+    if states:
+        state = chance.choice(states)
+        judged = chance.choice([state, states[-1], states[-1]])
+        words = ["accepted", "promoted", "promoted", "refused", "waiting", "stale", "expired", "declined"]
+        policy = chance.choice(["set_aside", "retry_with_next", "keep"])
+        made += [says(found.tree[judged].session, judged, chance.choice(words), chance.choice([None, version]), policy=policy)] * 10
+        how = chance.choice(["gate", "promote", "rollback", "withdraw", "outside_confirmed", "rebuild"])
+        made += [crown(version, chance.choice([state, state, None]), how, chance.choice(["intent", "done"]))] * 2
+        if found.champion:
+            made.append(crown(*found.champion, how))
+    return chance.choice(made)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_whatever_is_written_in_whatever_order_each_session_is_one_thing_and_the_line_leads_to_the_head(seed: int) -> None:
+    chance = random.Random(seed)
+    steps: list[Fact] = []
+    for number in range(60):
+        steps.append(any_fact(chance, conclude(entries(steps)), number))
+        stand(steps)
+    assert conclude(entries(steps)) == conclude(entries(steps))
+
+
+Gate = Callable[[Sequence[str]], bool]  # whether a line of sessions is let through
+
+
+def update(found: Standing, waiting: Sequence[str], gate: Gate, policy: Policy, recipe: int, version: str) -> Fact | None:
+    """What an update writes next, by the standing alone; None: it has nothing left to do."""
+    if not found.confirmed and found.champion:
+        return crown(*found.champion)  # the alias has followed
+    if found.open:
+        began, told = found.open, Abandoned(state=found.open.state, session=found.open.session, why="the head moved")
+        return learned(began.session, began.state, began.parent) if found.grows(began) else told
+    names = {name: found.sessions[name].word if name in found.sessions else Word.AGAIN for name in waiting}
+    left = [name for name, word in names.items() if word == Word.AGAIN]
+    if candidate := found.unjudged:
+        line = [*(each.session for each in found.line), *found.gos.get(candidate.state, (candidate.session,))]
+        word = "refused" if not gate(line) else "accepted" if left else "promoted"
+        return says(candidate.session, candidate.state, word, version if word != "accepted" else None, policy=policy)
+    if left:
+        return _next(found, left[0], recipe)
+    if state := found.unpublished:
+        return says(found.tree[state].session, state, "promoted", version)
+    return None
+
+
+def _next(found: Standing, session: str, recipe: int) -> Fact:
+    parent, go = found.head, ()
+    if found.partway:
+        parent, go = found.partway.state, (found.partway.session, session)
+    elif found.with_next:
+        mate, go = found.with_next[0], (found.with_next[0], session)
+        state = found.sessions[mate].state
+        if state is None or found.tree[state].parent != found.head:
+            return began(mate, f"{parent}/{mate}:{recipe}", parent, *go)
+        parent = state
+    return began(session, f"{parent}/{session}:{recipe}", parent, *go)
+
+
+GATES: dict[str, tuple[Gate, Policy, list[str], dict[str, str]]] = {
+    "every session is fine": (lambda line: True, "set_aside", ["1", "2", "3", "4"], {}),
+    "the second is poisoned": (lambda line: "2" not in line, "set_aside", ["1", "3", "4"], {"2": "set aside"}),
+    "the first is poisoned": (lambda line: "1" not in line, "set_aside", ["2", "3", "4"], {"1": "set aside"}),
+    "the last is poisoned": (lambda line: "4" not in line, "set_aside", ["1", "2", "3"], {"4": "set aside"}),
+    "all are": (lambda line: False, "set_aside", [], dict.fromkeys("1234", "set aside")),
+    "the second is poisoned and kept": (lambda line: "2" not in line, "keep", ["1", "2", "3", "4"], dict.fromkeys("234", "refused, kept")),
+    "the second needs the third": (lambda line: "2" not in line or "3" in line, "retry_with_next", ["1", "2", "3", "4"], {}),
+    "the third does not help it": (lambda line: "2" not in line, "retry_with_next", ["1", "3", "4"], {"2": "set aside"}),
+    "two are poisoned": (lambda line: not {"2", "3"} & {*line}, "retry_with_next", ["1", "4"], {"2": "set aside", "3": "set aside"}),
+}
+
+
+@pytest.mark.parametrize("case", GATES)
+@pytest.mark.parametrize("kills", [0.0, 0.5])
+def test_an_update_killed_anywhere_and_started_again_by_other_settings_learns_all_once(case: str, kills: float) -> None:
+    """Killed between any two entries; what was begun is gone on with by the settings that it began with."""
+    gate, policy, line, others = GATES[case]
+    for seed in range(4):
+        chance, recipe, steps = random.Random(seed), 0, list[Fact]()
+        while said := update(found := stand(steps), "1234", gate, policy, recipe, f"{len(steps)}"):
+            steps.append(said)
+            recipe += chance.random() < kills
+            assert len(steps) < 60
+        assert [each.session for each in found.line] == line
+        assert {name: str(status.word) for name, status in found.sessions.items()} == dict.fromkeys("1234", "learned") | others
+        taught = [(each.session, each.parent) for each in steps if isinstance(each, Learned)]
+        assert len(taught) == len(set(taught)), "nothing is learned twice"
+        assert found.confirmed and (found.champion is not None) == (bool(line) and gate(line[:1]))
+        good = [name for number, name in enumerate(line) if gate(line[: number + 1])]
+        assert found.champion is None or found.tree[found.champion.state or ""].session == good[-1]
