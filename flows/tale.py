@@ -262,4 +262,6 @@ class Tale:
             self._mark(said.session, Word.WITHDRAWN, said.why)
             self._settle(said.session)
         if said.phase == "done" and said.into and said.into not in self.line.states:
+            if self.line.head in self.agreed:
+                self.agreed.add(said.into)
             self._choose(said.into, said.why)

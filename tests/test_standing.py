@@ -96,6 +96,11 @@ SCENARIOS: list[tuple[str, Sequence[Step], dict[str, Any]]] = [
         {"head": "b", "champion": ("2", "a"), "unpublished": None, "sessions": {"1": "learned", "2": "refused, kept"}},
     ),
     (
+        "and so it does where its alias is told of alone",
+        [learn("1", "a"), says("1", "a", "accepted"), bad("2", "b", "a", "1", policy="keep"), crown("2", "a", "gate", "intent")],
+        {"head": "b", "champion": ("2", "a"), "confirmed": False, "sessions": {"1": "learned", "2": "refused, kept"}},
+    ),
+    (
         "a verdict on what grew from elsewhere promotes nothing, and its session is learned again",
         [TWO, crown("1", "a", "rollback"), learn("3", "c", "b"), says("3", "c", "promoted", "3")],
         {"head": "a", "champion": ("1", "a"), "sessions": {"1": "learned", "2": "rolled back", "3": "to retry"}},
@@ -225,6 +230,11 @@ SCENARIOS: list[tuple[str, Sequence[Step], dict[str, Any]]] = [
             good("2", "d", "c", "4"),
         ],
         {"head": "d", "line": ["1", "3", "2"], "overruled": set(), "sessions": {"1": "learned", "2": "learned", "3": "learned"}},
+    ),
+    (
+        "accepted while it is learned, it is gone on with, and the gate overruled then",
+        [good("1", "a", None, "1"), began("2", "b", "a"), Accept(session="2", by="Ann")],
+        {"open": "b", "overruled": {"2"}, "sessions": {"1": "learned", "2": "begun"}},
     ),
     (
         "a session that was kept though refused is learned once a person accepts it",
@@ -362,6 +372,29 @@ SCENARIOS: list[tuple[str, Sequence[Step], dict[str, Any]]] = [
             "tombstones": {"1"},
             "sessions": {"1": "withdrawn", "2": "learned", "3": "learned"},
         },
+    ),
+    (
+        "which takes nothing back that was learned meanwhile",
+        [
+            TWO,
+            Withdrawn(phase="intent", session="1", into="x", line=tuple(WITHOUT_1)),
+            crown("3", "x", "withdraw"),
+            good("3", "c", "x", "4"),
+            Withdrawn(phase="done", session="1", into="x"),
+        ],
+        {"head": "c", "line": ["2", "3"], "champion": ("4", "c"), "sessions": {"1": "withdrawn", "2": "learned", "3": "learned"}},
+    ),
+    (
+        "a withdrawal where nobody is champion moves the head when it is done",
+        [
+            learn("1", "a"),
+            says("1", "a", "accepted"),
+            learn("2", "b", "a"),
+            says("2", "b", "accepted"),
+            Withdrawn(phase="intent", session="1", into="x", line=tuple(WITHOUT_1)),
+            Withdrawn(phase="done", session="1", into="x"),
+        ],
+        {"head": "x", "line": ["2"], "champion": None, "unpublished": "x", "sessions": {"1": "withdrawn", "2": "learned"}},
     ),
     (
         "trained weights hold it until the rebuild",
