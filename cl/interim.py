@@ -17,9 +17,11 @@ from cl.data import ImageTable
 from cl.errors import StoreError
 from cl.flops import counted
 from cl.methods.base import Method
+from cl.release import made_with
 from cl.seal import sealed, sha256, unsealed
 from cl.signals import Held
 from cl.stream import Session
+from cl.told import some
 
 
 class Took(NamedTuple):
@@ -75,7 +77,7 @@ class Interim:
         self.every = every  # seconds; 0: nothing is written
 
     def cursor(self) -> Cursor | None:
-        """How far the session is by what was kept; None if nothing was."""
+        """How far the session is by what was kept; None if nothing was, or nothing that it goes on from."""
         try:
             return self._noted()[0]
         except (StoreError, TypeError, KeyError):
@@ -102,12 +104,16 @@ class Interim:
         """
         with new_folder(self.folder) as folder:
             digest = write_tensors(_copied(tensors), folder / "interim.safetensors")
-            write_json(sealed({**cursor._asdict(), "sha256": digest}), folder / "cursor.json")
+            write_json(sealed({**cursor._asdict(), "sha256": digest, "made_with": made_with()}), folder / "cursor.json")
 
     def _noted(self) -> tuple[Cursor, str]:
-        """The cursor, and the digest of the tensors it belongs to."""
+        """The cursor, and the digest of the tensors it belongs to; half a session by one library and half by another is refused."""
         file = self.folder / "cursor.json"
         noted = unsealed(read_json(file), str(file), (*Cursor._fields, "sha256"))
+        was, now = noted.get("made_with", {}), made_with()
+        if was != now:
+            changed = [f"{name} {was.get(name, 'of an unknown version')}" for name in {**now, **was} if was.get(name) != now.get(name)]
+            raise StoreError(f"{file}: kept by {some(changed)}, which is another here")
         return Cursor(**{name: noted[name] for name in Cursor._fields} | {"past": Took(*noted["past"])}), noted["sha256"]
 
     def clear(self) -> None:

@@ -1,8 +1,6 @@
 """The whole loop with no orchestrator: each step is addressed by its content, found or learned, and kept whole on disk."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +10,7 @@ from lightning.pytorch.loggers import Logger
 from cl.ask import ask, ask_start, names
 from cl.bundle import Bundle
 from cl.cells import Cell, Cells
-from cl.checkpoint import code_version, left_out, memory, new_folder, put, read_tensors, restore, write_json, write_tensors
+from cl.checkpoint import code_version
 from cl.errors import StoreError
 from cl.evaluate import headline, headline_row
 from cl.host import keep_memory, threads
@@ -22,11 +20,11 @@ from cl.matrix import Matrix
 from cl.methods import Method
 from cl.plan import Plan, plan
 from cl.release import made_with
-from cl.report import Cost, Provenance, Report
+from cl.report import Provenance, Report
 from cl.run_config import RunConfig, label, methods, parse_config, read_config, train_config, variants
-from cl.seal import sealed
+from cl.states import Origin, keep_state, load_state, revive
 from cl.steps import Asked, Step, read_step, step_of, write_step
-from cl.store import NOTE, WEIGHTS, State, beneath, checked, foundation, tell, whole
+from cl.store import State, now, tell, whole
 
 __all__ = [
     "Plan",
@@ -37,6 +35,7 @@ __all__ = [
     "find",
     "label",
     "load_method",
+    "load_state",
     "methods",
     "parse_config",
     "plan",
@@ -89,7 +88,9 @@ def _make(plan: Plan, index: int, store: Path, logger: Logger | None, progress: 
             interim = Interim(store / "interim" / plan.states[index], settings.checkpoint)
             learned = learn(method, session, settings, plan.config.seed, logger=logger, progress=progress, interim=interim)
             record = method.record(session, plan.stream.withheld)
-        state = _keep_state(plan, index, store, method, learned, record)
+        before = plan.states[index - 1] if index else None
+        origin = Origin(plan.config.method.called(), before, _session(plan, index), index)
+        state = keep_state(store, plan.states[index], method, learned, record, origin)
     Interim(store / "interim" / plan.states[index], 0).clear()  # also one that a kill between the two left behind
     return _examine(plan, index, store, state, method, progress)
 
@@ -107,7 +108,7 @@ def _examine(plan: Plan, index: int, store: Path, state: State, method: Method |
         state=plan.states[index],
         index=index,
         session=_session(plan, index),
-        finished=_now(),
+        finished=now(),
         owner=plan.states[index] if index else start.name,
         cells=dict(zip([each.name for each in questions], names(questions, plan.config.evaluate, first=not index), strict=True)),
     )
@@ -122,22 +123,6 @@ def load_method(plan: Plan, index: int, store: Path) -> Method:
         StoreError: that state is not in this store.
     """
     return revive(plan.build(), plan.states[index], store)
-
-
-def revive(method: Method, state: str, store: Path) -> Method:
-    """A freshly built method with the memory of a state that it learned.
-
-    Raises:
-        StoreError: that state, or one that it stands on, is not in this store, or belongs to another method or model.
-    """
-    folder = store / "states" / state
-    try:
-        checked(folder)
-    except StoreError as error:
-        raise StoreError(f"{folder}: this state is not there or was damaged ({error}); run the stream again to make it") from error
-    put(method, beneath(folder), str(folder))
-    restore(method, read_tensors(folder / WEIGHTS), str(folder))
-    return method.eval()
 
 
 def bundle(plan: Plan, index: int, store: Path) -> Bundle:
@@ -193,42 +178,8 @@ def _unchanged(plan: Plan, index: int, store: Path, state: State) -> dict[str, C
     return Cells(store, plan.states[index - 1]).read() if same else {}
 
 
-def _keep_state(plan: Plan, index: int, store: Path, method: Method, learned: Learned, record: list[dict[str, Any]]) -> State:
-    kept, states = memory(method), store / "states"
-    parent = plan.states[index - 1] if index else None
-    below = foundation(states, parent, left_out(method))
-    cost = Cost(
-        trainable=sum(parameter.numel() for parameter in method.trainable()),
-        stored_bytes=sum(tensor.nbytes for tensor in kept.values()),
-        seconds=learned.seconds,
-        steps=learned.steps,
-        samples=learned.samples,
-        flops=learned.flops,
-    )
-    with new_folder(states / plan.states[index]) as folder:
-        state = State(
-            sha256=write_tensors(kept, folder / WEIGHTS),
-            cost=cost,
-            record=record,
-            code=code_version(),
-            stands_on=below,
-            method=plan.config.method.called(),
-            parent=parent,
-            session=_session(plan, index),
-            index=index,
-            finished=_now(),
-            versions=made_with(),
-        )
-        write_json(sealed(asdict(state)), folder / NOTE)
-    return state
-
-
 def _session(plan: Plan, index: int) -> str:
     return plan.stream.sessions[index - 1].name if index else "start"
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def _provenance(plan: Plan, steps: Sequence[Step]) -> Provenance:

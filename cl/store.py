@@ -4,6 +4,7 @@ import logging
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ class State:
     """A learned state on disk: the hash of its weights file, what learning its session cost, what the method noted, and by what code.
 
     Its file holds what its method remembers. The clip's weights that the method leaves out are those of the state that it stands on,
-    or the base model's. All from `method` on is told, and part of no name; releases that did not note it left the defaults.
+    or the base model's. Nothing that is noted is part of a name; what a release did not note has its default.
     """
 
     sha256: str
@@ -36,6 +37,7 @@ class State:
     stands_on: str | None = None  # the state that holds the clip's weights that this one leaves out; None: the base model does
     format: int = FORMAT
     method: str = ""
+    bound: dict[str, Any] | None = None  # as in `Method`: what its memory means nothing without
     parent: str | None = None  # the state that it was learned from
     session: str = ""
     index: int = 0
@@ -82,16 +84,14 @@ def beneath(folder: Path) -> dict[str, Tensor]:
 def foundation(states: Path, parent: str | None, left_out: Collection[str]) -> str | None:
     """What a state has to stand on that was learned from `parent` and leaves these weights out.
 
-    The parent if its file holds some of them, else what the parent stands on: a chain grows with the switches between methods, not
-    with the sessions. Names decide, not values, so that no base model has to be read to compare with.
+    The nearest whose file holds some of them: the parent, or one beneath it, so that a chain grows with the switches between methods
+    and not with the sessions. Names decide, not values, so that no base model has to be read to compare with.
 
     Raises:
-        StoreError: the parent is not there or damaged.
+        StoreError: the parent, or what it stands on, is not there or damaged.
     """
-    if parent is None:
-        return None
-    held = tensor_names(states / parent / WEIGHTS)
-    return parent if held & set(left_out) else read_state(states / parent).stands_on
+    line = _chain(states / parent) if parent else []
+    return next((each.name for each in line if tensor_names(each / WEIGHTS) & set(left_out)), None)
 
 
 def checked(folder: Path) -> State:
@@ -146,6 +146,11 @@ def _known(kind: type[State] | type[Cost], noted: Mapping[str, Any]) -> dict[str
 
 def _under(below: Path, folder: Path) -> str:
     return "" if below == folder else f", and {folder.name} stands on it"
+
+
+def now() -> str:
+    """The time as notes have it: ISO 8601, UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def tell(folder: Path, error: Exception, what: str) -> None:

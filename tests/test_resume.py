@@ -18,6 +18,7 @@ from cl.config import TrainConfig
 from cl.interim import Interim
 from cl.learner import learn
 from cl.methods import CONFIGS, Method
+from cl.release import made_with
 from cl.run import advance, plan, read_config
 from cl.stream import Session
 from tests import make
@@ -200,6 +201,22 @@ def test_a_checkpoint_that_is_damaged_or_foreign_is_told_and_not_used(tmp_path: 
         learn(parts, session, STEPS, 0, interim=interim)
     assert_same(memory(whole), memory(parts))
     assert "the session starts over" in caplog.text
+
+
+@pytest.mark.parametrize("package", ["evergreen-clip", "torch"])
+def test_half_a_session_of_another_release_or_library_starts_over(package: str, tmp_path: Path, monkeypatch, caplog) -> None:
+    session, interim = stream().sessions[0], Interim(tmp_path / "interim", 1e-9)
+    cut_short(build("finetune"), session, STEPS, interim, 2, between=False)
+    assert interim.cursor()
+    monkeypatch.setattr("cl.interim.made_with", lambda: made_with() | {package: "9.9"})
+    assert interim.cursor() is None  # so `status` does not say that it goes on from there
+    whole, parts = build("finetune"), build("finetune")
+    learn(whole, session, STEPS, 0)
+    learned = learn(parts, session, STEPS, 0, interim=interim)
+    assert_same(memory(whole), memory(parts))
+    assert learned.steps == STEPS.max_steps
+    told = f"{tmp_path / 'interim' / 'cursor.json'}: kept by {package} {made_with()[package]}"
+    assert f"the session starts over: its checkpoint cannot be used ({told}" in caplog.text
 
 
 def learn_stream(method: str) -> None:

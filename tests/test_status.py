@@ -10,10 +10,9 @@ from uuid import uuid4
 import pytest
 from typer.testing import CliRunner
 
-from cl.checkpoint import write_json
 from cl.collection import append
 from cl.errors import ConfigError, DataError, LearningError, MethodError, StoreError
-from cl.interim import START
+from cl.interim import START, Interim
 from cl.run import advance
 from flows.cli import app
 from flows.failures import noted
@@ -38,9 +37,7 @@ def begun(tracker: Tracker, key: str, seed: int) -> str:
 
 
 def half(place: Place, state: str) -> None:
-    folder = place.steps / "interim" / state
-    folder.mkdir(parents=True)
-    write_json({**START._replace(done=3, steps=8)._asdict(), "sha256": ""}, folder / "cursor.json")
+    Interim(place.steps / "interim" / state, 60).write(START._replace(done=3, steps=8), {})
 
 
 def test_every_stream_is_told_with_its_state_and_how_to_go_on(stored: Path) -> None:

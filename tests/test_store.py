@@ -42,6 +42,8 @@ BOTH = {"clip.image", "clip.text"}
     [
         (None, BOTH, None),  # over the base model
         ("whole", set(), None),  # it holds all itself
+        ("more", set(), None),
+        ("more", {"clip.scale"}, None),  # which nobody trained
         ("whole", {"clip.text"}, "whole"),
         ("image", {"clip.text"}, "whole"),  # a second session of the image tower: what it leaves out is not in the first's file either
         ("image", {"clip.image"}, "image"),

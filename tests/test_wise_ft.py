@@ -1,6 +1,7 @@
 """WiSE-FT: where on the line from the start to the fine-tuned weights a session ends."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from cl.methods.finetune import FinetuneConfig
 from cl.methods.wise_ft import WiSEFTConfig
 from cl.stream import Session
 from tests import make
+from tests.families import family
 from tests.test_lwf import FAST, continues_as_if_never_saved
 
 SESSIONS = make.stream((0, 1), (2, 3)).sessions
@@ -62,6 +64,34 @@ def test_one_tower_may_be_left_alone() -> None:
     weights, start = learned(WiSEFTConfig(part="text"), SESSIONS[:1]), make.tiny().state_dict()
     same = {name for name in start if torch.equal(weights[name], start[name])}
     assert {name for name in start if name.startswith("model.visual.")} <= same < set(start)
+
+
+@pytest.mark.parametrize("kind", ["frozen", "trained"])
+def test_a_tower_that_does_not_train_stays_where_the_session_found_it_with_its_statistics(kind: Any, tmp_path: Path) -> None:
+    clip = family("RN", tmp_path)
+    method = WiSEFTConfig(part="text", reference="original").build(clip, 0)
+    original = {name: value.clone() for name, value in clip.state_dict().items()}
+    with torch.no_grad():  # as another method has left it, which trains this tower
+        for name, value in clip.state_dict().items():
+            if name.startswith("model.visual.") and value.is_floating_point():
+                value.add_(1.0)
+    before = {name: value.clone() for name, value in clip.state_dict().items()}
+    learn(method, SESSIONS[0], FAST.model_copy(update={"batch_norm": kind}), 0)
+    after, weights = clip.state_dict(), dict(clip.named_parameters())
+    changed = {name for name, value in before.items() if name.startswith("model.visual.") and not torch.equal(after[name], value)}
+    assert not changed & set(weights) and bool(changed) == (kind == "trained")  # in train mode statistics move, whatever trains
+    text = "model.text_projection"
+    assert not torch.equal(after[text], before[text]) and torch.equal(before[text], original[text])
+
+
+def test_the_whole_model_goes_back_with_its_statistics(tmp_path: Path) -> None:
+    clip = family("RN", tmp_path)
+    method = WiSEFTConfig(alpha=0.5, reference="original").build(clip, 0)
+    with torch.no_grad():
+        for layer in clip.batch_norms():
+            layer.running_mean.fill_(1.0)  # type: ignore[union-attr]
+    learn(method, SESSIONS[0], FAST.model_copy(update={"batch_norm": "frozen"}), 0)
+    assert all(torch.equal(layer.running_mean, torch.full_like(layer.running_mean, 0.5)) for layer in clip.batch_norms())  # type: ignore
 
 
 def test_saved_and_loaded_it_goes_on_as_if_nothing_had_happened(tmp_path: Path) -> None:

@@ -76,6 +76,8 @@ class Method(nn.Module, ABC):
         self.vocabulary: tuple[ClassName, ...] = ()  # every class so far; a label is an index into it
         self.candidates: tuple[int, ...] = ()  # the classes that compete in this session's loss
         self.session = 0
+        # beside names and shapes of tensors, what its memory means nothing without: made under another, it is not gone on with
+        self.bound: dict[str, str | int] = {}
         self.rate = 1.0  # times the learning rate: scaling a gradient would change nothing under Adam
         self.full = 0  # rows of a whole batch of this round, which the last of an epoch may not have
 

@@ -50,6 +50,7 @@ class EWC(Finetune):
         self.config = config
         # one vector over all trainable values: the anchor needs no storage, since a session begins where the last one ended
         self.register_buffer("importance", torch.cat([torch.zeros_like(each).flatten() for each in self.trainable()]).detach())
+        self.bound = {"part": config.part}  # towers may be of one size
         self._anchor: dict[str, Tensor] = {}
 
     def begin(self, session: Session) -> ImageTable:

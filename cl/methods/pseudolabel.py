@@ -129,6 +129,7 @@ class Pseudolabel(Frozen):
         self.config = config
         self.pixels = config.modality != "text" or not config.cache
         self.prompts = fitting(clip, config.drawn(clip, derive(seed, "prompts")))
+        self.bound = {"modality": config.modality}  # towers of one width take prompts of one shape
         self.picked: list[list[Pick]] = []
         self._texts: Tensor | None = None  # class features where no text prompt moves them
         self._pseudo = torch.empty(0, dtype=torch.bool)

@@ -37,6 +37,7 @@ class Replay(Finetune):
         super().__init__(clip, seed, part)
         self.config = config
         self.memory = Memory()
+        self.bound = {"policy": config.policy}  # a row's group is a class under one and a session under the others
 
     def begin(self, session: Session) -> ImageTable:
         """The session's rows and the exemplars; the classes of both are candidates."""

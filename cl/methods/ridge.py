@@ -46,6 +46,7 @@ class Ridge(Frozen):
         width, wide = int(clip.model_cfg["embed_dim"]), config.projection
         drawn = None if wide is None else torch.randn(width, wide, generator=generator(seed, "projection"), dtype=torch.float64)
         self.register_buffer("random", drawn, persistent=False)  # the seed gives it back
+        self.bound = {} if wide is None else {"seed": seed}
         self.register_buffer("gram", torch.zeros(wide or width, wide or width, dtype=torch.float64))
         self.sums = ClassRows(wide or width)
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Literal
 
+import torch
 from pydantic import Field
 from torch import Tensor
 
@@ -11,7 +12,7 @@ from cl.data import ImageTable
 from cl.methods.base import MethodConfig
 from cl.methods.finetune import Finetune, Part, Scale
 from cl.stream import Session
-from cl.weights import interpolate, snapshot
+from cl.weights import interpolate, named, snapshot
 
 
 class WiSEFTConfig(MethodConfig):
@@ -37,19 +38,37 @@ class WiSEFT(Finetune):
         self.config = config
         # no memory: the original weights come with the model, and the others are the session's own
         self._reference: Mapping[str, Tensor] = snapshot(clip.state_dict()) if config.reference == "original" else {}
+        self._statistics: Mapping[str, Tensor] = {}
 
     def begin(self, session: Session) -> ImageTable:
-        """Note the weights that the session begins with."""
+        """Note what the session begins with: weights where they are the other end, and running statistics."""
         data = super().begin(session)
+        self._statistics = snapshot(self._running())
         if self.config.reference == "session":
             self._reference = snapshot(self.clip.state_dict())
         return data
 
     def end(self, session: Session) -> None:
-        """Put the weights between the two ends, all of `state_dict()`, the logit scale in the logarithm."""
+        """Put what learned between the two ends; the logit scale in the logarithm.
+
+        The rest stays where the session found it, which after another method need not be where the original has it.
+        """
         super().end(session)
-        learned = self.clip.state_dict()
-        reference = {name: tensor.to(learned[name].device) for name, tensor in self._reference.items()}
-        self.clip.load_state_dict(interpolate(reference, learned, self.config.alpha))
+        learned = self._learned()
+        reference = {name: self._reference[name].to(tensor.device) for name, tensor in learned.items()}
+        self.clip.load_state_dict(interpolate(reference, learned, self.config.alpha), strict=False)
+        self._statistics = {}
         if self.config.reference == "session":
             self._reference = {}
+
+    def _learned(self) -> dict[str, Tensor]:
+        """Weights that train, and the running statistics beside them or that moved: they move in train mode, whatever trains."""
+        trained = named(self.clip, self.trainable())
+        homes = {name.rpartition(".")[0] for name in trained}
+        moved = {name for name, value in self._running().items() if not torch.equal(value.cpu(), self._statistics[name].cpu())}
+        beside = {name for name in self._statistics if name.rpartition(".")[0] in homes}
+        return {name: value for name, value in self.clip.state_dict().items() if name in trained or name in moved | beside}
+
+    def _running(self) -> dict[str, Tensor]:
+        weights = dict(self.clip.named_parameters())
+        return {name: value for name, value in self.clip.state_dict().items() if name not in weights}

@@ -151,7 +151,7 @@ def test_a_half_learned_session_goes_on_from_what_was_kept_or_not_at_all(tmp_pat
         file.write_bytes(data)
     assert "the session starts over: its checkpoint cannot be used" in caplog.text
     write_json({**cursor._asdict(), "sha256": unsealed(json.loads(data), "x", ())["sha256"]}, file)
-    assert interim.read() == (cursor, {})  # as the first version wrote it
+    assert interim.read() is None and "kept by evergreen-clip of an unknown version" in caplog.text  # as the first version wrote it
     write_json({**cursor._asdict(), "done": 7, "sha256": "", "digesu": ""}, file)
     assert interim.read() is None
 
