@@ -3,8 +3,14 @@
 from pathlib import Path
 
 import pytest
+import torch
 from mlflow import MlflowClient
 
+from cl.checkpoint import read_json, read_tensors
+from cl.clip import ModelConfig, load
+from cl.methods.gda import GDAConfig
+from cl.methods.replay import ReplayConfig
+from cl.states import load_state
 from flows.lineage import lineage
 from flows.predict import classify, served
 from flows.registry import CHAMPION, earlier, find, history
@@ -43,3 +49,17 @@ def test_what_an_earlier_release_learned_is_listed_asked_and_rolled_back_to(old:
     listed = streams(place, client)
     assert {stream.name.split()[0] for stream in listed} == {"colours"} and {stream.state for stream in listed} <= STATES
     assert ("interrupted" in {stream.state for stream in listed}) == (name == "half")
+
+
+def test_what_an_earlier_release_learned_goes_on_with_its_buffer_and_under_another_method(tmp_path: Path) -> None:
+    root = unpack("replay", tmp_path / "project")
+    store = root / "mlruns" / "steps"
+    steps = (read_json(file) for file in store.glob("steps/*/result.json"))
+    newest = next(step["state"] for step in steps if step["index"] == 2)
+    model = ModelConfig(name=f"local-dir:{root / 'base'}")
+    replay, dropped = load_state(lambda: ReplayConfig(capacity=3).build(load(model), 0), "replay", newest, store)
+    assert dropped is None and len(replay.memory.exemplars.rows) == 6  # type: ignore[union-attr, arg-type]
+    gda, left = load_state(lambda: GDAConfig().build(load(model), 0), "gda", newest, store)
+    weights = read_tensors(store / "states" / newest / "state.safetensors")
+    assert all(torch.equal(value, weights[f"clip.{name}"]) for name, value in gda.clip.state_dict().items())
+    assert left is not None and left.tensors == 1 and str(left).endswith("gda has no use for it")
