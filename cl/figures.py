@@ -14,6 +14,7 @@ from cl.names import in_figure
 # Okabe and Ito's palette: told apart by readers with any kind of colour vision
 PALETTE = ("#7f7f7f", "#D55E00", "#000000", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 DASHES = ("--", "-", ":", "-", "-", "-", "-", "-")
+_ALONE = 3  # the place in both of a method that is drawn alone
 PANELS, POINTS, LINES = 12, 60, 40  # sets that are drawn, points of a line, rows and columns of a heat map
 
 
@@ -88,7 +89,7 @@ def curves(matrices: Mapping[str, Matrix], sessions: Sequence[str]) -> Figure:
     for panel, column in zip(panels, drawn, strict=False):
         name, taught = in_figure(first.sets[column]), first.taught[column]
         for turn, (method, matrix) in enumerate(matrices.items()):
-            style = _style(turn) | {"label": in_figure(method)}
+            style = _style(turn if len(matrices) > 1 else _ALONE) | {"label": in_figure(method)}
             if matrix.sessions == first.sessions:
                 marks = {"marker": "o", "markersize": 2.6} if len(steps) <= 12 else {}
                 panel.plot(steps, 100 * matrix.rows[steps, column], **marks, **style)
@@ -105,7 +106,8 @@ def curves(matrices: Mapping[str, Matrix], sessions: Sequence[str]) -> Figure:
         panel.set_visible(False)
     figure.supxlabel("sessions learned", fontsize=9.5)
     figure.supylabel("score, percent", fontsize=9.5)
-    _legend(figure, panels[0], len(matrices))
+    if len(matrices) > 1:
+        _legend(figure, panels[0], len(matrices))
     return figure
 
 
@@ -113,12 +115,13 @@ def losses(found: Mapping[str, Sequence[tuple[Sequence[int], Sequence[float]]]])
     """The loss over the steps of all sessions, one line per method; a gap where a session ends. Methods share one axis, not one scale."""
     across = min(3, len(found))
     down = -(-len(found) // across)
-    figure = Figure(figsize=(3.4 * across + 0.3, 2.1 * down + 0.3), layout="constrained")
+    figure = Figure(figsize=(max(6.4, 3.4 * across + 0.3), 2.1 * down + 0.3), layout="constrained")
     panels = figure.subplots(down, across, squeeze=False).flatten()
     for turn, (panel, (method, sessions)) in enumerate(zip(panels, found.items(), strict=False)):
         start = 0
         for steps, values in sessions:
-            panel.plot([start + step for step in steps], values, color=PALETTE[turn % len(PALETTE)], linewidth=1.2)
+            colour = PALETTE[(turn if len(found) > 1 else _ALONE) % len(PALETTE)]
+            panel.plot([start + step for step in steps], values, color=colour, linewidth=1.2)
             start += max(steps, default=0) + 1
             panel.axvline(start - 0.5, color="0.75", linewidth=0.6, zorder=0)
         panel.set_title(in_figure(method), fontsize=9.5, loc="left")

@@ -16,7 +16,7 @@ from cl.methods.base import Method
 from cl.stream import EvalSet
 from cl.thumbnails import thumbnails
 
-EACH, TOTAL = 500, 4000  # images that are asked again: of a set in each direction, and of all sets together
+EACH, TOTAL = 500, 2000  # images that are asked again: of a set in each direction, and of all sets together
 GROUPS, SHOTS = 12, 6  # what is shown of one direction: groups, and images of each
 CONFUSIONS = 20  # pairs of classes that are listed of a set
 _LONGEST = 120  # characters of a caption

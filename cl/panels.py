@@ -26,7 +26,10 @@ def verdict_of(found: Verdict) -> dict[str, Any]:
 def version_of(report: Report) -> dict[str, Any]:
     """Which version a report's model became, and what the gate said of it."""
     word, reason = report.gate.get("word", ""), report.gate.get("reason", "")
-    told = f"{report.method}, seed {report.provenance.seed}: version {report.version}"
+    broken = [check["bound"] for check in report.gate.get("checks", []) if check.get("holds") == "NO"]
+    if len(broken) > 1:
+        reason = f"{len(broken)} of {len(report.gate['checks'])} bounds do not hold, {broken[0]} among them"
+    told = f"{report.method}, seed {report.provenance.seed}: {report.version}"
     return {"no": word not in ("", "promoted"), "text": f"{told} {_WORDS[word]}: {reason}." if word in _WORDS else f"{told}."}
 
 
@@ -34,7 +37,7 @@ def gate(report: Report) -> dict[str, Any]:
     """The gate's verdict in words, set by set beside the champion, and bound by bound."""
     told, scores = report.gate, report.gate.get("scores", {})
     champion = told.get("champion")
-    against = f"Judged against version {champion}." if champion else "There was no champion to judge it against."
+    against = f"Judged against version {champion}, the champion then." if champion else "There was no champion to judge it against."
     rows = [
         [name, percent(_number(before)), percent(_number(now)), signed(_number(now) - _number(before))]
         for name, (now, before) in scores.items()
@@ -68,9 +71,9 @@ def gallery(name: str, found: Comparison, shots: int) -> dict[str, Any]:
 
 
 def classes(found: Comparison) -> dict[str, Any]:
-    """Every class under both models, those that lost most first."""
+    """Every class under both models, those that lost most images first."""
     each = [(set_.name, score) for set_ in found.sets for score in set_.classes]
-    each.sort(key=lambda pair: _order(pair[1].after - pair[1].before))
+    each.sort(key=lambda pair: _order(pair[1].images * (pair[1].after - pair[1].before)))
     rows = [
         [score.name, name, str(score.images), percent(score.before), percent(score.after), signed(score.after - score.before)]
         for name, score in each[:_ROWS]
@@ -115,7 +118,7 @@ def _few(blocks: Sequence[Block], shots: int) -> list[Block]:
 
 
 def _order(change: float) -> float:
-    return change if change == change else 2.0
+    return change if change == change else float("inf")
 
 
 def _number(value: float | None) -> float:

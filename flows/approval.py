@@ -24,6 +24,7 @@ from flows.as_learned import as_learned
 from flows.job import Job, title
 from flows.judge import judge
 from flows.lineage import steps_of
+from flows.pages import page
 from flows.question import BOUNDS, GATE, WAITING, Answer, Question, note, question_in, standing
 from flows.reap import alive
 from flows.registry import find
@@ -89,6 +90,7 @@ def approved(job: Job, outcome: dict[str, Any], asked: Question | None) -> dict[
     note(tracker_of(job).client, outcome["run"], Answer(given.approve, given.who, given.why))
     with alone(job.place, job.settings["name"]):
         outcome["gate"] = judge(job, outcome["run"], steps)  # asked again: another champion may have come meanwhile
+        outcome["report"] = page(job, outcome["run"], steps)
     return outcome
 
 
@@ -128,7 +130,9 @@ def _judged(found: ModelVersion, data_root: str | None, place: Place, client: Ml
         told = f"its sessions are not in {place.steps}, so its bounds cannot be asked again"
         raise StoreError(f"model {found.name} version {found.version}: {told}; evergreen promote {found.name} {found.version}")
     with alone(place, job.settings["name"]):
-        return judge(job, str(found.run_id), steps)
+        word = judge(job, str(found.run_id), steps)
+        page(job, str(found.run_id), steps)
+        return word
 
 
 def _asked_elsewhere(parameters: dict[str, Any], once: str) -> str | None:

@@ -98,6 +98,7 @@ def publish_comparison(job: Job, learned: list[dict[str, Any]]) -> str:
     """One report over all streams: in MLflow as a run that the streams' runs point to, with each method's mean, and in Prefect."""
     from cl.markdown import markdown
     from cl.report import Report, compared, write
+    from flows.pages import shown
     from flows.tracking import COMPARISON, locked, slug
 
     reports = [Report.from_json(stream["report"]) for stream in learned]
@@ -106,7 +107,8 @@ def publish_comparison(job: Job, learned: list[dict[str, Any]]) -> str:
     with locked(job.place, f"{key}.lock"):
         run, _ = tracker.open(key, "comparison", f"{name} comparison", {"evergreen.stream": name, "evergreen.data": job.data}, {})
         with tracker.ending(run):
-            write(reports, job.place.reports / run)
+            seen = {method: found for stream in reversed(learned) for method, found in shown(job.place, stream["run"]).items()}
+            write(reports, job.place.reports / run, seen)  # images of the first seed of each method
             tracker.client.log_artifacts(run, str(job.place.reports / run), "report")
             # dated by what was learned, so that the same comparison again writes the same points
             tracker.write(run, compared(reports), max(report.provenance.started for report in reports))

@@ -12,7 +12,7 @@ from prefect.artifacts import create_table_artifact
 
 from cl.data import ImageTable
 from cl.errors import EvergreenError
-from cl.evaluate import evaluate, headline, spread, unpack
+from cl.evaluate import evaluate, headline, pack, spread, unpack
 from cl.gate import Check, Decision, Judged, decide
 from cl.kinds import worst
 from flows.job import Job, planned, title
@@ -43,8 +43,9 @@ def judge(job: Job, run_id: str, steps: list[dict[str, Any]]) -> str:
     before = holder(tracker.client, name, CHAMPION)
     if before and str(before.version) == version:  # killed between the alias and the note of it
         return _told(tracker, job, run_id, Decision(True, (), "it is the champion already"), "promoted")
-    decision = decide(candidate(job, steps), _champion(job, tracker, before) if before else None, bounds)
-    _show(tracker, job, run_id, decision)
+    found, champion = candidate(job, steps), _champion(job, tracker, before) if before else None
+    decision = decide(found, champion, bounds)
+    _show(tracker, job, run_id, decision, _beside(found, champion, before))
     word = "promoted" if decision.promote else "refused"
     answer = answer_in(tags) if bounds.approval and decision.promote else None
     if bounds.approval and decision.promote:
@@ -128,13 +129,27 @@ def row(check: Check) -> dict[str, Any]:
     return {"bound": check.bound, **cells, "holds": "yes" if check.holds else "NO"}
 
 
-def _show(tracker: Tracker, job: Job, run_id: str, decision: Decision) -> None:
+def _beside(found: Judged, champion: Judged | str | None, version: ModelVersion | None) -> dict[str, Any]:
+    """The champion's number, both headline scores of each set, and which samples the champion gets right."""
+    known = champion if isinstance(champion, Judged) else None
+    before = known.headline if known else {}
+    scores = {name: [_plain(value), _plain(before.get(name))] for name, value in found.headline.items()}
+    hits = {name: pack(right) for name, right in known.hits.items()} if known else {}
+    return {"champion": str(version.version) if version else None, "scores": scores, "hits": hits}
+
+
+def _plain(value: float | None) -> float | None:
+    return None if value is None or value != value else float(value)
+
+
+def _show(tracker: Tracker, job: Job, run_id: str, decision: Decision, beside: dict[str, Any]) -> None:
     from flows.tracking import slug
 
     rows = [row(check) for check in decision.checks]
     if rows:
         create_table_artifact(key=f"{slug(title(job))}-gate", table=rows, description=f"{title(job)}: {decision.reason}")
-        tracker.client.log_dict(run_id, {"reason": decision.reason, "promote": decision.promote, "checks": rows}, "gate.json")
+        told = {"reason": decision.reason, "promote": decision.promote, "checks": rows}
+        tracker.client.log_dict(run_id, told | beside, "gate.json")
 
 
 def _told(tracker: Tracker, job: Job, run_id: str, decision: Decision, word: str) -> str:

@@ -67,7 +67,7 @@ def command(flow: str | None, parameters: dict[str, Any]) -> str:
 @task(task_run_name="publish", **RETRIED)
 def publish(job: Job, run_id: str, steps: list[dict[str, Any]]) -> None:
     """Everything about the whole stream: matrix, tables, figures, report, settings, and the model as a new version."""
-    from cl.report import whole, write
+    from cl.report import whole
     from cl.run import bundle
     from flows.package import register
     from flows.question import ANSWER, GATE, QUESTION
@@ -87,11 +87,7 @@ def publish(job: Job, run_id: str, steps: list[dict[str, Any]]) -> None:
                 tracker.client.delete_tag(run_id, said)
             registered()
         return
-    report = report_of(job, steps)
-    tracker.write(run_id, whole(report))
-    folder = job.place.reports / run_id
-    write([report], folder)
-    tracker.client.log_artifacts(run_id, str(folder), "report")
+    tracker.write(run_id, whole(report_of(job, steps)))
     tracker.client.log_text(run_id, yaml.safe_dump(job.settings, sort_keys=False), "config.yaml")
     registered()
     tracker.mark(run_id)

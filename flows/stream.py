@@ -11,9 +11,10 @@ from flows.approval import approved, ask
 from flows.failures import noted
 from flows.job import Job, learnable, planned, settings, title, turns
 from flows.judge import judge
+from flows.pages import page
 from flows.publish import own_command, publish, show, tracked
 from flows.reap import alive
-from flows.session import RETRIED, learn, log_session, report_of
+from flows.session import RETRIED, learn, log_session
 from flows.settings import Place, check_writable, quiet
 from flows.watch import watch
 
@@ -70,8 +71,9 @@ def take(job: Job, promote: bool = True) -> dict[str, Any]:
             log_session(job, run, turn, unread)
         publish(job, run, unread)
         verdict = judge(job, run, unread) if promote else None
+        report = page(job, run, unread)
     show(job, unread)
-    return {"run": run, "key": steps[-1]["key"], "report": report_of(job, steps).to_json(), "gate": verdict, "steps": steps}
+    return {"run": run, "key": steps[-1]["key"], "report": report, "gate": verdict, "steps": steps}
 
 
 @task(task_run_name="fetch the data", **RETRIED)

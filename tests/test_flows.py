@@ -14,7 +14,7 @@ import cl.run
 from cl.errors import ConfigError, DataError, LearningError
 from flows.compare import compare
 from flows.job import Turn, find_config, job_of, jobs_of, planned, settings, title
-from flows.session import content_key, transient
+from flows.session import content_key, report_of, transient
 from flows.settings import Place
 from flows.stream import learn_stream
 from flows.tracking import Tracker
@@ -57,6 +57,7 @@ def unpublished(monkeypatch: pytest.MonkeyPatch) -> None:
     """Figures, pages, a model version and what the gate says of it take seconds, and most tests do not look at them."""
     monkeypatch.setattr("flows.stream.publish", lambda job, run, steps: None)
     monkeypatch.setattr("flows.stream.judge", lambda job, run, steps: None)
+    monkeypatch.setattr("flows.stream.page", lambda job, run, steps: report_of(job, steps.unquote()).to_json())
 
 
 @pytest.fixture

@@ -27,9 +27,10 @@ from cl.collection import append
 from cl.config import EvalConfig
 from cl.data import write
 from cl.errors import DataError, StoreError
-from cl.evaluate import evaluate
+from cl.evaluate import evaluate, unpack
 from cl.report import Text
 from cl.run import revive
+from cl.seal import sealed
 from flows import registry
 from flows.approval import Approval, approve
 from flows.bisect import Course, Effect, course, effects
@@ -37,6 +38,7 @@ from flows.cli import app
 from flows.job import job_of, planned
 from flows.judge import judge
 from flows.lineage import lineage
+from flows.pages import shown
 from flows.predict import chosen, classify, rank, served
 from flows.reap import reap_flows
 from flows.registry import CHALLENGER, CHAMPION, change, earlier, find, history, holder
@@ -56,8 +58,9 @@ COLLECTION = 'stream: {kind: collection, sources: {inbox: inbox}, template: "a {
 @pytest.fixture
 def config(stored: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """A project, without the figures and pages that take seconds."""
-    monkeypatch.setattr("cl.report.items", lambda report: iter([Text("report.json", json.dumps(report.to_json()))]))
-    monkeypatch.setattr("cl.report.write", lambda reports, folder: folder.mkdir(parents=True))
+    monkeypatch.setattr("cl.report.whole", lambda report: iter([Text("report.json", json.dumps(sealed(report.to_json())))]))
+    monkeypatch.setattr("flows.pages.write", lambda reports, folder, seen: folder.mkdir(parents=True, exist_ok=True))
+    monkeypatch.setattr("flows.pages.images", lambda *_: {})
     return str(lay_out(stored))
 
 
@@ -95,6 +98,36 @@ def test_a_stream_is_judged_promoted_refused_and_rolled_back(config: str, stored
     change(place, client, "colours", CHAMPION, earlier(place, client, "colours"), "rollback")
     assert holders(client)[CHAMPION] == "1" and weights("colours", "1") == first != weights("colours", "2")
     _asked(place, client, config)
+
+
+def test_the_report_shows_the_champion_beside_the_candidate_and_the_images_that_broke(stored: Path) -> None:
+    place, config = Place(stored), str(lay_out(stored))
+    first = learn_stream(config)
+    (alone,) = shown(place, first["run"]).values()
+    assert (alone.before, alone.after) == ("the model before any session", "colours/1")
+    assert first["report"]["version"] == "colours/1" and first["report"]["gate"]["champion"] is None
+    assert [(name, len(steps)) for name, steps, _ in first["report"]["losses"]] == [("classes 1-2", 1), ("classes 3-4", 1)]
+
+    refused = learn_stream(config, ["seed=1", "gate.scores={classes 1-2: 1.01}"])
+    gate, (beside,) = refused["report"]["gate"], shown(place, refused["run"]).values()
+    assert (gate["word"], gate["champion"]) == ("refused", "1") and (beside.before, beside.after) == (
+        "colours/1, the champion",
+        "colours/2",
+    )
+    theirs, mine = (told["report"]["matrix"]["rows"][-1] for told in (first, refused))
+    assert gate["scores"] == {name: [mine[column], theirs[column]] for column, name in enumerate(refused["report"]["matrix"]["sets"])}
+    for column, each in enumerate(beside.sets):
+        assert (each.before, each.after) == (theirs[column], mine[column])
+        then, now = (unpack(told["report"]["hits"][each.name]) for told in (first, refused))
+        assert (each.broke, each.mended) == (int((then & ~now).sum()), int((now & ~then).sum()))
+        assert sum(block.images for block in (*beside.broke, *beside.mended) if block.set == each.name) == each.broke + each.mended
+    page = (place.reports / refused["run"] / "report.html").read_text()
+    assert "colours/2 was refused: score of classes 1-2" in page and "The champion beside the candidate" in page and 'id="loss"' in page
+    os.utime(place.reports / refused["run"] / "report.html", (1, 1))
+    learn_stream(config, ["seed=1", "gate.scores={classes 1-2: 1.01}"])
+    assert (place.reports / refused["run"] / "report.html").stat().st_mtime == 1, "nothing new to say: not written again"
+    learn_stream(config, ["seed=1", *OPEN])
+    assert "colours/2 became champion" in (place.reports / refused["run"] / "report.html").read_text()
 
 
 def _asked(place: Place, client: MlflowClient, config: str) -> None:

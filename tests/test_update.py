@@ -38,8 +38,9 @@ train: {epochs: 1, batch_size: 8, lr: 1.0e-3}
 @pytest.fixture
 def config(stored: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """A project with one session in its collection, without the figures and pages that take seconds."""
-    monkeypatch.setattr("cl.report.items", lambda report: iter(()))
-    monkeypatch.setattr("cl.report.write", lambda reports, folder: folder.mkdir(parents=True))
+    monkeypatch.setattr("cl.report.whole", lambda report: iter(()))
+    monkeypatch.setattr("flows.pages.write", lambda reports, folder, seen: folder.mkdir(parents=True, exist_ok=True))
+    monkeypatch.setattr("flows.pages.images", lambda *_: {})
     monkeypatch.setattr("flows.package._log", lambda run_id, *_: mlflow.MlflowClient().log_text(run_id, "x", "x") or "m-none")
     monkeypatch.setattr("flows.stream.publish", _published)
     (stored / "growing.yaml").write_text(CONFIG)

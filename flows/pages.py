@@ -1,0 +1,122 @@
+"""The report of a stream as people read it, once the gate has spoken: with its version, its loss, and the images that broke."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import mlflow
+from prefect import task
+
+from cl.errors import EvergreenError
+from cl.evaluate import evaluate, unpack
+from cl.figures import LINES, POINTS, thinned
+from cl.gallery import Comparison, compare, look
+from cl.host import threads
+from cl.methods import Method
+from cl.report import Losses, Report, write
+from cl.run import load_method
+from flows.job import Job, planned, title, turns
+from flows.predict import served
+from flows.question import GATE, REASON
+from flows.session import RETRIED, read, report_of, tracker_of
+from flows.settings import Place
+from flows.tracking import KEY, MODEL, PARENT, Tracker
+from flows.watch import watch
+
+if TYPE_CHECKING:
+    from cl.run import Step
+
+PAGE = "evergreen.page"  # which page of a run is written: for which version, and what the gate had said of it by then
+IMAGES = "images.json"
+
+
+@task(task_run_name="write the report", **RETRIED)
+def page(job: Job, run_id: str, steps: list[dict[str, Any]]) -> dict[str, Any]:
+    """Write the report's files and keep them in MLflow, unless they are there as they would be; the report as plain values."""
+    tracker, known = tracker_of(job), [read(step) for step in steps]
+    report = told(tracker, job, run_id, report_of(job, steps))
+    folder, mark = job.place.reports / run_id, _mark(report)
+    if tracker.client.get_run(run_id).data.tags.get(PAGE) != mark or not (folder / "report.html").exists():
+        write([report], folder, images(tracker, job, known, report))
+        tracker.client.log_artifacts(run_id, str(folder), "report")
+        tracker.client.set_tag(run_id, PAGE, mark)
+    return report.to_json()
+
+
+def told(tracker: Tracker, job: Job, run_id: str, report: Report) -> Report:
+    """A report with what MLflow knows of its run: the loss of its sessions, which version it became, and what the gate said of that."""
+    tags = tracker.client.get_run(run_id).data.tags
+    gate = {"word": tags[GATE], "reason": tags.get(REASON, ""), **_gate(run_id)} if GATE in tags else {}
+    version = tags.get(MODEL, "").removeprefix("models:/")
+    return replace(report, version=version, gate=gate, losses=tuple(_losses(tracker, job, run_id)))
+
+
+def images(tracker: Tracker, job: Job, steps: "Sequence[Step]", report: Report) -> dict[str, Comparison]:
+    """What became of single images since the champion of then, or else since the start; nothing where models are gone."""
+    plan, last = planned(job), len(steps) - 1
+    exam = plan.stream.exam(last)
+    try:
+        with threads(plan.config.threads):
+            after = load_method(plan, last, job.place.steps)
+            before, name, known = _before(tracker, job, steps[0], report)
+            new = [examined for examined in exam if examined.name not in known]
+            scores = evaluate(before, new, plan.config.evaluate, watch().progress) if new else {}
+            known |= {examined: score.hits for examined, score in scores.items()}
+            hits = {each.name: (known[each.name], unpack(steps[-1].hits[each.name])) for each in exam}
+            same = [each for each in exam if len({len(one) for one in hits[each.name]}) == 1]
+            names = name, report.version or "the model after the last session"
+            return {report.method: compare(names, look(same, hits, before, after, plan.config.evaluate))}
+    except (EvergreenError, OSError) as error:  # the numbers stand without it
+        watch().tell(f"{title(job)}: the report shows no images that broke: {error}")
+        return {}
+
+
+def shown(place: Place, run_id: str) -> dict[str, Comparison]:
+    """What the report of a stream's run shows of single images, read again; nothing where there is none."""
+    try:
+        kept = json.loads((place.reports / run_id / IMAGES).read_text(encoding="utf-8"))
+        return {method: Comparison.from_json(found) for method, found in kept.items()}
+    except (OSError, ValueError):  # none, or not what was written
+        return {}
+
+
+def _before(tracker: Tracker, job: Job, start: "Step", report: Report) -> tuple[Method, str, dict[str, Any]]:
+    """The model to compare with, what it is called, and which samples it is known to get right of which sets, asked as now."""
+    plan, champion = planned(job), report.gate.get("champion")
+    if champion and report.gate.get("hits"):
+        found, gate = served(job.place, tracker.client, f"{report.version.partition('/')[0]}/{champion}"), report.gate
+        return (
+            found.bundle.method,
+            f"{found.name}/{champion}, the champion",
+            {name: unpack(hits) for name, hits in gate["hits"].items()},
+        )
+    first, now = plan.stream.exam(0), plan.stream.exam(len(plan.keys) - 1)
+    same = [each.name for each, other in zip(first, now, strict=True) if each.digest == other.digest and each.name in start.hits]
+    return plan.frozen(), "the model before any session", {name: unpack(start.hits[name]) for name in same}
+
+
+def _gate(run_id: str) -> dict[str, Any]:
+    try:
+        kept = json.loads(mlflow.artifacts.load_text(f"runs:/{run_id}/gate.json"))
+        return {name: kept[name] for name in ("checks", "champion", "scores", "hits") if name in kept}
+    except Exception:  # none, or of a store that raises its own: the word and the reason are known without it
+        return {}
+
+
+def _losses(tracker: Tracker, job: Job, run_id: str) -> list[Losses]:
+    learned = turns(job)[1:]
+    some = [learned[place] for place in thinned(len(learned), LINES)]
+    children = tracker.client.search_runs([tracker.experiment], f"tags.`{PARENT}` = '{run_id}'", max_results=5000)
+    by_key = {child.data.tags.get(KEY): child.info.run_id for child in reversed(children)}  # the newest try of a session last
+    found = []
+    for turn in some:
+        points = tracker.client.get_metric_history(by_key[turn.key], "train/loss") if turn.key in by_key else []
+        kept = [points[place] for place in thinned(len(points), POINTS)]
+        if kept:
+            found.append(Losses(turn.session, tuple(point.step for point in kept), tuple(point.value for point in kept)))
+    return found
+
+
+def _mark(report: Report) -> str:
+    return f"{report.version} {report.gate.get('word', '')} {report.gate.get('reason', '')}"[:1000]
