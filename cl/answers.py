@@ -12,24 +12,25 @@ from cl.evaluate import at_rest
 from cl.flips import Answer
 from cl.losses import precise
 from cl.methods.base import Method
-from cl.stream import EvalSet
+from cl.stream import ClassName
 
 
-def answers(method: Method, examined: EvalSet, data: ImageTable, rows: Sequence[int], config: EvalConfig) -> dict[int, Answer]:
-    """By row of `data`: the likeliest candidate class of the set, or, where the set is for retrieval, the nearest of all its captions.
+def answers(
+    method: Method, data: ImageTable, rows: Sequence[int], config: EvalConfig, classes: Sequence[ClassName] | None
+) -> dict[int, Answer]:
+    """By row of `data`: the likeliest of the classes, or, without classes, the nearest of all captions that the data have.
 
-    `data` are the images of the set that are asked, in the order in which they were scored. Changes neither the method nor any random
-    state.
+    Changes neither the method nor any random state.
     """
     if not rows:
         return {}
     with at_rest(method), torch.autocast(method.clip.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
-        found = _classes(method, examined, data, rows, config) if examined.kind == "classify" else _captions(method, data, rows, config)
+        found = _captions(method, data, rows, config) if classes is None else _classes(method, data, rows, config, classes)
         return dict(zip(rows, found, strict=True))
 
 
-def _classes(method: Method, examined: EvalSet, data: ImageTable, rows: Sequence[int], config: EvalConfig) -> list[Answer]:
-    features, names = method.class_features(examined.classes), [known.name for known in examined.classes]
+def _classes(method: Method, data: ImageTable, rows: Sequence[int], config: EvalConfig, classes: Sequence[ClassName]) -> list[Answer]:
+    features, names = method.class_features(classes), [known.name for known in classes]
     return [each for images in _pixels(method, data, rows, config) for each in _best(method.classify(images, features), names)]
 
 

@@ -12,6 +12,7 @@ from cl.config import EvalConfig
 from cl.data import ImageTable
 from cl.evaluate import spread
 from cl.flips import Answer, Change, ClassScore, Confusion, Hits, changes, class_scores, confusions, evenly, flipped, grouped
+from cl.matrix import bootstrap
 from cl.methods.base import Method
 from cl.stream import EvalSet
 from cl.thumbnails import thumbnails
@@ -22,7 +23,8 @@ CONFUSIONS = 20  # pairs of classes that are listed of a set
 _LONGEST = 120  # characters of a caption
 
 
-class Shot(NamedTuple):
+@dataclass(frozen=True)
+class Shot:
     """An image with its truth and both answers; `picture` is base64 of a WebP, empty where the image cannot be decoded."""
 
     picture: str
@@ -32,7 +34,8 @@ class Shot(NamedTuple):
     after: Answer
 
 
-class Block(NamedTuple):
+@dataclass(frozen=True)
+class Block:
     """Images of a set on which the answer `now` took the place of `was`: how many were found, and some of them."""
 
     set: str
@@ -57,6 +60,8 @@ class SetChange:
     asked: int
     wrong: int  # that the second model gets wrong, and of those how many were asked what they are taken for
     wrong_asked: int
+    low: float | None = None  # 95 % interval of the change, where somebody knows what is right
+    high: float | None = None
     confusions: tuple[Confusion, ...] = ()
     classes: tuple[ClassScore, ...] = ()
 
@@ -108,6 +113,7 @@ def look(
     for examined in sets:
         if examined.name not in hits:
             continue
+        classes = examined.classes if examined.kind == "classify" else None
         data, (then, now) = spread(examined.data, config.limit), hits[examined.name]
         flips = flipped(then, now)
         both = np.union1d(evenly(flips.broke, each), evenly(flips.mended, each))
@@ -117,8 +123,8 @@ def look(
             examined.name,
             data,
             (then, now),
-            answers(before, examined, data, both.tolist(), config),
-            answers(after, examined, data, late.tolist(), config),
+            answers(before, data, both.tolist(), config, classes),
+            answers(after, data, late.tolist(), config, classes),
         )
 
 
@@ -199,6 +205,7 @@ def _summed(seen: Seen, rows: Mapping[str, list[Change]]) -> SetChange:
     then, now = seen.hits
     flips, labels = flipped(then, now), _truths(seen)
     wrong = [row for row in seen.after if not now[row]] if kind == "classify" else []
+    _, low, high = bootstrap([now], [then])
     taken = confusions([labels[row] for row in wrong], [seen.after[row].name for row in wrong])[:CONFUSIONS]
     return SetChange(
         name=seen.name,
@@ -212,6 +219,8 @@ def _summed(seen: Seen, rows: Mapping[str, list[Change]]) -> SetChange:
         asked=both,
         wrong=int((~now).sum()),
         wrong_asked=len(wrong),
+        low=low,
+        high=high,
         confusions=tuple(taken),
         classes=tuple(class_scores(seen.data.labels, then, now)) if kind == "classify" else (),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from cl.gallery import Block, Comparison
@@ -112,7 +113,7 @@ def _few(blocks: Sequence[Block], shots: int) -> list[Block]:
     for block in blocks:
         own = block.shots[: min(each, left)]
         if own:
-            kept.append(block._replace(shots=own))
+            kept.append(replace(block, shots=own))
         left -= len(own)
     return kept
 

@@ -14,7 +14,7 @@ import typer
 
 from cl.errors import EvergreenError, StoreError
 from cl.names import visible
-from flows import cli_data, cli_ingest, cli_init, cli_models, cli_servers, cli_status
+from flows import cli_data, cli_diff, cli_ingest, cli_init, cli_models, cli_servers, cli_status
 from flows.causes import cause
 from flows.console import BarWatch, bar, bars, err, out, table
 from flows.options import RootOption, SetOption
@@ -142,12 +142,14 @@ def report(
     begin()
     from cl.report import write
     from flows.job import finished, job_of, jobs_of
+    from flows.pages import again
 
     overrides = _overrides(method, seed, settings)
     single = method is not None or seed is not None
     jobs = [job_of(config, overrides, data_root, data_rev)] if single else jobs_of(config, overrides, data_root, data_rev)
-    reports = finished(jobs)
-    write(reports, folder)
+    with _prepared():
+        reports, seen = again(finished(jobs))
+    write(reports, folder, seen)
     _tell(reports)
     err().print(f"Report: {folder / 'report.html'}", soft_wrap=True)
 
@@ -173,7 +175,7 @@ for panel, commands in {
     "New data": (cli_ingest.ingest, cli_ingest.watch),
     "Models": (
         *(cli_models.predict, cli_models.export, cli_models.promote, cli_models.rollback),
-        *(cli_models.history, cli_models.lineage, cli_models.bisect),
+        *(cli_models.history, cli_models.lineage, cli_models.bisect, cli_diff.diff),
     ),
     "Operations": (cli_servers.up, cli_servers.serve, cli_status.status, cli_status.verify_resume),
 }.items():

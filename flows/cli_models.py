@@ -43,7 +43,7 @@ def promote(model: VersionArgument, version: NumberArgument = None, why: WhyOpti
 
     if version is None and not set("@/") & set(model):
         raise ConfigError(f"promote: which version? `evergreen promote {model} challenger`; `evergreen history {model}` lists them")
-    place = _place()
+    place = opened()
     client = connect(place)
     found = chosen(place, client, _whole(model, version))
     _tell(place, client, found.name, change(place, client, found.name, CHAMPION, str(found.version), why))
@@ -58,7 +58,7 @@ def rollback(
     from flows.registry import CHAMPION, change, earlier
     from flows.tracking import connect
 
-    place = _place()
+    place = opened()
     client = connect(place)
     _tell(place, client, model, change(place, client, model, CHAMPION, to or earlier(place, client, model), why))
 
@@ -68,7 +68,7 @@ def history(model: ModelArgument) -> None:
     from flows.registry import history as changes
     from flows.tracking import connect
 
-    place = _place()
+    place = opened()
     rows = [
         (made.when[:19].replace("T", " "), made.alias, made.before or "–", made.after, made.who, made.why)
         for made in changes(place, connect(place), model)
@@ -78,7 +78,7 @@ def history(model: ModelArgument) -> None:
 
 def lineage(model: VersionArgument, version: NumberArgument = None) -> None:
     """Show what made a model: data, base model, code, settings, each session with its state, and the versions it grew out of."""
-    place = _place()
+    place = opened()
     from flows.lineage import lineage as trace
     from flows.predict import chosen
     from flows.tracking import connect
@@ -109,7 +109,7 @@ def bisect(
     asked = [(kind, name) for kind, name in given.items() if name is not None]
     if len(asked) != 1:
         raise ConfigError("bisect: give one of --set NAME, --class NAME, --domain NAME")
-    place = _place()
+    place = opened()
     from flows.bisect import course
     from flows.predict import chosen
     from flows.tracking import connect
@@ -149,7 +149,7 @@ def predict(
         raise ConfigError("predict: give either --labels a,b,c or --query TEXT")
     if template is not None and template.count("{}") != 1:
         raise ConfigError(f"--template: found {template!r}, expected a text with one {{}} for the class name")
-    place = _place()
+    place = opened()
     from flows.answers import check, classified, ranked, write
     from flows.predict import classify, rank, served
     from flows.tracking import connect
@@ -166,7 +166,7 @@ def predict(
         out().print(table("", ["image", f"cosine with {query!r}"], [(str(path), cosine) for path, cosine in fits]))
         return
     with bar("looking at images") as tell:
-        answers = classify(found, images, _listed(labels or ""), template, tell)
+        answers = classify(found, images, listed(labels or ""), template, tell)
     err().print(f"{found.name} version {found.version}")
     if to:
         return write(list(classified(found, images, answers)), to)
@@ -182,7 +182,7 @@ def export(
     ] = "open_clip",
 ) -> None:
     """Write a registered model to a folder of its own, in safetensors."""
-    place = _place()
+    place = opened()
     from flows.predict import export as write
     from flows.tracking import connect
 
@@ -190,7 +190,7 @@ def export(
     err().print(f"{folder}: {version.name} version {version.version}, in the layout of {layout}", soft_wrap=True)
 
 
-def _place() -> Place:
+def opened() -> Place:
     """The project, whose models are looked at; in a wrong folder nothing is made."""
     place = begin(writes=False)
     check_project(place)
@@ -199,10 +199,10 @@ def _place() -> Place:
     return place
 
 
-def _listed(text: str) -> list[str]:
+def listed(text: str) -> list[str]:
     """The names in a list, as a row of a CSV table has them.
 
-    >>> _listed('cat, "dog, wet", , bird')
+    >>> listed('cat, "dog, wet", , bird')
     ['cat', 'dog, wet', 'bird']
     """
     return [name.strip() for name in next(csv.reader([text], skipinitialspace=True), []) if name.strip()]

@@ -12,8 +12,7 @@ from cl.errors import ConfigError, MethodError, StoreError
 from flows.settings import Place
 
 if TYPE_CHECKING:
-    from cl.report import Report
-    from cl.run import Plan
+    from cl.run import Plan, Step
     from cl.run_config import RunConfig
 
 
@@ -224,24 +223,24 @@ def title(job: Job) -> str:
     return f"{job.settings['name']} {label(job)} seed {job.settings['seed']}"
 
 
-def finished(jobs: Sequence[Job]) -> "list[Report]":
-    """Reports of those jobs whose every step is on disk, whole.
+def finished(jobs: Sequence[Job]) -> "list[tuple[Job, list[Step]]]":
+    """Those jobs whose every step is on disk, whole, and their steps.
 
     Raises:
         StoreError: there is not one.
     """
-    from cl.run import find, report
+    from cl.run import find
 
-    reports = []
+    found = []
     for job in jobs:
-        steps = [find(planned(job), turn.index, job.place.steps) for turn in turns(job)]
-        if all(steps):
-            reports.append(report(planned(job), [step for step in steps if step]))
-    if not reports:
+        steps = [step for turn in turns(job) if (step := find(planned(job), turn.index, job.place.steps))]
+        if len(steps) == len(turns(job)):
+            found.append((job, steps))
+    if not found:
         raise StoreError(
             f"none of {len(jobs)} streams is learned with these settings, data and code; `evergreen run` or `compare` learns them"
         )
-    return reports
+    return found
 
 
 def _json(run: "RunConfig") -> str:

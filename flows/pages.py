@@ -6,9 +6,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import mlflow
+from mlflow.exceptions import MlflowException
 from prefect import task
 
-from cl.errors import EvergreenError
+from cl.errors import EvergreenError, StoreError
 from cl.evaluate import evaluate, unpack
 from cl.figures import LINES, POINTS, thinned
 from cl.gallery import Comparison, compare, look
@@ -16,11 +17,12 @@ from cl.host import threads
 from cl.methods import Method
 from cl.report import Losses, Report, write
 from cl.run import load_method
+from cl.run import report as made
 from flows.job import Job, planned, title, turns
 from flows.predict import served
 from flows.question import GATE, REASON
 from flows.session import RETRIED, read, report_of, tracker_of
-from flows.settings import Place
+from flows.settings import Place, stores
 from flows.tracking import KEY, MODEL, PARENT, Tracker
 from flows.watch import watch
 
@@ -52,7 +54,7 @@ def told(tracker: Tracker, job: Job, run_id: str, report: Report) -> Report:
     return replace(report, version=version, gate=gate, losses=tuple(_losses(tracker, job, run_id)))
 
 
-def images(tracker: Tracker, job: Job, steps: "Sequence[Step]", report: Report) -> dict[str, Comparison]:
+def images(tracker: Tracker | None, job: Job, steps: "Sequence[Step]", report: Report) -> dict[str, Comparison]:
     """What became of single images since the champion of then, or else since the start; nothing where models are gone."""
     plan, last = planned(job), len(steps) - 1
     exam = plan.stream.exam(last)
@@ -72,6 +74,29 @@ def images(tracker: Tracker, job: Job, steps: "Sequence[Step]", report: Report) 
         return {}
 
 
+def again(jobs: "Sequence[tuple[Job, list[Step]]]") -> tuple[list[Report], dict[str, Comparison]]:
+    """The reports of streams that are learned, and what became of single images under the first seed of each method."""
+    reports, seen = [], dict[str, Comparison]()
+    for job, steps in jobs:
+        report, kept, tracker = made(planned(job), steps), dict[str, Comparison](), _tracker(job)
+        run = tracker.find(turns(job)[-1].key, "stream") if tracker else None
+        if tracker and run:
+            report, kept = told(tracker, job, run.info.run_id, report), shown(job.place, run.info.run_id)
+        if report.method not in seen:
+            seen |= kept or images(tracker, job, steps, report)
+        reports.append(report)
+    return reports, seen
+
+
+def _tracker(job: Job) -> Tracker | None:
+    """None where MLflow has nothing to say: there is no store of it, or it does not answer."""
+    try:
+        return tracker_of(job) if stores(job.place) else None
+    except (StoreError, MlflowException) as error:
+        watch().tell(f"{title(job)}: the report says nothing of versions and losses: {error}")
+        return None
+
+
 def shown(place: Place, run_id: str) -> dict[str, Comparison]:
     """What the report of a stream's run shows of single images, read again; nothing where there is none."""
     try:
@@ -81,10 +106,10 @@ def shown(place: Place, run_id: str) -> dict[str, Comparison]:
         return {}
 
 
-def _before(tracker: Tracker, job: Job, start: "Step", report: Report) -> tuple[Method, str, dict[str, Any]]:
+def _before(tracker: Tracker | None, job: Job, start: "Step", report: Report) -> tuple[Method, str, dict[str, Any]]:
     """The model to compare with, what it is called, and which samples it is known to get right of which sets, asked as now."""
     plan, champion = planned(job), report.gate.get("champion")
-    if champion and report.gate.get("hits"):
+    if tracker and champion and report.gate.get("hits"):
         found, gate = served(job.place, tracker.client, f"{report.version.partition('/')[0]}/{champion}"), report.gate
         return (
             found.bundle.method,

@@ -317,6 +317,7 @@ COMMANDS = {
     "history": ["MODEL"],
     "lineage": ["MODEL", "version"],
     "bisect": ["MODEL", "--set", "--class", "--domain", "--data-root", "--data-rev"],
+    "diff": ["A", "B", "--on", "--labels", "--out", "--data-root", "--data-rev"],
     "predict": ["IMAGE...", "--labels", "--query", "--model", "--as-of", "--template"],
     "export": ["MODEL", "folder", "--layout", "open_clip", "hugging_face"],
     "methods": ["List the methods"],

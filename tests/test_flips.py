@@ -96,7 +96,7 @@ def test_models_are_asked_about_what_flipped_and_what_is_wrong_and_answer_as_the
     config = EvalConfig(batch_size=5)
     then, now = (evaluate(method, [examined], config)["s"].hits for method in (before, after))
     for method, hits in ((before, then), (after, now)):
-        told = answers(method, examined, data, list(range(12)), config)
+        told = answers(method, data, list(range(12)), config, examined.classes)
         assert [told[row].name == labels[row] for row in range(12)] == hits.tolist()
         assert all(1 / 3 <= answer.share <= 1 for answer in told.values())
     (found,) = look([examined], {"s": (then, now)}, before, after, config)
@@ -108,7 +108,7 @@ def test_models_are_asked_about_what_flipped_and_what_is_wrong_and_answer_as_the
 def test_what_is_for_retrieval_answers_with_the_nearest_caption() -> None:
     method = tiny_method(seed=0)
     data = ImageTable.of(["0", "1"], [png(0), png(1)], captions=[["a cat", "a pet"], ["a dog"]])
-    found = answers(method, EvalSet("s", "retrieve", data), data, [1, 0], EvalConfig())
+    found = answers(method, data, [1, 0], EvalConfig(), None)
     assert list(found) == [1, 0] and {answer.name for answer in found.values()} <= {"a cat", "a pet", "a dog"}
 
 

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import time
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from datetime import datetime
@@ -26,7 +27,7 @@ from typer.testing import CliRunner
 from cl.collection import append
 from cl.config import EvalConfig
 from cl.data import write
-from cl.errors import DataError, StoreError
+from cl.errors import ConfigError, DataError, StoreError
 from cl.evaluate import evaluate, unpack
 from cl.report import Text
 from cl.run import revive
@@ -128,6 +129,49 @@ def test_the_report_shows_the_champion_beside_the_candidate_and_the_images_that_
     assert (place.reports / refused["run"] / "report.html").stat().st_mtime == 1, "nothing new to say: not written again"
     learn_stream(config, ["seed=1", *OPEN])
     assert "colours/2 became champion" in (place.reports / refused["run"] / "report.html").read_text()
+
+
+def test_two_versions_are_held_against_each_other_image_by_image(config: str, stored: Path) -> None:
+    place = Place(stored)
+    client = connect(place)
+    told = [learn_stream(config, [f"seed={seed}", *OPEN])["report"] for seed in (0, 1)]
+
+    def diff(*words: str) -> tuple[str, dict[str, Any]]:
+        done = CliRunner().invoke(app, ["diff", "colours/1", "colours@champion", "--out", "d", *words])
+        assert done.exit_code == 0, done.output
+        assert "<script" not in Path("d/diff.html").read_text()
+        return done.output, json.loads(Path("d/diff.json").read_text())
+
+    output, found = diff()
+    assert (found["before"], found["after"]) == ("colours/1", "colours/2") and "labelled images" in output
+    for each in found["sets"]:
+        then, now = (unpack(report["hits"][each["name"]]) for report in told)
+        assert (each["broke"], each["mended"]) == (int((then & ~now).sum()), int((now & ~then).sum()))
+
+    names = ("red", "green", "blue", "yellow")
+    for number in range(12):
+        for folder in (Path("new"), Path("known") / names[number % 4]):
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / f"{number:02}.png").write_bytes(png(number % 4, 500 + number))
+    files = sorted(Path("new").iterdir())
+    one, two = ([row[0][0] for row in classify(served(place, client, f"colours/{version}"), files)] for version in (1, 2))
+    output, found = diff("--on", "new")
+    (alone,) = found["sets"]
+    apart = [(was, now) for was, now in zip(one, two, strict=True) if was != now]
+    assert (alone["name"], alone["images"], alone["before"], alone["differ"]) == ("new", 12, None, len(apart))
+    assert {(block["was"], block["now"]): block["images"] for block in found["differ"]} == dict(Counter(apart))
+    assert f"The two differ on {len(apart)} of 12 images that nobody has labelled." in output
+
+    (alone,) = diff("--on", "known")[1]["sets"]
+    right = [[answer == names[number % 4] for number, answer in enumerate(answers)] for answers in (one, two)]
+    assert (alone["before"], alone["after"]) == (np.mean(right[0]), np.mean(right[1]))
+    assert alone["broke"] == sum(was and not now for was, now in zip(*right, strict=True))
+    assert [each[:2] for each in alone["classes"]] == [["blue", 3], ["green", 3], ["red", 3], ["yellow", 3]]
+
+    with pytest.raises(ConfigError, match="--labels names the classes of images that --on gives"):
+        CliRunner().invoke(app, ["diff", "colours/1", "colours/2", "--labels", "a,b"], catch_exceptions=False)
+    with pytest.raises(StoreError, match="no version or alias '9'"):
+        CliRunner().invoke(app, ["diff", "colours/1", "colours/9"], catch_exceptions=False)
 
 
 def _asked(place: Place, client: MlflowClient, config: str) -> None:

@@ -1,0 +1,126 @@
+"""Two versions asked the same images: those their test sets hold, or any that somebody has, with labels, with captions, or without."""
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from mlflow import MlflowClient
+
+from cl.answers import answers
+from cl.build_stream import class_names
+from cl.bundle import Bundle
+from cl.config import EvalConfig
+from cl.data import ImageTable, concat
+from cl.errors import DataError
+from cl.evaluate import evaluate
+from cl.flips import Answer
+from cl.gallery import Comparison, Seen, compare, look
+from cl.intake import take
+from cl.stream import ClassName, EvalSet
+from flows.as_learned import as_learned
+from flows.job import outlined
+from flows.lineage import report_of
+from flows.predict import Served, chosen, served
+from flows.settings import Place
+
+Progress = Callable[[int, int], None]
+_AT_ONCE = 2048  # images between two words about how far it is
+
+
+def _untold(done: int, total: int) -> None: ...
+
+
+def difference(
+    place: Place,
+    client: MlflowClient,
+    models: tuple[str, str],
+    on: Path | None = None,
+    labels: Sequence[str] = (),
+    data_root: str | None = None,
+    rev: str | None = None,
+    tell: Progress = _untold,
+) -> Comparison:
+    """How the second version answers otherwise than the first.
+
+    Args:
+        place: the project.
+        client: of MLflow.
+        models: two versions, each NAME, NAME@ALIAS or NAME/VERSION.
+        on: a folder or file of images in any layout that is read; default: the test images of the second version's stream.
+        labels: candidate classes; default: those that either has learned, and those of the images.
+        data_root: the folder with the data sets, where `on` is not given.
+        rev: the data's git revision, where `on` is not given; default: as the second version learned it.
+        tell: hears how many images are asked, of how many.
+
+    Raises:
+        StoreError: no such version, or its files cannot be read.
+        DataError: images cannot be used, or there are no classes to choose from.
+    """
+    before, after = (served(place, client, model) for model in models)
+    names = f"{before.name}/{before.version}", f"{after.name}/{after.version}"
+    if on is not None:
+        return compare(names, _of_folder(on, before.bundle, after.bundle, labels, tell))
+    version = chosen(place, client, models[1])
+    plan = outlined(as_learned(version, data_root, rev))
+    sets = plan.stream.exam(len(report_of(version).sessions))
+    return compare(names, _of_sets(sets, before, after, plan.config.evaluate, tell))
+
+
+def _of_sets(sets: Sequence[EvalSet], before: Served, after: Served, config: EvalConfig, tell: Progress) -> Iterator[Seen]:
+    """Both are scored as the gate scores them, and asked again about what flipped."""
+
+    def hits(model: Served, offset: int) -> dict[str, np.ndarray]:
+        found = evaluate(model.bundle.method, sets, config, lambda done, total, name: tell(offset + done, 2 * total))
+        return {name: score.hits for name, score in found.items()}
+
+    then, now = hits(before, 0), hits(after, len(sets))
+    yield from look(
+        sets, {each.name: (then[each.name], now[each.name]) for each in sets}, before.bundle.method, after.bundle.method, config
+    )
+
+
+def _of_folder(on: Path, before: Bundle, after: Bundle, labels: Sequence[str], tell: Progress) -> Iterator[Seen]:
+    """Every image is asked; the test images alone where the folder says which they are."""
+    splits, _ = take(on, {}, share=0, unlabelled=True, tell=tell)
+    data = splits.get("test") or splits.get("val") or concat(list(splits.values()))
+    parts = {
+        "labelled": data.where([label is not None for label in data.labels]),
+        "captioned": data.where([label is None and bool(own) for label, own in zip(data.labels, data.captions, strict=True)]),
+        "unlabelled": data.where([label is None and not own for label, own in zip(data.labels, data.captions, strict=True)]),
+    }
+    title = on.resolve().name or str(on)
+    found = {name: rows for name, rows in parts.items() if len(rows)}
+    candidates = list(dict.fromkeys([*(labels or [each.name for model in (before, after) for each in model.classes]), *data.classes()]))
+    if len(candidates) < 2 and found.keys() - {"captioned"}:
+        raise DataError(f"{on}: found {len(candidates)} classes to choose from, expected two or more; name them: --labels a,b,c")
+    for name, rows in found.items():
+        called = title if len(found) == 1 else f"{title}, {name}"
+        yield _captioned(called, rows, before, after) if name == "captioned" else _asked(called, rows, candidates, before, after, tell)
+
+
+def _captioned(name: str, data: ImageTable, before: Bundle, after: Bundle) -> Seen:
+    examined, config = EvalSet(name, "retrieve", data), EvalConfig()
+    hits = [evaluate(model.method, [examined], config)[name].hits for model in (before, after)]
+    (found,) = look([examined], {name: (hits[0], hits[1])}, before.method, after.method, config)
+    return found
+
+
+def _asked(name: str, data: ImageTable, candidates: Sequence[str], before: Bundle, after: Bundle, tell: Progress) -> Seen:
+    """What both say of every row; right is what a row's own label says, where rows have one."""
+    labels, config = data.labels, EvalConfig()
+    sides: list[dict[int, Answer]] = [{}, {}]
+    for turn, model in enumerate((before, after)):
+        for start in range(0, len(data), _AT_ONCE):
+            rows = range(start, min(start + _AT_ONCE, len(data)))
+            sides[turn] |= answers(model.method, data, rows, config, _classes(model, candidates))
+            tell(turn * len(data) + rows.stop, 2 * len(data))
+    if labels[0] is None:
+        return Seen(None, name, data, None, sides[0], sides[1])
+    then, now = (np.array([side[row].name == label for row, label in enumerate(labels)]) for side in sides)
+    return Seen(EvalSet(name, "classify", data, tuple(_classes(after, candidates))), name, data, (then, now), sides[0], sides[1])
+
+
+def _classes(model: Bundle, names: Sequence[str]) -> list[ClassName]:
+    """Each asked as the model has learned it, any other by its template."""
+    known = {each.name: each for each in model.classes}
+    return [known.get(each.name, each) for each in class_names(names, model.template)]
