@@ -54,7 +54,7 @@ def gate(report: Report) -> dict[str, Any]:
 
 def gallery(name: str, found: Comparison, shots: int) -> dict[str, Any]:
     """What became of single images, with at most `shots` of them in each direction, groups sharing them evenly."""
-    images = sum(each.images for each in found.sets)
+    images = sum(each.images for each in found.sets if each.before is not None)
     broke, mended = sum(each.broke for each in found.sets), sum(each.mended for each in found.sets)
     asked = sum(each.asked for each in found.sets)
     return {

@@ -16,11 +16,12 @@ from cl.evaluate import evaluate
 from cl.flips import Answer
 from cl.gallery import Comparison, Seen, compare, look
 from cl.intake import take
+from cl.sides import Side, side_by_side
 from cl.stream import ClassName, EvalSet
 from flows.as_learned import as_learned
 from flows.job import outlined
 from flows.lineage import report_of
-from flows.predict import Served, chosen, served
+from flows.predict import chosen, served
 from flows.settings import Place
 
 Progress = Callable[[int, int], None]
@@ -63,20 +64,9 @@ def difference(
     version = chosen(place, client, models[1])
     plan = outlined(as_learned(version, data_root, rev))
     sets = plan.stream.exam(len(report_of(version).sessions))
-    return compare(names, _of_sets(sets, before, after, plan.config.evaluate, tell))
-
-
-def _of_sets(sets: Sequence[EvalSet], before: Served, after: Served, config: EvalConfig, tell: Progress) -> Iterator[Seen]:
-    """Both are scored as the gate scores them, and asked again about what flipped."""
-
-    def hits(model: Served, offset: int) -> dict[str, np.ndarray]:
-        found = evaluate(model.bundle.method, sets, config, lambda done, total, name: tell(offset + done, 2 * total))
-        return {name: score.hits for name, score in found.items()}
-
-    then, now = hits(before, 0), hits(after, len(sets))
-    yield from look(
-        sets, {each.name: (then[each.name], now[each.name]) for each in sets}, before.bundle.method, after.bundle.method, config
-    )
+    one, two = (Side(name, model.bundle.method) for name, model in zip(names, (before, after), strict=True))
+    told = [lambda done, total, name, first=first: tell(first + done, 2 * len(sets)) for first in (0, len(sets))]
+    return side_by_side(one, two, sets, plan.config.evaluate, (told[0], told[1]))
 
 
 def _of_folder(on: Path, before: Bundle, after: Bundle, labels: Sequence[str], tell: Progress) -> Iterator[Seen]:

@@ -10,14 +10,14 @@ from mlflow.exceptions import MlflowException
 from prefect import task
 
 from cl.errors import EvergreenError, StoreError
-from cl.evaluate import evaluate, unpack
+from cl.evaluate import unpack
 from cl.figures import LINES, POINTS, thinned
-from cl.gallery import Comparison, compare, look
+from cl.gallery import Comparison
 from cl.host import threads
-from cl.methods import Method
 from cl.report import Losses, Report, write
 from cl.run import load_method
 from cl.run import report as made
+from cl.sides import Side, side_by_side
 from flows.job import Job, planned, title, turns
 from flows.predict import served
 from flows.question import GATE, REASON
@@ -60,15 +60,10 @@ def images(tracker: Tracker | None, job: Job, steps: "Sequence[Step]", report: R
     exam = plan.stream.exam(last)
     try:
         with threads(plan.config.threads):
-            after = load_method(plan, last, job.place.steps)
-            before, name, known = _before(tracker, job, steps[0], report)
-            new = [examined for examined in exam if examined.name not in known]
-            scores = evaluate(before, new, plan.config.evaluate, watch().progress) if new else {}
-            known |= {examined: score.hits for examined, score in scores.items()}
-            hits = {each.name: (known[each.name], unpack(steps[-1].hits[each.name])) for each in exam}
-            same = [each for each in exam if len({len(one) for one in hits[each.name]}) == 1]
-            names = name, report.version or "the model after the last session"
-            return {report.method: compare(names, look(same, hits, before, after, plan.config.evaluate))}
+            hits = {name: unpack(right) for name, right in steps[-1].hits.items()}
+            after = Side(report.version or "the model after the last session", load_method(plan, last, job.place.steps), hits)
+            before = _before(tracker, job, steps[0], report)
+            return {report.method: side_by_side(before, after, exam, plan.config.evaluate, (watch().progress, watch().progress))}
     except (EvergreenError, OSError) as error:  # the numbers stand without it
         watch().tell(f"{title(job)}: the report shows no images that broke: {error}")
         return {}
@@ -106,19 +101,15 @@ def shown(place: Place, run_id: str) -> dict[str, Comparison]:
         return {}
 
 
-def _before(tracker: Tracker | None, job: Job, start: "Step", report: Report) -> tuple[Method, str, dict[str, Any]]:
-    """The model to compare with, what it is called, and which samples it is known to get right of which sets, asked as now."""
+def _before(tracker: Tracker | None, job: Job, start: "Step", report: Report) -> Side:
     plan, champion = planned(job), report.gate.get("champion")
     if tracker and champion and report.gate.get("hits"):
-        found, gate = served(job.place, tracker.client, f"{report.version.partition('/')[0]}/{champion}"), report.gate
-        return (
-            found.bundle.method,
-            f"{found.name}/{champion}, the champion",
-            {name: unpack(hits) for name, hits in gate["hits"].items()},
-        )
+        found = served(job.place, tracker.client, f"{report.version.partition('/')[0]}/{champion}")
+        hits = {name: unpack(right) for name, right in report.gate["hits"].items()}
+        return Side(f"{found.name}/{champion}, the champion", found.bundle.method, hits)
     first, now = plan.stream.exam(0), plan.stream.exam(len(plan.keys) - 1)
     same = [each.name for each, other in zip(first, now, strict=True) if each.digest == other.digest and each.name in start.hits]
-    return plan.frozen(), "the model before any session", {name: unpack(start.hits[name]) for name in same}
+    return Side("the model before any session", plan.frozen(), {name: unpack(start.hits[name]) for name in same})
 
 
 def _gate(run_id: str) -> dict[str, Any]:

@@ -16,8 +16,8 @@ import pytest
 
 CHROMIUM = next((found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None)
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine (Debian: apt-get install chromium)")
-_OPTIONS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
-_OPTIONS += ["--disable-component-update", "--disable-sync"]
+OPTIONS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
+OPTIONS += ["--disable-component-update", "--disable-sync"]
 
 # each try says what it got: a status that could be read, "sent" where a page cannot see what came of it, or the browser's error
 PAGE = """<!doctype html><script>
@@ -112,7 +112,7 @@ class Harm:
 def visit(harm: Harm, address: str, rules: str) -> dict[str, Any]:
     """What the page at `address` says it got, in a browser that resolves names by `rules`."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
-        command = [str(CHROMIUM), *_OPTIONS, f"--user-data-dir={profile}", f"--host-resolver-rules={rules}", address]
+        command = [str(CHROMIUM), *OPTIONS, f"--user-data-dir={profile}", f"--host-resolver-rules={rules}", address]
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
             assert harm.heard.wait(60), f"the browser told nothing of {address}"
@@ -125,5 +125,5 @@ def visit(harm: Harm, address: str, rules: str) -> dict[str, Any]:
 def shows(address: str) -> str:
     """The page as a person would see it after its scripts have run."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
-        command = [str(CHROMIUM), *_OPTIONS, f"--user-data-dir={profile}", "--virtual-time-budget=15000", "--dump-dom", address]
+        command = [str(CHROMIUM), *OPTIONS, f"--user-data-dir={profile}", "--virtual-time-budget=15000", "--dump-dom", address]
         return subprocess.run(command, capture_output=True, text=True, timeout=90, check=True).stdout
