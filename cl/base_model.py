@@ -12,9 +12,9 @@ from cl.checkpoint import read_json, write_json
 from cl.clip import ModelConfig
 from cl.data import ImageTable
 from cl.errors import StoreError
-from cl.learner import Progress
 from cl.model_source import CONFIG
 from cl.pretrain import pretrain, save_pretrained
+from cl.progress import Progress
 from cl.run_config import RunConfig
 from cl.seal import contents, sealed, unsealed
 from cl.stream import Session

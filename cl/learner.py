@@ -3,7 +3,6 @@
 import logging
 import math
 import time
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import lightning.pytorch as pl
@@ -22,12 +21,12 @@ from cl.interim import START, Interim, Keeper, Took, walk
 from cl.loader import Collate, Order, Rows, batches, samples
 from cl.losses import precise
 from cl.methods.base import Batch, Method
+from cl.progress import Progress, Teller
 from cl.seeds import derive
 from cl.stream import Session
 
 VERSION = 1  # see cl/units.py
 
-Progress = Callable[[int, int, str], None]  # (done, total, what)
 _LOG_EVERY = 10  # steps; a value read back from the device is a wait
 
 
@@ -167,7 +166,7 @@ def learn(
     keeper = Keeper(interim) if interim else None
     took = keeper.cursor.past if keeper else START.past
     for turn, data, flops in keeper.rounds(method, session) if keeper else walk(method.rounds(session)):
-        count = _steps(len(data), config) if wanted else 0
+        count = steps_over(len(data), config) if wanted else 0
         lesson = Lesson(session, data, seed, turn, count, took.steps)
         flops += count * _descend(method, lesson, config, logger, progress, keeper) if count else 0
         seen = samples(len(data), config.batch_size, count * config.accumulate, bool(config.drop_last)) if count else 0
@@ -181,7 +180,8 @@ def learn(
     return Learned(took.steps, took.samples, before + time.perf_counter() - started, took.flops + flops)
 
 
-def _steps(rows: int, config: TrainConfig) -> int:
+def steps_over(rows: int, config: TrainConfig) -> int:
+    """Optimizer steps over a table of so many rows."""
     if config.max_steps:
         return config.max_steps
     return max(1, batches(rows, config.batch_size, bool(config.drop_last)) * config.epochs // config.accumulate)
@@ -227,7 +227,7 @@ def _descend(
         collate_fn=Collate(method.clip.tokenize, method.clip.dtype),
         generator=torch.Generator(),  # else it would draw a seed from the global one
     )
-    told = Told(progress, steps, session.name) if progress else None
+    told = Teller(progress, session.name, steps, method.full * config.accumulate, turn) if progress else None
     with quiet():
         trainer = pl.Trainer(
             max_epochs=1,
@@ -281,15 +281,3 @@ class Counted(pl.Callback):
             self.counting = False
             self.counter.__exit__(None, None, None)
             self.flops = int(self.counter.get_total_flops())
-
-
-class Told(pl.Callback):
-    """Tells the caller how far a session is."""
-
-    def __init__(self, progress: Progress, steps: int, name: str) -> None:
-        self.progress, self.steps, self.name = progress, steps, name
-
-    def on_train_batch_end(self, trainer: pl.Trainer, learner: pl.LightningModule, *_: Any) -> None:
-        """After every batch."""
-        assert isinstance(learner, Learner)
-        self.progress(learner.done, self.steps, self.name)

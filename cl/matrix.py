@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -108,6 +108,44 @@ def transfer(m: Matrix) -> float:
 def zero_shot_drop(m: Matrix) -> float:
     """Mean over probes of the score at the start minus the last: what was lost of what nobody taught."""
     return _mean(m.rows[0, m.probes] - m.rows[-1, m.probes])
+
+
+class Change(NamedTuple):
+    """What one session did to some of the sets: a mean over them now, and what it was before the session; None: not measured then.
+
+    `taught`: scores of the sets that it teaches. `forgotten`: best score since being taught minus the score now, of the sets taught
+    before it. `probes`: scores of what none teaches. Of the start: `untaught` and `probes`.
+    """
+
+    what: Literal["untaught", "taught", "forgotten", "probes"]
+    now: float
+    before: float | None
+
+
+def changes(m: Matrix) -> list[Change]:
+    """What the last session of a matrix changed; of kinds that have no set, nothing."""
+    t = m.sessions
+    if not t:
+        untaught = [j for j, session in enumerate(m.taught) if session]
+        told = [Change("untaught", _mean(m.rows[0, untaught]), None), Change("probes", _mean(m.rows[0, m.probes]), None)]
+        return [change for change, sets in zip(told, (untaught, m.probes), strict=True) if sets]
+    new, old = [j for j in m.known if m.taught[j] == t], [j for j in m.known if m.taught[j] < t]
+    now, before = m.upto(t), m.upto(t - 1)
+    told = [
+        Change("taught", _mean(now.rows[-1, new]), _known(before.rows[-1, new])),
+        Change("forgotten", _lost(now, old), _known(_lost(before, old))),
+        Change("probes", _mean(now.rows[-1, m.probes]), _known(before.rows[-1, m.probes])),
+    ]
+    return [change for change, sets in zip(told, (new, old, m.probes), strict=True) if sets]
+
+
+def _lost(m: Matrix, sets: Sequence[int]) -> float:
+    return _mean([m.rows[m.taught[j] :, j].max() - m.rows[-1, j] for j in sets])
+
+
+def _known(values: Any) -> float | None:
+    mean = _mean(values)
+    return None if np.isnan(mean) else mean
 
 
 METRICS = {

@@ -11,8 +11,9 @@ from cl.clip import Clip, build
 from cl.config import Config, EvalConfig, TrainConfig
 from cl.data import ImageTable
 from cl.evaluate import evaluate
-from cl.learner import Progress, learn
+from cl.learner import learn
 from cl.methods.finetune import Finetune
+from cl.progress import Progress
 from cl.stream import EvalSet, Session
 
 _ARCHITECTURE: dict[str, Any] = {

@@ -15,10 +15,11 @@ from cl.errors import StoreError
 from cl.evaluate import headline, headline_row
 from cl.host import keep_memory, threads
 from cl.interim import Interim
-from cl.learner import Learned, Progress, learn
+from cl.learner import Learned, learn
 from cl.matrix import Matrix
 from cl.methods import Method
 from cl.plan import Plan, plan
+from cl.progress import Progress
 from cl.release import made_with
 from cl.report import Provenance, Report
 from cl.run_config import RunConfig, label, methods, parse_config, read_config, train_config, variants
@@ -43,6 +44,7 @@ __all__ = [
     "report",
     "revive",
     "run",
+    "scores",
     "variants",
 ]
 
@@ -131,6 +133,12 @@ def bundle(plan: Plan, index: int, store: Path) -> Bundle:
     return Bundle(load_method(plan, index, store), plan.config.method, plan.config.seed, tuple(plan.config.stream.template), classes)
 
 
+def scores(plan: Plan, steps: Sequence[Step]) -> Matrix:
+    """The headline score of each set after each of the first steps."""
+    names = headline(plan.stream.exam(0))
+    return Matrix(np.array([headline_row(step.row, names) for step in steps], dtype=np.float64), tuple(names), plan.stream.taught)
+
+
 def report(plan: Plan, steps: Sequence[Step]) -> Report:
     """What the steps so far say together."""
     sets = plan.stream.exam(0)
@@ -152,7 +160,7 @@ def report(plan: Plan, steps: Sequence[Step]) -> Report:
         method=label(plan.config),
         stream=plan.config.name,
         sessions=tuple(step.session for step in steps[1:]),
-        matrix=matrix(lambda step: headline_row(step.row, headlines)),
+        matrix=scores(plan, steps),
         details=details,
         headline=headlines,
         costs=tuple(step.cost for step in steps[1:]),

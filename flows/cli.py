@@ -16,7 +16,7 @@ from cl.errors import EvergreenError, StoreError
 from cl.names import visible
 from flows import cli_data, cli_diff, cli_ingest, cli_init, cli_models, cli_servers, cli_status
 from flows.causes import cause
-from flows.console import BarWatch, bar, bars, err, out, table
+from flows.console import bar, err, out, table, watching
 from flows.options import RootOption, SetOption
 from flows.settings import EMBEDDED, Place, begin
 
@@ -232,7 +232,7 @@ def _orchestrated(place: Place) -> AbstractContextManager[None]:
 def _prepared() -> Iterator[None]:
     from flows.watch import watched_by
 
-    with bars() as progress, watched_by(BarWatch(progress, "reading settings and data")):
+    with watching("reading settings and data") as watch, watched_by(watch):
         yield
 
 
@@ -243,12 +243,12 @@ def _watched(ready: Callable[[], None]) -> Iterator[None]:
     from flows.addresses import hushed, shown
     from flows.watch import watched_by
 
-    with bars() as progress, watched_by(BarWatch(progress, "waiting for Prefect")):
+    with watching("waiting for Prefect") as watch, watched_by(watch):
         ready()
         try:
             yield
         except (KeyboardInterrupt, SystemExit):
-            progress.console.print("Stopped. What is learned is kept; the same command goes on from there.")
+            watch.bar.console.print("Stopped. What is learned is kept; the same command goes on from there.")
             raise
         except httpx.TransportError as error:
             kept = "what is learned is kept: once it answers, start again, and nothing is learned twice"

@@ -47,16 +47,18 @@ def status(
 
 def _sessions(config: str, overrides: list[str], data_root: str | None) -> None:
     from flows.job import job_of, title, turns
-    from flows.progress import sessions
+    from flows.progress import sessions, where
     from flows.publish import command
     from flows.reap import held
     from flows.status import as_update
 
     job = job_of(config, overrides, data_root)
-    rows, running = sessions(job), held(job.place, turns(job, learns=False)[-1].key)
+    key = turns(job, learns=False)[-1].key
+    rows, running = sessions(job), held(job.place, key)
     out().print(table(title(job), ["", "session", "state", ""], rows))
     if running:
-        out().print("A process is learning it now.")
+        far = where(job.place, key)
+        out().print(f"A process is learning it now{': ' if far else '.'}{far}", soft_wrap=True)
     elif any(row.state != "learned" for row in rows):
         words = command("learn-stream", {"config": config, "overrides": overrides, "data_root": data_root})
         grows = job.settings["stream"]["kind"] == "collection"

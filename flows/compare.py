@@ -13,6 +13,7 @@ from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner
 from cl.errors import ConfigError
 from flows.children import end_with
 from flows.job import Job, check_methods, jobs_of, planned, settings, title
+from flows.pulse import followed
 from flows.reap import alive
 from flows.session import RETRIED, tracker_of
 from flows.settings import Place, quiet
@@ -53,7 +54,7 @@ def learn_all(jobs: list[Job], wanted: "CompareConfig | None", data_root: str | 
         yield from (learn_stream(job.settings, [], data_root, data_rev, promote=False) for job in jobs)
         return
     share = max(1, (os.cpu_count() or 1) // workers)  # more threads than cores slow each other down
-    with runner(wanted.runner, workers, wanted.cluster) as running:
+    with runner(wanted.runner, workers, wanted.cluster) as running, followed(jobs[0].place, [title(job) for job in jobs], watch()):
         common = {"data_root": data_root, "data_rev": data_rev, "threads": share}
         futures = [running.submit(learn_one, {"job": job, **common}) for job in jobs]
         for index, (job, future) in enumerate(zip(jobs, futures, strict=True)):

@@ -1,22 +1,23 @@
-"""What the terminal shows: one bar, one line per finished session, a table at the end. Tables to stdout, the rest to stderr."""
+"""What the terminal shows: a bar for what is done, a line per finished session, tables at the end. Tables to stdout, the rest to stderr."""
 
 import os
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from contextlib import contextmanager, nullcontext, suppress
+from contextvars import copy_context
+from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
+from cl.errors import EvergreenError
 from cl.names import visible
-
-if TYPE_CHECKING:
-    from cl.run import Step
-
+from flows.pace import MINUTE, Beat, Ended, going, line, place, span, standing
 
 _NUMBER = frozenset("0123456789–")  # a dash stands for what was not measured
 
@@ -39,57 +40,101 @@ def err() -> Console:
 
 
 class BarWatch:
-    """A bar for the session at hand, and a line for each that is over."""
+    """A bar for each session at hand and a line for each that is over; without a terminal, between the lines one a minute."""
 
     def __init__(self, progress: Progress, start: str) -> None:
         self.bar = progress
-        self.task = progress.add_task(start, total=None)
-        self.title = ""
+        self.task = progress.add_task(start, total=None, told="")
+        self.now = start  # what is done where no session is under way
+        self.beats: dict[str, tuple[Beat, TaskID]] = {}  # by stream, of those that are under way
+        self.told = self.began = time.monotonic()
 
     def begin(self, stream: str, index: int, last: int, session: str) -> None:
-        """The bar starts again."""
-        self.title = visible(f"{stream} {index}/{last} {session}")
-        self.bar.reset(self.task, total=None, description=self.title)
+        """Nothing: `heard` says it."""
 
-    def progress(self, done: int, total: int, what: str) -> None:
-        """The bar grows, through the steps of a session and then through the sets it is examined on."""
-        self.bar.update(
-            self.task, completed=done, total=total, description=f"{self.title} ({what})" if what not in self.title else self.title
-        )
+    def progress(self, done: int, total: int, what: str, *, images: int = 0, turn: int = 0, turns: int | None = 1) -> None:
+        """The bar of what is no session: a base model that is trained, a candidate that is examined, streams of a comparison."""
+        self.now = f"{what}: {done} of {total}"
+        self.bar.update(self.task, completed=done, total=total, description=visible(what), told=f"{done} of {total}", visible=True)
 
-    def end(self, stream: str, last: int, step: "Step", known: bool) -> None:
+    def heard(self, beat: Beat) -> None:
+        """The bar of a session grows, through its steps and then through the sets it is examined on."""
+        name = visible(place(*beat[:4]))
+        task = self.beats[beat.stream][1] if beat.stream in self.beats else self.bar.add_task(name, total=None, told="")
+        self.beats[beat.stream] = beat, task
+        self._meanwhile()
+        self.bar.update(task, description=name, completed=beat.done, total=beat.total or None, told=visible(standing(beat)))
+
+    def end(self, ended: Ended) -> None:
         """A line about it."""
-        from flows.watch import line
-
-        self.tell(line(stream, last, step, known))
+        if ended.stream in self.beats:
+            self.bar.remove_task(self.beats.pop(ended.stream)[1])
+        self._meanwhile(f"{ended.stream}: writing it down")
+        self.tell(line(ended))
 
     def tell(self, text: str) -> None:
-        """A line above the bar, and in Prefect's log."""
+        """A line above the bars, and in Prefect's log."""
         from flows.watch import log
 
-        self.bar.console.print(text, soft_wrap=True)
+        self._print(text)
         log(text)
+
+    def minute(self) -> None:
+        """Say how it stands, if nothing was said for a minute."""
+        if time.monotonic() - self.told < MINUTE:
+            return
+        for told in [going(beat) for beat, _ in list(self.beats.values())] or [f"{self.now} ({span(time.monotonic() - self.began)})"]:
+            self._print(told)
+
+    def _meanwhile(self, what: str = "") -> None:
+        """The first bar, where it counts nothing, is there while no session is."""
+        if self.bar.tasks[0].total is None:
+            self.now, self.began = (what, time.monotonic()) if what else (self.now, self.began)
+            self.bar.update(self.task, visible=not self.beats, description=visible(self.now))
+
+    def _print(self, text: str) -> None:
+        self.told = time.monotonic()
+        self.bar.console.print(text, soft_wrap=True)
 
 
 @contextmanager
-def bars() -> Iterator[Progress]:
-    """A place for bars at the foot of the terminal; without a terminal only lines appear."""
-    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+def watching(start: str) -> Iterator[BarWatch]:
+    """Bars at the foot of the terminal; without a terminal only lines appear."""
+    columns = (
+        *(SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(bar_width=20)),
+        *(TextColumn("{task.fields[told]}", markup=False), TimeElapsedColumn()),
+    )
     console = err()
     with Progress(*columns, console=console, transient=True, disable=not console.is_interactive) as progress:
-        yield progress
+        watch = BarWatch(progress, start)
+        with nullcontext() if console.is_interactive else every(1.0, watch.minute):
+            yield watch
 
 
 @contextmanager
 def bar(what: str) -> Iterator[Callable[..., None]]:
     """A callback (done, total, ...) that moves one bar."""
-    with bars() as progress:
-        task = progress.add_task(what, total=None)
+    with watching(what) as watch:
+        yield lambda done, total, *_, **__: watch.progress(done, total, what)
 
-        def tell(done: int, total: int, *_: Any) -> None:
-            progress.update(task, completed=done, total=total)
 
-        yield tell
+@contextmanager
+def every(seconds: float, action: Callable[[], None]) -> Iterator[None]:
+    """Call `action` every so often while inside, in a thread that sees what we see."""
+    stop = threading.Event()
+
+    def go() -> None:
+        while not stop.wait(seconds):
+            with suppress(OSError, EvergreenError):  # a terminal that is gone, a project that is
+                action()
+
+    thread = threading.Thread(target=copy_context().run, args=(go,), daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> Table:

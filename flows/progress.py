@@ -1,5 +1,6 @@
 """How far learning is, by what is on disk: the sessions of one config, and what is half-learned."""
 
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -7,6 +8,8 @@ from typing import NamedTuple
 
 from cl.interim import Interim
 from flows.job import Job, outlined, turns
+from flows.pace import standing
+from flows.settings import Place
 
 
 class Turned(NamedTuple):
@@ -44,6 +47,14 @@ def half(store: Path, state: str) -> str:
     if cursor is None:
         return ""
     return f"{cursor.done} of {cursor.steps} steps" + (f" of round {cursor.turn + 1}" if cursor.turn else "")
+
+
+def where(place: Place, key: str) -> str:
+    """Where a stream is that a process learns now, by the key of its last step: session, rate, time left; nothing if it told nobody."""
+    from flows.pulse import seen
+
+    found = seen(place, key)
+    return f"{found.beat.session}: {standing(found.beat, time.time())}" if found else ""
 
 
 def moment(when: datetime) -> str:

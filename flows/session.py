@@ -14,6 +14,7 @@ from prefect.tasks import Task
 
 from cl.errors import EvergreenError
 from flows.job import Job, Turn, planned, title
+from flows.pace import Ended
 from flows.settings import Place, tracking_uri
 from flows.watch import watch
 
@@ -37,15 +38,24 @@ def content_key(context: TaskRunContext, arguments: dict[str, Any]) -> str:
     return f"evergreen-{arguments['turn'].key}"
 
 
-def learn(job: Job, run_id: str, turn: Turn) -> dict[str, Any]:
-    """The finished step of a turn: Prefect's record of it where that still holds, else found on disk or learned; and tell it."""
+def learn(job: Job, run_id: str, turn: Turn, before: list[dict[str, Any]]) -> dict[str, Any]:
+    """The finished step of a turn: Prefect's record of it where that still holds, else found on disk or learned; tell what it changed."""
     from cl.run import find
 
     # Prefect remembers numbers; whether the weights are still there, only the store knows
     stale = find(planned(job), turn.index, job.place.steps) is None
     step = dict(learn_session.with_options(refresh_cache=stale)(job, run_id, turn))
-    watch().end(title(job), turn.last, read(step), known=not stale)
+    watch().end(_ended(job, turn, [read(each) for each in (*before, step)], known=not stale))
     return step
+
+
+def _ended(job: Job, turn: Turn, steps: "list[Step]", known: bool) -> Ended:
+    from cl.matrix import changes
+    from cl.run import scores
+
+    cost = steps[-1].cost
+    told = tuple(changes(scores(planned(job), steps)))
+    return Ended(title(job), turn.index, turn.last, turn.session, known, cost.steps, cost.seconds, told)
 
 
 @task(

@@ -35,6 +35,7 @@ ENVIRONMENT = {
 }
 EMBEDDED = "EVERGREEN_EMBEDDED"  # set where the Prefect server is our own and ends with us
 CHATTY = ("lightning", "lightning.pytorch", "lightning.fabric", "mlflow", "alembic", "dvc", "httpx", "open_clip", "matplotlib", "fontTools")
+DVC_BARS = ("dvc.progress", "dvc_data.callbacks")  # they show bars unless their loggers are silent, across the one that we show
 DRIVERS = {"s3": "boto3", "gs": "google.cloud.storage"}
 RUN_LOGS = ("prefect.flow_runs", "prefect.task_runs")
 
@@ -178,6 +179,8 @@ def quiet() -> None:
     """Libraries speak up from warnings on, and a user's mistake is one line in Prefect's logs, not a traceback."""
     for name in CHATTY:
         logging.getLogger(name).setLevel(logging.WARNING)
+    for name in DVC_BARS:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # a traceback of what is raised, and told, anyway
     for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.rank_zero"):
         logging.getLogger(name).setLevel(logging.WARNING)

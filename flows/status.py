@@ -16,7 +16,7 @@ from cl.collection import sessions as sessions_of
 from cl.columns import some
 from cl.errors import DataError
 from flows.failures import Failure, failures
-from flows.progress import half, moment
+from flows.progress import half, moment, where
 from flows.project import own_experiments
 from flows.question import GATE, REASON, WAITING, answer_in, said, standing
 from flows.reap import held, reap_runs
@@ -90,6 +90,7 @@ def _stream(place: Place, client: MlflowClient, runs: Sequence[Run]) -> Stream:
     run, tags = runs[0], runs[0].data.tags
     status, done, far = run.info.status, *_learned(place, client, run)
     running = status == "RUNNING" or held(place, tags[KEY])
+    far = [pulse] if running and (pulse := where(place, tags[KEY])) else far
     late = [] if running else _waiting(run)
     notes = [tags.get(ERROR, "")] if status == "FAILED" else [*far, f"{some(late)} to learn" if late else "", _said(place, tags)]
     whole = next((each for each in runs if each.info.status == "FINISHED"), None)

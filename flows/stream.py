@@ -13,10 +13,11 @@ from flows.job import Job, learnable, planned, settings, title, turns
 from flows.judge import judge
 from flows.pages import page
 from flows.publish import own_command, publish, show, tracked
+from flows.pulse import pulse_of
 from flows.reap import alive
 from flows.session import RETRIED, learn, log_session
 from flows.settings import Place, check_writable, quiet
-from flows.watch import watch
+from flows.watch import watch, watched_by
 
 Config = str | dict[str, Any]
 
@@ -63,11 +64,11 @@ def take(job: Job, promote: bool = True) -> dict[str, Any]:
     """Every session of a job in order, and then the whole published and judged."""
     for remark in planned(job).remarks() if promote else ():  # a comparison says it once
         watch().tell(f"{title(job)}: {remark}")
-    with tracked(job) as run:
+    with tracked(job) as run, watched_by(pulse_of(job, watch())):
         steps: list[dict[str, Any]] = []
         unread: Any = quote(steps)  # Prefect would search it for results of other tasks: at 100 sessions two seconds for each task
         for turn in turns(job):
-            steps.append(learn(job, run, turn))
+            steps.append(learn(job, run, turn, steps))
             log_session(job, run, turn, unread)
         publish(job, run, unread)
         verdict = judge(job, run, unread) if promote else None

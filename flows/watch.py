@@ -1,15 +1,15 @@
 """Who hears how learning goes: Prefect's run log by default, or whoever watches from the same process."""
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from prefect import get_run_logger
 from prefect.exceptions import MissingContextError
 
-if TYPE_CHECKING:
-    from cl.run import Step
+from flows.pace import MINUTE, Beat, Ended, going, line
 
 
 class Watch(Protocol):
@@ -18,42 +18,44 @@ class Watch(Protocol):
     def begin(self, stream: str, index: int, last: int, session: str) -> None:
         """A session of a stream starts (index 0: the model before any session is measured)."""
 
-    def progress(self, done: int, total: int, what: str) -> None:
-        """Steps of the session, or evaluation sets, so far."""
+    def progress(self, done: int, total: int, what: str, *, images: int = 0, turn: int = 0, turns: int | None = 1) -> None:
+        """Steps of the session, or evaluation sets, so far; see `cl.progress`."""
 
-    def end(self, stream: str, last: int, step: "Step", known: bool) -> None:
-        """The session is finished, now or (known) before."""
+    def heard(self, beat: Beat) -> None:
+        """Where a stream is, with rate and time left."""
+
+    def end(self, ended: Ended) -> None:
+        """A session is finished, now or before."""
 
     def tell(self, text: str) -> None:
         """Anything else, in one line."""
 
 
 class LogWatch:
-    """One line per session in the log of the Prefect run."""
+    """A line per session in the log of the Prefect run, and between them one a minute."""
+
+    def __init__(self) -> None:
+        self.told = time.monotonic()
 
     def begin(self, stream: str, index: int, last: int, session: str) -> None:
-        """Nothing: the line at the end says it all."""
+        """Nothing: `heard` says it."""
 
-    def progress(self, done: int, total: int, what: str) -> None:
+    def progress(self, done: int, total: int, what: str, *, images: int = 0, turn: int = 0, turns: int | None = 1) -> None:
         """Nothing: a log is no place for a bar."""
 
-    def end(self, stream: str, last: int, step: "Step", known: bool) -> None:
+    def heard(self, beat: Beat) -> None:
+        """One line, if there was none for a minute."""
+        if time.monotonic() - self.told > MINUTE:
+            self.tell(going(beat))
+
+    def end(self, ended: Ended) -> None:
         """One line."""
-        self.tell(line(stream, last, step, known))
+        self.tell(line(ended))
 
     def tell(self, text: str) -> None:
         """The same line."""
+        self.told = time.monotonic()
         log(text)
-
-
-def line(stream: str, last: int, step: "Step", known: bool) -> str:
-    """A finished step in one line: its place, its name, the mean headline score over all sets, and its time."""
-    from cl.evaluate import HEADLINE
-
-    values = [scores[metric] for scores in step.row.values() for metric in HEADLINE.values() if metric in scores]
-    mean = sum(values) / len(values) if values else float("nan")
-    took = ", learned before" if known else f", {step.cost.steps} steps in {step.cost.seconds:.0f} s" if step.cost.steps else ""
-    return f"{stream}: {step.index}/{last} {step.session}: mean score {mean:.3f} over {len(values)} sets{took}"
 
 
 def log(text: str) -> None:

@@ -14,6 +14,7 @@ import cl.run
 from cl.errors import ConfigError, DataError, LearningError
 from flows.compare import compare
 from flows.job import Turn, find_config, job_of, jobs_of, planned, settings, title
+from flows.pace import Beat, Ended
 from flows.session import content_key, report_of, transient
 from flows.settings import Place
 from flows.stream import learn_stream
@@ -36,17 +37,22 @@ class Heard:
     def __init__(self) -> None:
         self.begun: list[str] = []
         self.ended: list[str] = []
-        self.steps: list[tuple[int, int]] = []
+        self.over: list[Ended] = []
+        self.beats: list[Beat] = []
         self.told: list[str] = []
 
     def begin(self, stream: str, index: int, last: int, session: str) -> None:
         self.begun.append(session)
 
-    def progress(self, done: int, total: int, what: str) -> None:
-        self.steps.append((done, total))
+    def progress(self, done: int, total: int, what: str, **_: Any) -> None:
+        self.told.append(f"{what}: {done} of {total}")
 
-    def end(self, stream: str, last: int, step: Any, known: bool) -> None:
-        self.ended.append(step.session)
+    def heard(self, beat: Beat) -> None:
+        self.beats.append(beat)
+
+    def end(self, ended: Ended) -> None:
+        self.ended.append(ended.session)
+        self.over.append(ended)
 
     def tell(self, text: str) -> None:
         self.told.append(text)
@@ -86,7 +92,9 @@ def last_states() -> dict[str, str]:
 def test_a_stream_is_learned_once_and_found_again_with_the_same_matrix(config: Path, heard: Heard) -> None:
     project = config.parent
     first = learn_stream(str(config), ["seed=11"])
-    assert heard.begun == heard.ended == ["start", "classes 1-2", "classes 3-4"] and heard.steps
+    assert heard.begun == heard.ended == ["start", "classes 1-2", "classes 3-4"]
+    learning = [(beat.session, beat.done, beat.total, beat.rate is not None) for beat in heard.beats if beat.doing == "learning"]
+    assert learning == [(name, done, 2, done == 2) for name in heard.begun[1:] for done in (1, 2)]
     learned = heard.begun.copy()
     again = learn_stream(str(config), ["seed=11"])
     assert heard.begun == learned and heard.ended == learned * 2  # found, not learned
@@ -285,8 +293,8 @@ def test_the_default_listener_writes_one_line_per_session_to_prefects_log(config
     with caplog.at_level("INFO", "prefect.flow_runs"):
         learn_stream(str(config), ["seed=19"])
         learn_stream(str(config), ["seed=19"])
-    lines = [record.getMessage() for record in caplog.records if record.name == "prefect.flow_runs" and "mean score" in record.getMessage()]
-    assert len(lines) == 6 and lines[1].startswith("colours finetune seed 19: 1/2 classes 1-2: mean score ")
+    lines = [record.getMessage() for record in caplog.records if record.name == "prefect.flow_runs" and "taught" in record.getMessage()]
+    assert len(lines) == 6 and lines[1].startswith("colours finetune seed 19: 1/2 classes 1-2: taught ") and " (before: " in lines[1]
     assert ["learned before" in line for line in lines] == [False] * 3 + [True] * 3
 
 

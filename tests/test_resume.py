@@ -35,7 +35,7 @@ class Killed(Exception):
 def cut_short(method: Method, session: Session, config: TrainConfig, interim: Interim, steps: int, *, between: bool) -> None:
     """Learn some steps, then be interrupted between two steps, or be killed within one."""
 
-    def interrupt(done: int, total: int, what: str) -> None:
+    def interrupt(done: int, total: int, what: str, **_: Any) -> None:
         if done == steps:
             raise SystemExit(143)
 
@@ -126,7 +126,7 @@ def test_rounds_that_were_over_are_not_learned_again(modality: str, restart: str
     assert expected.steps == 9
     told: list[int] = []
 
-    def die_in_the_third_round(done: int, total: int, what: str) -> None:
+    def die_in_the_third_round(done: int, total: int, what: str, **_: Any) -> None:
         told.append(done)
         if len(told) == 8:
             raise Killed
@@ -134,7 +134,7 @@ def test_rounds_that_were_over_are_not_learned_again(modality: str, restart: str
     with pytest.raises(Killed):
         learn(fresh(), session, config, 0, interim=interim, progress=die_in_the_third_round)
     parts = fresh()
-    found = learn(parts, session, config, 0, interim=interim, progress=lambda done, total, what: told.append(done))
+    found = learn(parts, session, config, 0, interim=interim, progress=lambda done, *_, **__: told.append(done))
     assert told == [1, 2, 3, 1, 2, 3, 1, 2, 3]
     assert (found.steps, found.samples, found.flops) == (expected.steps, expected.samples, expected.flops)
     assert_same(memory(whole), memory(parts))
@@ -185,7 +185,7 @@ def test_a_session_that_was_stopped_after_its_last_step_only_has_to_be_ended(tmp
     cut_short(build("finetune"), session, STEPS, interim, 5, between=True)
     whole, parts, told = build("finetune"), build("finetune"), list[int]()
     expected = learn(whole, session, STEPS, 0)
-    found = learn(parts, session, STEPS, 0, interim=interim, progress=lambda done, total, what: told.append(done))
+    found = learn(parts, session, STEPS, 0, interim=interim, progress=lambda done, *_, **__: told.append(done))
     assert told == [] and (found.steps, found.flops) == (expected.steps, expected.flops)
     assert_same(memory(whole), memory(parts))
 

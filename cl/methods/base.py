@@ -79,6 +79,7 @@ class Method(nn.Module, ABC):
         # beside names and shapes of tensors, what its memory means nothing without: made under another, it is not gone on with
         self.bound: dict[str, str | int] = {}
         self.rate = 1.0  # times the learning rate: scaling a gradient would change nothing under Adam
+        self.turns: int | None = None  # rounds of this session, told by `rounds` when the first begins; None: only the last one tells
         self.full = 0  # rows of a whole batch of this round, which the last of an epoch may not have
 
     @abstractmethod
@@ -109,6 +110,7 @@ class Method(nn.Module, ABC):
 
     def rounds(self, session: Session) -> Iterator[ImageTable]:
         """The tables to learn from, one after the other, each with a new optimizer; most methods have just the one of `begin`."""
+        self.turns = 1
         yield self.begin(session)
 
     def end(self, session: Session) -> None:

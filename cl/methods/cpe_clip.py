@@ -117,6 +117,7 @@ class CPEClip(Frozen):
     def rounds(self, session: Session) -> Iterator[ImageTable]:
         """The labelled rows; nothing after the first session where the prompts are frozen."""
         data = self.begin(session)
+        self.turns = 1
         if self.config.reg != "freeze" or session.index == 1:
             yield data
 

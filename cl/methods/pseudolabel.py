@@ -167,7 +167,7 @@ class Pseudolabel(Frozen):
             self.prompts.load_state_dict(self.config.drawn(self.clip, derive(self.seed, "prompts")).state_dict())
         start = {name: tensor.clone() for name, tensor in self.prompts.state_dict().items()}
         pool = self._pool(session)
-        self.picked = []
+        self.picked, self.turns = [], len(pool.ks or [0])
         for turn, k in enumerate(pool.ks or [0]):
             picks = self._pick(pool, k, first=turn == 0) if pool.ks else []
             if turn:
