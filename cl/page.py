@@ -57,7 +57,7 @@ def render(reports: Sequence[Report], seen: Mapping[str, Comparison] | None = No
             lead=_lead(longest),
             versions=[version_of(report) for report in reports if report.version],
             contents=_contents(found | {"galleries": galleries}),
-            verdicts=[verdict_of(each) for each in verdicts(groups)],
+            verdicts=[verdict_of(each, len(groups) == 1) for each in verdicts(groups)],
             curves=svg(curves(means, longest.sessions), "Score of every evaluation set after each session, one line per method", "curves"),
             curves_note=_curves_note(means),
             methods=[

@@ -17,11 +17,12 @@ _ROWS = 200  # classes and confusions that are listed of a method
 _WORDS = {"promoted": "became champion", "refused": "was refused", "waiting": "waits for a person's word"}
 
 
-def verdict_of(found: Verdict) -> dict[str, Any]:
-    """A verdict as its line and its bars."""
-    each = [("gained", "gain", found.gained.by), ("forgotten", "fade", found.forgot), ("lost on probes", "loss", found.lost.by)]
+def verdict_of(found: Verdict, alone: bool = False) -> dict[str, Any]:
+    """A verdict as its line and its bars; `alone`: of a report of one method, which is read against no other."""
+    taught = ("lost on taught", "loss", -found.gained.by) if found.gained.by < 0 else ("gained", "gain", found.gained.by)
+    each = [taught, ("forgotten", "fade", found.forgot), ("lost on probes", "loss", found.lost.by)]
     bars = [(name, kind, f"{min(100.0, max(0.0, 100 * value)):.1f}", points(value)) for name, kind, value in each if value == value]
-    return {"method": found.method, "sentence": found.sentence, "bars": bars, "reference": found.method in REFERENCES}
+    return {"method": found.method, "sentence": found.sentence, "bars": bars, "reference": found.method in REFERENCES and not alone}
 
 
 def version_of(report: Report) -> dict[str, Any]:
@@ -43,6 +44,8 @@ def gate(report: Report) -> dict[str, Any]:
         [name, percent(_number(before)), percent(_number(now)), signed(_number(now) - _number(before))]
         for name, (now, before) in scores.items()
     ]
+    if not champion:
+        rows = []
     checks = [[str(cell) for cell in check.values()] for check in told.get("checks", [])]
     return {
         "name": report.version or report.method,

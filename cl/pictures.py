@@ -9,8 +9,16 @@ from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 
 _SETTINGS: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": "evergreen", "font.sans-serif": ["DejaVu Sans"]}
-# what matplotlib writes, and the page's own colours
-_COLOURS = {"#000000": "var(--ink)", "#ebebeb": "var(--line)", "#bfbfbf": "var(--rule)", "#7f7f7f": "var(--soft)"}
+# what matplotlib writes, and the page's own colours: lighter in the dark
+_COLOURS = {
+    "#000000": "var(--ink)",
+    "#ebebeb": "var(--line)",
+    "#bfbfbf": "var(--rule)",
+    "#7f7f7f": "var(--soft)",
+    "#d55e00": "var(--vermilion)",
+    "#0072b2": "var(--blue)",
+    "#009e73": "var(--green)",
+}
 
 
 def svg(figure: Figure, told: str, name: str) -> Markup:

@@ -175,7 +175,9 @@ def test_colours_of_a_page_can_be_read_in_the_light_and_in_the_dark() -> None:
         colours = {name: tuple(bytes.fromhex(value)) for name, value in re.findall(r"--(\w+): #(\w{6})", scheme)}
         for ground in ("paper", "band"):
             assert all(contrast(colours[name], colours[ground]) >= 4.5 for name in ("ink", "soft", "leaf")), ground
-        assert all(contrast(colours[name], colours["band"]) >= 3 for name in ("gain", "loss")), "bars"
+        assert all(contrast(colours[name], colours["band"]) >= 3 for name in ("gain", "loss", "vermilion", "blue", "green")), (
+            "bars and lines"
+        )
 
 
 def test_a_matrix_is_a_table_that_frames_what_was_just_taught() -> None:
