@@ -131,10 +131,10 @@ def _versioned(root: Path, wish: Wish) -> list[str]:
 
 
 def _dvc(root: Path, *, scm: bool, below: bool) -> None:
-    quiet()  # dvc sets up its own logger when it is imported
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
 
+    quiet()  # dvc sets up its own logger when it is imported
     try:
         with Repo.init(str(root), no_scm=not scm, subdir=scm and below) as repo, repo.config.edit() as settings:
             settings["core"] |= {"analytics": False, "check_update": False}

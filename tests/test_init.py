@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,12 @@ def test_git_and_dvc_are_begun_once_and_what_is_there_stays(tmp_path: Path) -> N
     assert (tmp_path / ".gitignore").read_text().splitlines() == lines and (tmp_path / ".evergreen").read_text() == mark
     ignored = subprocess.run(["git", "-C", str(tmp_path), "status", "--porcelain"], capture_output=True, text=True).stdout
     assert "mlruns" not in ignored and "pets.yaml" in ignored
+
+
+def test_dvc_tells_no_story_of_its_own(tmp_path: Path) -> None:
+    asked = "import sys; from pathlib import Path; from flows.init import Wish, init; init(Path(sys.argv[1]), Wish('pets'))"
+    done = subprocess.run([sys.executable, "-c", asked, str(tmp_path)], capture_output=True, text=True, check=True)
+    assert (tmp_path / ".dvc").is_dir() and done.stdout == done.stderr == ""
 
 
 def test_a_folder_inside_a_git_repository_gets_no_second_one(tmp_path: Path) -> None:

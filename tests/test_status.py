@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import time
 from contextlib import nullcontext, suppress
 from pathlib import Path
 from uuid import uuid4
@@ -17,8 +18,10 @@ from cl.run import advance
 from flows.cli import app
 from flows.failures import noted
 from flows.job import job_of, planned
+from flows.pace import Beat
 from flows.progress import sessions
 from flows.publish import command
+from flows.pulse import Seen
 from flows.question import GATE, REASON, WAITING, Answer, Question, note
 from flows.registry import CHALLENGER, CHAMPION, change
 from flows.settings import Place
@@ -73,6 +76,17 @@ def test_every_stream_is_told_with_its_state_and_how_to_go_on(stored: Path) -> N
     shown = CliRunner().invoke(app, ["status"])
     assert shown.exit_code == 0 and "classes 3-4: 3 of 8 steps" in shown.output
     assert "go on with: evergreen run colours.yaml --set seed=0" in shown.output
+
+
+def test_what_runs_is_told_with_its_rate_and_time_left_and_what_was_killed_is_not(stored: Path) -> None:
+    place, tracker = Place(stored), Tracker(Place(stored), "colours")
+    beat = Beat("colours", 2, 2, "classes 3-4", "learning", 6, 10, rate=64.0, left=2.0, heard=time.time())
+    for key, seed in (("alive", 1), ("killed", 0)):
+        begun(tracker, key, seed)
+        (stored / "mlruns" / "locks" / f"{key}.pulse").write_text(json.dumps(Seen(beat, ())._asdict()))
+    with locked(place, "alive.lock"):
+        found = {row.seed: row.note for row in streams(place, tracker.client)}
+    assert found == {"1": "classes 3-4: 6 of 10 steps, 64 images/s, 2 s left", "0": ""}
 
 
 @pytest.mark.parametrize(
