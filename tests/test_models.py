@@ -386,6 +386,7 @@ class Told(LogWatch):
     """Everything that is told, to be looked at."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.lines: list[str] = []
 
     def tell(self, text: str) -> None:
