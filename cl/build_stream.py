@@ -12,6 +12,7 @@ from cl.errors import DataError
 from cl.formats import look
 from cl.seeds import generator
 from cl.stream import ClassName, EvalSet, Kind, Session, Stream
+from cl.stream_collection import as_arrived
 from cl.stream_config import CollectionStream, Probe, StreamConfig, Supervision
 from cl.stream_plan import Draft, Sources, chosen, drafts, source_of
 from cl.told import Told, Topic, merged
@@ -26,23 +27,33 @@ def build_stream(config: StreamConfig, root: Path) -> Stream:
         DataError: data that cannot be read; a source, domain or class that does not exist; a session without training or
             test images, or whose classes lack some; an image that both teaches and examines.
     """
-    grown = source_of(config.source, config.sources) if isinstance(config, CollectionStream) else None  # is read session by session
     told: list[Told] = []
-    sources = {name: _read(name, config, root, told) for name in config.sources if name != grown}
+    sources = read_sources(config, root, told)
     vocabulary: dict[str, ClassName] = {}
     sessions: list[Session] = []
     withheld: dict[str, str] = {}
-    for index, draft in enumerate(drafts(config, sources, root), start=1):
-        session = _session(index, draft, config, vocabulary)
+    cut = as_arrived(config, root) if isinstance(config, CollectionStream) else drafts(config, sources, root)
+    for index, draft in enumerate(cut, start=1):
+        session = drafted(index, draft, config, vocabulary)
         sessions.append(session)
-        withheld |= _withheld(session, draft)
+        withheld |= withheld_of(session, draft)
         told += draft.told
         vocabulary = {known.name: known for known in session.vocabulary}
-    probes = tuple(_probe(probe, config, sources) for probe in config.probes)
+    probes = tuple(probed(probe, config, sources) for probe in config.probes)
     told += _doubts(sessions, probes)
     stream = Stream(config.name, tuple(sessions), probes, config.candidates, withheld, tuple(merged(told)))
     _no_leak(stream)
     return stream
+
+
+def read_sources(config: StreamConfig, root: Path, told: list[Told]) -> dict[str, dict[str, ImageTable]]:
+    """Every source that is read whole, by name and split; a collection is read session by session. What is said of them goes to `told`.
+
+    Raises:
+        DataError: a source that cannot be read.
+    """
+    grown = source_of(config.source, config.sources) if isinstance(config, CollectionStream) else None
+    return {name: _read(name, config, root, told) for name in config.sources if name != grown}
 
 
 def _doubts(sessions: Sequence[Session], probes: Sequence[EvalSet]) -> list[Told]:
@@ -80,19 +91,27 @@ def _read(name: str, config: StreamConfig, root: Path, told: list[Told]) -> dict
     return {split: data.under(name) for split, data in splits.items()}
 
 
-def _session(index: int, draft: Draft, config: StreamConfig, known: Mapping[str, ClassName]) -> Session:
+def drafted(index: int, draft: Draft, config: StreamConfig, known: Mapping[str, ClassName], alone: bool = False) -> Session:
+    """A session from its draft, as the `index`-th to be learned; `known`: the classes of those before it, by name.
+
+    `alone`: one whose test rows would be borrowed goes without; the sets of those before it examine it.
+
+    Raises:
+        DataError: no training image or no test image, rows without what they should teach, or classes that lack images.
+    """
     where, spec = f"session {draft.name!r}", draft.spec
-    for split, data in (("training", draft.train), ("test", draft.test)):
-        if not len(data):
-            raise DataError(f"{where}: no {split} image; add some, change what it selects, or leave it out")
     supervision = spec.supervision or config.supervision
+    for split, data in (("training", draft.train), ("test", draft.test)):
+        if not len(data) and not (alone and split == "test" and draft.borrowed):
+            raise DataError(f"{where}: no {split} image; add some, change what it selects, or leave it out")
     kind = spec.test or config.test or _kind(supervision, draft.train)
     # captions alone teach no class; one that is only asked about is still a candidate
-    names = [] if kind == "retrieve" and supervision == "captions" else _arriving(draft, supervision, where)
+    captioned = kind == "retrieve" and supervision == "captions"
+    names = [] if captioned else list(known) if draft.borrowed else _arriving(draft, supervision, where)
     vocabulary = {**{fresh.name: fresh for fresh in class_names(names, draft.template)}, **known}
     order = [*known, *(name for name in names if name not in known)]
     own = tuple(vocabulary[name] for name in names) if kind == "classify" else ()
-    test = _thin(draft.test, spec.test_limit or config.test_limit, config.seed, f"{draft.name} test")
+    test = tested(draft, config)
     train = _thin(draft.train, spec.limit or config.limit, config.seed, draft.name)
     openable(concat([train, test]), where)
     blank = _blank(train, config, draft.name) if supervision in ("labels", "both") else frozenset()
@@ -100,10 +119,15 @@ def _session(index: int, draft: Draft, config: StreamConfig, known: Mapping[str,
         index=index,
         name=draft.name,
         data=_supervised(train, supervision, names, where).unlabelled(blank),
-        tests=(EvalSet(draft.name, kind, test, own),),
+        tests=(EvalSet(draft.name, kind, test, own),) if len(test) else (),
         classes=tuple(order.index(name) for name in names),
         vocabulary=tuple(vocabulary[name] for name in order),
     )
+
+
+def tested(draft: Draft, config: StreamConfig) -> ImageTable:
+    """The test rows that a session is examined with."""
+    return _thin(draft.test, draft.spec.test_limit or config.test_limit, config.seed, f"{draft.name} test")
 
 
 def _kind(supervision: Supervision, train: ImageTable) -> Kind:
@@ -143,7 +167,7 @@ def _supervised(train: ImageTable, supervision: Supervision, names: Sequence[str
     return train.without(*dropped)
 
 
-def _withheld(session: Session, draft: Draft) -> dict[str, str]:
+def withheld_of(session: Session, draft: Draft) -> dict[str, str]:
     """By id, the labels that the draft has and the session does not teach."""
     known = dict(zip(draft.train.ids, draft.train.labels, strict=True))
     rows = zip(session.data.ids, session.data.labels, strict=True)
@@ -178,7 +202,12 @@ def _thin(data: ImageTable, limit: int | None, seed: int, what: str) -> ImageTab
     return data.take(sorted(drawn[i * len(data) // limit] for i in range(limit)))
 
 
-def _probe(probe: Probe, config: StreamConfig, sources: Sources) -> EvalSet:
+def probed(probe: Probe, config: StreamConfig, sources: Sources) -> EvalSet:
+    """A probe as its settings choose it.
+
+    Raises:
+        DataError: no image is chosen, or one cannot be used.
+    """
     where = f"probe {probe.name!r}"
     data = chosen(probe, probe.split, sources, where)
     if not len(data):

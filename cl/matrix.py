@@ -16,7 +16,8 @@ Square = Float[np.ndarray, "t t"]
 class Matrix:
     """`rows[t, j]`: score (0..1; NaN: not measured) on set j after session t. Row 0 is the model before any learning.
 
-    `taught[j]` is the session (1..T) that teaches set j, 0 for a probe, which none teaches.
+    `taught[j]` is the session (1..T) that teaches set j, 0 for a probe, which none teaches, -1 for the set of a session that was left
+    out. What was not measured does not count in any mean.
     """
 
     rows: Float[np.ndarray, "t s"]
@@ -92,7 +93,7 @@ def forgetting(m: Matrix) -> float:
 
     Chaudhry et al., arXiv:1801.10112. Negative where a set went on improving.
     """
-    return _mean([m.rows[m.taught[j] : -1, j].max() - m.rows[-1, j] for j in m.known if m.taught[j] < m.sessions])
+    return _mean([np.fmax.reduce(m.rows[m.taught[j] : -1, j]) - m.rows[-1, j] for j in m.known if m.taught[j] < m.sessions])
 
 
 def forward_transfer(m: Matrix) -> float:
@@ -102,7 +103,7 @@ def forward_transfer(m: Matrix) -> float:
 
 def transfer(m: Matrix) -> float:
     """Mean over sets not taught by the first session of the mean score of all sessions before it (ZSCL, arXiv:2303.06628)."""
-    return _mean([m.rows[1 : m.taught[j], j].mean() for j in m.known if m.taught[j] > 1])
+    return _mean([_mean(m.rows[1 : m.taught[j], j]) for j in m.known if m.taught[j] > 1])
 
 
 def zero_shot_drop(m: Matrix) -> float:
@@ -207,6 +208,7 @@ def bootstrap(
 
 def _mean(values: Any) -> float:
     found = np.asarray(values, dtype=np.float64)
+    found = found[~np.isnan(found)]
     return float(found.mean()) if found.size else float("nan")
 
 

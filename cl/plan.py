@@ -16,13 +16,13 @@ from cl.cells import measured
 from cl.classes import cut
 from cl.clip import Clip, ModelConfig, load
 from cl.columns import did_you_mean
-from cl.config import Config
+from cl.config import Config, TrainConfig
 from cl.defaults import choices, settled
 from cl.errors import ConfigError, MethodError, ModelError
 from cl.methods import Method, MethodConfig
 from cl.methods.zero_shot import ZeroShotConfig
 from cl.run_config import RunConfig, train_config
-from cl.stream import Stream, joint
+from cl.stream import Session, Stream, joint
 from cl.told import Told
 from cl.units import units
 
@@ -77,7 +77,7 @@ class Plan:
     def remarks(self) -> list[Told]:
         """What is doubtful about the stream or left out of it, and how many captions this model cuts."""
         captions = (text for session in self.stream.sessions for texts in session.data.captions for text in texts)
-        return [*self.stream.told, *cut(captions, _base(self.config.model, True).tokenizer, "{} tokens that the model")]
+        return [*self.stream.told, *cut(captions, base_model(self.config.model, True).tokenizer, "{} tokens that the model")]
 
 
 def plan(config: RunConfig, data_root: Path, data_version: str, learns: bool = True) -> Plan:
@@ -89,26 +89,48 @@ def plan(config: RunConfig, data_root: Path, data_version: str, learns: bool = T
         ConfigError, DataError, ModelError, MethodError: what is wrong with settings, data, model, or a session.
     """
     stream = read_stream(config, data_root, data_version)
-    base = _base(config.model, learns)
+    base = base_model(config.model, learns)
     method = build_method(config.method.located(data_root), base, config.seed)
     _meant(config, [session.name for session in stream.sessions])
     trains = [train_config(config, session) for session in stream.sessions]
     for session, train in zip(stream.sessions, trains, strict=True) if learns else ():
-        method.check(session)
-        if train.augment and not method.pixels and list(method.trainable()):
-            raise MethodError(
-                f"session {session.index} ({session.name}): train.augment is set, which makes a new image at every step, and "
-                f"{config.method.name} computes image features once; give it a train of its own with augment: false"
-            )
+        check_session(config, method, session, train)
     told = dict.fromkeys(str(choice) for train in trains for choice in choices(train, method) if choice.why)
-    recipe = {"name": config.method.name} | _set(config.method, "label", "train", "later")
-    states = [_key("start", base.digest(), recipe, config.seed, units(method), *method.sources())]
+    states = [recipe_key(config, base.digest(), method)]
     for session, train in zip(stream.sessions, trains, strict=True):
-        # with what was chosen for it: that may be chosen otherwise one day
-        states.append(_key(states[-1], session.digest, _set(settled(train, method), "device", "workers", "checkpoint")))
+        states.append(state_key(states[-1], session.digest, settled(train, method)))
     how = measured(config.evaluate)
     keys = tuple(_key(state, stream.questions(index), how) for index, state in enumerate(states))
     return Plan(config, stream, tuple(states), keys, data_version, base.digest(), data_root, tuple(told))
+
+
+def recipe_key(config: RunConfig, base: str, method: Method) -> str:
+    """The name of the model before any session: of base model, method, the settings that are not at their default, seed, and units."""
+    recipe = {"name": config.method.name} | _set(config.method, "label", "train", "later")
+    return _key("start", base, recipe, config.seed, units(method), *method.sources())
+
+
+def state_key(parent: str, session: str, train: TrainConfig, *switch: str) -> str:
+    """The name of the state that comes of `parent` by a session's content under settled training settings.
+
+    `switch`: the `recipe_key`, where the parent was made by another one. What was chosen for a session is part of it: that may be chosen
+    otherwise one day.
+    """
+    return _key(parent, session, _set(train, "device", "workers", "checkpoint"), *switch)
+
+
+def check_session(config: RunConfig, method: Method, session: Session, train: TrainConfig) -> None:
+    """Raise where a method cannot use a session, before anything is learned.
+
+    Raises:
+        MethodError: names the session, and what to do.
+    """
+    method.check(session)
+    if train.augment and not method.pixels and list(method.trainable()):
+        raise MethodError(
+            f"session {session.index} ({session.name}): train.augment is set, which makes a new image at every step, and "
+            f"{config.method.name} computes image features once; give it a train of its own with augment: false"
+        )
 
 
 def build_method(config: MethodConfig, clip: Clip, seed: int) -> Method:
@@ -148,7 +170,12 @@ def _stream(config: str, root: str, data_version: str, together: bool) -> Stream
 
 
 @functools.lru_cache(maxsize=2)
-def _base(config: ModelConfig, reads: bool) -> Clip:
+def base_model(config: ModelConfig, reads: bool) -> Clip:
+    """The model that a run starts from, for who does not change it; with its tokenizer if it `reads`.
+
+    Raises:
+        ModelError: it is not there or cannot be used.
+    """
     return load(config, reads=reads)
 
 

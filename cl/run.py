@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from lightning.pytorch.loggers import Logger
@@ -24,7 +23,7 @@ from cl.release import made_with
 from cl.report import Provenance, Report
 from cl.run_config import RunConfig, label, methods, parse_config, read_config, train_config, variants
 from cl.states import Origin, keep_state, load_state, revive
-from cl.steps import Asked, Step, read_step, step_of, write_step
+from cl.steps import Asked, Step, read_step, step_of, summed, write_step
 from cl.store import State, now, tell, whole
 
 __all__ = [
@@ -141,35 +140,7 @@ def scores(plan: Plan, steps: Sequence[Step]) -> Matrix:
 
 def report(plan: Plan, steps: Sequence[Step]) -> Report:
     """What the steps so far say together."""
-    sets = plan.stream.exam(0)
-    headlines = headline(sets)
-    taught = plan.stream.taught
-    metrics = sorted({metric for step in steps for scores in step.row.values() for metric in scores})
-    nan = float("nan")
-
-    def matrix(pick: Any) -> Matrix:
-        return Matrix(np.array([pick(step) for step in steps], dtype=np.float64), tuple(headlines), taught)
-
-    details = {metric: matrix(lambda step, m=metric: [step.row[name].get(m, nan) for name in headlines]) for metric in metrics}
-    for kind in ("geometry", "equity"):
-        found = sorted({metric for step in steps for values in getattr(step, kind).values() for metric in values})
-        for metric in found:
-            picked = [[getattr(step, kind).get(name, {}).get(metric, nan) for name in headlines] for step in steps]
-            details[f"{kind}/{metric}"] = Matrix(np.array(picked, dtype=np.float64), tuple(headlines), taught)
-    return Report(
-        method=label(plan.config),
-        stream=plan.config.name,
-        sessions=tuple(step.session for step in steps[1:]),
-        matrix=scores(plan, steps),
-        details=details,
-        headline=headlines,
-        costs=tuple(step.cost for step in steps[1:]),
-        scales=tuple(step.scale for step in steps),
-        hits=steps[-1].hits,
-        records=tuple(tuple(step.record) for step in steps[1:]),
-        provenance=_provenance(plan, steps),
-        firsts=steps[0].hits,
-    )
+    return summed(label(plan.config), plan.config.name, steps, headline(plan.stream.exam(0)), plan.stream.taught, _provenance(plan, steps))
 
 
 def run(plan: Plan, store: Path, *, logger: Logger | None = None, progress: Progress | None = None) -> Report:

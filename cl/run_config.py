@@ -29,12 +29,18 @@ class CompareConfig(Config):
 
 
 class UpdateConfig(Config):
-    """When `update` learns the sessions that wait: all of them at once, in order. The first session of a model never waits."""
+    """When `update` learns the sessions that wait, one by one and in order, and what becomes of one that the gate refuses.
+
+    The first session of a model never waits.
+    """
 
     policy: Literal["every", "samples", "drift"] = "every"
     samples: PositiveInt = Field(1000, description="samples: learn once so many training images wait")
     false_alarms: float = Field(0.01, gt=0, lt=0.5, description="drift: learn when new images differ from known ones; false alarms allowed")
     images: int = Field(500, ge=10, description="drift: compare at most so many known and new images, evenly spread")
+    refused: Literal["set_aside", "retry_with_next", "keep"] = Field(
+        "set_aside", description="a refused session: left out; tried once more, together with the next; or kept, and the next grows from it"
+    )
 
 
 class ReportConfig(Config):

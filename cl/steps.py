@@ -1,14 +1,17 @@
 """Finished steps of a run: a row of the matrix, as a view over the cells that it is made of."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from cl.cells import Cell, Cells
 from cl.checkpoint import new_folder, read_json, write_json
 from cl.errors import StoreError
-from cl.report import Cost
+from cl.matrix import Matrix
+from cl.report import Cost, Provenance, Report
 from cl.seal import sealed, unsealed
 from cl.store import State, read_state
 
@@ -109,3 +112,41 @@ def read_step(folder: Path) -> Step:
         return step_of(asked, read_state(store / "states" / asked.state), Cells(store, asked.owner).read())
     except (KeyError, TypeError, AttributeError, OSError) as error:  # JSON of something else, or a cell that is gone
         raise StoreError(f"{file}: damaged, it is not what was written ({error})") from error
+
+
+def summed(
+    method: str, stream: str, steps: Sequence[Step], headlines: Mapping[str, str], taught: Sequence[int], provenance: Provenance
+) -> Report:
+    """What steps say together, the first of them about the model before any session.
+
+    Args:
+        method: what the method is called in tables.
+        stream: the name of the stream.
+        steps: in order; a set that one was not asked is NaN in its row.
+        headlines: the metric that stands in the matrix, by set.
+        taught: by set, the place of the session that teaches it; 0: a probe, -1: a session that is not among the steps.
+        provenance: what has to be the same for the numbers to be the same.
+    """
+
+    def matrix(part: str, metric: Mapping[str, str]) -> Matrix:
+        rows = [[getattr(step, part).get(name, {}).get(metric[name], np.nan) for name in headlines] for step in steps]
+        return Matrix(np.array(rows, dtype=np.float64).reshape(len(steps), len(headlines)), tuple(headlines), tuple(taught))
+
+    details = {}
+    for part, prefix in (("row", ""), ("geometry", "geometry/"), ("equity", "equity/")):
+        for metric in sorted({metric for step in steps for values in getattr(step, part).values() for metric in values}):
+            details[f"{prefix}{metric}"] = matrix(part, dict.fromkeys(headlines, metric))
+    return Report(
+        method=method,
+        stream=stream,
+        sessions=tuple(step.session for step in steps[1:]),
+        matrix=matrix("row", headlines),
+        details=details,
+        headline=dict(headlines),
+        costs=tuple(step.cost for step in steps[1:]),
+        scales=tuple(step.scale for step in steps),
+        hits=steps[-1].hits,
+        records=tuple(tuple(step.record) for step in steps[1:]),
+        provenance=provenance,
+        firsts=steps[0].hits,
+    )

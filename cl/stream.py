@@ -68,7 +68,7 @@ class Session:
     or several where sessions were joined.
 
     Raises:
-        DataError: nothing to learn from, nothing to be examined with, or a label outside the vocabulary.
+        DataError: nothing to learn from, or a label outside the vocabulary.
     """
 
     index: int
@@ -81,8 +81,6 @@ class Session:
     def __post_init__(self) -> None:
         if not len(self.data):
             raise DataError(f"session {self.name!r}: no training image; add some, or leave the session out")
-        if not self.tests:
-            raise DataError(f"session {self.name!r}: no evaluation set; a session needs one to show what was learned")
         outside = [index for index in self.classes if not 0 <= index < len(self.vocabulary)]
         if outside:
             raise DataError(f"session {self.name!r}: class {outside[0]} is outside its vocabulary of {len(self.vocabulary)}")
@@ -107,7 +105,8 @@ class Stream:
     `withheld` holds, by the id of a training row, the label that exists and is not taught: to judge pseudolabels by, never to learn from.
 
     Raises:
-        DataError: no session, sessions out of order, a class whose index moves, two evaluation sets of one name, or an unusable name.
+        DataError: no session, sessions out of order, one that nothing examines, a class whose index moves, two evaluation sets of one
+            name, or an unusable name.
     """
 
     name: str
@@ -121,6 +120,8 @@ class Stream:
         found = [session.index for session in self.sessions]
         if not found or found != list(range(1, len(found) + 1)):
             raise DataError(f"stream {self.name!r}: sessions are numbered {found}; expected 1, 2, ... without a gap")
+        if bare := [session.name for session in self.sessions if not session.tests]:
+            raise DataError(f"session {bare[0]!r}: no evaluation set; a session needs one to show what was learned")
         for before, after in pairwise(self.sessions):
             if after.vocabulary[: len(before.vocabulary)] != before.vocabulary:
                 raise DataError(

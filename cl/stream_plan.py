@@ -12,9 +12,8 @@ import pyarrow.compute as pc
 import torch
 
 from cl.classes import left_out
-from cl.collection import read, sessions
 from cl.columns import did_you_mean, some
-from cl.data import ImageTable, concat, hold_out
+from cl.data import ImageTable
 from cl.errors import DataError
 from cl.names import LONGEST
 from cl.seeds import generator
@@ -46,6 +45,7 @@ class Draft:
     spec: SessionSpec
     classes: tuple[str, ...] | None = None
     told: tuple[Told, ...] = ()  # what the cut leaves out
+    borrowed: bool = False  # no test rows of its own: what was learned before examines it, and its classes are those known by then
 
 
 def drafts(config: StreamConfig, sources: Sources, root: Path = Path()) -> Iterator[Draft]:
@@ -64,7 +64,7 @@ def drafts(config: StreamConfig, sources: Sources, root: Path = Path()) -> Itera
         case TimeStream():
             yield from _by_time(config, sources)
         case CollectionStream():
-            yield from _as_arrived(config, root)
+            raise TypeError("a collection is read session by session: cl.stream_collection")
 
 
 def _every_domain(sources: Sources) -> Iterator[SessionSpec]:
@@ -211,26 +211,6 @@ def _equal_parts(data: ImageTable, parts: int, source: str) -> list[datetime]:
 def _writer(cuts: Sequence[datetime]) -> Callable[[datetime | None], str]:
     days = all((c.hour, c.minute, c.second, c.microsecond) == (0, 0, 0, 0) for c in cuts)
     return lambda moment: "" if moment is None else moment.strftime("%Y-%m-%d" if days else "%Y-%m-%dT%H:%M:%S.%f")
-
-
-def _as_arrived(config: CollectionStream, root: Path) -> Iterator[Draft]:
-    """Unlabelled sessions without labelled test images are examined with those of the sessions before, whose classes they show."""
-    source = source_of(config.source, config.sources)
-    folder = root / Path(config.sources[source].path).expanduser()
-    entries = sessions(folder)[: config.until]
-    if not entries:
-        raise DataError(
-            f"{folder}: a collection without a session; add one with `evergreen ingest PATH --session NAME --into {folder.name}`"
-        )
-    template, asked = config.sources[source].template or config.template, concat([])
-    for entry in entries:
-        train, test = (rows.under(f"{source}/{entry.folder}") for rows in read(folder, entry))
-        if config.test_split == "held_out":
-            train, test = hold_out(train, 0.2, config.seed)
-        if entry.supervision == "none" and not test.classes():
-            test = asked
-        asked = concat([asked, test.where([label is not None for label in test.labels])]) if entry.supervision != "none" else asked
-        yield Draft(entry.name, train, test, template, SessionSpec(supervision=entry.supervision))
 
 
 def source_of(name: str | None, sources: Mapping[str, object]) -> str:

@@ -21,6 +21,8 @@ from cl.errors import StoreError
 from cl.names import in_markdown
 from flows.alone import alone
 from flows.as_learned import as_learned
+from flows.conclude import conclude
+from flows.history import history_of
 from flows.job import Job, title
 from flows.judge import judge
 from flows.lineage import steps_of
@@ -78,7 +80,7 @@ def ask(job: Job, outcome: dict[str, Any]) -> Question | None:
 
 def approved(job: Job, outcome: dict[str, Any], asked: Question | None) -> dict[str, Any]:
     """The same outcome after a person has answered what this run asked; nobody else waits for that."""
-    steps = outcome.pop("steps", [])
+    steps = outcome.pop("steps", None)
     if asked is None:
         return outcome
     form = _form(outcome["run"], title(job))
@@ -88,8 +90,12 @@ def approved(job: Job, outcome: dict[str, Any], asked: Question | None) -> dict[
         watch().tell(f"{title(job)}: nobody answered until {asked.deadline}; it stays challenger")
         return outcome
     note(tracker_of(job).client, outcome["run"], Answer(given.approve, given.who, given.why))
-    with alone(job.place, job.settings["name"]):
-        outcome["gate"] = judge(job, outcome["run"], steps)  # asked again: another champion may have come meanwhile
+    with alone(job.place, job.settings["name"]):  # judged again: another champion may have come meanwhile
+        if steps is None:
+            from flows.forward import catch_up
+
+            return outcome | catch_up(job)
+        outcome["gate"] = judge(job, outcome["run"], steps)
         outcome["report"] = page(job, outcome["run"], steps)
     return outcome
 
@@ -122,6 +128,11 @@ def approve(model: str, version: str, until: str, data_root: str | None = None) 
 
 
 def _judged(found: ModelVersion, data_root: str | None, place: Place, client: MlflowClient) -> str:
+    from flows.forward import answered
+
+    if waiting := conclude(history_of(place, found.name).read()).waiting:
+        with alone(place, found.name):
+            return answered(place, found.name, waiting, data_root)
     job = as_learned(found, data_root)
     bounds = json.loads(client.get_run(str(found.run_id)).data.tags[BOUNDS])  # asked last, maybe others than it was published with
     job = replace(job, config=json.dumps({**job.settings, "gate": bounds}, sort_keys=True))

@@ -85,18 +85,17 @@ def update(
 ) -> None:
     """Learn the sessions that wait, if the config's policy says so; what an event or a schedule starts, by hand."""
     place, overrides = begin(), _overrides(method, seed, settings)
-    from flows.job import find_config, learnable
+    from flows.job import find_config, prepared
 
     path = str(find_config(config, place))
     watched = _orchestrated(place)
     with _prepared():
-        learnable(path, overrides, data_root)
+        prepared(path, overrides, data_root)
     from flows.update import update as bring_up_to_date
 
     with watched:
         outcome = bring_up_to_date(path, overrides, data_root)
-    if "report" in outcome:
-        _conclude([outcome["report"]], place, outcome["run"])
+    _conclude_update(outcome, place)
 
 
 @app.command(rich_help_panel=_LEARNING)
@@ -269,6 +268,16 @@ def _conclude(reports: list[dict[str, Any]], place: Place, run_id: str) -> None:
     console.print(f"Report: {place.reports / run_id / 'report.html'}", soft_wrap=True)
     program = "evergreen" if shutil.which("evergreen") else os.path.relpath(sys.argv[0])  # the environment may not be activated
     console.print(f"To look at runs, charts and models: {program} up", soft_wrap=True)
+
+
+def _conclude_update(outcome: dict[str, Any], place: Place) -> None:
+    rows = [(name, word) for name, word in outcome["sessions"].items()]
+    if not rows:
+        return
+    out().print(table("", ["session", "state"], rows))
+    report = place.reports / outcome["run"] / "report.html"
+    if report.exists():
+        err().print(f"Report: {report}", soft_wrap=True)
 
 
 def _tell(reports: "Sequence[Report]") -> None:

@@ -55,8 +55,17 @@ class Turn:
     key: str
 
 
-def job_of(config: str | dict[str, Any], overrides: Sequence[str] = (), data_root: str | None = None, data_rev: str | None = None) -> Job:
+def job_of(
+    config: str | dict[str, Any],
+    overrides: Sequence[str] = (),
+    data_root: str | None = None,
+    data_rev: str | None = None,
+    *,
+    whole: bool = True,
+) -> Job:
     """The job that a flow's parameters ask for; an older version of the data is fetched beside the working copy.
+
+    Not `whole`: its sessions are listed, for who goes on with those that are new, and not read.
 
     Raises:
         ConfigError, DataError: a setting is wrong, or there is no such data.
@@ -92,6 +101,18 @@ def learnable(
     job = job_of(config, overrides, data_root, data_rev)
     planned(job)
     return job
+
+
+def prepared(config: str | dict[str, Any], overrides: Sequence[str] = (), data_root: str | None = None) -> Job:
+    """The job of `job_of` for `update`, which reads no session but those that wait.
+
+    Raises:
+        ConfigError, DataError, ModelError: what stands in its way on this machine.
+    """
+    from cl.run_config import check_device
+
+    check_device(settings(config, overrides, Place.find()))
+    return job_of(config, overrides, data_root, whole=False)
 
 
 def jobs_of(

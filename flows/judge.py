@@ -90,11 +90,11 @@ def candidate(job: Job, steps: list[dict[str, Any]]) -> Judged:
         {name: unpack(hits) for name, hits in step.hits.items()},
         frozenset(step.row),
         frozenset(known.name for known in vocabulary),
-        {test.name: _worst_class(spread(test.data, limit), unpack(step.hits[test.name])) for test in exam if test.kind == "classify"},
+        {test.name: worst_of(spread(test.data, limit), unpack(step.hits[test.name])) for test in exam if test.kind == "classify"},
     )
 
 
-def _worst_class(data: ImageTable, hits: Bool[np.ndarray, " n"]) -> str:
+def worst_of(data: ImageTable, hits: Bool[np.ndarray, " n"]) -> str:
     """The class that a model gets right most seldom."""
     right: dict[str, list[bool]] = {}
     for label, hit in zip(data.labels, hits, strict=True):

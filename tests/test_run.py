@@ -75,7 +75,7 @@ def test_a_session_may_have_training_settings_of_its_own(data, tmp_path) -> None
 
 def test_a_method_that_cannot_enter_the_models_towers_is_refused_by_name_before_anything(data, monkeypatch) -> None:
     bidirectional = build(TINY | {"text_cfg": TINY["text_cfg"] | {"no_causal_mask": True}, "custom_text": True})
-    monkeypatch.setattr("cl.plan._base", lambda *_: bidirectional)
+    monkeypatch.setattr("cl.plan.base_model", lambda *_: bidirectional)
     with pytest.raises(MethodError, match=r"^cpe_clip cannot learn with this model: text prompts need open_clip's causal text transformer"):
         planned(data, method="cpe_clip")
     with pytest.raises(MethodError, match="vr_lwf learns on random texts, and 98 words do not fit its context"):

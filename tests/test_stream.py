@@ -23,7 +23,7 @@ def test_a_stream_that_moves_a_class_is_refused():
 def test_a_session_needs_images_a_test_and_labels_it_knows():
     made = session(1, [0, 1], [0, 1])
     with pytest.raises(DataError, match="no evaluation set"):
-        replace(made, tests=())
+        Stream("s", (replace(made, tests=()),))
     with pytest.raises(DataError, match="no training image"):
         replace(made, data=made.data.take([]))
     with pytest.raises(DataError, match="label 'green' is not among its 1 classes"):

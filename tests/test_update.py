@@ -1,28 +1,40 @@
-"""Update: what waits is learned once, in order, when the policy says so, whoever asks and however many at once."""
+"""Update: what waits is learned once, session by session, each judged before the next, whoever asks and whatever has changed since."""
 
 import fcntl
+import json
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import mlflow
 import pytest
+import torch
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import GlobalConcurrencyLimitUpdate
 
+import cl.onward
 from cl.collection import append
-from cl.errors import DataError
+from cl.data import ImageTable
+from cl.errors import DataError, StoreError
+from cl.methods.finetune import Finetune
+from cl.run import plan
+from cl.run_config import parse_config, read_config
 from flows.alone import alone
+from flows.conclude import conclude
 from flows.failures import failures
+from flows.history import Accept, Retry, history_of, note
 from flows.job import collections, job_of, planned, settings
+from flows.registry import CHAMPION, change, holder
 from flows.serve import deployments
 from flows.settings import Place
-from flows.tracking import locked
-from flows.update import unlearned, update
+from flows.standing import Standing
+from flows.tracking import connect, locked
+from flows.update import update
 from tests.make import table
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
@@ -31,73 +43,110 @@ name: growing
 model: {name: tiny}
 stream: {kind: collection, sources: {inbox: inbox}, template: "a {} square", candidates: seen}
 method: finetune
-train: {epochs: 1, batch_size: 8, lr: 1.0e-3}
+train: {epochs: 1, batch_size: 8, lr: 1.0e-3, device: cpu}
+gate: {drop: null, flips: null}
+evaluate: {geometry: 0}
 """
+HARD = ["gate.worst_class=1.0"]  # a bound that nothing here holds
 
 
 @pytest.fixture
 def config(stored: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """A project with one session in its collection, without the figures and pages that take seconds."""
     monkeypatch.setattr("cl.report.whole", lambda report: iter(()))
-    monkeypatch.setattr("flows.pages.write", lambda reports, folder, seen: folder.mkdir(parents=True, exist_ok=True))
-    monkeypatch.setattr("flows.pages.images", lambda *_: {})
-    monkeypatch.setattr("flows.package._log", lambda run_id, *_: mlflow.MlflowClient().log_text(run_id, "x", "x") or "m-none")
-    monkeypatch.setattr("flows.stream.publish", _published)
+    monkeypatch.setattr("flows.line_page.write", lambda reports, folder, seen: folder.mkdir(parents=True, exist_ok=True))
+    monkeypatch.setattr("flows.line_page.images", lambda *_: {})
+    monkeypatch.setattr("flows.package._log", _logged)
     (stored / "growing.yaml").write_text(CONFIG)
     arrive(stored, "first", (0, 1))
     return str(stored / "growing.yaml")
 
 
-def _published(job: Any, run_id: str, steps: list[dict[str, Any]]) -> None:
-    from flows.session import tracker_of
+def _logged(run_id: str | None, model_id: str, *_: Any) -> None:
+    client = mlflow.MlflowClient()
+    folder = Path(client.get_logged_model(model_id).artifact_location.removeprefix("file://"))
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "MLmodel").write_text("x")
+    client.finalize_logged_model(model_id, "READY")
 
-    tracker_of(job).mark(run_id)
 
-
-def arrive(project: Path, name: str, colours: tuple[int, ...], each: int = 8, seed: int = 0) -> None:
-    rows = {"train": table(colours, each, seed=seed), "test": table(colours, 4, seed=seed + 50)}
-    append(project / "data" / "inbox", name, rows, "labels")
+def arrive(project: Path, name: str, colours: tuple[int, ...], each: int = 8, seed: int = 0, wrong: bool = False) -> None:
+    train = table(colours, each, seed=seed)
+    if wrong:  # the labels of its training images are shuffled
+        labels = train.table["label"].to_pylist()
+        train = ImageTable(
+            train.table.set_column(train.table.schema.get_field_index("label"), train.table.schema.field("label"), [labels[::-1]])
+        )
+    append(project / "data" / "inbox", name, {"train": train, "test": table(colours, 4, seed=seed + 50)}, "labels")
 
 
 @pytest.fixture
 def learned(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The names of the sessions that are really learned, and no gate."""
-    import cl.run
-
+    """The names of the sessions that are really learned."""
     names: list[str] = []
-    real = cl.run.learn
+    real = cl.onward.learn
 
     def learn(method: Any, session: Any, *arguments: Any, **options: Any) -> Any:
         names.append(session.name)
         return real(method, session, *arguments, **options)
 
-    monkeypatch.setattr(cl.run, "learn", learn)
-    monkeypatch.setattr("flows.stream.judge", _judged)
-    monkeypatch.setattr("flows.update.same", lambda *_: True)  # no version is registered here that it could look for
+    monkeypatch.setattr(cl.onward, "learn", learn)
     return names
 
 
-def _judged(job: Any, run_id: str, steps: list[dict[str, Any]]) -> str:
-    from flows.judge import BOUNDS
-    from flows.session import tracker_of
+def stands(project: Path) -> Standing:
+    return conclude(history_of(Place(project), "growing").read())
 
-    client, bounds = tracker_of(job).client, planned(job).config.gate
-    client.set_tag(run_id, "evergreen.gate", word := "refused" if bounds.flips == 0 else "promoted")
-    client.set_tag(run_id, BOUNDS, bounds.model_dump_json())
-    return word
+
+def words(project: Path) -> dict[str, str]:
+    return {name: str(status.word) for name, status in stands(project).sessions.items()}
+
+
+def champion(project: Path) -> str | None:
+    held = holder(connect(Place(project)), "growing", CHAMPION)
+    return str(held.version) if held else None
+
+
+def run_states(project: Path, names: list[str], *changes: str) -> tuple[str, ...]:
+    """What `run` would call the states of a stream of these sessions alone."""
+    config = read_config(project / "growing.yaml", changes)
+    kept, entries = project / "data" / "inbox", sorted((project / "data" / "inbox").iterdir())
+    other = project / "only" / "inbox"
+    for path in entries:
+        if path.name.partition("-")[2] in names and not path.name.startswith("."):
+            note_ = json.loads((path / "session.json").read_text())
+            number = 1 + len(list(other.glob("[0-9]*")))
+            target = other / f"{number:04d}-{note_['name']}"
+            target.mkdir(parents=True)
+            for file in path.iterdir():
+                (target / file.name).write_bytes(file.read_bytes())
+            (target / "session.json").write_text(json.dumps(note_ | {"number": number}))
+    assert kept.exists()
+    return plan(parse_config(config.model_dump(mode="json", exclude={"compare"}), "test"), project / "only", "v").states
 
 
 def test_what_waits_is_learned_once_and_in_the_order_it_came(config: str, stored: Path, learned: list[str]) -> None:
-    assert update(config)["gate"] == "promoted" and learned == ["first"]
-    assert update(config) == {"waiting": 0, "why": "up to date"}
+    assert update(config)["learned"] == ["first"] == learned and champion(stored) == "1"
+    assert (found := update(config))["learned"] == [] and (found["waiting"], found["why"]) == (0, "up to date")
     arrive(stored, "third", (4, 5), seed=1)
     arrive(stored, "second", (2, 3), seed=2)
-    assert [turn.session for turn in unlearned(job_of(config))] == ["third", "second"]
-    assert len(update(config)["report"]["matrix"]["rows"]) == 4 and learned == ["first", "third", "second"]
-    assert update(config)["waiting"] == 0 and len(learned) == 3
-    for flips, word in ((0, "refused"), (0.1, "promoted")):  # other bounds are asked, and nothing is learned for it
-        assert update(config, [f"gate.flips={flips}"])["gate"] == word and len(learned) == 3
-        assert update(config, [f"gate.flips={flips}"]) == {"waiting": 0, "why": "up to date"}
+    assert update(config)["sessions"] == {"third": "learned", "second": "learned"} and learned == ["first", "third", "second"]
+    assert champion(stored) == "2"  # the last accepted one is a version, and none of those between
+    assert [each.session for each in stands(stored).line] == ["first", "third", "second"]
+    assert [each.state for each in stands(stored).line] == list(run_states(stored, ["first", "third", "second"])[1:])
+    assert update(config)["learned"] == [] and len(learned) == 3
+
+
+def test_a_state_is_asked_what_is_new_and_the_model_has_one_run(config: str, stored: Path, learned: list[str]) -> None:
+    update(config)
+    arrive(stored, "second", (2, 3), seed=2)
+    update(config)
+    client = connect(Place(stored))
+    runs = client.search_runs([each.experiment_id for each in client.search_experiments()], max_results=100)
+    assert sorted(run.info.run_name for run in runs) == ["first", "growing", "second"]
+    (model,) = (run for run in runs if run.info.run_name == "growing")
+    assert [point.step for point in client.get_metric_history(model.info.run_id, "top1/first")] == [1, 2]
+    assert {run.info.status for run in runs} == {"FINISHED"} and model.data.tags["evergreen.gate"] == "promoted"
 
 
 def test_the_policy_counts_what_waits_and_never_holds_the_first_session_back(config: str, stored: Path, learned: list[str]) -> None:
@@ -105,9 +154,10 @@ def test_the_policy_counts_what_waits_and_never_holds_the_first_session_back(con
     update(config, policy)
     assert learned == ["first"]
     arrive(stored, "second", (2, 3), each=5)
-    assert update(config, policy) == {"waiting": 1, "why": "10 new images, and the policy wants 20"} and learned == ["first"]
+    held = update(config, policy)
+    assert (held["waiting"], held["why"]) == (1, "10 new images, and the policy wants 20") and learned == ["first"]
     arrive(stored, "third", (4,), each=10, seed=1)
-    assert update(config, policy)["gate"] == "promoted" and learned == ["first", "second", "third"]
+    assert update(config, policy)["learned"] == ["second", "third"] == learned[1:]
 
 
 def test_the_policy_waits_for_images_that_look_new(config: str, stored: Path, learned: list[str]) -> None:
@@ -125,6 +175,133 @@ def test_the_policy_waits_for_images_that_look_new(config: str, stored: Path, le
     assert why["drift"]["drift"] == "yes" and why["drift"]["distance"] > why["drift"]["threshold"]
 
 
+def test_after_an_upgrade_other_settings_or_another_method_one_new_session_is_one_session_learned(
+    config: str, stored: Path, learned: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number, name in enumerate(["second", "third", "fourth"], start=1):
+        arrive(stored, name, (2 * number % 8, (2 * number + 1) % 8), seed=number)
+    update(config)
+    assert learned == ["first", "second", "third", "fourth"]
+    told: list[str] = []
+    monkeypatch.setattr("flows.grow.watch", lambda: _listener(told))
+    monkeypatch.setattr("cl.checkpoint.code_version", lambda: "another comment")
+    changes: list[tuple[Callable[[], None], list[str]]] = [
+        (lambda: None, []),
+        (lambda: monkeypatch.setattr(Finetune, "version", 2), []),
+        (lambda: None, ["train.lr=0.002"]),
+        (lambda: None, ["train.lr=0.002", "method={name: vr_lwf, texts: 8}"]),
+        (lambda: None, ["method={name: replay, capacity: 6}"]),
+        (lambda: None, ["method={name: ridge}"]),
+        (lambda: None, []),
+    ]
+    for number, (upgrade, overrides) in enumerate(changes):
+        before, name = stands(stored), f"later-{number}"
+        reference = _by_hand(stored, before, name, overrides) if not upgrade() else None
+        arrive(stored, name, (number % 8, (number + 3) % 8), seed=10 + number)
+        learned.clear()
+        assert update(config, overrides)["learned"] == [name] == learned, (name, overrides)
+        after = stands(stored)
+        assert [each.state for each in after.line[:-1]] == [each.state for each in before.line] and after.line[-1].parent == before.head
+        assert reference
+        _same(reference(), _method(stored, after, overrides))
+    assert stands(stored).line[-1].dropped and "the memory of ridge" in stands(stored).line[-1].dropped[0]
+    assert any("left behind: the memory of replay" in line for line in told)
+
+
+def _listener(told: list[str]) -> Any:
+    nothing = lambda *_: None  # noqa: E731
+    return SimpleNamespace(tell=told.append, begin=nothing, progress=nothing, end=nothing)
+
+
+def _method(project: Path, found: Standing, overrides: list[str]) -> dict[str, torch.Tensor]:
+    from flows.grow import method_of
+    from flows.work import Work
+
+    return method_of(Work(job_of(str(project / "growing.yaml"), overrides, whole=False)), found.line[-1]).state_dict()
+
+
+def _by_hand(project: Path, before: Standing, name: str, overrides: list[str]) -> Callable[[], dict[str, torch.Tensor]]:
+    """The same session learned by hand on the weights of the head."""
+
+    def reference() -> dict[str, torch.Tensor]:
+        from cl.learner import learn
+        from cl.run_config import train_config
+        from cl.states import load_state
+        from flows.work import Work, classes
+
+        at = Work(job_of(str(project / "growing.yaml"), overrides, whole=False))
+        known = {each.name: each for learned in before.line for each in classes(learned.classes)}
+        session, _ = at.arrivals.session(name, len(before.line) + 1, known)
+        assert before.head
+        step = cl.onward.onward(at.config, at.root, session, {}, before.head, None)
+        method, _ = load_state(step.build, at.config.method.called(), before.head, at.place.steps)
+        learn(method, session, train_config(at.config, session), at.config.seed)
+        return method.state_dict()
+
+    return reference
+
+
+def _same(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> None:
+    assert one.keys() == two.keys()
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+@pytest.mark.parametrize("together", [False, True], ids=["one by one", "all at once"])
+def test_a_poisoned_session_is_set_aside_and_the_model_is_as_if_it_had_never_come(
+    config: str, stored: Path, learned: list[str], monkeypatch: pytest.MonkeyPatch, together: bool
+) -> None:
+    monkeypatch.setattr("flows.verdict.rule", _no_third)
+    names = ["first", "second", "third", "fourth", "fifth"]
+    for number, name in enumerate(names[1:], start=1):
+        arrive(stored, name, (number, number + 1), seed=number, wrong=name == "third")
+        if not together:
+            update(config)
+    update(config)
+    assert words(stored) == {name: "set aside" if name == "third" else "learned" for name in names} and sorted(learned) == sorted(names)
+    kept = [name for name in names if name != "third"]
+    assert [each.state for each in stands(stored).line] == list(run_states(stored, kept)[1:])
+    assert update(config)["learned"] == []
+
+
+def _no_third(at: Any, client: Any, standing: Standing, learned: Any, bounds: Any) -> Any:
+    from cl.gate import Decision
+
+    bad = any(each.session == "third" for each in (learned, *standing.line))
+    return Decision(not bad, (), "worse" if bad else "every bound holds")
+
+
+def test_a_refused_session_is_tried_again_when_somebody_wants_it_and_accepted_whatever_the_gate_says(
+    config: str, stored: Path, learned: list[str]
+) -> None:
+    update(config)
+    for number, name in enumerate(["second", "third"], start=1):
+        arrive(stored, name, (2 * number, 2 * number + 1), seed=number)
+        update(config, HARD)
+    assert words(stored) == {"first": "learned", "second": "set aside", "third": "set aside"} and champion(stored) == "1"
+    journal = history_of(Place(stored), "growing")
+    note(journal, Retry(session="second", by="Ann"))
+    assert update(config, HARD)["sessions"] == {"second": "set aside"} and learned == ["first", "second", "third"]  # found by its name
+    note(journal, Retry(session="second", by="Ann"))
+    assert update(config)["sessions"] == {"second": "learned"} and learned == ["first", "second", "third"]
+    note(journal, Accept(session="third", why="seen", by="Ann"))  # it grew from what is the head no longer
+    assert update(config, HARD)["sessions"] == {"third": "learned"} and learned == ["first", "second", "third", "third"]
+    assert [each.session for each in stands(stored).line] == ["first", "second", "third"]
+
+
+@pytest.mark.parametrize(("policy", "line"), [("keep", ["first", "second", "third"]), ("retry_with_next", ["first", "second", "third"])])
+def test_what_becomes_of_a_refused_session_is_as_the_config_says(
+    config: str, stored: Path, learned: list[str], monkeypatch: pytest.MonkeyPatch, policy: str, line: list[str]
+) -> None:
+    update(config)
+    arrive(stored, "second", (2, 3), seed=1)
+    update(config, [*HARD, f"update.refused={policy}"])
+    assert champion(stored) == "1"
+    arrive(stored, "third", (4, 5), seed=2)
+    update(config, [f"update.refused={policy}"])
+    assert [each.session for each in stands(stored).line] == line and champion(stored) == "3"
+    assert len(stands(stored).line) == 3 and stands(stored).line[-1].number == 3
+
+
 def test_a_night_that_fails_before_anything_is_learned_is_kept_for_status_until_it_succeeds(
     config: str, stored: Path, learned: list[str]
 ) -> None:
@@ -135,6 +312,113 @@ def test_a_night_that_fails_before_anything_is_learned_is_kept_for_status_until_
     assert (failed.stream, failed.command) == ("growing", f"evergreen update {config}") and "no data there" in failed.error
     (stored / "away").rename(stored / "data")
     assert update(config)["gate"] == "promoted" and failures(Place(stored)) == []
+
+
+class Killed(BaseException):
+    """As if the process had died here."""
+
+
+@pytest.fixture
+def dying(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int, bool], None]]:
+    """Die at the n-th write of the history from now on, before or after it is on the disk."""
+    from cl.journal import Journal
+
+    real, left = Journal.append, {"count": -1, "after": False}
+
+    def append_(self: Journal, kind: str, /, **options: Any) -> Any:
+        left["count"] -= 1
+        if left["count"] == 0 and not left["after"]:
+            raise Killed
+        found = real(self, kind, **options)
+        if left["count"] == 0:
+            raise Killed
+        return found
+
+    monkeypatch.setattr(Journal, "append", append_)
+
+    def at(count: int, after: bool) -> None:
+        left.update(count=count, after=after)
+
+    yield at
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+def test_who_dies_at_any_entry_goes_on_under_other_settings_with_nothing_learned_twice(
+    config: str, stored: Path, learned: list[str], dying: Callable[[int, bool], None], after: bool
+) -> None:
+    update(config)
+    for number in range(1, 9):  # began, learned, accepted, promoted, champion, and past the end
+        name = f"later-{number}"
+        arrive(stored, name, (number % 8, (number + 2) % 8), seed=number)
+        learned.clear()
+        dying(number, after)
+        with_lr = [f"train.lr=0.00{number}"]
+        try:
+            update(config, with_lr)
+        except BaseException as error:
+            assert isinstance(error, Killed) or "Killed" in repr(error)
+        begun = stands(stored).open
+        dying(-1, False)
+        update(config, ["train.lr=0.0005"])
+        found = stands(stored)
+        assert learned == [name] and found.line[-1].session == name and str(found.champion.version) == champion(stored)  # type: ignore[union-attr]
+        if begun:  # what was begun is learned under the settings it was begun with
+            assert found.line[-1].config["train"]["lr"] == float(with_lr[0].partition("=")[2])
+        assert update(config)["learned"] == []
+
+
+def test_an_alias_that_somebody_moved_stops_the_next_update_until_it_is_confirmed(config: str, stored: Path, learned: list[str]) -> None:
+    update(config)
+    arrive(stored, "second", (2, 3), seed=1)
+    update(config)
+    client = connect(Place(stored))
+    client.set_registered_model_alias("growing", CHAMPION, "1")
+    with pytest.raises(StoreError, match="its history has version 2 as champion, and MLflow has version 1: somebody moved the alias"):
+        update(config)
+    change(Place(stored), client, "growing", CHAMPION, "2", "it was a mistake")
+    assert update(config)["learned"] == []
+
+
+def test_a_champion_that_was_deleted_in_mlflow_is_registered_again(config: str, stored: Path, learned: list[str]) -> None:
+    update(config)
+    client = connect(Place(stored))
+    client.delete_registered_model("growing")
+    assert update(config)["learned"] == [] and champion(stored) == "1" and stands(stored).champion and learned == ["first"]
+
+
+def test_another_stream_another_base_model_or_joint_learning_is_refused(config: str, stored: Path, learned: list[str]) -> None:
+    update(config)
+    for overrides, told in (
+        (["stream.sources={inbox: other}"], "its history is of a stream of kind collection over inbox"),
+        (["model.seed=7"], "its history began with another base model"),
+        (["joint=true"], "joint: found true"),
+        (["stream.candidates=all"], "candidates: found all"),
+    ):
+        append(stored / "data" / "other", "x", {"train": table((0,), 4), "test": table((0,), 4, seed=9)}, "labels")
+        arrive(stored, f"new-{len(told)}", (2, 3), seed=len(told))
+        with pytest.raises(Exception, match=told):
+            update(config, overrides)
+
+
+def test_sessions_whose_data_are_gone_are_told_and_stop_nothing(
+    config: str, stored: Path, learned: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream = {"kind": "listed", "sources": {"a": "a", "b": "b"}, "template": "a {} square", "candidates": "seen"}
+    for name, colours in (("a", (0, 1)), ("b", (2, 3))):
+        from cl.data import write
+
+        write({"train": table(colours, 8), "test": table(colours, 4, seed=50)}, stored / "data" / name)
+    listed = {**read_config(Path(config)).model_dump(mode="json", exclude={"compare"}), "name": "listed", "stream": stream}
+    one = {**listed, "stream": {**stream, "sessions": [{"name": "one", "source": "a"}]}}
+    two = {**listed, "stream": {**stream, "sources": {"a": "b", "b": "b"}, "sessions": [{"name": "two", "source": "b"}]}}
+    update(one)
+    told: list[str] = []
+    monkeypatch.setattr("flows.forward.watch", lambda: _listener(told))
+    with pytest.raises(StoreError, match="its history is of a stream"):
+        update(two)
+    both = {**listed, "stream": {**stream, "sessions": [{"name": "two", "source": "b"}]}}
+    assert update(both)["sessions"] == {"two": "learned"}
+    assert "listed: learned, and absent now: one; what they taught stays" in told
 
 
 def test_a_session_that_comes_in_while_another_learns_is_found_by_the_next_in_line(config: str, stored: Path, learned: list[str]) -> None:
@@ -150,7 +434,7 @@ def test_a_session_that_comes_in_while_another_learns_is_found_by_the_next_in_li
     learning = threading.Thread(target=another)
     learning.start()
     held.wait()
-    assert len(update(config)["report"]["matrix"]["rows"]) == 3 and learned == ["first", "second"]
+    assert update(config)["learned"] == ["first", "second"] == learned
     learning.join()
 
 
@@ -159,11 +443,11 @@ def test_the_lock_of_a_dead_learner_is_free_and_prefect_knows_of_the_limit(store
     (place.runs / "locks").mkdir(parents=True)
     hold = "import fcntl, sys, time; f = open(sys.argv[1], 'w'); fcntl.flock(f, fcntl.LOCK_EX); print('held', flush=True); time.sleep(600)"
     file = place.runs / "locks" / "learner-growing.lock"
-    with subprocess.Popen([sys.executable, "-c", hold, str(file)], stdout=subprocess.PIPE, text=True) as holder:
-        assert holder.stdout and holder.stdout.readline() == "held\n"
+    with subprocess.Popen([sys.executable, "-c", hold, str(file)], stdout=subprocess.PIPE, text=True) as holder_:
+        assert holder_.stdout and holder_.stdout.readline() == "held\n"
         with pytest.raises(BlockingIOError):
             fcntl.flock(file.open("w"), fcntl.LOCK_EX | fcntl.LOCK_NB)
-        holder.kill()
+        holder_.kill()
     with alone(place, "growing"), get_client(sync_client=True) as client:
         limit = client.read_global_concurrency_limit_by_name("evergreen-growing")
         assert (limit.limit, limit.active_slots) == (1, 1)

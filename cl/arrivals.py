@@ -1,0 +1,147 @@
+"""A stream as it stands, session by session: what is there is listed, and each is read alone, once it is needed."""
+
+import hashlib
+from collections.abc import Collection, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
+
+from cl.build_stream import drafted, probed, read_sources, tested, withheld_of
+from cl.checkpoint import read_json, write_json
+from cl.collection import Entry, sessions
+from cl.data import ImageTable
+from cl.errors import DataError, StoreError
+from cl.seal import sealed, unsealed
+from cl.stream import ClassName, EvalSet, Session
+from cl.stream_collection import arrived, collection_of
+from cl.stream_config import CollectionStream, StreamConfig
+from cl.stream_plan import Draft, Sources, drafts
+from cl.told import Told, some
+
+
+class Arrival(NamedTuple):
+    """A session that is there: its name, which source it is of, how many training images, and a digest of all its rows."""
+
+    name: str
+    source: str
+    images: int
+    content: str
+
+
+class Arrivals:
+    """The sessions and probes that a stream's configuration finds in a data root.
+
+    Of a collection only the notes of its sessions are read to list them. Other streams are cut whole, since only the cut says which
+    sessions there are.
+    """
+
+    def __init__(self, config: StreamConfig, root: Path, listings: Path | None = None, version: str = "") -> None:
+        """`listings`: a folder that remembers what a stream was cut into, by its settings and the `version` of its data."""
+        self.config, self.root = config, root
+        self.told: list[Told] = []
+        asked = hashlib.sha256(f"{config.model_dump_json()}\0{version}".encode()).hexdigest()[:24]
+        self._listing = listings / f"{asked}.json" if listings and version else None
+
+    @cached_property
+    def _entries(self) -> dict[str, Entry]:
+        assert isinstance(self.config, CollectionStream)
+        return {entry.name: entry for entry in sessions(collection_of(self.config, self.root))[: self.config.until]}
+
+    @cached_property
+    def _sources(self) -> Sources:
+        return read_sources(self.config, self.root, self.told)
+
+    @cached_property
+    def _drafts(self) -> dict[str, Draft]:
+        found: dict[str, Draft] = {}
+        for draft in drafts(self.config, self._sources, self.root):
+            if draft.name in found:
+                raise DataError(f"stream {self.config.name!r}: two sessions are called {draft.name!r}; give each its own name")
+            found[draft.name] = draft
+        return found
+
+    @property
+    def grows(self) -> bool:
+        """Whether sessions come in by themselves."""
+        return isinstance(self.config, CollectionStream)
+
+    def there(self) -> dict[str, Arrival]:
+        """What there is, in order, by name.
+
+        Raises:
+            DataError: what cannot be read or cut.
+        """
+        if isinstance(self.config, CollectionStream):
+            source = Path(self.config.sources[self.config.source or next(iter(self.config.sources))].path).name
+            return {name: Arrival(name, source, entry.train, entry.digest) for name, entry in self._entries.items()}
+        if self._listing is None or (known := _read(self._listing)) is None:
+            whole = ", ".join(sorted(self.config.sources))
+            known = [
+                Arrival(name, draft.spec.source or whole, len(draft.train), f"{draft.train.content()}{draft.test.content()}")
+                for name, draft in self._drafts.items()
+            ]
+            if self._listing:
+                self._listing.parent.mkdir(parents=True, exist_ok=True)
+                write_json(sealed({"sessions": known}), self._listing)
+        return {arrival.name: arrival for arrival in known}
+
+    def draft(self, name: str) -> Draft:
+        """One session before its classes have indices.
+
+        Raises:
+            KeyError: there is none of that name.
+            DataError: it is damaged.
+        """
+        if isinstance(self.config, CollectionStream):
+            return arrived(self.config, collection_of(self.config, self.root), self._entries[name])
+        return self._drafts[name]
+
+    def clashes(self, name: str, learned: Collection[str]) -> str | None:
+        """What is wrong with learning a session beside others: its training rows are theirs, or examine something; None: nothing is."""
+        if self.grows:  # the ids of its rows begin with its folder
+            return None
+        mine = set(self.draft(name).train.ids)
+        for other in learned:
+            if other in self.there() and (same := mine.intersection(self.draft(other).train.ids)):
+                return f"{len(same)} of its training rows are those of session {other!r}, which is learned ({some(sorted(same))})"
+        tests = {other: self.test_rows(other) for other in (name, *learned) if other in self.there()}
+        for where, rows in (*tests.items(), *((probe.name, probe.data) for probe in self.probes())):
+            if leaked := mine.intersection(rows.ids):
+                return f"{len(leaked)} of its training images examine {where!r} ({some(sorted(leaked))}); keep each image (id) in one split"
+        return None
+
+    def session(self, name: str, index: int, known: Mapping[str, ClassName]) -> tuple[Session, dict[str, str]]:
+        """A session as the `index`-th of a line, on top of the classes known by then; and the labels that it withholds, by row.
+
+        Raises:
+            KeyError: there is none of that name.
+            DataError: it cannot be learned.
+        """
+        draft = self.draft(name)
+        self.told += draft.told
+        session = drafted(index, draft, self.config, known, alone=True)
+        return session, withheld_of(session, draft)
+
+    def test_rows(self, name: str) -> ImageTable:
+        """The rows that examine a session.
+
+        Raises:
+            KeyError: there is none of that name.
+            DataError: it is damaged.
+        """
+        return tested(self.draft(name), self.config)
+
+    def probes(self) -> tuple[EvalSet, ...]:
+        """The sets that no session teaches.
+
+        Raises:
+            DataError: one cannot be read.
+        """
+        return tuple(probed(probe, self.config, self._sources) for probe in self.config.probes)
+
+
+def _read(file: Path) -> list[Arrival] | None:
+    try:
+        return [Arrival(*each) for each in unsealed(read_json(file), str(file), ())["sessions"]]
+    except (StoreError, TypeError, KeyError):
+        return None

@@ -1,0 +1,128 @@
+"""What a model's history leaves in MLflow: one run for the model, one below it for each session, and versions in the registry."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import yaml
+from prefect import task
+
+from cl.bundle import Bundle
+from cl.gate import Decision
+from cl.names import slug
+from cl.report import Metric, Report
+from cl.run_config import parse_config
+from flows.grow import chain, method_of
+from flows.job import Job
+from flows.publish import own_command
+from flows.question import BOUNDS, GATE, REASON
+from flows.reap import reap_runs
+from flows.ruling import told_of
+from flows.session import RETRIED, tracker_of
+from flows.tracking import COMMAND, MODEL, SESSIONS, STATE, Tracker
+from flows.view import report_of_line, step
+from flows.work import Work, classes, work
+
+
+@contextmanager
+def model_run(job: Job, opened: str) -> Iterator[str]:
+    """The model's run in MLflow, which ends as what happens inside ends; `opened`: the id of the history's first entry."""
+    tracker, at = tracker_of(job), work(job)
+    with tracker.answering():
+        reap_runs(job.place, tracker.client)
+        tags = job.tags() | {COMMAND: own_command()}
+        run, new = tracker.open(f"history-{opened}", "stream", at.config.name, tags, job.settings)
+        for name, value in () if new else tags.items():  # it is known by the settings and the data of now
+            tracker.client.set_tag(run, name, value)
+        if new:
+            tracker.use_data(run, job.folder, job.data, {"pinned": str(job.pinned)})
+        with tracker.ending(run):
+            yield run
+
+
+def session_run(tracker: Tracker, run_id: str, state: str, session: str) -> str:
+    """The run of a session below that of its model: the one that there is, else a new one."""
+    found = tracker.find(state, "session", run_id)
+    return str(found.info.run_id) if found else tracker.attempt(run_id, state, session, state)
+
+
+@task(task_run_name="log {session}", **RETRIED)
+def enter(job: Job, run_id: str, session: str, state: str) -> None:
+    """What a session came to, as points of its own run, and of the model's at step = its place in the line."""
+    tracker, at = tracker_of(job), work(job)
+    standing = at.standing()
+    learned, grown = standing.tree[state], chain(standing, state)
+    child = session_run(tracker, run_id, learned.state, learned.session)
+    if tracker.logged(child) or tracker.logged(child, "published"):
+        return
+    found = step(at, at.line(grown, at.sets(standing, grown).every), grown, len(grown))
+    with tracker.ending(child):
+        every = list(_points(found.row, found.geometry, found.equity, len(grown)))
+        costs = [Metric(f"cost/{name}", float(getattr(found.cost, name)), len(grown)) for name in ("seconds", "steps", "samples", "flops")]
+        tracker.write(child, [*every, *costs], found.finished or None)
+        heads = [point for point in every if point.name.split("/")[0] in ("top1", "recall_at_10")]
+        tracker.write(run_id, [*heads, *costs, Metric("geometry/logit_scale", found.scale, len(grown))], found.finished or None)
+        tracker.client.set_tag(run_id, SESSIONS, str(len(grown)))
+        tracker.mark(child)
+
+
+def _points(row: Any, geometry: Any, equity: Any, number: int) -> Iterator[Metric]:
+    for kind, part in (("", row), ("geometry/", geometry), ("equity/", equity)):
+        for name, scores in part.items():
+            for metric, value in scores.items():
+                yield Metric(f"{kind}{metric.replace('@', '_at_')}/{name}", float(value), number)
+
+
+@task(task_run_name="publish {session}", **RETRIED)
+def publish(job: Job, run_id: str, session: str, state: str) -> tuple[str, str]:
+    """A state as a version in the registry, with its report; returns the session's run and the version's number."""
+    from cl.report import whole, write
+    from flows.package import register
+
+    tracker, at = tracker_of(job), work(job)
+    standing = at.standing()
+    learned, grown = standing.tree[state], chain(standing, state)
+    child = session_run(tracker, run_id, state, session)
+    if not tracker.logged(child, "published"):
+        report = report_of_line(at, standing, grown)
+        tracker.write(child, whole(report))
+        folder = job.place.reports / run_id
+        write([report], folder)
+        tracker.client.log_artifacts(child, str(folder), "report")
+        tracker.client.log_text(child, yaml.safe_dump(learned.config, sort_keys=False), "config.yaml")
+        _charts(tracker, run_id, report)
+        tracker.mark(child, "published")
+    config = parse_config(learned.config, "the history")
+    known = tuple(each for one in grown for each in classes(one.classes))
+    tags = job.tags() | {STATE: learned.state}
+    bundle = Bundle(method_of(at, learned), config.method, config.seed, tuple(config.stream.template), known)
+    address = register(tracker, child, at.config.name, bundle, len(grown), tags)
+    tracker.client.set_tag(run_id, MODEL, address)
+    tracker.client.set_terminated(child, "FINISHED")
+    return child, address.rsplit("/", 1)[1]
+
+
+def _charts(tracker: Tracker, run_id: str, report: Report) -> None:
+    """The curves of the whole line, which take every row: those points that the model's run has not got yet."""
+    from cl.report import metrics
+
+    reached = tracker.reached(run_id)
+    for number in range(1, len(report.sessions) + 1):
+        fresh = [point for point in metrics(report, number) if point.name.startswith("cl/") and point.step > reached.get(point.name, 0)]
+        tracker.write(run_id, fresh)
+
+
+def say(job: Job, run_ids: Sequence[str], word: str, reason: str, decision: Decision | None, champion: str | None) -> None:
+    """What became of a candidate, on its run and on the model's."""
+    client, bounds = tracker_of(job).client, work(job).config.gate.model_dump_json()
+    for run in run_ids:
+        client.set_tag(run, REASON, reason[:4000])
+        client.set_tag(run, BOUNDS, bounds)
+        client.set_tag(run, GATE, word)
+        if decision:
+            client.log_dict(run, told_of(decision, champion), "gate.json")
+
+
+def name_of(at: Work) -> str:
+    """What the model is called in the registry."""
+    return slug(at.config.name)

@@ -1,0 +1,176 @@
+"""From how a model stands to the next thing to be done, one entry of its history at a time, until nothing is left to do.
+
+Whatever is done ends in an entry, and what comes next is read from the entries again: a run that was killed anywhere is gone on with
+by the same loop, with no other way through the code.
+"""
+
+from typing import Any
+
+from cl.errors import StoreError
+from cl.told import some
+from flows.conclude import conclude
+from flows.entered import enter, model_run, name_of
+from flows.grow import begin, chain, learn
+from flows.history import Abandoned, Opened, Verdict, history_of, note
+from flows.job import Job, prepared
+from flows.policy import Ruling, note_ruling, whether
+from flows.question import WAITING
+from flows.registry import CHAMPION, change, find, holder, versions_of
+from flows.session import tracker_of
+from flows.settings import Place
+from flows.standing import Standing, Word
+from flows.takeover import take_over
+from flows.verdict import crown, judge, settle
+from flows.watch import watch
+from flows.work import Work, identity_of, work
+
+REBUILD = "`evergreen update --rebuild` learns it anew beside the champion"
+
+
+def catch_up(job: Job) -> dict[str, Any]:
+    """Take what waits, session by session; says what was learned, and why not more."""
+    at = work(job)
+    opened = open_history(at)
+    for remark in at.remarks(at.standing()):
+        watch().tell(f"{at.config.name}: {remark}")
+    learned: list[str] = []
+    ruling: Ruling | None = None
+    with model_run(job, opened) as run:
+        follow(at, run)
+        while True:
+            standing = at.standing()
+            if standing.waiting and not settle(job, run):
+                break
+            if standing.waiting:
+                continue
+            if standing.unjudged:
+                judge(job, run, standing.unjudged.session, standing.unjudged.state)
+            elif standing.open:
+                _go_on(job, run, standing)
+                learned.append(standing.open.session)
+            elif standing.partway:
+                go = standing.gos[standing.partway.state]
+                following = go[go.index(standing.partway.session) + 1]
+                begin(job, following, chain(standing, standing.partway.state), go)
+            elif waiting := at.waiting(standing):
+                ruling = ruling or whether(job, standing, waiting)
+                if not ruling.learn:
+                    break
+                go = (*standing.with_next, waiting[0].name)
+                begin(job, go[0], standing.line, go if len(go) > 1 else ())
+            else:
+                break
+        crown(job, run)
+        if ruling and ruling.learn:
+            note_ruling(job, run, ruling)
+    return _outcome(at, run, learned, ruling)
+
+
+def answered(place: Place, model: str, verdict: Verdict, data_root: str | None) -> str:
+    """What becomes of a candidate once a person has answered: judged again by the bounds that it was asked about with; the word for it."""
+    learned = conclude(history_of(place, model).read()).tree[verdict.state]
+    job = prepared({**learned.config, "gate": verdict.bounds}, (), data_root)
+    at = work(job)
+    with model_run(job, open_history(at)) as run:
+        follow(at, run)
+        if at.standing().waiting and settle(job, run):
+            crown(job, run)
+    last = at.standing().verdicts[verdict.state][-1].word
+    return "refused" if last == "declined" else last
+
+
+def _go_on(job: Job, run: str, standing: Standing) -> None:
+    """Learn what is begun, under the settings it was begun with; abandon it where the model has moved on meanwhile."""
+    at, began = work(job), standing.open
+    assert began
+    if not standing.grows(began):
+        note(at.journal, Abandoned(state=began.state, session=began.session, why="the model it was to grow from is the head no longer"))
+        return
+    learn(job, run, began.session)
+    now = at.standing()
+    if began.state in now.tree:
+        enter(job, run, began.session, began.state)
+
+
+def open_history(at: Work) -> str:
+    """The id of the first entry of a model's history, which is opened, or taken over from what earlier releases learned.
+
+    Raises:
+        StoreError: it is of another stream or base model, or there is a champion and nothing that says what it learned.
+    """
+    entries = at.journal.read()
+    if not entries:
+        tracker = tracker_of(at.job)
+        facts = take_over(at, tracker.client)
+        if not facts and holder(tracker.client, name_of(at), CHAMPION):
+            raise StoreError(
+                f"model {name_of(at)} has a champion, and {at.journal.path} and the states it was learned with are not here; share the "
+                f"folder {at.place.runs} of the machine that learned it, or give the config another name"
+            )
+        for fact in facts or [Opened(model=name_of(at), stream=identity_of(at.config.stream), base=at.base)]:
+            note(at.journal, fact)
+        return at.journal.read()[0].id
+    opened = at.standing().opened
+    assert opened
+    mine = identity_of(at.config.stream)
+    if opened.stream.get("kind") != mine["kind"] or not set(opened.stream.get("sources", ())) <= set(mine["sources"]):
+        raise StoreError(
+            f"{at.config.name}: its history is of a stream of kind {opened.stream.get('kind')} over "
+            f"{some(opened.stream.get('sources', ()))}, "
+            f"and this config has {mine['kind']} over {some(mine['sources'])}; give the config another name, or {REBUILD}"
+        )
+    if opened.base != at.base:
+        raise StoreError(
+            f"{at.config.name}: its history began with another base model ({opened.base[:8]}, and model.name is {at.config.model.name}, "
+            f"{at.base[:8]}); put that model back, give the config another name, or {REBUILD}"
+        )
+    return entries[0].id
+
+
+def follow(at: Work, run: str) -> None:
+    """Let the alias say what the history says, where a crash came between the two.
+
+    Raises:
+        StoreError: it was moved by somebody else.
+    """
+    standing, client = at.standing(), tracker_of(at.job).client
+    if standing.champion is None:
+        return
+    name, version = name_of(at), standing.champion.version
+    now = holder(client, name, CHAMPION)
+    if now and str(now.version) == version:
+        crown(at.job, run)
+        return
+    there = {str(each.version) for each in versions_of(client, name)}
+    if version not in there:
+        if now is None:
+            return  # it was deleted in MLflow: `crown` makes another of its state
+    elif not standing.confirmed:
+        change(at.place, client, name, CHAMPION, version, "as the history says")
+        crown(at.job, run)
+        return
+    found = f"version {now.version}" if now else "none"
+    raise StoreError(
+        f"model {name}: its history has version {version} as champion, and MLflow has {found}: somebody moved the alias there. "
+        f"Confirm one: evergreen promote {name} {now.version if now else version}, or evergreen promote {name} {version}"
+    )
+
+
+def _outcome(at: Work, run: str, learned: list[str], ruling: Ruling | None) -> dict[str, Any]:
+    standing = at.standing()
+    waiting = [arrival.name for arrival in at.waiting(standing)]
+    words = {name: str(standing.sessions[name].word) for name in learned if name in standing.sessions}
+    found: dict[str, Any] = {"run": run, "learned": learned, "sessions": words, "waiting": len(waiting)}
+    if standing.waiting:
+        verdict = standing.waiting
+        version = find(tracker_of(at.job).client, name_of(at), str(verdict.version))
+        return found | {"gate": WAITING, "run": str(version.run_id), "why": f"version {verdict.version} waits for a person"}
+    if not learned:
+        why = ruling.why if ruling else "up to date"
+        every = [name for name, each in standing.sessions.items() if each.word == Word.LEARNED]
+        hint = "" if at.arrivals.grows else "; it reads no collection, so what `evergreen ingest` takes in is for another config"
+        told = f"{len(waiting)} sessions wait; left waiting: {why}" if waiting else f"all {len(every)} sessions are learned; {why}{hint}"
+        watch().tell(f"{at.config.name}: {told}")
+    else:
+        why = ruling.why if ruling else "what was begun is learned"
+    return found | {"why": why, "gate": "promoted" if standing.champion and not standing.unpublished else ""}

@@ -1,0 +1,130 @@
+"""What the gate says of a learned session, over cells: the candidate against the champion, on the same questions."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mlflow import MlflowClient
+
+from cl.ask import Question, ask, names
+from cl.cells import Cell
+from cl.errors import EvergreenError
+from cl.evaluate import evaluate, pack, spread, unpack
+from cl.gate import Decision, GateConfig, Judged, decide
+from cl.store import read_state
+from flows.grow import chain, method_of
+from flows.history import Learned
+from flows.judge import worst_of
+from flows.predict import served
+from flows.standing import Standing
+from flows.view import headlines, report_of_line
+from flows.watch import watch
+from flows.work import Sets, Work, classes
+
+
+def best(standing: Standing) -> str | None:
+    """The state to beat: what is going to be champion, or is."""
+    return standing.unpublished or (standing.champion.state if standing.champion else None)
+
+
+def rule(at: Work, client: MlflowClient, standing: Standing, learned: Learned, bounds: GateConfig) -> Decision:
+    """Whether a learned session's state may become champion."""
+    path, go = chain(standing, learned.state), len(standing.gos.get(learned.state, (learned.session,)))
+    sets = at.sets(standing, path)
+    line = at.line(path, sets.every)
+    questions = line.questions(len(path), sets.judged)
+    cells = _row(at, questions, ask(path[-1].state, lambda: method_of(at, path[-1]), at.start, questions, watch().progress))
+    bounds = _asked(bounds, sets, standing)
+    candidate = _judged(cells, sets, path)
+    numbers = _numbers(at, standing, path, bounds, go)
+    worst = (
+        {
+            each.name: worst_of(spread(each.rows(), at.config.evaluate.limit), candidate.hits[each.name])
+            for each in sets.judged
+            if each.kind == "classify"
+        }
+        if bounds.worst_class is not None
+        else {}
+    )
+    candidate = Judged(numbers, candidate.headline, candidate.metrics, candidate.hits, candidate.sets, candidate.classes, worst)
+    return decide(candidate, _champion(at, client, standing, questions, sets), bounds)
+
+
+def _row(at: Work, questions: Sequence[Question], cells: Mapping[str, Cell]) -> dict[str, Cell]:
+    wanted = names(questions, at.config.evaluate)
+    return {each.name: cells[name] for each, name in zip(questions, wanted, strict=True)}
+
+
+def _judged(row: Mapping[str, Cell], sets: Sets, path: Sequence[Learned]) -> Judged:
+    known = {each.name for learned in path for each in classes(learned.classes)}
+    return Judged(
+        {},
+        {name: row[name].metrics[metric] for name, metric in headlines(sets.judged).items()},
+        {name: cell.metrics for name, cell in row.items()},
+        {name: unpack(cell.hits) for name, cell in row.items()},
+        frozenset(row),
+        frozenset(known),
+    )
+
+
+def _numbers(at: Work, standing: Standing, path: Sequence[Learned], bounds: GateConfig, go: int) -> dict[str, float]:
+    states = [read_state(at.place.steps / "states" / learned.state) for learned in path[-go:]]
+    numbers = {"seconds": sum(state.cost.seconds for state in states), "stored_mb": max(state.cost.stored_bytes for state in states) / 1e6}
+    if bounds.forgetting is not None or bounds.zero_shot_drop is not None:  # which take the whole matrix
+        from cl.kinds import worst
+
+        report = report_of_line(at, standing, path)
+        numbers |= {name: worst(report, name) for name in ("forgetting", "zero_shot_drop")}
+    return numbers
+
+
+def _champion(at: Work, client: MlflowClient, standing: Standing, questions: Sequence[Question], sets: Sets) -> Judged | str | None:
+    """The champion asked the same, or why that cannot be had; None where there is none."""
+    state = best(standing)
+    if state is not None:
+        path = chain(standing, state)
+        try:
+            cells = ask(state, lambda: method_of(at, path[-1]), at.start, questions, watch().progress)
+        except EvergreenError as error:
+            if standing.champion is None or standing.champion.state != state:
+                return f"state {state[:8]}: {error}"
+            return _served(at, client, standing.champion.version, questions, at.sets(standing, path), sets)
+        found = _judged(_row(at, questions, cells), sets, path)
+        there = frozenset(each.name for each in at.sets(standing, path).judged)
+        return Judged({}, found.headline, found.metrics, found.hits, there, found.classes)
+    if standing.champion is not None:
+        return _served(at, client, standing.champion.version, questions, None, sets)
+    return None
+
+
+def _served(at: Work, client: MlflowClient, version: str, questions: Sequence[Question], own: Sets | None, sets: Sets) -> Judged | str:
+    """The champion as it is served, where its state is not at hand."""
+    from cl.names import slug
+
+    try:
+        found = served(at.place, client, f"{slug(at.config.name)}/{version}")
+        scores = evaluate(found.bundle.method, [each.examined() for each in questions], at.config.evaluate, watch().progress)
+    except (EvergreenError, OSError) as error:
+        return f"version {version}: {error}"
+    row = {name: Cell(score.metrics, pack(score.hits), {}, {}, 0.0) for name, score in scores.items()}
+    there = frozenset(each.name for each in own.judged) if own else frozenset[str]()
+    judged = _judged(row, sets, ())
+    return Judged({}, judged.headline, judged.metrics, judged.hits, there, frozenset(each.name for each in found.bundle.classes))
+
+
+def _asked(bounds: GateConfig, sets: Sets, standing: Standing) -> GateConfig:
+    """The bounds without those on sets that are left out, or gone."""
+    judged = {each.name for each in sets.judged}
+    out = {name for name in bounds.scores if name not in judged and (name in standing.sessions or name in sets.gone)}
+    return bounds.model_copy(update={"scores": {name: value for name, value in bounds.scores.items() if name not in out}})
+
+
+def told_of(decision: Decision, champion: str | None) -> dict[str, Any]:
+    """A decision as `gate.json` keeps it."""
+    from flows.judge import row
+
+    return {
+        "reason": decision.reason,
+        "promote": decision.promote,
+        "champion": champion,
+        "checks": [row(check) for check in decision.checks],
+    }
