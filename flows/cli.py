@@ -4,21 +4,21 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from cl.errors import EvergreenError, StoreError
+from cl.errors import EvergreenError
 from cl.names import visible
-from flows import cli_data, cli_diff, cli_ingest, cli_init, cli_models, cli_servers, cli_status
+from flows import cli_data, cli_diff, cli_ingest, cli_init, cli_models, cli_servers, cli_status, cli_update
 from flows.causes import cause
-from flows.console import bar, err, out, table, watching
-from flows.options import RootOption, SetOption
-from flows.settings import EMBEDDED, Place, begin
+from flows.console import bar, err, out, table
+from flows.options import ConfigArgument, MethodOption, RevOption, RootOption, SeedOption, SetOption
+from flows.orchestrated import orchestrated, overrides_of, prepared_for
+from flows.settings import Place, begin
 
 if TYPE_CHECKING:
     from cl.report import Report
@@ -30,11 +30,6 @@ First steps: `evergreen data glyphs` makes the embedded data set, `evergreen com
 
 _LEARNING = "Learning"
 app = typer.Typer(name="evergreen", no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="markdown")
-
-ConfigArgument = Annotated[str, typer.Argument(metavar="CONFIG", help="A YAML file, or the name of a shipped config such as `glyphs`.")]
-MethodOption = Annotated[str | None, typer.Option("--method", metavar="NAME", help="Use this method; `evergreen methods` lists them.")]
-SeedOption = Annotated[int | None, typer.Option("--seed", min=0, help="Use this seed.")]
-RevOption = Annotated[str | None, typer.Option("--data-rev", metavar="REV", help="Learn from the data as it was at this git revision.")]
 
 
 def _version(wanted: bool) -> None:
@@ -61,12 +56,12 @@ def run(
     data_rev: RevOption = None,
 ) -> None:
     """Learn a stream with one method; sessions that were learned before are not learned again."""
-    place, overrides = begin(), _overrides(method, seed, settings)
+    place, overrides = begin(), overrides_of(method, seed, settings)
     from flows.job import find_config, learnable
 
     path = str(find_config(config, place))
-    watched = _orchestrated(place)
-    with _prepared():
+    watched = orchestrated(place)
+    with prepared_for():
         learnable(path, overrides, data_root, data_rev)  # a mistake is told without Prefect's help
     from flows.stream import learn_stream
 
@@ -76,37 +71,14 @@ def run(
 
 
 @app.command(rich_help_panel=_LEARNING)
-def update(
-    config: ConfigArgument,
-    method: MethodOption = None,
-    seed: SeedOption = None,
-    settings: SetOption = None,
-    data_root: RootOption = None,
-) -> None:
-    """Learn the sessions that wait, if the config's policy says so; what an event or a schedule starts, by hand."""
-    place, overrides = begin(), _overrides(method, seed, settings)
-    from flows.job import find_config, prepared
-
-    path = str(find_config(config, place))
-    watched = _orchestrated(place)
-    with _prepared():
-        prepared(path, overrides, data_root)
-    from flows.update import update as bring_up_to_date
-
-    with watched:
-        outcome = bring_up_to_date(path, overrides, data_root)
-    _conclude_update(outcome, place)
-
-
-@app.command(rich_help_panel=_LEARNING)
 def compare(config: ConfigArgument, settings: SetOption = None, data_root: RootOption = None, data_rev: RevOption = None) -> None:
     """Learn a stream with every method and seed of the config's `compare` section, and say how they compare."""
     place = begin()
     from flows.job import check_devices, check_methods, find_config, jobs_of
 
     path = str(find_config(config, place))
-    watched = _orchestrated(place)
-    with _prepared():
+    watched = orchestrated(place)
+    with prepared_for():
         check_devices(path, settings or [])
         check_methods(jobs_of(path, settings or [], data_root, data_rev))  # a mistake is told without Prefect's help
     from flows.compare import compare as learn_all
@@ -143,10 +115,10 @@ def report(
     from flows.job import finished, job_of, jobs_of
     from flows.pages import again
 
-    overrides = _overrides(method, seed, settings)
+    overrides = overrides_of(method, seed, settings)
     single = method is not None or seed is not None
     jobs = [job_of(config, overrides, data_root, data_rev)] if single else jobs_of(config, overrides, data_root, data_rev)
-    with _prepared():
+    with prepared_for():
         reports, seen = again(finished(jobs))
     write(reports, folder, seen)
     _tell(reports)
@@ -169,15 +141,16 @@ def pretrain(
     out().print(table(f"{folder}, zero-shot on fonts it has not seen", ["domain", "metric", "score"], rows))
 
 
-for panel, commands in {
-    _LEARNING: (cli_init.init,),
+_PANELS: dict[str, tuple[Callable[..., Any], ...]] = {
+    _LEARNING: (cli_init.init, cli_update.update),
     "New data": (cli_ingest.ingest, cli_ingest.watch),
     "Models": (
         *(cli_models.predict, cli_models.export, cli_models.promote, cli_models.rollback),
         *(cli_models.history, cli_models.lineage, cli_models.bisect, cli_diff.diff),
     ),
     "Operations": (cli_servers.up, cli_servers.serve, cli_status.status, cli_status.verify_resume),
-}.items():
+}
+for panel, commands in _PANELS.items():
     for command in commands:
         app.command(rich_help_panel=panel)(command)
 app.add_typer(cli_data.app, name="data", rich_help_panel="New data")
@@ -214,52 +187,6 @@ def _fail(told: str) -> NoReturn:
     sys.exit(2)
 
 
-def _orchestrated(place: Place) -> AbstractContextManager[None]:
-    """Choose the Prefect server, our own where there is no other, and start it; what is returned waits for it and shows a bar."""
-    from flows.secret import CLIENT
-    from flows.servers import embedded, find_server
-
-    if address := find_server(place):
-        os.environ["PREFECT_API_URL"] = address  # Prefect reads it when it is imported
-        return _watched(lambda: None)
-    own = embedded(place)
-    os.environ |= {EMBEDDED: "1", "PREFECT_API_URL": own.address, CLIENT: own.secret}
-    return _watched(own.ready)
-
-
-@contextmanager
-def _prepared() -> Iterator[None]:
-    from flows.watch import watched_by
-
-    with watching("reading settings and data") as watch, watched_by(watch):
-        yield
-
-
-@contextmanager
-def _watched(ready: Callable[[], None]) -> Iterator[None]:
-    import httpx
-
-    from flows.addresses import hushed, shown
-    from flows.watch import watched_by
-
-    with watching("waiting for Prefect") as watch, watched_by(watch):
-        ready()
-        try:
-            yield
-        except (KeyboardInterrupt, SystemExit):
-            watch.bar.console.print("Stopped. What is learned is kept; the same command goes on from there.")
-            raise
-        except httpx.TransportError as error:
-            kept = "what is learned is kept: once it answers, start again, and nothing is learned twice"
-            address = shown(os.environ["PREFECT_API_URL"])
-            raise StoreError(f"the Prefect server at {address} does not answer any more ({hushed(str(error))}); {kept}") from error
-
-
-def _overrides(method: str | None, seed: int | None, settings: Sequence[str] | None) -> list[str]:
-    chosen = [f"method={method}"] if method else []
-    return [*chosen, *([f"seed={seed}"] if seed is not None else []), *(settings or [])]
-
-
 def _conclude(reports: list[dict[str, Any]], place: Place, run_id: str) -> None:
     from cl.report import Report
 
@@ -268,16 +195,6 @@ def _conclude(reports: list[dict[str, Any]], place: Place, run_id: str) -> None:
     console.print(f"Report: {place.reports / run_id / 'report.html'}", soft_wrap=True)
     program = "evergreen" if shutil.which("evergreen") else os.path.relpath(sys.argv[0])  # the environment may not be activated
     console.print(f"To look at runs, charts and models: {program} up", soft_wrap=True)
-
-
-def _conclude_update(outcome: dict[str, Any], place: Place) -> None:
-    rows = [(name, word) for name, word in outcome["sessions"].items()]
-    if not rows:
-        return
-    out().print(table("", ["session", "state"], rows))
-    report = place.reports / outcome["run"] / "report.html"
-    if report.exists():
-        err().print(f"Report: {report}", soft_wrap=True)
 
 
 def _tell(reports: "Sequence[Report]") -> None:

@@ -8,7 +8,6 @@ import yaml
 from prefect import task
 
 from cl.bundle import Bundle
-from cl.gate import Decision
 from cl.names import slug
 from cl.report import Metric, Report
 from cl.run_config import parse_config
@@ -17,7 +16,7 @@ from flows.job import Job
 from flows.publish import own_command
 from flows.question import BOUNDS, GATE, REASON
 from flows.reap import reap_runs
-from flows.ruling import told_of
+from flows.ruling import Ruled, told_of
 from flows.session import RETRIED, tracker_of
 from flows.tracking import COMMAND, MODEL, SESSIONS, STATE, Tracker
 from flows.view import report_of_line, step
@@ -76,7 +75,7 @@ def _points(row: Any, geometry: Any, equity: Any, number: int) -> Iterator[Metri
 @task(task_run_name="publish {session}", **RETRIED)
 def publish(job: Job, run_id: str, session: str, state: str) -> tuple[str, str]:
     """A state as a version in the registry, with its report; returns the session's run and the version's number."""
-    from cl.report import whole, write
+    from cl.report import whole
     from flows.package import register
 
     tracker, at = tracker_of(job), work(job)
@@ -86,9 +85,6 @@ def publish(job: Job, run_id: str, session: str, state: str) -> tuple[str, str]:
     if not tracker.logged(child, "published"):
         report = report_of_line(at, standing, grown)
         tracker.write(child, whole(report))
-        folder = job.place.reports / run_id
-        write([report], folder)
-        tracker.client.log_artifacts(child, str(folder), "report")
         tracker.client.log_text(child, yaml.safe_dump(learned.config, sort_keys=False), "config.yaml")
         _charts(tracker, run_id, report)
         tracker.mark(child, "published")
@@ -112,15 +108,15 @@ def _charts(tracker: Tracker, run_id: str, report: Report) -> None:
         tracker.write(run_id, fresh)
 
 
-def say(job: Job, run_ids: Sequence[str], word: str, reason: str, decision: Decision | None, champion: str | None) -> None:
+def say(job: Job, run_ids: Sequence[str], word: str, reason: str, ruled: Ruled | None, champion: str | None) -> None:
     """What became of a candidate, on its run and on the model's."""
     client, bounds = tracker_of(job).client, work(job).config.gate.model_dump_json()
     for run in run_ids:
         client.set_tag(run, REASON, reason[:4000])
         client.set_tag(run, BOUNDS, bounds)
         client.set_tag(run, GATE, word)
-        if decision:
-            client.log_dict(run, told_of(decision, champion), "gate.json")
+        if ruled:
+            client.log_dict(run, told_of(ruled, champion), "gate.json")
 
 
 def name_of(at: Work) -> str:

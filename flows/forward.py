@@ -15,6 +15,7 @@ from flows.history import Abandoned, Opened, Verdict, history_of, note
 from flows.job import Job, prepared
 from flows.policy import Ruling, note_ruling, whether
 from flows.question import WAITING
+from flows.rebuild import rebuild
 from flows.registry import CHAMPION, change, find, holder, versions_of
 from flows.session import tracker_of
 from flows.settings import Place
@@ -27,8 +28,8 @@ from flows.work import Work, identity_of, work
 REBUILD = "`evergreen update --rebuild` learns it anew beside the champion"
 
 
-def catch_up(job: Job) -> dict[str, Any]:
-    """Take what waits, session by session; says what was learned, and why not more."""
+def catch_up(job: Job, anew: bool = False) -> dict[str, Any]:
+    """Take what waits, session by session; says what was learned, and why not more. `anew`: all that is in the line too, see `rebuild`."""
     at = work(job)
     opened = open_history(at)
     for remark in at.remarks(at.standing()):
@@ -37,6 +38,8 @@ def catch_up(job: Job) -> dict[str, Any]:
     ruling: Ruling | None = None
     with model_run(job, opened) as run:
         follow(at, run)
+        if anew:
+            learned += rebuild(job, run)
         while True:
             standing = at.standing()
             if standing.waiting and not settle(job, run):

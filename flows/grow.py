@@ -14,6 +14,7 @@ from cl.checkpoint import code_version
 from cl.errors import DataError, StoreError
 from cl.methods import Method
 from cl.onward import Onward, go_on, onward
+from cl.release import made_with
 from cl.run_config import parse_config
 from cl.states import revive
 from flows.history import Abandoned, AskedSet, Began, Learned, note
@@ -85,33 +86,31 @@ def learn(job: Job, run_id: str, session: str) -> None:
         state, dropped = go_on(step, at.place.steps, logger=logger, progress=watch().progress)
     if dropped:
         watch().tell(f"{at.config.name}: {session}: left behind: {dropped}")
-    learned = replace(_learned(step, began, path, [str(dropped)] if dropped else []), seconds=state.cost.seconds)
+    learned = replace(recorded(at, step, began.config, path, [str(dropped)] if dropped else []), seconds=state.cost.seconds)
     examine(at, step, learned, path)
     note(at.journal, learned)
 
 
-def _learned(step: Onward, began: Began, path: Sequence[Learned], dropped: Sequence[str]) -> Learned:
-    from cl.release import made_with
-
+def recorded(at: Work, step: Onward, settings: dict[str, Any], path: Sequence[Learned], dropped: Sequence[str]) -> Learned:
+    """What the history keeps of a session that is learned."""
+    arrival, session = at.arrivals.there()[step.session.name], step.session
     known = sum(len(learned.classes) for learned in path)
-    exam = [
-        AskedSet(name=test.name, kind=test.kind, content=test.data.content(), classes=told(test.classes)) for test in step.session.tests
-    ]
+    exam = [AskedSet(name=test.name, kind=test.kind, content=test.data.content(), classes=told(test.classes)) for test in session.tests]
     return Learned(
-        session=began.session,
-        source=began.source,
-        parent=began.parent,
-        state=began.state,
-        number=began.number,
-        identity=began.identity,
-        config=began.config,
-        content=began.content,
-        classes=told(step.session.vocabulary[known:]),
+        session=session.name,
+        source=arrival.source,
+        parent=step.parent,
+        state=step.state,
+        number=session.index,
+        identity=step.identity,
+        config=settings,
+        content=arrival.content,
+        classes=told(session.vocabulary[known:]),
         exam=tuple(exam),
         dropped=tuple(dropped),
         code=code_version(),
         versions=made_with(),
-        images=len(step.session.data),
+        images=len(session.data),
     )
 
 

@@ -1,7 +1,7 @@
 """What the gate says of a learned session, over cells: the candidate against the champion, on the same questions."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from mlflow import MlflowClient
 
@@ -26,7 +26,14 @@ def best(standing: Standing) -> str | None:
     return standing.unpublished or (standing.champion.state if standing.champion else None)
 
 
-def rule(at: Work, client: MlflowClient, standing: Standing, learned: Learned, bounds: GateConfig) -> Decision:
+class Ruled(NamedTuple):
+    """What the gate says, and the headline score of each set, the candidate's and the champion's."""
+
+    decision: Decision
+    scores: dict[str, list[float | None]]
+
+
+def rule(at: Work, client: MlflowClient, standing: Standing, learned: Learned, bounds: GateConfig) -> Ruled:
     """Whether a learned session's state may become champion."""
     path, go = chain(standing, learned.state), len(standing.gos.get(learned.state, (learned.session,)))
     sets = at.sets(standing, path)
@@ -46,7 +53,14 @@ def rule(at: Work, client: MlflowClient, standing: Standing, learned: Learned, b
         else {}
     )
     candidate = Judged(numbers, candidate.headline, candidate.metrics, candidate.hits, candidate.sets, candidate.classes, worst)
-    return decide(candidate, _champion(at, client, standing, questions, sets), bounds)
+    champion = _champion(at, client, standing, questions, sets)
+    before = champion.headline if isinstance(champion, Judged) else {}
+    scores = {name: [_plain(value), _plain(before.get(name))] for name, value in candidate.headline.items()}
+    return Ruled(decide(candidate, champion, bounds), scores)
+
+
+def _plain(value: float | None) -> float | None:
+    return None if value is None or value != value else float(value)
 
 
 def _row(at: Work, questions: Sequence[Question], cells: Mapping[str, Cell]) -> dict[str, Cell]:
@@ -118,13 +132,10 @@ def _asked(bounds: GateConfig, sets: Sets, standing: Standing) -> GateConfig:
     return bounds.model_copy(update={"scores": {name: value for name, value in bounds.scores.items() if name not in out}})
 
 
-def told_of(decision: Decision, champion: str | None) -> dict[str, Any]:
-    """A decision as `gate.json` keeps it."""
+def told_of(ruled: Ruled, champion: str | None) -> dict[str, Any]:
+    """What the gate says, as `gate.json` keeps it."""
     from flows.judge import row
 
-    return {
-        "reason": decision.reason,
-        "promote": decision.promote,
-        "champion": champion,
-        "checks": [row(check) for check in decision.checks],
-    }
+    checks = [row(check) for check in ruled.decision.checks]
+    told = {"reason": ruled.decision.reason, "promote": ruled.decision.promote}
+    return {**told, "champion": champion, "checks": checks, "scores": ruled.scores}

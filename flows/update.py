@@ -27,13 +27,16 @@ from flows.stream import Config, run_name
 
 
 @flow(name="update", flow_run_name=run_name)
-def update(config: Config = "glyphs", overrides: list[str] | None = None, data_root: str | None = None) -> dict[str, Any]:
+def update(
+    config: Config = "glyphs", overrides: list[str] | None = None, data_root: str | None = None, rebuild: bool = False
+) -> dict[str, Any]:
     """Learn the sessions of a stream that are not learned yet, judge the model after each, and promote it if the gate lets it.
 
     Args:
         config: a YAML file, the name of a shipped one, or the settings themselves; its `update` section says when.
         overrides: settings to change, such as "update.policy=drift".
         data_root: the folder that holds the data sets; by default the project's `data`.
+        rebuild: learn all that the champion has learned anew beside it, and what waits, and let the gate judge.
     """
     quiet()
     place = Place.find()
@@ -42,7 +45,7 @@ def update(config: Config = "glyphs", overrides: list[str] | None = None, data_r
             absorb()
             check_writable(place)
             job = prepared(config, overrides or [], data_root)
-            outcome = catch_up(job)
+            outcome = catch_up(job, rebuild)
             asked = ask(job, outcome)
         return approved(job, outcome, asked)
 

@@ -5,10 +5,11 @@ from prefect.artifacts import create_table_artifact
 
 from cl.gate import Decision
 from cl.names import slug
-from flows.entered import name_of, publish, say
+from flows.entered import name_of, publish, say, session_run
 from flows.history import Champion, Verdict, note
 from flows.job import Job
 from flows.judge import row
+from flows.line_page import page
 from flows.question import WAITING, Answer, answer_in, question_in, said, standing
 from flows.registry import CHALLENGER, CHAMPION, change, find, holder
 from flows.ruling import best, rule
@@ -24,21 +25,25 @@ def judge(job: Job, run_id: str, session: str, state: str, answer: Answer | None
     at, client = work(job), tracker_of(job).client
     standing, bounds = at.standing(), at.config.gate
     learned, accepter = standing.tree[state], session in standing.overruled
-    decision = rule(at, client, standing, learned, bounds)
+    ruled = rule(at, client, standing, learned, bounds)
+    decision = ruled.decision
     _show(at, session, decision)
     if not decision.promote and not accepter:
         child, version = publish(job, run_id, session, state)
         _challenge(at, job, version, decision.reason)
         _note(at, standing, session, state, "refused", decision.reason, version)
-        say(job, [child, run_id], "refused", decision.reason, decision, _champion(standing))
+        say(job, [child, run_id], "refused", decision.reason, ruled, _champion(standing))
+        page(job, run_id, session, state, best(standing))
         watch().tell(f"{at.config.name}: {session} is refused, as version {version}: {decision.reason}. {_after(at, session)}")
     elif bounds.approval and answer is None and not accepter:
         child, version = publish(job, run_id, session, state)
         reason = f"{decision.reason}, and a person has to agree: evergreen promote {name_of(at)} {version}"
         _challenge(at, job, version, reason)
         _note(at, standing, session, state, "waiting", reason, version)
-        say(job, [child, run_id], WAITING, reason, decision, _champion(standing))
+        say(job, [child, run_id], WAITING, reason, ruled, _champion(standing))
+        page(job, run_id, session, state, best(standing))
     else:
+        say(job, [session_run(tracker_of(job), run_id, state, session)], "accepted", decision.reason, ruled, _champion(standing))
         by = f", and {said(answer)}" if answer else ", and somebody accepted it before" if accepter else ""
         _note(at, standing, session, state, "accepted", f"{decision.reason}{by}", None, answer.who if answer else "")
         watch().tell(f"{at.config.name}: {session} is accepted: {decision.reason}{by}")
@@ -55,6 +60,7 @@ def crown(job: Job, run_id: str) -> None:
         reason = verdicts[-1].reason if verdicts else "the champion's version was deleted in MLflow"
         _note(at, standing, learned.session, state, "promoted", reason, version)
         say(job, [child, run_id], "promoted", reason, None, _champion(standing))
+        page(job, run_id, learned.session, state, standing.champion.state if standing.champion else None)
         watch().tell(f"{at.config.name}: version {version} of {name_of(at)} is champion: {reason}")
         standing = at.standing()
     if standing.champion and not standing.confirmed:

@@ -293,7 +293,7 @@ def test_a_model_is_not_pretrained_over_another(refused: Refused, project: Path)
 COMMANDS = {
     "": ["run", "update", "compare", "up", "serve", "methods", "report", "pretrain", "data"],
     "run": ["CONFIG", "--method", "--seed", "--set", "--data-root", "--data-rev"],
-    "update": ["CONFIG", "--method", "--seed", "--set", "--data-root"],
+    "update": ["CONFIG", "--method", "--seed", "--set", "--data-root", "--rebuild", "--yes"],
     "compare": ["CONFIG", "--set", "--data-root", "--data-rev"],
     "ingest": [
         "path",

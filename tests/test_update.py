@@ -483,3 +483,22 @@ def test_a_collection_starts_its_update_by_event_and_other_streams_by_schedule_a
         [schedule.schedule.cron for schedule in updating.schedules] == ["0 3 * * *"] and not learning.schedules and not comparing.schedules
     )
     assert collections(settings("glyphs", [], Place(stored))) == [] and planned(job_of(config)).stream.sessions[0].name == "first"
+
+
+def test_a_rebuild_learns_the_line_and_what_waits_anew_and_the_gate_judges(config: str, stored: Path, learned: list[str]) -> None:
+    update(config)
+    for number, name in enumerate(["second", "third"], start=1):
+        arrive(stored, name, (2 * number, 2 * number + 1), seed=number)
+        update(config, HARD if name == "second" else [])
+    arrive(stored, "fourth", (1, 6), seed=4)
+    before = stands(stored)
+    learned.clear()
+    refused = update(config, [*HARD, "train.lr=0.002"], None, True)
+    assert refused["learned"] == ["first", "third", "fourth", "fourth"] == learned  # and then what waits, on the champion
+    assert stands(stored).line == before.line and champion(stored) == "2" and words(stored)["fourth"] == "set aside"
+    update(config, ["train.lr=0.002"], None, True)
+    after = stands(stored)
+    assert len(learned) == 4 and [each.session for each in after.line] == ["first", "third"]
+    assert after.champion and champion(stored) == after.champion.version != "2"
+    assert [each.state for each in after.line] == list(run_states(stored, ["first", "third"], "train.lr=0.002")[1:])
+    assert words(stored)["second"] == "set aside" and update(config)["learned"] == []

@@ -1,0 +1,132 @@
+"""Does the work per new session grow with the sessions before it? Planning, asking, learning and telling, at 10, 100, 1,000 sessions.
+
+    python bench/growth.py FOLDER [--candidates seen|own] [--new-classes] [--upto 1000]
+
+Learns a collection of tiny sessions (four images, a model of 2 million weights) one `update` at a time and measures the one after 10,
+after 100 and after 1,000 sessions, in parts: the start with nothing to do, the update without its report, the report; evaluations and
+MLflow runs are counted. What is learned stays in FOLDER: started again, it goes on.
+"""
+
+import argparse
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+CONFIG = """
+name: growing
+model: {{name: tiny}}
+stream: {{kind: collection, sources: {{inbox: inbox}}, template: "a {{}} square", candidates: {candidates}}}
+method: finetune
+train: {{max_steps: 1, batch_size: 4, lr: 1.0e-4, device: cpu, checkpoint: 600}}
+evaluate: {{geometry: 0}}
+gate: {{drop: null, flips: null}}
+"""
+AT = (10, 100, 1000)
+
+
+def arrive(folder: Path, number: int, fresh: bool) -> None:
+    """One session more: two classes, of the same eight colours or two of its own."""
+    import pyarrow as pa
+
+    from cl.collection import append
+    from cl.data import ImageTable
+    from tests.make import table
+
+    def rows(seed: int) -> ImageTable:
+        made = table((number % 8, (number + 1) % 8), 2, seed=seed)
+        if not fresh:
+            return made
+        names = pa.array([f"{label} {number}" for label in made.labels], pa.string())
+        return ImageTable(made.table.set_column(made.table.schema.get_field_index("label"), made.table.schema.field("label"), names))
+
+    append(folder / "data" / "inbox", f"s{number:04d}", {"train": rows(number), "test": rows(10_000 + number)}, "labels")
+
+
+def main() -> None:
+    """Measure."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--candidates", default="seen", choices=["seen", "own"])
+    parser.add_argument("--new-classes", action="store_true")
+    parser.add_argument("--upto", type=int, default=1000)
+    asked = parser.parse_args()
+    folder = asked.folder.resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    os.environ |= {"EVERGREEN_ROOT": str(folder), "OMP_NUM_THREADS": "1"}
+    (folder / "pyproject.toml").touch()
+    (folder / "growing.yaml").write_text(CONFIG.format(candidates=asked.candidates))
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    from flows.settings import begin
+
+    place = begin()
+    from flows.secret import CLIENT
+    from flows.servers import embedded
+    from flows.settings import EMBEDDED
+
+    own = embedded(place)
+    os.environ |= {EMBEDDED: "1", "PREFECT_API_URL": own.address, CLIENT: own.secret}
+    own.ready()
+    measure(folder, asked.upto, asked.new_classes)
+
+
+def measure(folder: Path, upto: int, fresh: bool) -> None:
+    """Learn up to so many sessions, and tell what the last one took wherever that is asked."""
+    import cl.ask
+    import flows.entered
+    from flows.conclude import conclude
+    from flows.history import history_of
+    from flows.settings import Place
+    from flows.tracking import connect
+    from flows.update import update
+
+    counts = {"evaluations": 0, "report": 0.0}
+    real = cl.ask.each_score
+
+    def counted(method: Any, sets: Any, config: Any) -> Any:
+        for found in real(method, sets, config):
+            counts["evaluations"] += 1
+            yield found
+
+    cl.ask.each_score = counted
+    publish = flows.entered.report_of_line
+
+    def timed(*arguments: Any) -> Any:
+        started = time.perf_counter()
+        found = publish(*arguments)
+        counts["report"] += time.perf_counter() - started
+        return found
+
+    flows.entered.report_of_line = timed
+    config, place = str(folder / "growing.yaml"), Place(folder)
+    results = folder / "growth.jsonl"
+    while (done := len(conclude(history_of(place, "growing").read()).line)) < upto + 1:
+        target = next((at for at in AT if at > done), upto + 1)
+        step = 1 if done in AT or target - done == 1 else min(target - done, 50)
+        have = len(list((folder / "data" / "inbox").glob("[0-9]*"))) if (folder / "data").exists() else 0
+        for number in range(have + 1, done + step + 1):
+            arrive(folder, number, fresh)
+        counts |= {"evaluations": 0, "report": 0.0}
+        started = time.perf_counter()
+        update(config)
+        took = time.perf_counter() - started
+        if done in AT:
+            asked = counts["evaluations"]
+            report = counts["report"]
+            started = time.perf_counter()
+            update(config)
+            idle = time.perf_counter() - started
+            client = connect(place)
+            runs = len(client.search_runs([each.experiment_id for each in client.search_experiments()], max_results=50_000))
+            line = {"sessions": done, "update_s": took - report, "report_s": report, "idle_s": idle, "evaluations": asked, "runs": runs}
+            with results.open("a") as file:
+                file.write(json.dumps(line) + "\n")
+            print(line, flush=True)
+        else:
+            print(f"{done + step} learned, {took / step:.2f} s each", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,98 @@
+"""The report of a model's line as people read it: with its version, the gate's word, its loss, and the images that broke."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import mlflow
+from prefect import task
+
+from cl.errors import EvergreenError
+from cl.evaluate import unpack
+from cl.figures import LINES, POINTS, thinned
+from cl.gallery import Comparison
+from cl.host import threads
+from cl.report import Losses, Report, write
+from cl.sides import Side, side_by_side
+from flows.entered import session_run
+from flows.grow import chain, method_of
+from flows.history import Learned
+from flows.job import Job
+from flows.question import GATE, REASON
+from flows.session import RETRIED, tracker_of
+from flows.standing import Standing
+from flows.tracking import MODEL, Tracker
+from flows.view import report_of_line, step
+from flows.watch import watch
+from flows.work import Work, work
+
+
+@task(task_run_name="write the report of {session}", **RETRIED)
+def page(job: Job, run_id: str, session: str, state: str, before: str | None) -> dict[str, Any]:
+    """Write the report of a state's line, and keep it with the session's run; `before`: the state that it was judged against."""
+    at, tracker = work(job), tracker_of(job)
+    standing, child = at.standing(), session_run(tracker, run_id, state, session)
+    path = chain(standing, state)
+    report = told(tracker, run_id, child, report_of_line(at, standing, path), path)
+    folder = job.place.reports / run_id
+    write([report], folder, images(at, standing, path, before, report))
+    tracker.client.log_artifacts(child, str(folder), "report")
+    return report.to_json()
+
+
+def told(tracker: Tracker, run_id: str, child: str, report: Report, path: Sequence[Learned]) -> Report:
+    """A report with what MLflow knows: which version it became, what the gate said of that, and the loss of some sessions."""
+    tags = tracker.client.get_run(child).data.tags
+    gate = {"word": tags[GATE], "reason": tags.get(REASON, ""), **_gate(child)} if GATE in tags else {}
+    losses = []
+    for learned in (path[place] for place in thinned(len(path), LINES)):
+        run = session_run(tracker, run_id, learned.state, learned.session)
+        points = tracker.client.get_metric_history(run, "train/loss")
+        if kept := [points[place] for place in thinned(len(points), POINTS)]:
+            losses.append(Losses(learned.session, tuple(point.step for point in kept), tuple(point.value for point in kept)))
+    return replace(report, version=tags.get(MODEL, "").removeprefix("models:/"), gate=gate, losses=tuple(losses))
+
+
+def _gate(child: str) -> dict[str, Any]:
+    try:
+        kept = json.loads(mlflow.artifacts.load_text(f"runs:/{child}/gate.json"))
+        return {name: kept[name] for name in ("checks", "champion") if name in kept}
+    except Exception:  # none, or of a store that raises its own: the word and the reason are known without it
+        return {}
+
+
+def images(at: Work, standing: Standing, path: Sequence[Learned], before: str | None, report: Report) -> dict[str, Comparison]:
+    """What became of single images since the champion of then, or else since the start; nothing where models are gone."""
+    sets = at.sets(standing, path)
+    line = at.line(path, sets.judged)
+    questions = line.questions(len(path))
+    known = step(at, line, path, len(path)).hits
+    try:
+        with threads(at.config.threads):
+            exam = [each.examined() for each in questions if each.name in known]
+            after = Side(report.version or "the model now", method_of(at, path[-1]), {name: unpack(hits) for name, hits in known.items()})
+            return {report.method: side_by_side(_before(at, standing, before, path), after, exam, at.config.evaluate, _progress())}
+    except (EvergreenError, OSError) as error:  # the numbers stand without it
+        watch().tell(f"{at.config.name}: the report shows no images that broke: {error}")
+        return {}
+
+
+def _progress() -> Any:
+    return watch().progress, watch().progress
+
+
+def _before(at: Work, standing: Standing, before: str | None, path: Sequence[Learned]) -> Side:
+    from cl.ask import names
+    from cl.cells import Cells
+
+    line = at.line(path, at.sets(standing, path).judged)
+    questions = line.questions(len(path))
+    wanted = dict(zip([each.name for each in questions], names(questions, at.config.evaluate), strict=True))
+    if before in standing.tree:
+        kept = Cells(at.place.steps, str(before)).read()
+        hits = {name: unpack(kept[cell].hits) for name, cell in wanted.items() if cell in kept}
+        return Side("the champion", method_of(at, standing.tree[str(before)]), hits)
+    kept = at.start.cells.read()
+    hits = {name: unpack(kept[cell].hits) for name, cell in wanted.items() if cell in kept}
+    return Side("the model before any session", at.start.method, hits)
