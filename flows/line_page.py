@@ -6,8 +6,11 @@ from dataclasses import replace
 from typing import Any
 
 import mlflow
+import numpy as np
 from prefect import task
 
+from cl.ask import Question, names
+from cl.cells import Cells
 from cl.errors import EvergreenError
 from cl.evaluate import unpack
 from cl.figures import LINES, POINTS, thinned
@@ -26,6 +29,8 @@ from flows.tracking import MODEL, Tracker
 from flows.view import report_of_line, step
 from flows.watch import watch
 from flows.work import Work, work
+
+_SETS = 40  # sets whose images are looked at one by one: those that changed most
 
 
 @task(task_run_name="write the report of {session}", **RETRIED)
@@ -57,37 +62,33 @@ def told(tracker: Tracker, run_id: str, child: str, report: Report, path: Sequen
 def _gate(child: str) -> dict[str, Any]:
     try:
         kept = json.loads(mlflow.artifacts.load_text(f"runs:/{child}/gate.json"))
-        return {name: kept[name] for name in ("checks", "champion") if name in kept}
+        return {name: kept[name] for name in ("checks", "champion", "scores") if name in kept}
     except Exception:  # none, or of a store that raises its own: the word and the reason are known without it
         return {}
 
 
 def images(at: Work, standing: Standing, path: Sequence[Learned], before: str | None, report: Report) -> dict[str, Comparison]:
     """What became of single images since the champion of then, or else since the start; nothing where models are gone."""
-    sets = at.sets(standing, path)
-    line = at.line(path, sets.judged)
+    line = at.line(path, at.sets(standing, path).judged)
     questions = line.questions(len(path))
-    known = step(at, line, path, len(path)).hits
+    known = {name: unpack(hits) for name, hits in step(at, line, path, len(path)).hits.items()}
     try:
         with threads(at.config.threads):
-            exam = [each.examined() for each in questions if each.name in known]
-            after = Side(report.version or "the model now", method_of(at, path[-1]), {name: unpack(hits) for name, hits in known.items()})
-            return {report.method: side_by_side(_before(at, standing, before, path), after, exam, at.config.evaluate, _progress())}
+            was = _before(at, standing, before, questions)
+            most = sorted(known, key=lambda name: -_changed(was.hits.get(name), known[name]))[:_SETS]
+            exam = [each.examined() for each in questions if each.name in most]
+            after = Side(report.version or "the model now", method_of(at, path[-1]), known)
+            return {report.method: side_by_side(was, after, exam, at.config.evaluate, (watch().progress, watch().progress))}
     except (EvergreenError, OSError) as error:  # the numbers stand without it
         watch().tell(f"{at.config.name}: the report shows no images that broke: {error}")
         return {}
 
 
-def _progress() -> Any:
-    return watch().progress, watch().progress
+def _changed(before: np.ndarray | None, after: np.ndarray) -> int:
+    return int((before != after).sum()) if before is not None and len(before) == len(after) else 0
 
 
-def _before(at: Work, standing: Standing, before: str | None, path: Sequence[Learned]) -> Side:
-    from cl.ask import names
-    from cl.cells import Cells
-
-    line = at.line(path, at.sets(standing, path).judged)
-    questions = line.questions(len(path))
+def _before(at: Work, standing: Standing, before: str | None, questions: Sequence[Question]) -> Side:
     wanted = dict(zip([each.name for each in questions], names(questions, at.config.evaluate), strict=True))
     if before in standing.tree:
         kept = Cells(at.place.steps, str(before)).read()

@@ -265,9 +265,10 @@ def test_a_poisoned_session_is_set_aside_and_the_model_is_as_if_it_had_never_com
 
 def _no_third(at: Any, client: Any, standing: Standing, learned: Any, bounds: Any) -> Any:
     from cl.gate import Decision
+    from flows.ruling import Ruled
 
     bad = any(each.session == "third" for each in (learned, *standing.line))
-    return Decision(not bad, (), "worse" if bad else "every bound holds")
+    return Ruled(Decision(not bad, (), "worse" if bad else "every bound holds"), {})
 
 
 def test_a_refused_session_is_tried_again_when_somebody_wants_it_and_accepted_whatever_the_gate_says(
