@@ -14,6 +14,7 @@ from cl.interim import Interim
 from cl.learner import learn
 from cl.methods import Method
 from cl.plan import base_model, build_method, check_session, recipe_key, state_key
+from cl.progress import Progress
 from cl.run_config import RunConfig, train_config
 from cl.states import Dropped, Origin, keep_state, load_state
 from cl.store import State, whole

@@ -7,6 +7,7 @@ by the same loop, with no other way through the code.
 from typing import Any
 
 from cl.errors import StoreError
+from cl.learner import steps_over
 from cl.told import some
 from flows.conclude import conclude
 from flows.entered import enter, model_run, name_of
@@ -14,6 +15,7 @@ from flows.grow import begin, chain, learn
 from flows.history import Abandoned, Opened, Verdict, history_of, note
 from flows.job import Job, prepared
 from flows.policy import Ruling, note_ruling, whether
+from flows.pulse import Pulse, pulse_file
 from flows.question import WAITING
 from flows.rebuild import rebuild
 from flows.registry import CHAMPION, change, find, holder, versions_of
@@ -22,7 +24,7 @@ from flows.settings import Place
 from flows.standing import Standing, Word
 from flows.takeover import take_over
 from flows.verdict import crown, judge, settle
-from flows.watch import watch
+from flows.watch import watch, watched_by
 from flows.work import Work, identity_of, work
 
 REBUILD = "`evergreen update --rebuild` learns it anew beside the champion"
@@ -36,7 +38,8 @@ def catch_up(job: Job, anew: bool = False) -> dict[str, Any]:
         watch().tell(f"{at.config.name}: {remark}")
     learned: list[str] = []
     ruling: Ruling | None = None
-    with model_run(job, opened) as run:
+    pulse = Pulse(watch(), pulse_file(at.place, f"history-{opened}"), at.config.name, _sizes(at))
+    with model_run(job, opened) as run, watched_by(pulse):
         follow(at, run)
         if anew:
             learned += rebuild(job, run)
@@ -67,6 +70,16 @@ def catch_up(job: Job, anew: bool = False) -> dict[str, Any]:
         if ruling and ruling.learn:
             note_ruling(job, run, ruling)
     return _outcome(at, run, learned, ruling)
+
+
+def _sizes(at: Work) -> list[int]:
+    """The steps that each session takes, as far as the settings tell: none of those that are learned."""
+    standing = at.standing()
+    return (
+        [0] * len(standing.line)
+        + [steps_over(each.images, at.config.train) for each in at.waiting(standing)]
+        + [0] * (1 + len(standing.sessions))
+    )
 
 
 def answered(place: Place, model: str, verdict: Verdict, data_root: str | None) -> str:

@@ -17,8 +17,10 @@ from cl.onward import Onward, go_on, onward
 from cl.release import made_with
 from cl.run_config import parse_config
 from cl.states import revive
+from flows.effect import changed
 from flows.history import Abandoned, AskedSet, Began, Learned, note
 from flows.job import Job
+from flows.pace import Ended
 from flows.progress import half
 from flows.standing import Standing
 from flows.watch import watch
@@ -77,7 +79,8 @@ def learn(job: Job, run_id: str, session: str) -> None:
         note(at.journal, Abandoned(state=began.state, session=session, why=why))
         watch().tell(f"{at.config.name}: {session}: {why}; it is begun anew")
         return
-    watch().begin(at.config.name, began.number, began.number, session)
+    last = max(began.number, len(standing.line) + len(at.waiting(standing)))
+    watch().begin(at.config.name, began.number, last, session)
     for choice in step.chosen:
         watch().tell(f"{at.config.name}: {choice}")
     if far := half(at.place.steps, step.state):
@@ -89,6 +92,8 @@ def learn(job: Job, run_id: str, session: str) -> None:
     learned = replace(recorded(at, step, began.config, path, [str(dropped)] if dropped else []), seconds=state.cost.seconds)
     examine(at, step, learned, path)
     note(at.journal, learned)
+    changes = changed(at, standing, (*path, learned))
+    watch().end(Ended(at.config.name, began.number, last, session, False, state.cost.steps, state.cost.seconds, changes))
 
 
 def recorded(at: Work, step: Onward, settings: dict[str, Any], path: Sequence[Learned], dropped: Sequence[str]) -> Learned:

@@ -93,12 +93,12 @@ def pulse_of(job: Job, inner: Watch) -> Pulse:
 
     plan = planned(job)
     sizes = [steps_over(len(session.data), train_config(plan.config, session)) for session in plan.stream.sessions]
-    return Pulse(inner, _file(job.place, turns(job)[-1].key), title(job), sizes)
+    return Pulse(inner, pulse_file(job.place, turns(job)[-1].key), title(job), sizes)
 
 
 def seen(place: Place, key: str) -> Seen | None:
     """The pulse of a stream by the key of its last step; None where none was written, or nothing that can be read."""
-    return _read(_file(place, key))
+    return _read(pulse_file(place, key))
 
 
 @contextmanager
@@ -124,7 +124,8 @@ def followed(place: Place, streams: Sequence[str], watch: Watch) -> Iterator[Non
     look()
 
 
-def _file(place: Place, key: str) -> Path:
+def pulse_file(place: Place, key: str) -> Path:
+    """Where the pulse of a stream lies, by the key of its lock."""
     return place.runs / "locks" / f"{key}.pulse"
 
 

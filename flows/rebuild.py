@@ -6,11 +6,13 @@ from dataclasses import replace
 from cl.errors import DataError
 from cl.onward import go_on
 from cl.told import some
+from flows.effect import changed
 from flows.entered import enter, name_of, publish, say
 from flows.grow import examine, recorded, stepped
 from flows.history import Adopted, Champion, Learned, Rebuilt, note
 from flows.job import Job
 from flows.line_page import page
+from flows.pace import Ended
 from flows.registry import CHALLENGER, CHAMPION, change
 from flows.ruling import rule
 from flows.session import tracker_of
@@ -75,6 +77,8 @@ def _anew(job: Job, session: str, path: Sequence[Learned], last: int) -> Learned
     state, dropped = go_on(step, at.place.steps, progress=watch().progress)
     learned = replace(recorded(at, step, job.settings, path, [str(dropped)] if dropped else []), seconds=state.cost.seconds)
     examine(at, step, learned, path)
+    changes = changed(at, at.standing(), (*path, learned))
+    watch().end(Ended(at.config.name, len(path) + 1, last, session, False, state.cost.steps, state.cost.seconds, changes))
     return learned
 
 
