@@ -209,8 +209,8 @@ def test_after_an_upgrade_other_settings_or_another_method_one_new_session_is_on
 
 
 def _listener(told: list[str]) -> Any:
-    nothing = lambda *_: None  # noqa: E731
-    return SimpleNamespace(tell=told.append, begin=nothing, progress=nothing, end=nothing)
+    nothing = lambda *_, **__: None  # noqa: E731
+    return SimpleNamespace(tell=told.append, begin=nothing, progress=nothing, end=nothing, heard=nothing)
 
 
 def _method(project: Path, found: Standing, overrides: list[str]) -> dict[str, torch.Tensor]:
