@@ -17,8 +17,10 @@ from rich.text import Text
 
 from cl.errors import EvergreenError
 from cl.names import visible
-from flows.pace import MINUTE, Beat, Ended, going, line, place, span, standing
+from flows.pace import MINUTE, Beat, Ended, going, line, span, standing
 
+_WIDE = 110  # columns, below which words take the bar's place
+_TOLD = 54  # columns of a session's step, rate and times
 _NUMBER = frozenset("0123456789–")  # a dash stands for what was not measured
 
 
@@ -59,11 +61,14 @@ class BarWatch:
 
     def heard(self, beat: Beat) -> None:
         """The bar of a session grows, through its steps and then through the sets it is examined on."""
-        name = visible(place(*beat[:4]))
+        name = visible(f"{beat.number}/{beat.last} {beat.session} ({beat.stream})")  # in this order: of a narrow terminal the end falls off
+        room = max(12, self.bar.console.width - _TOLD)
+        if self.bar.console.width < _WIDE and len(name) > room:
+            name = f"{name[: room - 1]}…"
         task = self.beats[beat.stream][1] if beat.stream in self.beats else self.bar.add_task(name, total=None, told="")
         self.beats[beat.stream] = beat, task
         self._meanwhile()
-        self.bar.update(task, description=name, completed=beat.done, total=beat.total or None, told=visible(standing(beat)))
+        self.bar.update(task, description=name, completed=beat.done, total=beat.total or None, told=standing(beat, brief=True))
 
     def end(self, ended: Ended) -> None:
         """A line about it."""
@@ -100,11 +105,10 @@ class BarWatch:
 @contextmanager
 def watching(start: str) -> Iterator[BarWatch]:
     """Bars at the foot of the terminal; without a terminal only lines appear."""
-    columns = (
-        *(SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(bar_width=20)),
-        *(TextColumn("{task.fields[told]}", markup=False), TimeElapsedColumn()),
-    )
     console = err()
+    bar = (BarColumn(bar_width=20),) if console.width >= _WIDE else ()
+    words = [TextColumn(f"{{task.{name}}}", markup=False) for name in ("description", "fields[told]")]
+    columns = (SpinnerColumn(), words[0], *bar, words[1], *((TimeElapsedColumn(),) if bar else ()))
     with Progress(*columns, console=console, transient=True, disable=not console.is_interactive) as progress:
         watch = BarWatch(progress, start)
         with nullcontext() if console.is_interactive else every(1.0, watch.minute):

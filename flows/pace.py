@@ -98,35 +98,39 @@ class Pace:
         return max(left, each_step * self.sizes[beat.number - 1] - (now - self.began)) + ahead
 
 
-def standing(beat: Beat, now: float | None = None) -> str:
-    """Where a session is, in words; `now`: Unix time, to tell what has not been heard of for a while.
+def standing(beat: Beat, now: float | None = None, brief: bool = False) -> str:
+    """Where a session is, in words; `now`: Unix time, to tell what has not been heard of for a while; `brief`: for half a terminal's width.
 
     >>> standing(Beat("birds", 2, 5, "may", "learning", 23, 40, rate=310.4, left=12.3, all_left=250))
     '23 of 40 steps, 310 images/s, 12 s left; about 4 min for the whole stream'
+    >>> standing(Beat("birds", 2, 5, "may", "learning", 23, 40, rate=310.4, left=12.3, all_left=250), brief=True)
+    '23/40 steps, 310 images/s, 12 s left, stream 4 min'
     """
     quiet = now is not None and now - beat.heard > _STALE
-    parts = [what(beat), *([f"{beat.rate:,.0f} images/s"] if beat.rate and not quiet else [])]
+    parts = [what(beat, brief), *([f"{beat.rate:,.0f} images/s"] if beat.rate and not quiet else [])]
     if quiet and now is not None:
         return ", ".join([*parts, f"last heard of {span(now - beat.heard)} ago"])
     if beat.left:
         of = " of this round" if beat.turns != 1 and beat.doing == "learning" else ""
         parts.append(f"{span(beat.left)} left{of}")
-    whole = f"; about {span(beat.all_left)} for the whole stream" if beat.all_left and beat.number < beat.last else ""
-    return ", ".join(parts) + whole
+    if beat.all_left and beat.number < beat.last:
+        return ", ".join(parts) + (f", stream {span(beat.all_left)}" if brief else f"; about {span(beat.all_left)} for the whole stream")
+    return ", ".join(parts)
 
 
-def what(beat: Beat) -> str:
+def what(beat: Beat, brief: bool = False) -> str:
     """How far it is in what it does now.
 
     >>> what(Beat("birds", 2, 5, "may", "learning", 23, 40, turn=1, turns=None))
     '23 of 40 steps of round 2 of nobody knows how many'
     """
+    of = "/" if brief else " of "
     if beat.doing == "beginning":
         return "begins"
     if beat.doing == "examining":
-        return f"examined on {beat.done} of {beat.total} sets"
+        return f"examined on {beat.done}{of}{beat.total} sets"
     rounds = "" if beat.turns == 1 else f" of round {beat.turn + 1} of {beat.turns or 'nobody knows how many'}"
-    return f"{beat.done} of {beat.total} steps{rounds}"
+    return f"{beat.done}{of}{beat.total} steps{rounds}"
 
 
 def span(seconds: float) -> str:
@@ -154,6 +158,7 @@ def place(stream: str, index: int, last: int, session: str) -> str:
 def line(ended: Ended) -> str:
     """A finished session in one line: what it changed against before (percent), and what it took.
 
+    >>> from cl.matrix import Change
     >>> changes = (Change("taught", 0.385, 0.02), Change("forgotten", 0.072, 0.0), Change("probes", 0.41, None))
     >>> line(Ended("birds", 2, 5, "may", False, 40, 11.9, changes))
     'birds: 2/5 may: taught 38.5 (before: 2.0), forgotten 7.2 (before: 0.0), probes 41.0; 40 steps in 12 s'

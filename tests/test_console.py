@@ -1,6 +1,7 @@
 """What the terminal shows while something goes on: bars where there is one, else a line a minute."""
 
 import io
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -39,8 +40,17 @@ def test_a_terminal_shows_rate_time_left_and_the_last_scores_above(shown: io.Str
         assert not watch.bar.tasks[0].visible
         last = shown.getvalue().rpartition("probes")[2]
     assert "birds: 2/5 [b]may: taught 38.5 (before: 2.0), probes 41.0 (before: 90.0); 40 steps in 12 s" in shown.getvalue()
-    told = "23 of 40 steps, 310 images/s, 12 s left; about 4 min for the whole stream"
-    assert "cats: 2/5 [b]may" in last and "birds: 2/5 [b]may" in last and last.count(told) >= 2
+    told = "23/40 steps, 310 images/s, 12 s left, stream 4 min"
+    assert "2/5 [b]may (cats)" in last and "2/5 [b]may (birds)" in last and last.count(told) >= 2
+
+
+def test_eighty_columns_show_the_session_its_rate_and_the_time_left(shown: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> None:
+    narrow = console._Plain(file=shown, force_terminal=True, width=80, color_system=None, legacy_windows=False)
+    monkeypatch.setattr(console, "err", lambda: narrow)
+    with watching("reading") as watch:
+        watch.heard(BEAT._replace(stream="glyphs vr_lwf seed 0", session="cyrillic"))
+        watch.bar.refresh()
+    assert re.search(r"2/5 cyrillic \(glyphs vr_.… 23/40 steps, 310 images/s, 12 s left, stream 4 min", shown.getvalue())
 
 
 def lines(sink: io.StringIO) -> list[str]:
