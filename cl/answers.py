@@ -15,23 +15,31 @@ from cl.methods.base import Method
 from cl.stream import ClassName
 
 
-def answers(
-    method: Method, data: ImageTable, rows: Sequence[int], config: EvalConfig, classes: Sequence[ClassName] | None
-) -> dict[int, Answer]:
-    """By row of `data`: the likeliest of the classes, or, without classes, the nearest of all captions that the data have.
+class Asker:
+    """A model to be asked about images of many sets: the features of each list of classes are computed once."""
 
-    Changes neither the method nor any random state.
-    """
-    if not rows:
-        return {}
-    with at_rest(method), torch.autocast(method.clip.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
-        found = _captions(method, data, rows, config) if classes is None else _classes(method, data, rows, config, classes)
-        return dict(zip(rows, found, strict=True))
+    def __init__(self, method: Method, config: EvalConfig) -> None:
+        self.method, self.config = method, config
+        self.features: dict[tuple[ClassName, ...], Float[Tensor, "k d"]] = {}
 
+    def answers(self, data: ImageTable, rows: Sequence[int], classes: Sequence[ClassName] | None) -> dict[int, Answer]:
+        """By row of `data`: the likeliest of the classes, or, without classes, the nearest of all captions that the data have.
 
-def _classes(method: Method, data: ImageTable, rows: Sequence[int], config: EvalConfig, classes: Sequence[ClassName]) -> list[Answer]:
-    features, names = method.class_features(classes), [known.name for known in classes]
-    return [each for images in _pixels(method, data, rows, config) for each in _best(method.classify(images, features), names)]
+        Changes neither the method nor any random state.
+        """
+        if not rows:
+            return {}
+        reduced = self.config.precision == "bf16"
+        with at_rest(self.method), torch.autocast(self.method.clip.device.type, torch.bfloat16, enabled=reduced):
+            found = _captions(self.method, data, rows, self.config) if classes is None else self._classes(data, rows, tuple(classes))
+            return dict(zip(rows, found, strict=True))
+
+    def _classes(self, data: ImageTable, rows: Sequence[int], classes: tuple[ClassName, ...]) -> list[Answer]:
+        if classes not in self.features:
+            self.features[classes] = self.method.class_features(classes)
+        features, names = self.features[classes], [known.name for known in classes]
+        pixels = _pixels(self.method, data, rows, self.config)
+        return [each for images in pixels for each in _best(self.method.classify(images, features), names)]
 
 
 def _captions(method: Method, data: ImageTable, rows: Sequence[int], config: EvalConfig) -> list[Answer]:

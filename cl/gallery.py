@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from pydantic import TypeAdapter
 
-from cl.answers import answers
+from cl.answers import Asker
 from cl.config import EvalConfig
 from cl.data import ImageTable
 from cl.evaluate import spread
@@ -18,6 +18,7 @@ from cl.stream import EvalSet
 from cl.thumbnails import thumbnails
 
 EACH, TOTAL = 500, 2000  # images that are asked again: of a set in each direction, and of all sets together
+SETS = 40  # about which models are asked again
 GROUPS, SHOTS = 12, 6  # what is shown of one direction: groups, and images of each
 CONFUSIONS = 20  # pairs of classes that are listed of a set
 _LONGEST = 120  # characters of a caption
@@ -107,12 +108,15 @@ def look(
 ) -> Iterable[Seen]:
     """Ask both models about images that flipped, and the second about what it gets wrong: at most EACH of a set, TOTAL of all.
 
-    `hits`, by set: which samples the first model gets right and which the second, asked as `sets` ask now.
+    Of more than SETS sets those are asked about in which most flipped. `hits`, by set: which samples the first model gets right and
+    which the second, asked as `sets` ask now.
     """
-    each = max(1, min(EACH, TOTAL // max(1, len(sets))))
+    first, second = Asker(before, config), Asker(after, config)
+    most = sorted(hits, key=lambda name: -int((hits[name][0] != hits[name][1]).sum()))[:SETS]
     for examined in sets:
         if examined.name not in hits:
             continue
+        each = max(1, min(EACH, TOTAL // len(most))) if examined.name in most else 0
         classes = examined.classes if examined.kind == "classify" else None
         data, (then, now) = spread(examined.data, config.limit), hits[examined.name]
         flips = flipped(then, now)
@@ -123,8 +127,8 @@ def look(
             examined.name,
             data,
             (then, now),
-            answers(before, data, both.tolist(), config, classes),
-            answers(after, data, late.tolist(), config, classes),
+            first.answers(data, both.tolist(), classes),
+            second.answers(data, late.tolist(), classes),
         )
 
 

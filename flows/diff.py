@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from mlflow import MlflowClient
 
-from cl.answers import answers
+from cl.answers import Asker
 from cl.build_stream import class_names
 from cl.bundle import Bundle
 from cl.config import EvalConfig
@@ -25,7 +25,7 @@ from flows.predict import chosen, served
 from flows.settings import Place
 
 Progress = Callable[[int, int], None]
-_AT_ONCE = 2048  # images between two words about how far it is
+_AT_ONCE = 256  # images between two words about how far it is
 
 
 def _untold(done: int, total: int) -> None: ...
@@ -100,9 +100,10 @@ def _asked(name: str, data: ImageTable, candidates: Sequence[str], before: Bundl
     labels, config = data.labels, EvalConfig()
     sides: list[dict[int, Answer]] = [{}, {}]
     for turn, model in enumerate((before, after)):
+        asker = Asker(model.method, config)
         for start in range(0, len(data), _AT_ONCE):
             rows = range(start, min(start + _AT_ONCE, len(data)))
-            sides[turn] |= answers(model.method, data, rows, config, _classes(model, candidates))
+            sides[turn] |= asker.answers(data, rows, _classes(model, candidates))
             tell(turn * len(data) + rows.stop, 2 * len(data))
     if labels[0] is None:
         return Seen(None, name, data, None, sides[0], sides[1])

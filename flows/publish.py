@@ -94,12 +94,13 @@ def publish(job: Job, run_id: str, steps: list[dict[str, Any]]) -> None:
 
 
 @task(task_run_name="show", **RETRIED)
-def show(job: Job, steps: list[dict[str, Any]]) -> None:
+def show(job: Job, found: dict[str, Any]) -> None:
     """The matrix as a table and the report as Markdown, on the page of the Prefect run."""
     from cl.markdown import markdown
+    from cl.report import Report
     from flows.tracking import slug
 
-    key, report = slug(title(job)), report_of(job, steps)
+    key, report = slug(title(job)), Report.from_json(found)
     matrix = zip(("start", *report.sessions), report.matrix.rows, strict=True)
     rows = [{"after": name, **dict(zip(report.matrix.sets, map(float, row), strict=True))} for name, row in matrix]
     create_table_artifact(key=f"{key}-matrix", table=rows, description=title(job))

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from cl.answers import answers
+from cl.answers import Asker
 from cl.config import EvalConfig
 from cl.data import ImageTable
 from cl.evaluate import evaluate, pack
@@ -96,7 +96,7 @@ def test_models_are_asked_about_what_flipped_and_what_is_wrong_and_answer_as_the
     config = EvalConfig(batch_size=5)
     then, now = (evaluate(method, [examined], config)["s"].hits for method in (before, after))
     for method, hits in ((before, then), (after, now)):
-        told = answers(method, data, list(range(12)), config, examined.classes)
+        told = Asker(method, config).answers(data, list(range(12)), examined.classes)
         assert [told[row].name == labels[row] for row in range(12)] == hits.tolist()
         assert all(1 / 3 <= answer.share <= 1 for answer in told.values())
     (found,) = look([examined], {"s": (then, now)}, before, after, config)
@@ -105,10 +105,23 @@ def test_models_are_asked_about_what_flipped_and_what_is_wrong_and_answer_as_the
     assert set(found.after) == set(found.before) | set(np.flatnonzero(~now).tolist())
 
 
+def test_of_many_sets_those_are_asked_about_in_which_most_flipped() -> None:
+    method = tiny_method(seed=0)
+    data = ImageTable.of(["0", "1"], [png(0), png(1)], ["a", "b"])
+    sets = [EvalSet(f"s{number}", "classify", data, tuple(ClassName(name, (name,)) for name in "ab")) for number in range(60)]
+    wrong, right = np.zeros(2, bool), np.ones(2, bool)
+    hits = {each.name: (right, wrong if number % 2 else np.array([True, False])) for number, each in enumerate(sets)}
+    found = list(look(sets, hits, method, method, EvalConfig()))
+    asked = [each.name for each in found if each.before]
+    assert len(found) == 60 and len(asked) == 40 and set(asked) >= {f"s{number}" for number in range(1, 60, 2)}
+    told = compare(("a", "b"), found)
+    assert [each.broke for each in told.sets] == [1, 2] * 30 and sum(each.asked for each in told.sets) == 70
+
+
 def test_what_is_for_retrieval_answers_with_the_nearest_caption() -> None:
     method = tiny_method(seed=0)
     data = ImageTable.of(["0", "1"], [png(0), png(1)], captions=[["a cat", "a pet"], ["a dog"]])
-    found = answers(method, data, [1, 0], EvalConfig(), None)
+    found = Asker(method, EvalConfig()).answers(data, [1, 0], None)
     assert list(found) == [1, 0] and {answer.name for answer in found.values()} <= {"a cat", "a pet", "a dog"}
 
 
