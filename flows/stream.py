@@ -73,7 +73,8 @@ def take(job: Job, promote: bool = True) -> dict[str, Any]:
         publish(job, run, unread)
         verdict = judge(job, run, unread) if promote else None
         report = page(job, run, unread)
-    show(job, quote(report))
+    whole: Any = quote(report)
+    show(job, whole)
     return {"run": run, "key": steps[-1]["key"], "report": report, "gate": verdict, "steps": steps}
 
 
