@@ -8,15 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from cl.errors import ConfigError, StoreError
+from cl.told import some
 from flows.console import bar, err, out, table
 from flows.options import RootOption
 from flows.settings import Place, begin, check_project, stores
 
 if TYPE_CHECKING:
-    from mlflow import MlflowClient
-
     from flows.bisect import Kind
-    from flows.registry import Change
+    from flows.by_hand import Made
 
 _WHY = 1000  # characters: MLflow keeps a change in a tag
 ModelArgument = Annotated[
@@ -36,9 +35,9 @@ WhyOption = Annotated[str, typer.Option(callback=_reason, help="A reason, kept i
 
 
 def promote(model: VersionArgument, version: NumberArgument = None, why: WhyOption = "by hand") -> None:
-    """Make a version the champion, whatever the gate said of it."""
+    """Make a version the champion, whatever the gate said of it; what it has learned is what `update` goes on from."""
+    from flows.by_hand import promote as choose
     from flows.predict import chosen
-    from flows.registry import CHAMPION, change
     from flows.tracking import connect
 
     if version is None and not set("@/") & set(model):
@@ -46,7 +45,7 @@ def promote(model: VersionArgument, version: NumberArgument = None, why: WhyOpti
     place = opened()
     client = connect(place)
     found = chosen(place, client, _whole(model, version))
-    _tell(place, client, found.name, change(place, client, found.name, CHAMPION, str(found.version), why))
+    _tell(found.name, choose(place, client, found.name, str(found.version), why))
 
 
 def rollback(
@@ -54,26 +53,32 @@ def rollback(
     to: Annotated[str | None, typer.Option(metavar="VERSION", help="Default: the champion before this one.")] = None,
     why: WhyOption = "rollback",
 ) -> None:
-    """Make an earlier version the champion again."""
-    from flows.registry import CHAMPION, change, earlier
+    """Make an earlier version the champion again; sessions that it has not learned are left out until somebody retries them."""
+    from flows.by_hand import rollback as choose
     from flows.tracking import connect
 
     place = opened()
-    client = connect(place)
-    _tell(place, client, model, change(place, client, model, CHAMPION, to or earlier(place, client, model), why))
+    _tell(model, choose(place, connect(place), model, to, why))
 
 
 def history(model: ModelArgument) -> None:
-    """List every change of champion and challenger: when, who, from, to, why."""
+    """List what became of a model: sessions, verdicts, champions; who, and why. Of one that only `run` has made: its champions."""
+    from flows.history import history_of
+    from flows.story import story
+
+    place = opened()
+    entries = history_of(place, model).read()
+    if entries:
+        rows = [(moment, *told) for moment, *told in story(entries)]
+        return out().print(table(model, ["when (UTC)", "what", "session", "version", "who", "why"], rows))
     from flows.registry import history as changes
     from flows.tracking import connect
 
-    place = opened()
-    rows = [
+    made = [
         (made.when[:19].replace("T", " "), made.alias, made.before or "–", made.after, made.who, made.why)
         for made in changes(place, connect(place), model)
     ]
-    out().print(table(model, ["when (UTC)", "alias", "from", "to", "who", "why"], rows))
+    out().print(table(model, ["when (UTC)", "alias", "from", "to", "who", "why"], made))
 
 
 def lineage(model: VersionArgument, version: NumberArgument = None) -> None:
@@ -216,11 +221,15 @@ def _whole(model: str, version: str | None) -> str:
     return f"{model}/{version}"
 
 
-def _tell(place: Place, client: "MlflowClient", model: str, made: "Change") -> None:
-    from flows.question import settle
-
-    before = "" if made.before is None else " already" if made.before == made.after else f", as {made.before} was before"
-    out().print(f"{model}: version {made.after} is {made.alias}{before}")
-    for version in settle(place, client, model, made.after, made.who, made.why):
-        answered = "agreed with" if version == made.after else "declined"
-        out().print(f"{model}: version {version} waited for a person's word, and is {answered}")
+def _tell(model: str, made: "Made") -> None:
+    change, say = made.change, out().print
+    before = "" if change.before is None else " already" if change.before == change.after else f", as {change.before} was before"
+    say(f"{model}: version {change.after} is {change.alias}{before}")
+    for version in made.answered:
+        say(f"{model}: version {version} waited for a person's word, and is {'agreed with' if version == change.after else 'declined'}")
+    if made.left:
+        say(f"{model}: rolled back: {some(made.left, 10)}; evergreen retry {model} SESSION learns one again", soft_wrap=True)
+    if made.came:
+        say(f"{model}: learned now: {some(made.came, 10)}", soft_wrap=True)
+    if made.again:
+        say(f"{model}: learned again by the next update, from version {change.after}: {some(made.again, 10)}", soft_wrap=True)

@@ -4,7 +4,8 @@ from collections.abc import Iterable
 
 from cl.errors import StoreError
 from cl.journal import Entry
-from flows.history import Learned, Pruned, Withdrawn, fact
+from flows.history import Learned, Pruned, Withdrawn, fact, history_of
+from flows.settings import Place
 from flows.standing import Standing, Status, Word
 from flows.tale import STALE, Tale
 
@@ -25,6 +26,15 @@ def conclude(entries: Iterable[Entry]) -> Standing:
         except StoreError as error:
             raise StoreError(f"the model's history, entry {entry.seq} ({entry.kind}): {error}; {_DO}") from error
     return _standing(tale)
+
+
+def standing_of(place: Place, model: str) -> Standing:
+    """How a model of a project stands, by its history alone.
+
+    Raises:
+        StoreError: that is damaged, or of a later release.
+    """
+    return conclude(history_of(place, model).read())
 
 
 def _standing(tale: Tale) -> Standing:

@@ -22,7 +22,7 @@ from flows.history import Abandoned, AskedSet, Began, Learned, note
 from flows.job import Job
 from flows.pace import Ended
 from flows.progress import half
-from flows.standing import Standing
+from flows.standing import chain as chain
 from flows.watch import watch
 from flows.work import Work, classes, told, work
 
@@ -152,15 +152,6 @@ def method_of(at: Work, learned: Learned) -> Method:
 
     config = parse_config(learned.config, f"the settings under which {learned.session} was learned")
     return revive(config.method.located(at.root).build(load(config.model), config.seed), learned.state, at.place.steps)
-
-
-def chain(standing: Standing, state: str | None) -> tuple[Learned, ...]:
-    """The sessions that a state holds, from the first to its own."""
-    found: list[Learned] = []
-    while state is not None and state in standing.tree:
-        found.append(standing.tree[state])
-        state = found[-1].parent
-    return tuple(reversed(found))
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from cl.checkpoint import new_folder, write_json
 from cl.errors import DataError, ModelError, StoreError
 from cl.hugging_face import write
 from cl.images import LARGEST, decode
+from flows.conclude import standing_of
 from flows.registry import CHALLENGER, CHAMPION, as_of, find, only, versions_of
 from flows.settings import Place
 
@@ -40,10 +41,10 @@ def served(place: Place, client: MlflowClient, model: str | None, moment: dateti
     """What `chosen` chooses, or the champion as of a moment; a bare date means the end of that day (UTC).
 
     Raises:
-        StoreError: no such model or version, or its files cannot be read.
+        StoreError: no such model or version, it must not be served, or its files cannot be read.
         ModelError: its weights are damaged.
     """
-    version = chosen(place, client, model, moment)
+    version = _servable(place, chosen(place, client, model, moment))
     with _files(place, version) as folder:
         return Served(version.name, str(version.version), read_bundle(folder))
 
@@ -83,10 +84,10 @@ def export(place: Place, client: MlflowClient, model: str, folder: Path, layout:
     `evergreen.json` beside it says which version it is, which classes it has learned and how each is asked.
 
     Raises:
-        StoreError: no such version, its files cannot be read, or the folder exists or cannot be written.
+        StoreError: no such version, it must not be served, its files cannot be read, or the folder exists or cannot be written.
         ModelError: what it learned lies beside its CLIP, or the layout cannot hold its architecture.
     """
-    version = chosen(place, client, model)
+    version = _servable(place, chosen(place, client, model))
     if folder.exists():
         raise StoreError(f"{folder}: exists already; choose another folder")
     with _files(place, version) as files:
@@ -129,6 +130,19 @@ def chosen(place: Place, client: MlflowClient, model: str | None, moment: dateti
     if moment.time() == datetime.min.time():
         moment += timedelta(days=1, microseconds=-1)
     return find(client, name, as_of(place, client, name, moment.replace(tzinfo=UTC)))
+
+
+def _servable(place: Place, version: ModelVersion) -> ModelVersion:
+    """The version.
+
+    Raises:
+        StoreError: the model's history says that it holds what was withdrawn, or that its weights were pruned.
+    """
+    if told := standing_of(place, version.name).unfit(str(version.version)):
+        raise StoreError(
+            f"model {version.name} version {version.version}: {told}; ask its champion, or another (evergreen history {version.name})"
+        )
+    return version
 
 
 @contextmanager

@@ -87,17 +87,18 @@ def standing(place: Place, tags: Mapping[str, str]) -> str | None:
     )
 
 
-def settle(place: Place, client: MlflowClient, name: str, version: str, who: str, why: str) -> list[str]:
+def settle(place: Place, client: MlflowClient, name: str, version: str | None, who: str, why: str) -> list[str]:
     """Answer what waits for a person's word about a model, after somebody has made a version its champion by hand; returns those versions.
 
-    The version that was chosen is agreed with, the others are declined: their bounds were held against another champion. Where Prefect's
-    server answers, whoever waits there goes on at once; where it does not, they find the answer when they do.
+    The version that was chosen is agreed with, the others are declined: their bounds were held against another champion. None: somebody
+    has chosen none, and all are declined. Where Prefect's server answers, whoever waits there goes on at once; where it does not, they
+    find the answer when they do.
     """
     settled = []
     for run in _waiting(client, name):
         own = run.data.tags[MODEL].rsplit("/", 1)[1]
         chosen = own == version
-        answer = Answer(chosen, who, why if chosen else f"version {version} was made champion ({why})")
+        answer = Answer(chosen, who, why if chosen or version is None else f"version {version} was made champion ({why})")
         asked = question_in(run.data.tags)
         note(client, run.info.run_id, answer)
         client.set_tag(run.info.run_id, REASON, said(answer))

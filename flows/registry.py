@@ -54,9 +54,9 @@ def change(place: Place, client: MlflowClient, name: str, alias: str, version: s
         _settle(client, name)
         before = holder(client, name, alias)
         if before and str(before.version) == version:
-            return Change(_now(), who or _who(), alias, version, version, why, "done")
+            return Change(_now(), who or whoami(), alias, version, version, why, "done")
         number = 1 + max((made.number for _, made in _noted(client, name)), default=0)
-        made = Change(_now(), who or _who(), alias, str(before.version) if before else None, version, why, "intended", number)
+        made = Change(_now(), who or whoami(), alias, str(before.version) if before else None, version, why, "intended", number)
         key = f"{_HISTORY}{uuid.uuid4().hex}"
         _note(client, name, key, made)
         client.set_registered_model_alias(name, alias, version)
@@ -223,5 +223,6 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="microseconds")
 
 
-def _who() -> str:
+def whoami() -> str:
+    """Who runs this process: user and machine."""
     return f"{getpass.getuser()}@{socket.gethostname()}"

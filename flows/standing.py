@@ -112,6 +112,14 @@ class Standing:
         """Versions that hold what was withdrawn: they are not served, promoted or rolled back to."""
         return frozenset(version for each in self.withdrawals for version in each.versions)
 
+    def unfit(self, version: str) -> str | None:
+        """Why a version must not be served or become champion; None: nothing speaks against it."""
+        for each in self.withdrawals:
+            if version in each.versions:
+                images = "" if each.images is None else f"{len(each.images)} images of "
+                return f"it holds {images}session {each.session!r}, withdrawn" + (f" ({each.why})" if each.why else "")
+        return "its weights were pruned" if version in self.pruned_versions else None
+
     def grows(self, what: Began | Learned) -> bool:
         """Whether a candidate, or the first session of those judged with it, stands on the head."""
         return root(self.tree, self.gos, what) == self.head
@@ -126,6 +134,15 @@ class Standing:
 
     def _last_of_its_go(self, state: str) -> bool:
         return self.gos.get(state, (self.tree[state].session,))[-1] == self.tree[state].session
+
+
+def chain(standing: Standing, state: str | None) -> tuple[Learned, ...]:
+    """The sessions that a state holds, from the first to its own."""
+    found: list[Learned] = []
+    while state is not None and state in standing.tree:
+        found.append(standing.tree[state])
+        state = found[-1].parent
+    return tuple(reversed(found))
 
 
 def rows(standing: Standing, waiting: Sequence[str]) -> list[tuple[str, str, str, str, str]]:

@@ -9,14 +9,16 @@ from prefect.utilities.annotations import quote
 from flows.alone import alone
 from flows.approval import approved, ask
 from flows.failures import noted
+from flows.history import history_of
 from flows.job import Job, learnable, planned, settings, title, turns
 from flows.judge import judge
 from flows.pages import page
 from flows.publish import own_command, publish, show, tracked
 from flows.pulse import pulse_of
 from flows.reap import alive
-from flows.session import RETRIED, learn, log_session
+from flows.session import RETRIED, learn, log_session, tracker_of
 from flows.settings import Place, check_writable, quiet
+from flows.tracking import MODEL, slug
 from flows.watch import watch, watched_by
 
 Config = str | dict[str, Any]
@@ -48,7 +50,7 @@ def learn_stream(
         overrides: settings to change, such as "method=replay" or "train.lr=1e-4".
         data_root: the folder that holds the data sets; by default the project's `data`.
         data_rev: a git revision whose version of the data to learn from.
-        promote: ask the gate whether the model may become champion; a comparison does not.
+        promote: ask the gate whether the model may become champion, where `update` has begun no history of it; a comparison does not.
     """
     quiet()
     place = Place.find()
@@ -71,11 +73,22 @@ def take(job: Job, promote: bool = True) -> dict[str, Any]:
             steps.append(learn(job, run, turn, steps))
             log_session(job, run, turn, unread)
         publish(job, run, unread)
-        verdict = judge(job, run, unread) if promote else None
+        verdict = None if not promote or beside(job, run) else judge(job, run, unread)
         report = page(job, run, unread)
     whole: Any = quote(report)
     show(job, whole)
     return {"run": run, "key": steps[-1]["key"], "report": report, "gate": verdict, "steps": steps}
+
+
+def beside(job: Job, run: str) -> bool:
+    """Whether the model has a history, which `update` goes on with: what a run learned is then registered, told, and not judged."""
+    name = slug(job.settings["name"])
+    if not history_of(job.place, name).read():
+        return False
+    version = tracker_of(job).client.get_run(run).data.tags[MODEL].rsplit("/", 1)[1]
+    adopt = f"evergreen promote {name} {version} makes it champion, and `update` goes on from it"
+    watch().tell(f"{title(job)}: version {version} of {name} is registered and not judged, as the model has a history; {adopt}")
+    return True
 
 
 @task(task_run_name="fetch the data", **RETRIED)

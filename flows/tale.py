@@ -241,7 +241,7 @@ class Tale:
         why = f"{said.by or 'somebody'} accepts it" + (f": {said.why}" if said.why else "")
         found = next((each for each in self.line.states.values() if each.session == session), None)
         candidate = self.line.tree.get(mark.state) if mark and mark.state else None
-        if found is None and candidate and candidate.parent == self.line.head:
+        if found is None and candidate and candidate.parent == self.line.head and candidate.state not in self.pruned:
             found = self._as(session, candidate.state)
             self.line.grow(found)
         if found:
