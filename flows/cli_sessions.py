@@ -37,7 +37,7 @@ def sessions(
     standing = _stands(place, name)
     waiting = [arrival.name for arrival in at.waiting(standing)] if at else []
     out().print(table(name, ["session", "state", "why", "since (UTC)", "weights"], rows(standing, waiting)))
-    for line in told(standing, name, config):
+    for line in told(standing, name):
         out().print(line, soft_wrap=True)
 
 

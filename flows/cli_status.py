@@ -9,7 +9,7 @@ import typer
 from cl.errors import ConfigError
 from flows.console import err, out, table
 from flows.options import RootOption, SetOption
-from flows.settings import begin, check_project, stores
+from flows.settings import Place, begin, check_project, stores
 
 
 def status(
@@ -46,12 +46,17 @@ def status(
 
 
 def _sessions(config: str, overrides: list[str], data_root: str | None) -> None:
-    from flows.job import job_of, title, turns
+    from flows.history import history_of
+    from flows.job import job_of, settings, title, turns
     from flows.progress import sessions, where
     from flows.publish import command
     from flows.reap import held
     from flows.status import as_update
 
+    place = Place.find()
+    words = command("learn-stream", {"config": config, "overrides": overrides, "data_root": data_root})
+    if history_of(place, settings(config, overrides, place).name).read():
+        return _model(config, overrides, data_root, as_update(words))
     job = job_of(config, overrides, data_root)
     key = turns(job, learns=False)[-1].key
     rows, running = sessions(job), held(job.place, key)
@@ -60,9 +65,30 @@ def _sessions(config: str, overrides: list[str], data_root: str | None) -> None:
         far = where(job.place, key)
         out().print(f"A process is learning it now{': ' if far else '.'}{far}", soft_wrap=True)
     elif any(row.state != "learned" for row in rows):
-        words = command("learn-stream", {"config": config, "overrides": overrides, "data_root": data_root})
         grows = job.settings["stream"]["kind"] == "collection"
         out().print(f"go on with: {as_update(words) if grows else words}", soft_wrap=True)
+
+
+def _model(config: str, overrides: list[str], data_root: str | None, command: str) -> None:
+    """The sessions of a model that has a history, whatever settings each was learned with."""
+    from flows.job import job_of
+    from flows.listed import told
+    from flows.progress import of_model, where
+    from flows.reap import held
+    from flows.tracking import slug
+    from flows.work import work
+
+    at = work(job_of(config, overrides, data_root, whole=False))
+    standing, name = at.standing(), slug(at.config.name)
+    waiting = [arrival.name for arrival in at.waiting(standing)]
+    out().print(table(at.config.name, ["", "session", "state", ""], of_model(standing, at.place.steps, waiting)))
+    for line in (*at.remarks(standing), *told(standing, name)):
+        out().print(line, soft_wrap=True)
+    if held(at.place, f"learner-{name}"):
+        far = where(at.place, f"history-{at.journal.read()[0].id}")
+        out().print(f"A process is learning it now{': ' if far else '.'}{far}", soft_wrap=True)
+    elif waiting and not standing.waiting:
+        out().print(f"go on with: {command}", soft_wrap=True)
 
 
 def verify_resume(

@@ -18,7 +18,7 @@ from flows.question import BOUNDS, GATE, REASON
 from flows.reap import reap_runs
 from flows.ruling import Ruled, told_of
 from flows.session import RETRIED, tracker_of
-from flows.tracking import COMMAND, MODEL, SESSIONS, STATE, Tracker
+from flows.tracking import COMMAND, MODEL, SESSIONS, STATE, Tracker, locked
 from flows.view import report_of_line, step
 from flows.work import Work, classes, work
 
@@ -27,7 +27,7 @@ from flows.work import Work, classes, work
 def model_run(job: Job, opened: str) -> Iterator[str]:
     """The model's run in MLflow, which ends as what happens inside ends; `opened`: the id of the history's first entry."""
     tracker, at = tracker_of(job), work(job)
-    with tracker.answering():
+    with locked(job.place, f"history-{opened}.lock"), tracker.answering():  # while it is held, the run is not a dead process's
         reap_runs(job.place, tracker.client)
         tags = job.tags() | {COMMAND: own_command()}
         run, new = tracker.open(f"history-{opened}", "stream", at.config.name, tags, job.settings)

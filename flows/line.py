@@ -26,6 +26,11 @@ def root(tree: Tree, gos: Gos, what: Began | Learned) -> str | None:
     return [what, *mates(tree, gos, what)][-1].parent
 
 
+def release_of(learned: Learned) -> str:
+    """Which release of Evergreen learned a session; the first noted none."""
+    return str(learned.versions.get("evergreen-clip") or "0.1.0")
+
+
 @dataclass
 class Line:
     """The tree, and the states from the first session to the head in their order."""

@@ -44,7 +44,7 @@ def rows(standing: Standing, waiting: Sequence[str]) -> list[tuple[str, str, str
     ]
 
 
-def told(standing: Standing, name: str, config: str | None = None) -> Iterator[str]:
+def told(standing: Standing, name: str) -> Iterator[str]:
     """Who leads, and what a person can do, in lines."""
     if standing.champion:
         yield f"champion of {name}: version {standing.champion.version}, after {len(standing.line)} sessions"

@@ -1,21 +1,27 @@
 """How far learning is, by what is on disk: the sessions of one config, and what is half-learned."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from cl.interim import Interim
 from flows.job import Job, outlined, turns
 from flows.pace import standing
 from flows.settings import Place
 
+if TYPE_CHECKING:
+    from flows.standing import Standing
+
 
 class Turned(NamedTuple):
-    """One row: a session of a config's stream, by its number (0: the model before any) and name, and how far it is."""
+    """One row: a session of a config's stream, by its number and name, and how far it is.
 
-    number: int
+    The number is its place in the line, 0 for the model before any session; a dash stands for one that is not in it.
+    """
+
+    number: int | str
     session: str
     state: str
     note: str
@@ -24,6 +30,19 @@ class Turned(NamedTuple):
 def sessions(job: Job) -> list[Turned]:
     """Each session of a job, by what is on disk."""
     return list(_sessions(job))
+
+
+def of_model(standing: "Standing", store: Path, waiting: Sequence[str]) -> list[Turned]:
+    """Each session of a model that `update` learns: the line in its order, what is not in it, and what waits."""
+    places = {learned.session: number for number, learned in enumerate(standing.line, start=1)}
+    rows = []
+    for name in (*places, *(name for name in standing.sessions if name not in places)):
+        status = standing.sessions[name]
+        since = moment(datetime.fromisoformat(status.when))
+        far = half(store, status.state) if status.state and name not in places else ""
+        told = (f"{status.why} ({since})" if status.why else since) if name not in places else since
+        rows.append(Turned(places.get(name, "–"), name, str(status.word), far or told))
+    return rows + [Turned("–", name, "waiting", "") for name in waiting if name not in standing.sessions]
 
 
 def _sessions(job: Job) -> Iterator[Turned]:

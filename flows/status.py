@@ -1,7 +1,5 @@
 """How learning stands: every stream that MLflow knows, what a person or the gate said of its model, and what to type to go on."""
 
-import json
-import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,17 +10,16 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from cl.collection import numbered
-from cl.collection import sessions as sessions_of
 from cl.columns import some
-from cl.errors import DataError
 from flows.failures import Failure, failures
+from flows.model_status import PREFIX, listed, told
 from flows.progress import half, moment, where
 from flows.project import own_experiments
 from flows.question import GATE, REASON, WAITING, answer_in, said, standing
 from flows.reap import held, reap_runs
 from flows.registry import CHALLENGER, CHAMPION, history, holder
 from flows.settings import Place
-from flows.tracking import AGAIN, COMMAND, ERROR, KEY, KIND, MODEL, PARENT, SESSIONS, STATE, owner
+from flows.tracking import AGAIN, COMMAND, ERROR, KEY, KIND, MODEL, PARENT, SESSIONS, STATE, owner, slug
 
 _WORDS = {"FINISHED": "learned", "FAILED": "failed", "KILLED": "interrupted"}
 
@@ -88,10 +85,12 @@ def collections_in(data: Path) -> dict[str, int]:
 def _stream(place: Place, client: MlflowClient, runs: Sequence[Run]) -> Stream:
     """A stream as it was last, by its runs: the one that moved last first."""
     run, tags = runs[0], runs[0].data.tags
+    if tags[KEY].startswith(PREFIX):
+        return _model_row(place, run)
     status, done, far = run.info.status, *_learned(place, client, run)
     running = status == "RUNNING" or held(place, tags[KEY])
     far = [pulse] if running and (pulse := where(place, tags[KEY])) else far
-    late = [] if running else _waiting(run)
+    late = [] if running else listed(run, int(tags.get(SESSIONS, 0)))
     notes = [tags.get(ERROR, "")] if status == "FAILED" else [*far, f"{some(late)} to learn" if late else "", _said(place, tags)]
     whole = next((each for each in runs if each.info.status == "FINISHED"), None)
     if whole and whole is not run and not running:  # of other code or fewer sessions, and learned all the same
@@ -108,6 +107,28 @@ def _stream(place: Place, client: MlflowClient, runs: Sequence[Run]) -> Stream:
         note="; ".join(filter(None, notes)),
         command=as_update(command) if late else "" if running or status == "FINISHED" else command,
         model=_model(whole or run),
+    )
+
+
+def _model_row(place: Place, run: Run) -> Stream:
+    """A model that `update` learns, whatever its settings were at each session."""
+    tags, found, status = run.data.tags, told(place, run), run.info.status
+    assert found
+    running = status == "RUNNING" or held(place, tags[KEY])
+    late = [] if running else found.late
+    command = "" if running or (status == "FAILED" and tags.get(AGAIN) == "false") else tags.get(COMMAND, "")
+    error = [tags[ERROR]] if status == "FAILED" and ERROR in tags else []
+    return Stream(
+        name=tags.get("evergreen.stream", run.info.run_name),
+        method=tags.get("evergreen.method", ""),
+        seed=tags.get("evergreen.seed", ""),
+        state="running" if running else "waiting" if late and status == "FINISHED" else _WORDS.get(status, status.lower()),
+        sessions=found.sessions,
+        version=found.version,
+        when=moment(datetime.fromtimestamp((run.info.end_time or run.info.start_time) / 1000, UTC)),
+        note="; ".join([*error, *([pulse] if running and (pulse := where(place, tags[KEY])) else []), *found.notes]),
+        command=command if late or status != "FINISHED" else "",
+        model=slug(tags.get("evergreen.stream", "")),
     )
 
 
@@ -172,19 +193,7 @@ def as_update(command: str) -> str:
 def _same(run: Run) -> tuple[str, ...]:
     """What two runs of one stream share, whatever version of its data they learned from and whoever started them."""
     tags = run.data.tags
+    if tags[KEY].startswith(PREFIX):
+        return (run.info.experiment_id, tags[KEY], as_update(tags.get(COMMAND, "")))
     names = [tags.get(f"evergreen.{name}", "") for name in ("stream", "method", "seed", "data_rev")]
     return (run.info.experiment_id, *names, as_update(tags.get(COMMAND, "")))
-
-
-def _waiting(run: Run) -> list[str]:
-    """The sessions that its collection has got since, by name; none where the stream does not grow, or its data are gone."""
-    params, tags = run.data.params, run.data.tags
-    paths = [value for name, value in params.items() if re.fullmatch(r"stream\.sources\..+\.path", name)]
-    if params.get("stream.kind") != "collection" or "evergreen.data_rev" in tags or len(paths) != 1 or not run.inputs.dataset_inputs:
-        return []
-    root, until = json.loads(run.inputs.dataset_inputs[0].dataset.source)["uri"], json.loads(params.get("stream.until", "null"))
-    try:
-        entries = sessions_of(Path(root) / paths[0])
-    except DataError:  # what is wrong with it is told by who learns from it
-        return []
-    return [entry.name for entry in entries[int(tags.get(SESSIONS, 0)) : until]]
