@@ -16,9 +16,12 @@ from cl.plan import Plan
 from cl.report import Report
 from cl.run import Step, revive
 from cl.stream import EvalSet
+from cl.told import some as some_of
 from flows.as_learned import as_learned
+from flows.asked import Asked
+from flows.history import Learned
 from flows.job import planned
-from flows.lineage import report_of, steps_of
+from flows.lineage import line_of, report_of, steps_of
 from flows.settings import Place
 
 Kind = Literal["set", "class", "domain"]
@@ -54,7 +57,7 @@ class Course(NamedTuple):
         return None if deepest is None or deepest.after >= deepest.before else deepest
 
 
-def effects(sessions: Sequence[str], taught: Sequence[int], hits: Sequence[Sequence[Hits]]) -> list[Effect]:
+def effects(sessions: Sequence[str], taught: Sequence[int], hits: Sequence[Sequence[Hits | None]]) -> list[Effect]:
     """What each session did to the images of all sets that were there before it: those of earlier sessions, and of probes.
 
     A session's own test images say nothing against it: one whose labels are wrong brings test images whose labels are wrong alike, and
@@ -63,12 +66,13 @@ def effects(sessions: Sequence[str], taught: Sequence[int], hits: Sequence[Seque
     Args:
         sessions: their names, in order.
         taught: for each set, the number of the session that teaches it; 0 for a probe.
-        hits: at the start and after each session, for each set: (images,) whether each is right.
+        hits: at the start and after each session, for each set: (images,) whether each is right; None: it was not asked.
     """
     found = []
     for number, name in enumerate(sessions, start=1):
-        there = [index for index, session in enumerate(taught) if session < number]
-        before, after = (np.concatenate([np.zeros(0, bool), *(hits[step][index] for index in there)]) for step in (number - 1, number))
+        rows = [pair for pair, session in zip(zip(hits[number - 1], hits[number], strict=True), taught, strict=True) if session < number]
+        there = [(first, then) for first, then in rows if first is not None and then is not None]
+        before, after = (np.concatenate([np.zeros(0, bool), *part]) for part in (zip(*there, strict=True) if there else ((), ())))
         scores = (float(before.mean()), float(after.mean())) if len(before) else (float("nan"),) * 2
         found.append(Effect(name, *scores, len(before)))
     return found
@@ -96,6 +100,8 @@ def course(
     report = report_of(version)
     if kind == "set":
         return Course(_of_set(report, name), False)
+    if path := line_of(place, version):
+        return _of_line(path, kind, name, data_root, rev, tell)
     job = as_learned(version, data_root, rev)
     plan = planned(job)
     if plan.stream.digest != report.provenance.stream:
@@ -117,12 +123,27 @@ def course(
     return Course(effects(report.sessions, plan.stream.taught, hits), measured)
 
 
+def _of_line(
+    path: Sequence[Learned], kind: Kind, name: str, data_root: str | None, rev: str | None, tell: Callable[[int, int], None]
+) -> Course:
+    """How the line of a model's history went, on the sets that its states were asked."""
+    at = Asked(path, data_root, rev)
+    asked, there = ([_of(spread(rows, some), kind, name) for rows in at.rows] for some in (at.limit, None))
+    if not any(mask.any() for mask in there):
+        gone = f"; of {some_of(at.gone)} the images are gone, or other ones" if at.gone else ""
+        raise DataError(f"no test image of {kind} {name!r}; it is named as in the data{gone}")
+    measured = any(full.any() and not mask.any() for mask, full in zip(asked, there, strict=True))
+    hits = at.measured(there, tell) if measured else at.hits(asked)
+    return Course(effects([learned.session for learned in path], at.taught, hits), measured)
+
+
 def _of_set(report: Report, name: str) -> list[Effect]:
     if name not in report.matrix.sets:
         raise DataError(f"no evaluation set {name!r}; there are {', '.join(report.matrix.sets)}")
     scores = report.matrix.rows[:, report.matrix.sets.index(name)].tolist()
     images = len(unpack(report.hits[name]))
-    return [Effect(session, *pair, images) for session, pair in zip(report.sessions, pairwise(scores), strict=True)]
+    pairs = zip(report.sessions, pairwise(scores), strict=True)
+    return [Effect(session, *pair, 0 if np.isnan(pair).any() else images) for session, pair in pairs]  # NaN: it was not asked then
 
 
 def _of(data: ImageTable, kind: Kind, name: str) -> Hits:

@@ -109,17 +109,21 @@ def report(
     data_root: RootOption = None,
     data_rev: RevOption = None,
 ) -> None:
-    """Write the report again from streams that are learned; nothing is learned. Without --method: the config's comparison."""
+    """Write the report again from what is learned; nothing is learned. Without --method: of the comparison, or of what `update` learned."""
     begin()
     from cl.report import write
     from flows.job import finished, job_of, jobs_of
+    from flows.listed import report_of_model
     from flows.pages import again
 
     overrides = overrides_of(method, seed, settings)
     single = method is not None or seed is not None
-    jobs = [job_of(config, overrides, data_root, data_rev)] if single else jobs_of(config, overrides, data_root, data_rev)
     with prepared_for():
-        reports, seen = again(finished(jobs))
+        if line := None if single or data_rev else report_of_model(config, overrides, data_root):
+            reports, seen = [line], {}
+        else:
+            jobs = [job_of(config, overrides, data_root, data_rev)] if single else jobs_of(config, overrides, data_root, data_rev)
+            reports, seen = again(finished(jobs))
     write(reports, folder, seen)
     _tell(reports)
     err().print(f"Report: {folder / 'report.html'}", soft_wrap=True)

@@ -1,6 +1,7 @@
 """Where a model comes from: data, base model, code, settings, sessions, and the versions that it grew out of."""
 
 import json
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import mlflow
@@ -12,8 +13,11 @@ from cl.report import FIRST, Report
 from cl.run import Step, parse_config
 from cl.seal import unsealed
 from cl.steps import read_step
+from flows.conclude import standing_of
+from flows.history import Learned
 from flows.registry import CHAMPION, holder, versions_of
 from flows.settings import Place
+from flows.standing import chain
 from flows.tracking import KEY, STATE, flat
 
 _TOLD = ("model", "method", "train", "per_session", "seed", "joint", "threads")  # the groups of settings that make a model
@@ -29,7 +33,7 @@ class Lineage(NamedTuple):
 
 
 def lineage(place: Place, client: MlflowClient, found: ModelVersion) -> Lineage:
-    """All of it from the registry and the run that registered the version; states of its sessions from this project's store.
+    """All of it from the registry and the run that registered the version; its sessions from the model's history, or the steps on disk.
 
     A session's `version` is the one that was registered when the stream ended there: what this one grew out of.
 
@@ -39,7 +43,10 @@ def lineage(place: Place, client: MlflowClient, found: ModelVersion) -> Lineage:
     report = report_of(found)
     source, champion = report.provenance, holder(client, found.name, CHAMPION)
     versions = {each.tags[STATE]: each for each in _versions(client, found) if STATE in each.tags}
-    states = [step.state for step in steps_of(place, client, found)] or ["–"] * (len(report.sessions) + 1)
+    path = line_of(place, found)
+    states = ["", *(learned.state for learned in path)] if path else [step.state for step in steps_of(place, client, found)]
+    if len(states) != len(report.sessions) + 1:
+        states = ["–"] * (len(report.sessions) + 1)
     parents = [versions[state] for state in states[:-1] if state in versions]
     facts = {
         "method": f"{report.method}, seed {source.seed}",
@@ -49,11 +56,13 @@ def lineage(place: Place, client: MlflowClient, found: ModelVersion) -> Lineage:
         "data revision": found.tags.get("evergreen.data_rev", "the working copy"),
         "stream": f"{report.stream} ({source.stream})",
         "code": source.code,
-        "libraries": ", ".join(f"{package} {number}" for package, number in source.versions.items()),
+        "libraries": libraries([learned.versions for learned in path] or [source.versions]),
         "gate": client.get_run(str(found.run_id)).data.tags.get("evergreen.gate_reason", "not asked"),
         "champion": "none" if champion is None else "this version" if champion.version == found.version else f"version {champion.version}",
         "run": str(found.run_id),
     }
+    if dropped := [f"{learned.session}: {what}" for learned in path for what in learned.dropped]:
+        facts["left behind"] = "; ".join(dropped)
     sessions = [
         (
             name,
@@ -66,6 +75,22 @@ def lineage(place: Place, client: MlflowClient, found: ModelVersion) -> Lineage:
         for name, cost, state in zip(report.sessions, report.costs, states[1:], strict=True)
     ]
     return Lineage(str(found.version), facts, sessions, _settings(source.config))
+
+
+def line_of(place: Place, version: ModelVersion) -> tuple[Learned, ...]:
+    """What a version has learned, by the history of its model; nothing where that does not know it."""
+    return chain(standing_of(place, version.name), version.tags.get(STATE))
+
+
+def libraries(versions: Sequence[Mapping[str, str]]) -> str:
+    """What learned, in the order in which one release followed the other.
+
+    >>> libraries([{"evergreen-clip": "0.1.0", "torch": "2.9"}, {"evergreen-clip": "0.2.0", "torch": "2.9"}])
+    'evergreen-clip 0.1.0, then 0.2.0; torch 2.9'
+    """
+    names = dict.fromkeys(name for each in versions for name in each)
+    told = ((name, dict.fromkeys(each[name] for each in versions if name in each)) for name in names)
+    return "; ".join(f"{name} {', then '.join(numbers)}" for name, numbers in told)
 
 
 def report_of(version: ModelVersion) -> Report:

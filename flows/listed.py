@@ -14,6 +14,7 @@ from flows.standing import Standing, Word
 from flows.standing import rows as rows_of
 
 if TYPE_CHECKING:
+    from cl.report import Report
     from flows.work import Work
 
 
@@ -82,3 +83,23 @@ def named(place: Place, standing: Standing, data_root: str | None) -> list[str]:
         return list(Arrivals(stream, place.data_in(data_root)).there())
     except (ValidationError, DataError):
         return []
+
+
+def report_of_model(config: str, overrides: Sequence[str], data_root: str | None) -> "Report | None":
+    """The report of the line that a config's model has grown; None where it has no history, or the config compares methods.
+
+    Raises:
+        ConfigError, DataError, StoreError: the config, its data or the history are damaged.
+    """
+    from flows.history import history_of
+    from flows.job import job_of, settings
+    from flows.view import report_of_line
+    from flows.work import work
+
+    place = Place.find()
+    run = settings(config, overrides, place)
+    if run.compare or not history_of(place, run.name).read():
+        return None
+    at = work(job_of(config, overrides, data_root, whole=False))
+    standing = at.standing()
+    return report_of_line(at, standing, standing.line) if standing.line else None

@@ -1,19 +1,23 @@
 """A model that grew by updates, end to end: where it comes from, where it broke, and what a run beside it may become."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
-import mlflow
 import pytest
+from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
 from typer.testing import CliRunner
 
 from cl.collection import append
+from cl.errors import DataError
 from cl.report import Text
-from flows.by_hand import promote
+from flows.bisect import course
+from flows.chain_of import chain_of
 from flows.cli import app
 from flows.conclude import standing_of
-from flows.history import Adopted, fact, history_of
-from flows.lineage import lineage
+from flows.history import Adopted, Champion, fact, history_of
+from flows.lineage import lineage, report_of
 from flows.registry import CHAMPION, find, holder
 from flows.settings import Place
 from flows.stream import learn_stream
@@ -21,7 +25,7 @@ from flows.tracking import connect
 from flows.update import update
 from tests.make import table
 
-pytestmark = pytest.mark.usefixtures("prefect_server")
+pytestmark = [pytest.mark.usefixtures("prefect_server"), pytest.mark.slow]
 CONFIG = """
 name: growing
 model: {name: tiny}
@@ -48,19 +52,65 @@ def arrive(project: Path, name: str, colours: tuple[int, ...], seed: int) -> Non
     append(project / "data" / "inbox", name, rows, "labels")
 
 
-def test_x(config: str, stored: Path) -> None:
+def test_a_line_of_updates_is_traced_bisected_reported_and_takes_in_what_a_run_learned(config: str, stored: Path) -> None:
     place = Place(stored)
-    out = update(config)
-    print(out)
+    assert update(config)["sessions"] == {"first": "learned", "second": "learned"}
     client = connect(place)
-    v = find(client, "growing", CHAMPION)
-    print(v.version, v.tags, client.get_run(v.run_id).data.tags)
-    print(lineage(place, client, v))
-    run = learn_stream(config, ["seed=1"])
-    print(run["gate"], run["run"])
-    print(promote(place, client, "growing", "2", "try"))
-    print([type(fact(e)).__name__ for e in history_of(place, "growing").read()])
-    print(standing_of(place, "growing").line[-1].model_dump() if 0 else standing_of(place, "growing").line[-1])
+    version = find(client, "growing", CHAMPION)
+    first = standing_of(place, "growing")
+    origin = lineage(place, client, version)
+    assert [row[4] for row in origin.sessions] == [learned.state for learned in first.line]
+    assert origin.facts["libraries"].startswith("evergreen-clip ") and origin.facts["code"] == first.line[0].code
+    _broken(place, client, version)
+
+    shown = evergreen("report", "growing.yaml", "--out", "told")
+    assert "growing" in shown and "finetune" in shown
+    told = evergreen("status")
+    assert "learned 2" in told and "1, champion" in told
+    told = evergreen("status", "growing.yaml")
+    assert "1 first learned" in told and "2 second learned" in told and "go on with" not in told
+
+    same = learn_stream(config)  # under the recipe of the history: the same states, so nothing has to be adopted
+    assert same["gate"] is None and champion(client) == "1"
+    version = client.get_model_version("growing", "2")
+    for there, chained in zip(first.line, chain_of(place, client, version), strict=True):
+        assert replace(there, seconds=0) == replace(chained, seconds=0), "what a run leaves says what the history does"
+    other = learn_stream(config, ["seed=1"])
+    assert other["gate"] is None and champion(client) == "1"
+    assert "version 3 is champion, as 1 was before" in evergreen("promote", "growing", "3", "--why", "another seed")
+    kinds = [type(fact(entry)) for entry in history_of(place, "growing").read()]
+    assert kinds[-3:] == [Adopted, Champion, Champion]
+    now = standing_of(place, "growing")
+    assert now.champion and now.champion.version == "3" and [learned.config["seed"] for learned in now.line] == [1, 1]
+
     arrive(stored, "third", (4, 5), 9)
-    print(update(config))
-    for r in client.search_runs([e.experiment_id for e in client.search_experiments()]): print(r.info.run_name, r.info.status, r.data.tags.get("evergreen.key"), r.data.tags.get("evergreen.kind"))
+    assert "third waiting" in evergreen("sessions", "--config", "growing.yaml")
+    told = evergreen("status", "growing.yaml")
+    assert "third waiting" in told and "go on with: evergreen update growing.yaml" in told
+    assert update(config, ["seed=1"])["learned"] == ["third"], "what the run learned is learned"
+    assert [learned.session for learned in standing_of(place, "growing").line] == ["first", "second", "third"]
+    assert standing_of(place, "growing").line[:2] == now.line and champion(client) == "4"
+
+
+def _broken(place: Place, client: MlflowClient, version: ModelVersion) -> None:
+    """A set, and its classes, fell as the report says."""
+    whole = course(place, client, version, "set", "first")
+    rows = report_of(version).matrix.rows[:, 0]
+    assert [effect[1:3] for effect in whole.effects] == [(rows[0], rows[1]), (rows[1], rows[2])] and not whole.measured
+    red, green = (course(place, client, version, "class", name) for name in ("red", "green"))
+    assert [effect.images for effect in red.effects] == [0, 4] and not red.measured
+    for one, two in zip(red.effects[1:], green.effects[1:], strict=True):
+        assert (one.before + two.before) / 2 == pytest.approx(rows[1]) and (one.after + two.after) / 2 == pytest.approx(rows[2])
+    with pytest.raises(DataError, match="no test image of class 'greek'"):
+        course(place, client, version, "class", "greek")
+
+
+def champion(client: MlflowClient) -> str:
+    found = holder(client, "growing", CHAMPION)
+    return str(found.version) if found else ""
+
+
+def evergreen(*words: str) -> str:
+    answer = CliRunner().invoke(app, list(words))
+    assert answer.exit_code == 0, (answer.output, answer.exception)
+    return " ".join(answer.output.split())
