@@ -1,6 +1,8 @@
 """What people see of a model's history and do with it: sessions listed, retried, skipped, accepted; versions promoted and rolled back."""
 
 import json
+from dataclasses import replace
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,8 @@ from typer.testing import CliRunner
 
 from cl.collection import append
 from cl.errors import StoreError
+from cl.interim import START, Interim
+from flows import entered
 from flows.by_hand import promote, rollback
 from flows.cli import app
 from flows.conclude import standing_of
@@ -19,6 +23,7 @@ from flows.history import (
     Adopted,
     Champion,
     Fact,
+    Learned,
     Pruned,
     Rebuilt,
     Retry,
@@ -29,15 +34,18 @@ from flows.history import (
     history_of,
     note,
 )
+from flows.job import job_of
 from flows.listed import only
 from flows.predict import served
+from flows.progress import of_model
 from flows.question import ANSWER, GATE, QUESTION, WAITING, Question
 from flows.question import note as ask
 from flows.registry import CHAMPION, change, history, holder
 from flows.settings import Place
 from flows.standing import Word
+from flows.status import Stream, streams
 from flows.story import story
-from flows.tracking import MODEL, STATE, Tracker, locked
+from flows.tracking import COMMAND, KEY, MODEL, STATE, Tracker, connect, locked
 from flows.wishes import accept, retry, skip
 from tests.make import table
 from tests.telling import OPENED, Step, bad, began, entries, flat, good, learn, learned, says, stand
@@ -360,6 +368,82 @@ def test_the_history_of_a_model_is_told_oldest_first(place: Place) -> None:
     assert lines[-1].why == "owls" and lines[-2][-2:] == ("ann", "blurred")
     shown = evergreen("history", "colours")
     assert shown.index("refused three 3") < shown.index("champion again 1")
+
+
+# how it stands
+
+
+def model_run(place: Place, status: str = "FINISHED") -> Tracker:
+    """The run in MLflow of the model whose history was noted, over a collection."""
+    tracker = Tracker(place, "colours")
+    key = f"history-{history_of(place, 'colours').read()[0].id}"
+    tags = {"evergreen.stream": "colours", "evergreen.method": "replay", "evergreen.seed": "0", COMMAND: "evergreen update colours.yaml"}
+    run, _ = tracker.open(key, "stream", "colours", tags, {"stream": {"kind": "collection", "sources": {"inbox": {"path": "inbox"}}}})
+    tracker.use_data(run, str(place.data), "d" * 8, {})
+    if status != "RUNNING":
+        tracker.client.set_terminated(run, status)
+    return tracker
+
+
+def row(place: Place, tracker: Tracker) -> Stream:
+    (found,) = streams(place, tracker.client)
+    return found
+
+
+def test_a_model_is_one_row_with_its_sessions_and_what_waits(place: Place) -> None:
+    rows = {"train": table((0, 1), 2), "test": table((0, 1), 1, seed=5)}
+    for name in ("one", "two", "three", "four"):
+        append(place.data / "inbox", name, rows, "labels")
+    old = [replace(said, versions={"evergreen-clip": "0.1.9"}) if isinstance(said, Learned) else said for said in flat(TWO)]
+    noted(place, *old, bad("three", "c", "b", "3"))
+    tracker = model_run(place)
+    found = row(place, tracker)
+    assert (found.state, found.sessions, found.version) == ("waiting", "learned 2, waiting 1, set aside 1", "2, champion")
+    assert found.note == f"four to learn; learned by Evergreen 0.1.9, this is {metadata.version('evergreen-clip')}"
+    assert found.command == "evergreen update colours.yaml"
+
+    for said in (Skipped(session="four"), *flat([good("five", "d", "b", "4")])):
+        note(history_of(place, "colours"), said)
+    found = row(place, tracker)
+    assert (found.state, found.sessions, found.command) == ("learned", "learned 3, set aside 1, skipped 1", "")
+    assert "0.1.0, this is" in found.note, "the first release noted none"
+
+    note(history_of(place, "colours"), began("six", "e", "d"))
+    Interim(place.steps / "interim" / "e", 60).write(START._replace(done=3, steps=8), {})
+    tracker.client.set_terminated(run_id := tracker.client.search_runs([tracker.experiment])[0].info.run_id, "KILLED")
+    found = row(place, tracker)
+    assert (found.state, found.command) == ("interrupted", "evergreen update colours.yaml") and found.note.startswith("six: 3 of 8 steps")
+    with locked(place, f"{tracker.client.get_run(run_id).data.tags[KEY]}.lock"):
+        assert row(place, tracker).state == "running"
+
+
+def test_a_model_whose_history_is_elsewhere_is_told(place: Place) -> None:
+    noted(place, *TWO)
+    tracker = model_run(place)
+    history_of(place, "colours").path.unlink()
+    assert "its history is not here; share the folder" in row(place, tracker).note
+
+
+def test_the_run_of_a_model_is_alive_while_somebody_is_at_it(place: Place) -> None:
+    append(place.data / "inbox", "one", {"train": table((0, 1), 2), "test": table((0, 1), 1, seed=5)}, "labels")
+    stream = {"kind": "collection", "sources": {"inbox": "inbox"}, "template": "a {} square", "candidates": "seen"}
+    job = job_of({"name": "colours", "model": {"name": "tiny"}, "method": "finetune", "stream": stream}, whole=False)
+    with entered.model_run(job, "x") as run:
+        assert streams(place, connect(place))[0].state == "running", "whoever looks does not take it for a dead process's"
+    assert connect(place).get_run(run).info.status == "FINISHED"
+
+
+def test_a_config_is_told_by_the_history_of_its_model() -> None:
+    standing = stand(*TWO, bad("three", "c", "b", "3"), good("four", "d", "b", "4"))
+    rows = of_model(standing, Path("nowhere"), ["five"])
+    assert [(each.number, each.session, each.state) for each in rows] == [
+        (1, "one", "learned"),
+        (2, "two", "learned"),
+        (3, "four", "learned"),
+        ("–", "three", "set aside"),
+        ("–", "five", "waiting"),
+    ]
+    assert rows[3].note.startswith("because of three (2026-01-01")
 
 
 def test_every_kind_of_entry_is_told_or_left_out_on_purpose() -> None:
