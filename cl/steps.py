@@ -97,6 +97,19 @@ def write_step(asked: Asked, folder: Path) -> None:
         write_json(sealed(asdict(asked)), part / "result.json")
 
 
+def noted(folder: Path) -> dict[str, Any]:
+    """What the file of a finished step says: among it `parent` (a key), `state` and `session`, whether that state is there or not.
+
+    Raises:
+        StoreError: missing, or not what was written.
+    """
+    file = folder / "result.json"
+    told = unsealed(read_json(file), str(file), _STEP)
+    if not {"parent", "state", "session", "index"} <= told.keys():
+        raise StoreError(f"{file}: damaged, it is not what was written")
+    return told
+
+
 def read_step(folder: Path) -> Step:
     """The finished step in a folder of `steps/`, its cells and what its state says of itself beside it; also as earlier releases wrote it.
 
@@ -104,8 +117,8 @@ def read_step(folder: Path) -> Step:
         StoreError: missing, or not what was written.
     """
     file, store = folder / "result.json", folder.parent.parent
+    told = noted(folder)
     try:
-        told = unsealed(read_json(file), str(file), _STEP)
         if "row" in told:
             return Step.from_json({name: value for name, value in told.items() if name != "features"})
         asked = Asked(**told)

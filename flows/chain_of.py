@@ -18,7 +18,7 @@ from cl.bundle import NOTE
 from cl.errors import EvergreenError, StoreError
 from cl.plain_yaml import parse
 from cl.plan import Plan
-from cl.steps import Step
+from cl.steps import Step, noted
 from cl.store import read_state
 from cl.told import some
 from flows.as_learned import as_learned
@@ -26,6 +26,7 @@ from flows.history import AskedSet, Classes, Learned
 from flows.job import outlined
 from flows.lineage import report_of, steps_of, text_of
 from flows.settings import Place
+from flows.tracking import KEY
 from flows.work import told
 
 
@@ -51,9 +52,9 @@ def chain_of(place: Place, client: MlflowClient, version: ModelVersion) -> tuple
         raise StoreError(f"{called}: it learned every session at once (joint), so no further one can grow from it")
     steps = steps_of(place, client, version)
     if len(steps) < 2:
-        raise StoreError(f"{called}: what it learned is not in {place.steps}, so nothing could grow from it; share that folder")
-    if missing := [step.session for step in steps[1:] if not (place.steps / "states" / step.state).is_dir()]:
-        raise StoreError(f"{called}: the weights it had after {some(missing)} are not in {place.steps}; share that folder")
+        lost = _lost(place, client, version)
+        what = f"the weights it had after {some(lost)} are" if lost else "what it learned is"
+        raise StoreError(f"{called}: {what} not in {place.steps}, so nothing could grow from it; share that folder")
     plan = _then(client, version)
     named = plan is not None and [step.state for step in steps[1:]] == list(plan.states[1:])
     taught = _taught(place, plan) if plan else _by_name(version, steps)
@@ -81,6 +82,20 @@ def _learned(place: Place, settings: dict[str, Any], step: Step, before: Step, i
         seconds=step.cost.seconds,
         images=taught.images,
     )
+
+
+def _lost(place: Place, client: MlflowClient, version: ModelVersion) -> list[str]:
+    """The sessions whose states are not there, in order; none where the steps are not."""
+    key, found = client.get_run(str(version.run_id)).data.tags.get(KEY), []
+    while key:
+        try:
+            told = noted(place.steps / "steps" / key)
+        except StoreError:
+            return []
+        if told["index"] and not (place.steps / "states" / told["state"]).is_dir():
+            found.append(str(told["session"]))
+        key = told["parent"]
+    return found[::-1]
 
 
 def _then(client: MlflowClient, version: ModelVersion) -> Plan | None:

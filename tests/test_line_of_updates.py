@@ -1,17 +1,20 @@
 """A model that grew by updates, end to end: where it comes from, where it broke, and what a run beside it may become."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from typer.testing import CliRunner
 
 from cl.collection import append
-from cl.errors import DataError
+from cl.errors import DataError, StoreError
 from cl.report import Text
+from flows.asked import Asked
 from flows.bisect import course
 from flows.chain_of import chain_of
 from flows.cli import app
@@ -91,6 +94,24 @@ def test_a_line_of_updates_is_traced_bisected_reported_and_takes_in_what_a_run_l
     assert [learned.session for learned in standing_of(place, "growing").line] == ["first", "second", "third"]
     assert standing_of(place, "growing").line[:2] == now.line and champion(client) == "4"
 
+    arrive(stored, "fourth", (6, 7), 11)
+    assert update(config, ["seed=1", "gate.scores={fourth: 1.01}"])["sessions"] == {"fourth": "set aside"}
+    assert champion(client) == "4" and "fourth set aside" in evergreen("status", "growing.yaml")
+    assert "fourth is accepted: version 5 is champion" in evergreen("accept", "growing", "fourth", "--why", "seen by Ann")
+    done = update(config, ["seed=1", "gate.scores={fourth: 1.01}"])
+    assert done["learned"] == [] and done["waiting"] == 0 and champion(client) == "5"
+    assert "version 4 is champion" in evergreen("rollback", "growing")
+    done = update(config, ["seed=1"])
+    assert done["learned"] == [] and champion(client) == "4", "a rollback does not undo itself"
+
+    shutil.rmtree(stored / "data")
+    told = chain_of(place, client, client.get_model_version("growing", "3"))
+    assert [(learned.session, learned.state) for learned in told] == [(learned.session, learned.state) for learned in now.line]
+    assert [len(learned.classes) for learned in told] == [4, 0] and {learned.identity for learned in told} == {""}
+    shutil.rmtree(place.steps / "states" / told[0].state)
+    with pytest.raises(StoreError, match="the weights it had after first are not in"):
+        chain_of(place, client, client.get_model_version("growing", "3"))
+
 
 def _broken(place: Place, client: MlflowClient, version: ModelVersion) -> None:
     """A set, and its classes, fell as the report says."""
@@ -101,6 +122,11 @@ def _broken(place: Place, client: MlflowClient, version: ModelVersion) -> None:
     assert [effect.images for effect in red.effects] == [0, 4] and not red.measured
     for one, two in zip(red.effects[1:], green.effects[1:], strict=True):
         assert (one.before + two.before) / 2 == pytest.approx(rows[1]) and (one.after + two.after) / 2 == pytest.approx(rows[2])
+    at = Asked(standing_of(place, "growing").line)
+    masks = [np.array(rows.labels) == "red" for rows in at.rows]
+    kept, again = at.hits(masks), at.measured(masks, lambda done, total: None)
+    for known, now in zip(kept, again, strict=True):
+        assert all(first is None or (first == then).all() for first, then in zip(known, now, strict=True)), "asked again, it says the same"
     with pytest.raises(DataError, match="no test image of class 'greek'"):
         course(place, client, version, "class", "greek")
 
