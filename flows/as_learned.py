@@ -1,4 +1,4 @@
-"""A version's stream as it was when it was learned: its settings, and of a collection that has grown since the sessions there were."""
+"""The stream of a version that `run` made, as it was then: its settings, and of a collection the sessions there were."""
 
 from mlflow.entities.model_registry import ModelVersion
 
@@ -8,7 +8,7 @@ from flows.lineage import report_of, text_of
 
 
 def as_learned(version: ModelVersion, data_root: str | None = None, rev: str | None = None) -> Job:
-    """The job that a version came of, over the data as they are now or at a git revision.
+    """The job that a version of `run` came of, over the data as they are now or at a git revision; one of `update` came of a history.
 
     Raises:
         StoreError: its run or what that left is gone.

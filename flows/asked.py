@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from jaxtyping import Bool
 
+from cl.config import EvalConfig
 from cl.data import ImageTable
 from cl.evaluate import evaluate, unpack
 from cl.stream import EvalSet
@@ -33,9 +34,13 @@ class Asked:
         self.rows: list[ImageTable] = [exam.among(exam.classes).data for exam in self.exams]
 
     @property
-    def limit(self) -> int | None:
-        """How many images of a set were asked at most."""
-        return self.at.config.evaluate.limit
+    def evaluate(self) -> EvalConfig:
+        """How sets are asked."""
+        return self.at.config.evaluate
+
+    def examined(self) -> list[EvalSet]:
+        """The sets as the last state is asked them."""
+        return [each.examined() for each in self.line.questions(len(self.path))]
 
     @property
     def taught(self) -> list[int]:
@@ -56,7 +61,7 @@ class Asked:
         Raises:
             StoreError: the weights of a state are gone.
         """
-        config, found = self.at.config.evaluate.model_copy(update={"limit": None}), list[list[Hits | None]]()
+        config, found = self.evaluate.model_copy(update={"limit": None}), list[list[Hits | None]]()
         for number in range(len(self.path) + 1):
             tell(number, len(self.path) + 1)
             method = method_of(self.at, self.path[number - 1]) if number else self.at.start.method

@@ -128,7 +128,7 @@ def _of_line(
 ) -> Course:
     """How the line of a model's history went, on the sets that its states were asked."""
     at = Asked(path, data_root, rev)
-    asked, there = ([_of(spread(rows, some), kind, name) for rows in at.rows] for some in (at.limit, None))
+    asked, there = ([_of(spread(rows, some), kind, name) for rows in at.rows] for some in (at.evaluate.limit, None))
     if not any(mask.any() for mask in there):
         gone = f"; of {some_of(at.gone)} the images are gone, or other ones" if at.gone else ""
         raise DataError(f"no test image of {kind} {name!r}; it is named as in the data{gone}")

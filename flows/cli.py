@@ -21,6 +21,7 @@ from flows.orchestrated import orchestrated, overrides_of, prepared_for
 from flows.settings import Place, begin
 
 if TYPE_CHECKING:
+    from cl.gallery import Comparison
     from cl.report import Report
 
 _HELP = """Keeps a CLIP model learning as new data arrives, without forgetting what it knew.
@@ -120,7 +121,7 @@ def report(
     single = method is not None or seed is not None
     with prepared_for():
         if line := None if single or data_rev else report_of_model(config, overrides, data_root):
-            reports, seen = [line], {}
+            reports, seen = [line], dict[str, "Comparison"]()
         else:
             jobs = [job_of(config, overrides, data_root, data_rev)] if single else jobs_of(config, overrides, data_root, data_rev)
             reports, seen = again(finished(jobs))

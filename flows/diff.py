@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
 
 from cl.answers import Asker
 from cl.build_stream import class_names
@@ -19,8 +20,9 @@ from cl.intake import take
 from cl.sides import Side, side_by_side
 from cl.stream import ClassName, EvalSet
 from flows.as_learned import as_learned
+from flows.asked import Asked
 from flows.job import outlined
-from flows.lineage import report_of
+from flows.lineage import line_of, report_of
 from flows.predict import chosen, served
 from flows.settings import Place
 
@@ -62,11 +64,19 @@ def difference(
     if on is not None:
         return compare(names, _of_folder(on, before.bundle, after.bundle, labels, tell))
     version = chosen(place, client, models[1])
-    plan = outlined(as_learned(version, data_root, rev))
-    sets = plan.stream.exam(len(report_of(version).sessions))
+    sets, config = _sets(place, version, data_root, rev)
     one, two = (Side(name, model.bundle.method) for name, model in zip(names, (before, after), strict=True))
     told = [lambda done, total, name, first=first: tell(first + done, 2 * len(sets)) for first in (0, len(sets))]
-    return side_by_side(one, two, sets, plan.config.evaluate, (told[0], told[1]))
+    return side_by_side(one, two, sets, config, (told[0], told[1]))
+
+
+def _sets(place: Place, version: ModelVersion, data_root: str | None, rev: str | None) -> tuple[Sequence[EvalSet], EvalConfig]:
+    """What a version was examined with: the sets of the line that it grew on, or of its stream."""
+    if path := line_of(place, version):
+        at = Asked(path, data_root, rev)
+        return at.examined(), at.evaluate
+    plan = outlined(as_learned(version, data_root, rev))
+    return plan.stream.exam(len(report_of(version).sessions)), plan.config.evaluate
 
 
 def _of_folder(on: Path, before: Bundle, after: Bundle, labels: Sequence[str], tell: Progress) -> Iterator[Seen]:

@@ -14,11 +14,13 @@ from typer.testing import CliRunner
 from cl.collection import append
 from cl.errors import DataError, StoreError
 from cl.report import Text
+from cl.seal import sealed
 from flows.asked import Asked
 from flows.bisect import course
 from flows.chain_of import chain_of
 from flows.cli import app
 from flows.conclude import standing_of
+from flows.diff import difference
 from flows.history import Adopted, Champion, fact, history_of
 from flows.lineage import lineage, report_of
 from flows.registry import CHAMPION, find, holder
@@ -42,8 +44,10 @@ gate: {drop: null, flips: null}
 @pytest.fixture
 def config(stored: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """A project with two sessions, without the figures and pages that take seconds."""
-    monkeypatch.setattr("cl.report.items", lambda report: iter([Text("report.json", json.dumps(report.to_json()))]))
-    monkeypatch.setattr("cl.report.write", lambda reports, folder: folder.mkdir(parents=True, exist_ok=True))
+    monkeypatch.setattr("cl.report.whole", lambda report: iter([Text("report.json", json.dumps(sealed(report.to_json())))]))
+    for module in ("flows.pages", "flows.line_page"):
+        monkeypatch.setattr(f"{module}.write", lambda reports, folder, seen=None: folder.mkdir(parents=True, exist_ok=True))
+        monkeypatch.setattr(f"{module}.images", lambda *_: {})
     (stored / "growing.yaml").write_text(CONFIG)
     for seed, (name, colours) in enumerate({"first": (0, 1), "second": (2, 3)}.items()):
         arrive(stored, name, colours, seed)
@@ -85,6 +89,9 @@ def test_a_line_of_updates_is_traced_bisected_reported_and_takes_in_what_a_run_l
     assert kinds[-3:] == [Adopted, Champion, Champion]
     now = standing_of(place, "growing")
     assert now.champion and now.champion.version == "3" and [learned.config["seed"] for learned in now.line] == [1, 1]
+
+    found = difference(place, client, ("growing/1", "growing/3"))
+    assert {each.name for each in found.sets} == {"first", "second"}
 
     arrive(stored, "third", (4, 5), 9)
     assert "third waiting" in evergreen("sessions", "--config", "growing.yaml")
