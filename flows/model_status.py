@@ -9,7 +9,7 @@ from typing import NamedTuple
 from mlflow.entities import Run
 
 from cl.collection import sessions as sessions_of
-from cl.errors import DataError
+from cl.errors import DataError, StoreError
 from cl.release import made_with
 from cl.told import some
 from flows.conclude import conclude
@@ -33,18 +33,17 @@ class Told(NamedTuple):
 
 
 def told(place: Place, run: Run) -> Told | None:
-    """What a model's run and its history say; None where the run is no model's.
-
-    Raises:
-        StoreError: the history is damaged, or of a later release.
-    """
+    """What a model's run and its history say; None where the run is no model's."""
     key, tags = run.data.tags[KEY], run.data.tags
     if not key.startswith(PREFIX):
         return None
-    entries = history_of(place, tags.get("evergreen.stream", "")).read()
+    try:
+        entries = history_of(place, tags.get("evergreen.stream", "")).read()
+        standing = conclude(entries)
+    except StoreError as error:  # damaged, or of a later release: the other streams are told all the same
+        return Told("?", "", [str(error)], [])
     if not entries or f"{PREFIX}{entries[0].id}" != key:
         return Told("?", "", [f"its history is not here; share the folder {place.runs} of the machine that learns it"], [])
-    standing = conclude(entries)
     late = waiting(standing, listed(run))
     return Told(counted(standing, late), _champion(standing), _notes(place, standing, late), late)
 

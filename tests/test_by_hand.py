@@ -420,7 +420,10 @@ def test_a_model_is_one_row_with_its_sessions_and_what_waits(place: Place) -> No
 def test_a_model_whose_history_is_elsewhere_is_told(place: Place) -> None:
     noted(place, *TWO)
     tracker = model_run(place)
-    history_of(place, "colours").path.unlink()
+    path = history_of(place, "colours").path
+    path.write_bytes(path.read_bytes()[:-100] + b"\n")
+    assert "is damaged: " in row(place, tracker).note, "the others are told all the same"
+    path.unlink()
     assert "its history is not here; share the folder" in row(place, tracker).note
 
 
