@@ -12,13 +12,14 @@ from cl.build_stream import class_names
 from cl.bundle import Bundle
 from cl.config import EvalConfig
 from cl.data import ImageTable, concat
-from cl.errors import DataError
+from cl.errors import DataError, StoreError
 from cl.evaluate import evaluate
 from cl.flips import Answer
 from cl.gallery import Comparison, Seen, compare, look
 from cl.intake import take
 from cl.sides import Side, side_by_side
 from cl.stream import ClassName, EvalSet
+from cl.told import some
 from flows.as_learned import as_learned
 from flows.asked import Asked
 from flows.job import outlined
@@ -56,7 +57,7 @@ def difference(
         tell: hears how many images are asked, of how many.
 
     Raises:
-        StoreError: no such version, or its files cannot be read.
+        StoreError: no such version, its files cannot be read, or the test images of its stream are not all here.
         DataError: images cannot be used, or there are no classes to choose from.
     """
     before, after = (served(place, client, model) for model in models)
@@ -75,8 +76,12 @@ def _sets(place: Place, version: ModelVersion, data_root: str | None, rev: str |
     if path := line_of(place, version):
         at = Asked(path, data_root, rev)
         return at.examined(), at.evaluate
-    plan = outlined(as_learned(version, data_root, rev))
-    return plan.stream.exam(len(report_of(version).sessions)), plan.config.evaluate
+    plan, report = outlined(as_learned(version, data_root, rev)), report_of(version)
+    sets = [each for each in plan.stream.exam(len(report.sessions)) if each.name in report.matrix.sets]
+    if missing := sorted(set(report.matrix.sets) - {each.name for each in sets}):
+        told = f"its test sets {some(missing)} are not in the stream as it is read here"
+        raise StoreError(f"{version.name}/{version.version}: {told}; give the data as it was with --data-rev, or other images with --on")
+    return sets, plan.config.evaluate
 
 
 def _of_folder(on: Path, before: Bundle, after: Bundle, labels: Sequence[str], tell: Progress) -> Iterator[Seen]:
