@@ -21,9 +21,9 @@ from scmrepo.exceptions import SCMError as GitError
 
 from cl.errors import DataError
 from flows.addresses import shown
-from flows.digest import digest
+from flows.digest import digest, place_of
 from flows.pinned import loaded, missing, pin_file, project, told
-from flows.settings import quiet
+from flows.settings import Place, quiet
 
 _PATIENCE = 600.0  # seconds
 
@@ -59,7 +59,7 @@ def version(folder: Path) -> Version:
         raise DataError(f"{folder}: no data there; {pinned}{'or ' if pinned else ''}{made}")
     with project(folder) as repo:
         if repo is None or not pin_file(folder).exists():
-            return Version(str(folder), digest(folder), "files", pinned=False)
+            return Version(str(folder), digest(folder, place_of(folder, Place.find().runs)), "files", pinned=False)
         out = loaded(repo, pin_file(folder))
         now = str(out.get_hash().value)
         return Version(str(folder), now, "dvc", pinned=now == out.hash_info.value)

@@ -1,6 +1,7 @@
 """Data versions: what a run sees has one name, older versions come back beside the working copy, a pin is repeatable."""
 
 import importlib.util
+import os
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import yaml
 from typer.testing import CliRunner
 
 from cl.errors import DataError
+from cl.seal import sha256
 from flows.cli import app
 from flows.data import materialise, pin, remote, version
 from flows.digest import digest
@@ -229,3 +231,23 @@ def test_a_pin_whose_files_nobody_can_name_stays_until_they_were_fetched(tmp_pat
     shutil.rmtree(data)
     shutil.copytree(same, data)
     assert pin(data) == (md5, md5)  # made again as it was, nothing is lost
+
+
+def test_a_file_that_has_not_changed_is_not_read_again_and_one_that_has_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, kept = tmp_path / "data", tmp_path / "kept.json"
+    folder.mkdir()
+    for name in "ab":
+        (folder / name).write_text(name)
+        os.utime(folder / name, (1, 1))
+    read: list[str] = []
+    real = sha256
+    monkeypatch.setattr("flows.digest.sha256", lambda path: read.append(path.name) or real(path))
+    monkeypatch.setattr("flows.digest._YOUNG", -1)
+    first = digest(folder, kept)
+    assert first == digest(folder) and read == ["a", "b", "a", "b"]
+    assert digest(folder, kept) == first and len(read) == 4
+    (folder / "a").write_text("c")  # as long as before, and its time set back
+    os.utime(folder / "a", (1, 1))
+    assert digest(folder, kept) != first and read[4:] == ["a"]
+    kept.write_text("{}")
+    assert digest(folder, kept) == digest(folder)
