@@ -89,6 +89,21 @@ def test_what_is_no_session_is_told_each_minute_too(shown: io.StringIO, monkeypa
     assert lines(shown) == ["waiting for Prefect (61 s)", "streams learned, 2 at once: 1 of 5 (2 min)"]
 
 
+def test_a_log_has_a_line_per_session_and_between_them_one_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    from flows.watch import LogWatch
+
+    said: list[str] = []
+    monkeypatch.setattr("flows.watch.log", said.append)
+    watch = LogWatch()
+    clock = watch.told
+    monkeypatch.setattr(time, "monotonic", lambda: clock)
+    for _ in range(130):  # seconds
+        clock += 1
+        watch.heard(BEAT)
+    watch.end(OVER)
+    assert [line.partition("may: ")[2][:5] for line in said] == ["23 of", "23 of", "taugh"]
+
+
 def test_a_thread_says_it_while_nothing_is_heard(shown: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(console, "MINUTE", 0.0)
     said = threading.Event()
