@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from cl.build_stream import drafted, probed, read_sources, tested, withheld_of
 from cl.checkpoint import read_json, write_json
-from cl.collection import Entry, sessions
+from cl.collection import Entry, listed
 from cl.data import ImageTable
 from cl.errors import DataError, StoreError
 from cl.seal import sealed, unsealed
@@ -45,7 +45,7 @@ class Arrivals:
     @cached_property
     def _entries(self) -> dict[str, Entry]:
         assert isinstance(self.config, CollectionStream)
-        return {entry.name: entry for entry in sessions(collection_of(self.config, self.root))[: self.config.until]}
+        return {entry.name: entry for entry in listed(collection_of(self.config, self.root), self.config.until)}
 
     @cached_property
     def _sources(self) -> Sources:
@@ -84,6 +84,14 @@ class Arrivals:
                 self._listing.parent.mkdir(parents=True, exist_ok=True)
                 write_json(sealed({"sessions": known}), self._listing)
         return {arrival.name: arrival for arrival in known}
+
+    def entry(self, name: str) -> Entry:
+        """What a collection notes of a session.
+
+        Raises:
+            KeyError: there is none of that name.
+        """
+        return self._entries[name]
 
     def draft(self, name: str) -> Draft:
         """One session before its classes have indices.

@@ -21,8 +21,9 @@ from cl.data import ImageTable, concat, write
 from cl.durable import land
 from cl.errors import DataError
 from cl.stream_config import Supervision
+from cl.tombs import NAME as NAME
+from cl.tombs import tombstones
 
-NAME = r"\w[\w.-]{0,99}"  # of a session, and of a collection
 _FOLDER = re.compile(rf"(\d{{4,}})-({NAME})")
 _SPLITS = ("train", "test")
 
@@ -56,17 +57,28 @@ class Seen(NamedTuple):
     label: str | None
 
 
+def listed(folder: Path, until: int | None) -> list[Entry]:
+    """The sessions with a number up to `until`: what was withdrawn makes no room for others.
+
+    Raises:
+        DataError: as `sessions`.
+    """
+    return [entry for entry in sessions(folder) if until is None or entry.number <= until]
+
+
 def sessions(folder: Path) -> list[Entry]:
     """The sessions of a collection in order of arrival; none where the folder is missing or empty.
 
     Raises:
-        DataError: a `session.json` cannot be read or belongs elsewhere, numbers are not 1, 2, ... without a gap, or it is a
-            data set of another kind.
+        DataError: a `session.json` cannot be read or belongs elsewhere, numbers are not 1, 2, ... without a gap but for what was
+            withdrawn, or it is a data set of another kind.
     """
-    entries = sorted((_entry(path) for path in numbered(folder)), key=lambda entry: entry.number)
+    gone = {stone.number for stone in tombstones(folder)}
+    there = (path for path in numbered(folder) if int(path.name.partition("-")[0]) not in gone)  # whose removal was cut short
+    entries = sorted((described_in(path) for path in there), key=lambda entry: entry.number)
     if not entries and (loose := sorted(path.name for path in folder.glob("[!.]*.parquet"))):
         raise DataError(f"{folder}: a data set ({some(loose)}) and no collection of sessions; choose another name for the collection")
-    if (numbers := [entry.number for entry in entries]) != list(range(1, len(entries) + 1)):
+    if (numbers := sorted([*gone, *(entry.number for entry in entries)])) != list(range(1, len(numbers) + 1)):
         raise DataError(
             f"{folder}: its sessions are numbered {some(numbers)}; expected 1, 2, ... without a gap. `dvc checkout` restores them"
         )
@@ -195,9 +207,22 @@ def described(
             return entry
         if entry.name == name:
             raise DataError(f"{folder}: session {name!r} is there and holds other data; sessions never change, so choose another name")
+    if any(stone.name == name for stone in tombstones(folder)):
+        raise DataError(f"{folder}: session {name!r} was withdrawn; choose another name")
     rows = {"train": len(train), "test": len(test)}
-    number = len(entries) + 1
+    number = len(entries) + len(tombstones(folder)) + 1
     return Entry(name=name, number=number, supervision=supervision, digest=content, source=source, quarantined=quarantined, **rows)
+
+
+def write_index(tables: Sequence[ImageTable], file: Path) -> None:
+    """What lies beside a session's rows to find images by: fingerprint and label of each.
+
+    Raises:
+        OSError: the place cannot be written.
+    """
+    everything = concat(tables)
+    hashes = pa.array([fingerprint(image.as_py()) for image in everything.table["image"]], pa.binary())
+    pq.write_table(pa.table({"sha256": hashes, "label": everything.table["label"]}), file, compression="zstd")
 
 
 def _write(folder: Path, entry: Entry, train: ImageTable, test: ImageTable) -> None:
@@ -206,9 +231,7 @@ def _write(folder: Path, entry: Entry, train: ImageTable, test: ImageTable) -> N
     part = folder / f".{entry.folder}.{uuid.uuid4().hex}.part"
     try:
         write({split: rows for split, rows in (("train", train), ("test", test)) if len(rows)}, part)
-        everything = concat([train, test])
-        hashes = pa.array([fingerprint(image.as_py()) for image in everything.table["image"]], pa.binary())
-        pq.write_table(pa.table({"sha256": hashes, "label": everything.table["label"]}), part / "index.parquet", compression="zstd")
+        write_index([train, test], part / "index.parquet")
         (part / "session.json").write_text(entry.model_dump_json(indent=1) + "\n", encoding="utf-8")
         land(part, folder / entry.folder)
     except OSError as error:
@@ -217,7 +240,12 @@ def _write(folder: Path, entry: Entry, train: ImageTable, test: ImageTable) -> N
         shutil.rmtree(part, ignore_errors=True)
 
 
-def _entry(path: Path) -> Entry:
+def described_in(path: Path) -> Entry:
+    """What the note in a session's folder says.
+
+    Raises:
+        DataError: it cannot be read, or belongs elsewhere.
+    """
     file = path / "session.json"
     try:
         entry = Entry.model_validate_json(file.read_bytes())

@@ -29,6 +29,10 @@ class StoreError(EvergreenError):
     """A place results are kept in cannot be read or written."""
 
 
+class PrunedError(StoreError):
+    """A learned state is whole but for its weights, which somebody had dropped to make room."""
+
+
 class NewerError(EvergreenError):
     """What is kept was written by a later release: whole, not for this one to read, and not to be made again over it."""
 

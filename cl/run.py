@@ -24,7 +24,7 @@ from cl.report import Provenance, Report
 from cl.run_config import RunConfig, label, methods, parse_config, read_config, train_config, variants
 from cl.states import Origin, keep_state, load_state, revive
 from cl.steps import Asked, Step, read_step, step_of, summed, write_step
-from cl.store import State, now, tell, whole
+from cl.store import State, now, numbers, tell, whole
 
 __all__ = [
     "Plan",
@@ -36,6 +36,7 @@ __all__ = [
     "label",
     "load_method",
     "load_state",
+    "measured",
     "methods",
     "parse_config",
     "plan",
@@ -56,6 +57,14 @@ def find(plan: Plan, index: int, store: Path) -> Step | None:
         tell(store / "steps" / plan.keys[index], error, "it is measured again")
         return None
     return step if find_state(plan, index, store) else None
+
+
+def measured(plan: Plan, index: int, store: Path) -> Step | None:
+    """The finished step, also where the weights of its state were dropped since: numbers stay."""
+    try:
+        return read_step(store / "steps" / plan.keys[index]) if numbers(store / "states" / plan.states[index]) else None
+    except StoreError:
+        return None
 
 
 def find_state(plan: Plan, index: int, store: Path) -> State | None:

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from cl.checkpoint import CLIP, code_version, left_out, memory, new_folder, put, read_tensors, restore, write_json, write_tensors
-from cl.errors import StoreError
+from cl.errors import PrunedError, StoreError
 from cl.learner import Learned
 from cl.methods import Method
 from cl.release import made_with
@@ -117,6 +117,8 @@ def load_state(build: Callable[[], Method], name: str, state: str, store: Path) 
 def _found(folder: Path) -> State:
     try:
         return checked(folder)
+    except PrunedError as error:
+        raise PrunedError(f"{error}; `evergreen run` with its config learns it again") from error
     except StoreError as error:
         raise StoreError(f"{folder}: this state is not there or was damaged ({error}); run the stream again to make it") from error
 

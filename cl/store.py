@@ -3,17 +3,17 @@
 import logging
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from cl.checkpoint import CLIP, read_json, read_tensors, tensor_names
-from cl.errors import NewerError, StoreError
+from cl.checkpoint import CLIP, read_json, read_tensors, tensor_names, write_json
+from cl.errors import NewerError, PrunedError, StoreError
 from cl.report import Cost
-from cl.seal import sha256, unsealed
+from cl.seal import sealed, sha256, unsealed
 
 NOTE, WEIGHTS = "state.json", "state.safetensors"
 FORMAT = 1  # of the names that tensors have in a state's file: raised where they change, and then the older ones are still read
@@ -43,6 +43,9 @@ class State:
     index: int = 0
     finished: str = ""  # ISO 8601, UTC
     versions: dict[str, str] = field(default_factory=dict)  # of Evergreen and of libraries
+    pruned: str = ""  # when its weights were dropped (ISO 8601, UTC); "": they are there
+    becomes: str = ""  # the hash that its weights have once rows of its memory are gone from them, while they are being rewritten
+    withdrawn: int = 0  # rows that its memory lost since it was learned
 
 
 def read_state(folder: Path) -> State:
@@ -103,8 +106,10 @@ def checked(folder: Path) -> State:
     """
     for below in reversed(_chain(folder)):
         state = read_state(below)
+        if state.pruned:
+            raise PrunedError(f"{below}: its weights were dropped by `evergreen prune` ({state.pruned}){_under(below, folder)}")
         try:
-            what = "" if sha256(below / WEIGHTS) == state.sha256 else "damaged, it is not what was written"
+            what = "" if sha256(below / WEIGHTS) in (state.sha256, state.becomes) else "damaged, it is not what was written"
         except OSError as error:
             what = f"cannot be read ({error.strerror})"
         if what:
@@ -113,7 +118,7 @@ def checked(folder: Path) -> State:
 
 
 def whole(folder: Path) -> State | None:
-    """The same, or None where it has to be learned again.
+    """The same, or None where it has to be learned again, which is told.
 
     Raises:
         NewerError: a later release wrote it.
@@ -123,6 +128,36 @@ def whole(folder: Path) -> State | None:
     except StoreError as error:
         tell(folder, error, "it is learned again")
         return None
+
+
+def numbers(folder: Path) -> State | None:
+    """The state in a folder if it is whole, or whole but for its weights, which were dropped on purpose; None otherwise.
+
+    Raises:
+        NewerError: a later release wrote it.
+    """
+    try:
+        noted = read_state(folder)
+    except StoreError:
+        return None
+    return noted if noted.pruned else whole(folder)
+
+
+def drop(folder: Path) -> int:
+    """Drop a state's weights and keep all that is noted of it; returns how many bytes that frees. Killed meanwhile, the same again ends it.
+
+    Raises:
+        StoreError: it is not there or damaged, or cannot be written.
+    """
+    noted, file = read_state(folder), folder / WEIGHTS
+    try:
+        if not noted.pruned:  # before they go: else they would look damaged, and be learned again
+            write_json(sealed(asdict(replace(noted, pruned=now()))), folder / NOTE)
+        size = file.lstat().st_size if file.exists() or file.is_symlink() else 0
+        file.unlink(missing_ok=True)
+    except OSError as error:
+        raise StoreError(f"{folder}: cannot be written ({error.strerror}); make it writable") from error
+    return size
 
 
 def _chain(folder: Path) -> list[Path]:

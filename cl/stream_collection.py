@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from cl.collection import Entry, read, sessions
+from cl.collection import Entry, listed, read
 from cl.data import concat, hold_out
 from cl.errors import DataError
 from cl.stream_config import CollectionStream, SessionSpec
@@ -14,7 +14,7 @@ from cl.stream_plan import Draft, source_of
 def as_arrived(config: CollectionStream, root: Path) -> Iterator[Draft]:
     """Unlabelled sessions without labelled test images are examined with those of the sessions before, whose classes they show."""
     folder = collection_of(config, root)
-    entries = sessions(folder)[: config.until]
+    entries = listed(folder, config.until)
     if not entries:
         raise DataError(
             f"{folder}: a collection without a session; add one with `evergreen ingest PATH --session NAME --into {folder.name}`"

@@ -206,7 +206,7 @@ class CollectionStream(_Stream):
 
     kind: Literal["collection"]
     source: str | None = Field(default=None, description="which source is the collection; may be left out where there is one")
-    until: PositiveInt | None = Field(default=None, description="only so many sessions; default: all there are")
+    until: PositiveInt | None = Field(default=None, description="sessions up to this number; default: all there are")
 
 
 StreamConfig = Annotated[
