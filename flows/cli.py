@@ -13,7 +13,7 @@ import typer
 
 from cl.errors import EvergreenError
 from cl.names import visible
-from flows import cli_data, cli_diff, cli_ingest, cli_init, cli_models, cli_servers, cli_sessions, cli_status, cli_update
+from flows import cli_data, cli_diff, cli_ingest, cli_init, cli_models, cli_room, cli_servers, cli_sessions, cli_status, cli_update
 from flows.causes import cause
 from flows.console import bar, err, out, table
 from flows.options import ConfigArgument, MethodOption, RevOption, RootOption, SeedOption, SetOption
@@ -154,7 +154,7 @@ _PANELS: dict[str, tuple[Callable[..., Any], ...]] = {
         *(cli_models.history, cli_models.lineage, cli_models.bisect, cli_diff.diff),
         *(cli_sessions.sessions, cli_sessions.retry, cli_sessions.skip, cli_sessions.accept),
     ),
-    "Operations": (cli_servers.up, cli_servers.serve, cli_status.status, cli_status.verify_resume),
+    "Operations": (cli_servers.up, cli_servers.serve, cli_status.status, cli_status.verify_resume, cli_room.prune, cli_room.withdraw),
 }
 for panel, commands in _PANELS.items():
     for command in commands:

@@ -62,6 +62,7 @@ def watch(
     With --once the exit code is 2 if anything was refused.
     """
     place = begin()
+    from flows.copies import note_watched
     from flows.dropped import apart, attend
     from flows.ingest import Source, ingest
 
@@ -73,6 +74,8 @@ def watch(
     def tell(text: str) -> None:
         err().print(text, soft_wrap=True)
 
+    if folder.is_dir():
+        note_watched(place, folder)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # Ctrl-C is how it ends, not an interruption
     tell(f"looking at {folder} for {every:g} s" if once else f"watching {folder}; Ctrl-C ends it")
     try:

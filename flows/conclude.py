@@ -1,6 +1,7 @@
 """From the entries of a model's history to how it stands."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from cl.errors import StoreError
 from cl.journal import Entry
@@ -57,11 +58,19 @@ def _standing(tale: Tale) -> Standing:
         agreed=frozenset(tale.agreed),
         with_next=tuple(name for name, status in sessions.items() if status.word == Word.ASIDE and name in tale.turn),
         overruled=frozenset(tale.overruled),
-        withdrawals=tuple(tale.withdrawals.values()),
+        withdrawals=tuple(replace(each, versions=_with_later(tale, each)) for each in tale.withdrawals.values()),
+        tainted=frozenset(state for each in tale.withdrawals.values() for state in tale.tainted_by(each)),
         unfinished=tuple(each for each in phased if each.phase == "intent"),
         pruned=frozenset(tale.pruned),
         pruned_versions=frozenset(version for each in tale.prunes.values() for version in each.versions),
     )
+
+
+def _with_later(tale: Tale, withdrawn: Withdrawn) -> tuple[str, ...]:
+    """The versions that hold what was withdrawn, also those that were made since of what had learned it."""
+    states = tale.tainted_by(withdrawn)
+    later = (version for version, state in tale.held.items() if state in states)
+    return tuple(dict.fromkeys((*withdrawn.versions, *later)))
 
 
 def _status(tale: Tale, name: str, taught: Learned | None) -> Status:

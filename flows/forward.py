@@ -25,6 +25,7 @@ from flows.standing import Standing, Word
 from flows.takeover import take_over
 from flows.verdict import crown, judge, settle
 from flows.watch import watch, watched_by
+from flows.withdraw import finish
 from flows.work import Work, identity_of, work
 
 REBUILD = "`evergreen update --rebuild` learns it anew beside the champion"
@@ -34,6 +35,7 @@ def catch_up(job: Job, anew: bool = False) -> dict[str, Any]:
     """Take what waits, session by session; says what was learned, and why not more. `anew`: all that is in the line too, see `rebuild`."""
     at = work(job)
     opened = open_history(at)
+    finish(at)
     for remark in at.remarks(at.standing()):
         watch().tell(f"{at.config.name}: {remark}")
     learned: list[str] = []

@@ -250,11 +250,11 @@ def finished(jobs: Sequence[Job]) -> "list[tuple[Job, list[Step]]]":
     Raises:
         StoreError: there is not one.
     """
-    from cl.run import find
+    from cl.run import measured
 
     found = []
     for job in jobs:
-        steps = [step for turn in turns(job) if (step := find(planned(job), turn.index, job.place.steps))]
+        steps = [step for turn in turns(job) if (step := measured(planned(job), turn.index, job.place.steps))]
         if len(steps) == len(turns(job)):
             found.append((job, steps))
     if not found:

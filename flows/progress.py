@@ -46,11 +46,11 @@ def of_model(standing: "Standing", store: Path, waiting: Sequence[str]) -> list[
 
 
 def _sessions(job: Job) -> Iterator[Turned]:
-    from cl.run import find, find_state
+    from cl.run import find_state, measured
 
     plan, store = outlined(job), job.place.steps  # nothing of a model's folder is run or read to be told how it stands
     for turn in turns(job, learns=False):
-        step = find(plan, turn.index, store)
+        step = measured(plan, turn.index, store)
         if step:
             yield Turned(turn.index, turn.session, "learned", moment(datetime.fromisoformat(step.finished)))
         elif find_state(plan, turn.index, store):

@@ -75,9 +75,27 @@ def reap_runs(place: Place, client: MlflowClient) -> list[str]:
 
 def reap_parts(place: Place) -> None:
     """Drop half-written folders."""
-    for part in place.steps.glob("*/.*.part"):
-        if time.time() - part.stat().st_mtime > _STALE:
+    for part in parts(place):
+        if part.is_relative_to(place.steps) and part.is_dir():
             shutil.rmtree(part, ignore_errors=True)
+
+
+def parts(place: Place) -> list[Path]:
+    """What was half-written when its writer was killed, and nobody has written to for an hour; no link."""
+    places = (place.steps.glob("*/.*.part"), place.steps.glob("*/*/.*.part"), place.versions.glob(".*.part"), place.runs.glob(".fetched-*"))
+    found = sorted(part for each in places for part in each if not part.is_symlink())
+    return [part for part in found if time.time() - part.stat().st_mtime > _STALE]
+
+
+def alive_flows(place: Place) -> bool:
+    """Whether a flow of this project is under way on this machine."""
+    locks = sorted((place.runs / "locks").glob(f"{_FLOW}*"))
+    return any(_held(path) for path in locks)
+
+
+def _held(path: Path) -> bool:
+    with _free(path) as free:
+        return not free
 
 
 def held(place: Place, key: str) -> bool:

@@ -61,6 +61,7 @@ class Standing:
     overruled: frozenset[str]  # sessions to be learned whatever the gate says
     withdrawals: tuple[Withdrawn, ...]  # the latest word on each
     unfinished: tuple[Withdrawn | Pruned, ...]  # intents without a `done`
+    tainted: frozenset[str]  # states that hold what was withdrawn; while the head is one, only learning anew leaves it out
     pruned: frozenset[str]  # states without weights
     pruned_versions: frozenset[str]
 

@@ -70,6 +70,8 @@ class Tale:
     withdrawals: dict[tuple[str, tuple[str, ...] | None], Withdrawn] = field(default_factory=dict)
     prunes: dict[tuple[tuple[str, ...], tuple[str, ...]], Pruned] = field(default_factory=dict)
     pruned: set[str] = field(default_factory=set)
+    held: dict[str, str] = field(default_factory=dict)  # the state of each version that was spoken of
+    tainted: dict[tuple[str, tuple[str, ...] | None], set[str]] = field(default_factory=dict)  # states, by what was withdrawn from them
 
     def take(self, entry: Entry, said: Fact) -> None:
         """Go on by an entry.
@@ -80,6 +82,8 @@ class Tale:
         self.last, self.when = entry.seq, entry.when
         if isinstance(said, Opened) == (self.opened is not None):
             raise StoreError(f"a history begins with 'opened', once, and this is {'another' if self.opened else 'none'}")
+        if isinstance(said, Verdict | Champion | Rebuilt) and said.version and said.state:
+            self.held[said.version] = said.state
         match said:
             case Opened():
                 self.opened = said
@@ -93,6 +97,8 @@ class Tale:
                 self._crown(said)
             case Adopted() | Rebuilt():
                 self._graft(said.line)
+                if said.version:  # what is learned anew has none until it is judged
+                    self.held[said.version] = said.line[-1].state
                 if isinstance(said, Rebuilt):
                     self._choose(said.state, said.why or "what is learned anew leaves it out")
                     self.agreed |= {learned.state for learned in said.line}
@@ -140,6 +146,20 @@ class Tale:
     def _graft(self, line: Sequence[Learned]) -> None:
         self.line.graft(line, self.when)
         self.sources |= {learned.session: learned.source for learned in line}
+
+    def tainted_by(self, withdrawn: Withdrawn) -> set[str]:
+        """Every state that learned what was withdrawn, or grew from one that did, also since."""
+        found, clean = set(self.tainted.get((withdrawn.session, withdrawn.images), ())), set[str]()
+        for state in self.line.tree if found else ():
+            way, now = list[str](), state
+            while now in self.line.tree and now not in found and now not in clean:
+                way.append(now)
+                clean.add(now)
+                now = self.line.tree[now].parent or ""
+            if now in found:
+                found |= set(way)
+                clean -= set(way)
+        return found
 
     # who leads
 
@@ -253,7 +273,10 @@ class Tale:
             self._mark(session, Word.AGAIN, why)
 
     def _withdraw(self, said: Withdrawn) -> None:
-        self.withdrawals[said.session, said.images] = said
+        key = said.session, said.images
+        mine = {learned.state for learned in said.line}
+        self.tainted.setdefault(key, {state for state, each in self.line.tree.items() if each.session == said.session} - mine)
+        self.withdrawals[key] = said
         self._graft(said.line)
         if said.into:
             self.line.known(said.into)

@@ -310,6 +310,8 @@ COMMANDS = {
     "watch": ["DIR", "--into", "--every", "--once", "--commit", "--data-root"],
     "status": ["CONFIG", "--method", "--seed", "--set", "--data-root"],
     "verify-resume": ["CONFIG", "--kills", "--seed", "--set", "--data-root", "--keep"],
+    "prune": ["MODEL", "--keep", "--experiments", "--dry-run", "--yes"],
+    "withdraw": ["SESSION", "--why", "--images", "--watched", "--dry-run", "--yes", "--data-root"],
     "up": ["--prefect-port", "--mlflow-port", "--host"],
     "serve": ["CONFIG", "--cron"],
     "promote": ["MODEL", "version", "--why"],

@@ -574,7 +574,7 @@ def test_nobody_can_change_what_was_concluded() -> None:
     found = stand(good("1", "a", None, "1"))
     with pytest.raises(AttributeError):
         found.champion = Holder("2", None)  # type: ignore[misc]
-    assert len(fields(found)) == 18
+    assert len(fields(found)) == 19
 
 
 def test_a_thousand_sessions_are_concluded_in_no_time() -> None:
