@@ -45,7 +45,7 @@ class Arrivals:
     @cached_property
     def _entries(self) -> dict[str, Entry]:
         assert isinstance(self.config, CollectionStream)
-        return {entry.name: entry for entry in listed(collection_of(self.config, self.root), self.config.until)}
+        return {entry.name: entry for entry in listed(collection_of(self.config, self.root), self.config.until, gaps=True)}
 
     @cached_property
     def _sources(self) -> Sources:
@@ -64,6 +64,12 @@ class Arrivals:
     def grows(self) -> bool:
         """Whether sessions come in by themselves."""
         return isinstance(self.config, CollectionStream)
+
+    @property
+    def gaps(self) -> list[int]:
+        """Numbers of a collection's sessions that are gone."""
+        there = {entry.number for entry in self._entries.values()} if self.grows else set()
+        return sorted(set(range(1, max(there, default=0))) - there)
 
     def there(self) -> dict[str, Arrival]:
         """What there is, in order, by name.

@@ -58,6 +58,16 @@ class Start:
         """The file of a set's features."""
         return self.store / "cells" / self.name / f"{cell}.safetensors"
 
+    def keep(self, cell: str, found: Pairs) -> str:
+        """Write a set's features where `features` says; returns the SHA-256 of the file.
+
+        Raises:
+            OSError: the place cannot be written.
+        """
+        file = self.features(cell)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        return write_tensors({"images": found.images.contiguous(), "texts": found.texts.contiguous()}, file)
+
     def pairs(self, cell: str, known: Cell) -> Pairs | None:
         """What a set's angles are measured against; None: nothing, or not what was written."""
         file = self.features(cell)
@@ -85,7 +95,7 @@ def ask_start(start: Start, questions: Sequence[Question], progress: Progress | 
     for name, examined, cell in _asked(start.method, missing, start.config, lambda each: each.at_first(), progress) if missing else ():
         if limit:
             found = pairs(start.method, examined, limit)
-            cell = replace(cell, features=_write(found, start.features(name)), geometry=geometry(found, found))
+            cell = replace(cell, features=start.keep(name, found), geometry=geometry(found, found))
         fresh[name] = cell
     start.cells.add(fresh)
     return {name: (known | fresh)[name] for name in wanted}
@@ -155,8 +165,3 @@ def _asked(
         yield name, examined, Cell(score.metrics, pack(score.hits), {}, {}, scale)
         if progress:
             progress(done, len(missing), examined.name)
-
-
-def _write(found: Pairs, file: Path) -> str:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    return write_tensors({"images": found.images.contiguous(), "texts": found.texts.contiguous()}, file)

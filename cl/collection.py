@@ -57,17 +57,19 @@ class Seen(NamedTuple):
     label: str | None
 
 
-def listed(folder: Path, until: int | None) -> list[Entry]:
-    """The sessions with a number up to `until`: what was withdrawn makes no room for others.
+def listed(folder: Path, until: int | None, gaps: bool = False) -> list[Entry]:
+    """The sessions with a number up to `until`: what was withdrawn makes no room for others; `gaps` as of `sessions`.
 
     Raises:
         DataError: as `sessions`.
     """
-    return [entry for entry in sessions(folder) if until is None or entry.number <= until]
+    return [entry for entry in sessions(folder, gaps) if until is None or entry.number <= until]
 
 
-def sessions(folder: Path) -> list[Entry]:
+def sessions(folder: Path, gaps: bool = False) -> list[Entry]:
     """The sessions of a collection in order of arrival; none where the folder is missing or empty.
+
+    `gaps`: some may be gone, for who knows what they taught.
 
     Raises:
         DataError: a `session.json` cannot be read or belongs elsewhere, numbers are not 1, 2, ... without a gap but for what was
@@ -78,7 +80,8 @@ def sessions(folder: Path) -> list[Entry]:
     entries = sorted((described_in(path) for path in there), key=lambda entry: entry.number)
     if not entries and (loose := sorted(path.name for path in folder.glob("[!.]*.parquet"))):
         raise DataError(f"{folder}: a data set ({some(loose)}) and no collection of sessions; choose another name for the collection")
-    if (numbers := sorted([*gone, *(entry.number for entry in entries)])) != list(range(1, len(numbers) + 1)):
+    numbers = sorted([*gone, *(entry.number for entry in entries)])
+    if not gaps and numbers != list(range(1, len(numbers) + 1)):
         raise DataError(
             f"{folder}: its sessions are numbered {some(numbers)}; expected 1, 2, ... without a gap. `dvc checkout` restores them"
         )

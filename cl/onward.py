@@ -34,6 +34,7 @@ class Onward:
     state: str
     identity: str  # `recipe_key` of what learns it
     chosen: tuple[str, ...]  # training settings that nobody set, each with its reason
+    made: str = ""  # the method that made the parent, where its state does not note it
 
     def build(self) -> Method:
         """The method before anything is learned, over a fresh copy of the base model."""
@@ -78,7 +79,7 @@ def go_on(step: Onward, store: Path, *, logger: Logger | None = None, progress: 
     known = whole(store / "states" / step.state) if (store / "states" / step.state).exists() else None
     keep_memory()
     with threads(step.config.threads):
-        method, dropped = load_state(step.build, name, step.parent, store) if step.parent else (step.build(), None)
+        method, dropped = load_state(step.build, name, step.parent, store, step.made) if step.parent else (step.build(), None)
         if known is None:
             learned = learn(method, step.session, step.train, step.config.seed, logger=logger, progress=progress, interim=interim)
             record = method.record(step.session, step.withheld)

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from pydantic import Field, NonNegativeInt, PositiveInt
 
@@ -15,7 +15,6 @@ from cl.gate import GateConfig
 from cl.host import device
 from cl.methods import CONFIGS, AnyMethodConfig
 from cl.pretrain import PretrainConfig
-from cl.stream import Session
 
 
 class CompareConfig(Config):
@@ -118,7 +117,17 @@ def variants(config: RunConfig) -> list[RunConfig]:
     return runs
 
 
-def train_config(config: RunConfig, session: Session) -> TrainConfig:
+class Placed(Protocol):
+    """A session as far as its training settings ask: its name, and its number in the line."""
+
+    @property
+    def name(self) -> str: ...  # noqa: D102
+
+    @property
+    def index(self) -> int: ...  # noqa: D102
+
+
+def train_config(config: RunConfig, session: Placed) -> TrainConfig:
     """The training settings of a session: the session's own on top of the run's, then the method's, and `later` from the second on."""
     own = config.per_session.get(session.name, {})
     base = validate(TrainConfig, {**config.train.model_dump(), **own}, f"{config.name}: per_session.{session.name}")

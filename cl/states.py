@@ -1,7 +1,7 @@
 """A method to a state on disk, and back: as it was, or under another method or other settings."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -95,18 +95,26 @@ def revive(method: Method, state: str, store: Path) -> Method:
     return method.eval()
 
 
-def load_state(build: Callable[[], Method], name: str, state: str, store: Path) -> tuple[Method, Dropped | None]:
+def load_state(build: Callable[[], Method], name: str, state: str, store: Path, made: str = "") -> tuple[Method, Dropped | None]:
     """The method that `build` makes over the base model, called `name`, as it goes on from a state, whatever made that.
 
     The clip's weights carry over, trained or frozen by whatever method. What the state remembers beside them carries over if the same
     method made it and it fits the settings of now; else the method's own memory starts empty, and what is left behind is told. What
     `build` took from the base model, an original teacher, stays the base model's.
 
+    Args:
+        build: makes the method that goes on.
+        name: of that method.
+        state: what it goes on from.
+        store: where states lie.
+        made: the method that made the state, for one that does not note it, as those of release 0.1.0.
+
     Raises:
         StoreError: that state, or one that it stands on, is not in this store, or belongs to another model.
     """
     folder = store / "states" / state
     found, method = _found(folder), build()
+    found = replace(found, method=found.method or made)
     kept = read_tensors(folder / WEIGHTS)
     own = {key: tensor for key, tensor in kept.items() if not key.startswith(CLIP)}
     put(method, beneath(folder) | {key: tensor for key, tensor in kept.items() if key not in own}, str(folder))

@@ -12,7 +12,7 @@ from cl.told import some
 from flows.conclude import conclude
 from flows.entered import enter, model_run, name_of
 from flows.grow import begin, chain, learn
-from flows.history import Abandoned, Opened, Verdict, history_of, note
+from flows.history import Abandoned, Opened, Verdict, history_of, note, open_with
 from flows.job import Job, prepared
 from flows.policy import Ruling, note_ruling, whether
 from flows.pulse import Pulse, pulse_file
@@ -125,9 +125,9 @@ def open_history(at: Work) -> str:
                 f"model {name_of(at)} has a champion, and {at.journal.path} and the states it was learned with are not here; share the "
                 f"folder {at.place.runs} of the machine that learned it, or give the config another name"
             )
-        for fact in facts or [Opened(model=name_of(at), stream=identity_of(at.config.stream), base=at.base)]:
-            note(at.journal, fact)
-        return at.journal.read()[0].id
+        opening = Opened(model=name_of(at), stream=identity_of(at.config.stream), base=at.base)
+        open_with(at.journal, facts or [opening])
+        entries = at.journal.read()
     opened = at.standing().opened
     assert opened
     mine = identity_of(at.config.stream)

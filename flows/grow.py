@@ -11,8 +11,10 @@ from prefect.cache_policies import NO_CACHE
 from cl.ask import ask, names
 from cl.cells import Cells
 from cl.checkpoint import code_version
-from cl.errors import DataError, StoreError
-from cl.methods import Method
+from cl.clip import ModelConfig, load
+from cl.config import Config, validate
+from cl.errors import ConfigError, DataError, StoreError
+from cl.methods import AnyMethodConfig, Method
 from cl.onward import Onward, go_on, onward
 from cl.release import made_with
 from cl.run_config import parse_config
@@ -62,7 +64,8 @@ def stepped(at: Work, session: str, path: Sequence[Learned], settings: dict[str,
         raise DataError(f"session {session!r}: {clash}; leave it out (evergreen skip {at.config.name} {session}), or choose its rows anew")
     found, withheld = at.arrivals.session(session, len(path) + 1, {each.name: each for each in known})
     parent = path[-1] if path else None
-    return onward(config, at.root, found, withheld, parent.state if parent else None, parent.identity if parent else None)
+    step = onward(config, at.root, found, withheld, parent.state if parent else None, parent.identity if parent else None)
+    return replace(step, made=parent.config["method"]["name"]) if parent else step
 
 
 @task(task_run_name="learn {session}", cache_policy=NO_CACHE, retries=0)
@@ -138,7 +141,18 @@ def examine(at: Work, step: Onward, learned: Learned, path: Sequence[Learned]) -
         fresh = [each for each in exams if each.taught in (0, number)]
         before = line.questions(number - 1, fresh)
         if set(names(before, at.config.evaluate)) - Cells(at.place.steps, path[-1].state).read().keys():
-            ask(path[-1].state, lambda: method_of(at, path[-1]), at.start, before, watch().progress)
+            try:
+                ask(path[-1].state, lambda: method_of(at, path[-1]), at.start, before, watch().progress)
+            except ConfigError as error:
+                watch().tell(f"{at.config.name}: {path[-1].session} is not asked about what is new: {error}")
+
+
+class _Made(Config):
+    """What a method is built with: an earlier release may have had other settings beside it."""
+
+    model: ModelConfig = ModelConfig()
+    method: AnyMethodConfig
+    seed: int = 0
 
 
 def method_of(at: Work, learned: Learned) -> Method:
@@ -148,9 +162,8 @@ def method_of(at: Work, learned: Learned) -> Method:
         ConfigError: its settings are of no use to this release.
         StoreError: its weights are not there.
     """
-    from cl.clip import load
-
-    config = parse_config(learned.config, f"the settings under which {learned.session} was learned")
+    made = {name: value for name, value in learned.config.items() if name in _Made.model_fields}
+    config = validate(_Made, made, f"the settings under which {learned.session} was learned")
     return revive(config.method.located(at.root).build(load(config.model), config.seed), learned.state, at.place.steps)
 
 

@@ -4,12 +4,14 @@ A release that reads a kind, a word or a field that it does not know says so and
 the model must not be served. States are named by their keys, versions as MLflow numbers them, sessions by the names of their stream.
 """
 
+from collections.abc import Sequence
 from dataclasses import field
 from typing import Any, Literal, cast
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
+from cl.durable import beside
 from cl.errors import StoreError
 from cl.journal import Entry, Journal
 from cl.names import slug
@@ -239,6 +241,21 @@ def note(journal: Journal, fact: Fact, *, id: str | None = None, expect: int | N
     """
     kind, fields = entry_of(fact)
     return journal.append(kind, id=id, expect=expect, **fields)
+
+
+def open_with(journal: Journal, facts: Sequence[Fact]) -> None:
+    """Open a history with several facts: all of them are there, or the file is not.
+
+    Raises:
+        StoreError: as `Journal.append`.
+    """
+    try:
+        journal.path.parent.mkdir(parents=True, exist_ok=True)
+        with beside(journal.path) as part:
+            for each in facts:
+                note(Journal(part), each)
+    except OSError as error:
+        raise StoreError(f"{journal.path}: cannot be written ({error.strerror}); free space or make it writable") from error
 
 
 def entry_of(fact: Fact) -> tuple[str, dict[str, Any]]:

@@ -83,7 +83,8 @@ def job_of(
     with nullcontext() if past else alone(place):  # else a session could come in between the version named and the sessions read
         seen = past or version(folder)
         run = settle(run, Path(seen.folder), place.runs / "models", watch().progress)
-        read_stream(run, Path(seen.folder), seen.digest)
+        if whole:
+            read_stream(run, Path(seen.folder), seen.digest)
     return Job(_json(run), seen.folder, seen.digest, seen.pinned, data_rev, str(place.root))
 
 

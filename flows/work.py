@@ -154,7 +154,9 @@ class Work:
         ]
         absent = [learned.session for learned in standing.line if learned.session not in there]
         told = [f"learned, and other data now: {some(changed)}; they stay as they were learned"] if changed else []
-        return told + ([f"learned, and absent now: {some(absent)}; what they taught stays"] if absent else [])
+        told += [f"learned, and absent now: {some(absent)}; what they taught stays"] if absent else []
+        lost = len(self.arrivals.gaps) - sum(name not in there for name in standing.sessions)
+        return told + ([f"sessions that nobody learned are gone: {lost} of the numbers {some(self.arrivals.gaps)}"] if lost > 0 else [])
 
     def _same_cut(self, learned: Learned) -> bool:
         return bool(learned.config.get("stream") == self.config.stream.model_dump(mode="json"))

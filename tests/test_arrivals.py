@@ -1,5 +1,6 @@
 """Sessions one by one are those of the stream cut whole; and what a line is asked is what the stream would ask."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -118,3 +119,14 @@ def test_rows_that_are_others_than_were_asked_are_refused(root: Path) -> None:
     changed = Line([()], [type(exam)(**{**vars(exam), "rows": lambda: concat([stream.sessions[1].tests[0].data])})], "own")
     with pytest.raises(DataError, match="not those that were asked before"):
         changed.questions(1)[0].examined()
+
+
+def test_sessions_that_are_gone_leave_a_gap_which_a_line_lives_with_and_a_run_does_not(root: Path, tmp_path: Path) -> None:
+    shutil.copytree(root, tmp_path / "data")
+    shutil.rmtree(tmp_path / "data" / "inbox" / "0002-s1")
+    found = Arrivals(config("collection"), tmp_path / "data")
+    assert list(found.there()) == ["s0", "s2", "bare"] and found.gaps == [2]
+    assert list(Arrivals(config("collection", until=2), tmp_path / "data").there()) == ["s0"]
+    assert Arrivals(config("collection"), root).gaps == [] == Arrivals(config("classes"), root).gaps
+    with pytest.raises(DataError, match="without a gap"):
+        build_stream(config("collection"), tmp_path / "data")
