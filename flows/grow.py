@@ -24,6 +24,7 @@ from flows.history import Abandoned, AskedSet, Began, Learned, note
 from flows.job import Job
 from flows.pace import Ended
 from flows.progress import half
+from flows.since import since
 from flows.standing import chain as chain
 from flows.watch import watch
 from flows.work import Work, classes, told, work
@@ -46,6 +47,8 @@ def begin(job: Job, session: str, path: Sequence[Learned], together: Sequence[st
         together=tuple(together),
     )
     note(at.journal, began)
+    for change in since(path[-1], began) if path else ():
+        watch().tell(f"{at.config.name}: {change}")
     return began
 
 

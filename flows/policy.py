@@ -9,6 +9,7 @@ from prefect.artifacts import create_table_artifact
 from cl.arrivals import Arrival
 from cl.data import ImageTable, concat
 from flows.grow import method_of
+from flows.history import Learned
 from flows.job import Job
 from flows.session import RETRIED, tracker_of
 from flows.standing import Standing, Word
@@ -70,7 +71,7 @@ def _drift(job: Job, names: list[str]) -> Ruling:
 
 def _known(at: Work, standing: Standing, most: int) -> ImageTable:
     """Images of the line, evenly spread over all that it was taught; only the sessions that give one are read."""
-    sizes = [learned.images for learned in standing.line]
+    sizes = [learned.images or _images(at, learned) for learned in standing.line]
     total = sum(sizes)
     wanted = sorted({round(place * (total - 1) / max(1, min(most, total) - 1)) for place in range(min(most, total))})
     rows, start = [], 0
@@ -82,6 +83,13 @@ def _known(at: Work, standing: Standing, most: int) -> ImageTable:
             rows.append(table.take([row for row in own if row < len(table)]))
         start += size
     return concat(rows)
+
+
+def _images(at: Work, learned: Learned) -> int:
+    """How many images taught a session of which nobody noted that."""
+    arrivals = at.then(learned)
+    there = arrivals.there().get(learned.session) if arrivals else None
+    return there.images if there else 0
 
 
 def shown(found: "Drift") -> dict[str, Any]:

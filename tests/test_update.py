@@ -206,6 +206,10 @@ def test_after_an_upgrade_other_settings_or_another_method_one_new_session_is_on
         _same(reference(), _method(stored, after, overrides))
     assert stands(stored).line[-1].dropped and "the memory of ridge" in stands(stored).line[-1].dropped[0]
     assert any("left behind: the memory of replay" in line for line in told)
+    assert "growing: since fourth: what the method computes changed: a unit's version was raised" not in told  # nothing was, by then
+    assert "growing: since later-0: what the method computes changed: a unit's version was raised" in told
+    assert "growing: since later-1: settings changed: train.lr 0.001 -> 0.002" in told
+    assert any(line.startswith("growing: since later-2: settings changed: method.") and "finetune -> vr_lwf" in line for line in told)
 
 
 def _listener(told: list[str]) -> Any:
