@@ -132,8 +132,8 @@ def test_a_full_disk_is_one_sentence_of_every_command(
 ) -> None:
     config = lay_out(stored)
     error = OSError(errno.ENOSPC, "No space left on device", "/data/x")
-    where = {"update": "cl.run.find_state", "status": "cl.run.find", "run": "cl.plan.build_stream"}[command]
-    monkeypatch.setattr(where if command != "update" else "cl.plan.build_stream", lambda *_: (_ for _ in ()).throw(error))
+    where = {"update": "cl.arrivals.drafts", "status": "cl.plan.build_stream", "run": "cl.plan.build_stream"}[command]
+    monkeypatch.setattr(where, lambda *_: (_ for _ in ()).throw(error))
     answer = evergreen(command, config)
     assert answer.code == 2 and answer.err.splitlines()[-1].startswith("evergreen: /data/x: no space left on the disk")
     assert "Traceback" not in answer.err and not [*stored.rglob("*.part")]

@@ -14,6 +14,7 @@ from types import SimpleNamespace
 
 import psutil
 import pytest
+from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_KEY, temporary_settings
 
 from cl.errors import StoreError
 from flows.addresses import hushed, request, shown
@@ -137,7 +138,8 @@ def test_the_secret_is_sent_to_the_server_that_up_runs_now_and_to_no_other(proje
     place = Place(project)
     secret = made(place)
     basic = f"Basic {base64.b64encode(secret.encode()).decode()}"
-    with listener() as (port, heard):
+    other_tests = temporary_settings(restore_defaults={PREFECT_API_AUTH_STRING, PREFECT_API_KEY})  # may have given Prefect a secret
+    with other_tests, listener() as (port, heard):
         ours = Server("Prefect", "--prefect-port", port, (), "/")
         (project / ".prefect" / "up.json").write_text(json.dumps({"prefect": ours.address}))  # of one that was killed
         assert find_server(place) is None and heard == []  # another program may have its port by now
