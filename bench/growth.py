@@ -75,7 +75,9 @@ def main() -> None:
 def measure(folder: Path, upto: int, fresh: bool) -> None:
     """Learn up to so many sessions, and tell what the last one took wherever that is asked."""
     import cl.ask
+    import cl.report
     import flows.entered
+    import flows.verdict
     from flows.conclude import conclude
     from flows.history import history_of
     from flows.settings import Place
@@ -91,15 +93,20 @@ def measure(folder: Path, upto: int, fresh: bool) -> None:
             yield found
 
     cl.ask.each_score = counted
-    publish = flows.entered.report_of_line
 
-    def timed(*arguments: Any) -> Any:
-        started = time.perf_counter()
-        found = publish(*arguments)
-        counts["report"] += time.perf_counter() - started
-        return found
+    def timed(function: Any) -> Any:
+        def inner(*arguments: Any, **options: Any) -> Any:
+            started = time.perf_counter()
+            found = function(*arguments, **options)
+            counts["report"] += time.perf_counter() - started
+            return found
 
-    flows.entered.report_of_line = timed
+        return inner
+
+    flows.entered.report_of_line = timed(flows.entered.report_of_line)  # the report: its numbers, its curves, and its pages
+    flows.entered._charts = timed(flows.entered._charts)
+    cl.report.whole = timed(lambda report, whole=cl.report.whole: list(whole(report)))
+    flows.verdict.page = timed(flows.verdict.page)
     config, place = str(folder / "growing.yaml"), Place(folder)
     results = folder / "growth.jsonl"
     while (done := len(conclude(history_of(place, "growing").read()).line)) < upto + 1:

@@ -76,6 +76,14 @@ class Journal:
                 self._catch_up(file)
             return list(self._known.entries)
 
+    def stamp(self) -> tuple[int, ...] | None:
+        """What changes whenever an entry is written, for who remembers what was read; None where there is no file."""
+        try:
+            now = os.stat(self.path, follow_symlinks=False)
+        except OSError:
+            return None
+        return now.st_ino, now.st_size, now.st_mtime_ns
+
     def append(self, kind: str, /, *, id: str | None = None, expect: int | None = None, **fields: Any) -> Entry:
         """Write an entry, which is on the disk when this returns.
 

@@ -22,6 +22,8 @@ from flows.tracking import COMMAND, MODEL, SESSIONS, STATE, Tracker, locked
 from flows.view import report_of_line, step
 from flows.work import Work, classes, work
 
+CHARTED = "evergreen.charted"  # how many sessions the curves of a model's run have
+
 
 @contextmanager
 def model_run(job: Job, opened: str) -> Iterator[str]:
@@ -102,10 +104,11 @@ def _charts(tracker: Tracker, run_id: str, report: Report) -> None:
     """The curves of the whole line, which take every row: those points that the model's run has not got yet."""
     from cl.report import metrics
 
-    reached = tracker.reached(run_id)
-    for number in range(1, len(report.sessions) + 1):
-        fresh = [point for point in metrics(report, number) if point.name.startswith("cl/") and point.step > reached.get(point.name, 0)]
-        tracker.write(run_id, fresh)
+    had = int(tracker.client.get_run(run_id).data.tags.get(CHARTED, 0))
+    last = len(report.sessions)
+    numbers = range(min(had, last - 1) + 1, last + 1)  # after a rollback the line is shorter than the chart
+    tracker.write(run_id, [point for number in numbers for point in metrics(report, number) if point.name.startswith("cl/")])
+    tracker.client.set_tag(run_id, CHARTED, str(last))
 
 
 def say(job: Job, run_ids: Sequence[str], word: str, reason: str, ruled: Ruled | None, champion: str | None) -> None:

@@ -12,7 +12,8 @@ Gos = Mapping[str, tuple[str, ...]]
 
 def mates(tree: Tree, gos: Gos, what: Began | Learned) -> list[Learned]:
     """The states below a candidate that are judged with it, nearest first."""
-    together, below, found = gos.get(what.state, ()), what.parent, list[Learned]()
+    together, below = gos.get(what.state, ()), what.parent
+    found: list[Learned] = []
     for _ in range(together.index(what.session) if what.session in together else 0):
         if below is None or below not in tree:
             break

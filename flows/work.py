@@ -53,6 +53,7 @@ class Work:
         self.arrivals = self._arrivals(self.config.stream)
         self.journal = history_of(self.place, self.config.name)
         self._others: dict[str, Arrivals | None] = {}
+        self._concluded: tuple[tuple[int, ...] | None, Standing] | None = None
 
     def _arrivals(self, stream: StreamConfig) -> Arrivals:
         return Arrivals(stream, self.root, self.place.steps / "listings", self.job.data)
@@ -63,7 +64,10 @@ class Work:
         Raises:
             StoreError: it is damaged, or of a later release.
         """
-        return conclude(self.journal.read())
+        stamp = self.journal.stamp()
+        if self._concluded is None or stamp is None or self._concluded[0] != stamp:
+            self._concluded = stamp, conclude(self.journal.read())
+        return self._concluded[1]
 
     @functools.cached_property
     def base(self) -> str:
