@@ -1,10 +1,14 @@
 """Does the work per new session grow with the sessions before it? Planning, asking, learning and telling, at 10, 100, 1,000 sessions.
 
-    python bench/growth.py FOLDER [--candidates seen|own] [--new-classes] [--upto 1000]
+    python bench/growth.py FOLDER [--candidates seen|own] [--new-classes] [--upto 100] [--jump 1000]
 
 Learns a collection of tiny sessions (four images, a model of 2 million weights) one `update` at a time and measures the one after 10,
 after 100 and after 1,000 sessions, in parts: the start with nothing to do, the update without its report, the report; evaluations and
 MLflow runs are counted. What is learned stays in FOLDER: started again, it goes on.
+
+Learning a thousand sessions takes hours on two cores, most of it asking 1,000 states about 1,000 sets. `--jump` lengthens the line instead:
+the sessions are really there, and its further states are copies of the last one that was learned. The update after the jump is told
+and not measured, since it asks the base model about all the new sets; the one after that is.
 """
 
 import argparse
@@ -51,7 +55,8 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--candidates", default="seen", choices=["seen", "own"])
     parser.add_argument("--new-classes", action="store_true")
-    parser.add_argument("--upto", type=int, default=1000)
+    parser.add_argument("--upto", type=int, default=100)
+    parser.add_argument("--jump", type=int)
     asked = parser.parse_args()
     folder = asked.folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
@@ -70,9 +75,59 @@ def main() -> None:
     os.environ |= {EMBEDDED: "1", "PREFECT_API_URL": own.address, CLIENT: own.secret}
     own.ready()
     measure(folder, asked.upto, asked.new_classes)
+    if asked.jump:
+        jump(folder, asked.jump, asked.new_classes)
+        measure(folder, asked.jump + 1, asked.new_classes, at=(asked.jump + 1,))
 
 
-def measure(folder: Path, upto: int, fresh: bool) -> None:
+def jump(folder: Path, upto: int, fresh: bool) -> None:
+    """Lengthen the line by copies of its last state, as if so many sessions had been learned."""
+    import shutil
+    from dataclasses import replace
+
+    from flows.conclude import conclude
+    from flows.history import AskedSet, Champion, Verdict, history_of, note
+    from flows.job import job_of
+    from flows.settings import Place
+    from flows.work import Work, told
+
+    journal, place = history_of(Place(folder), "growing"), Place(folder)
+    standing = conclude(journal.read())
+    have, last, champion = len(standing.line), standing.line[-1], standing.champion
+    if have >= upto or champion is None:
+        return
+    for number in range(have + 1, upto + 1):
+        if not list((folder / "data" / "inbox").glob(f"{number:04d}-*")):
+            arrive(folder, number, fresh)
+    at = Work(job_of(str(folder / "growing.yaml"), whole=False))
+    known = {each.name: each for learned in standing.line for each in _classes(learned.classes)}
+    for number in range(have + 1, upto + 1):
+        session, _ = at.arrivals.session(f"s{number:04d}", number, known)
+        (test,) = session.tests
+        state = f"{number:024x}"
+        copied = place.steps / "states" / state
+        if not copied.exists():
+            shutil.copytree(place.steps / "states" / last.state, copied)
+        fresh_classes = session.vocabulary[len(known) :]
+        known |= {each.name: each for each in fresh_classes}
+        exam = AskedSet(name=test.name, kind=test.kind, content=test.data.content(), classes=told(test.classes))
+        arrival = at.arrivals.there()[session.name]
+        last = replace(
+            last, session=session.name, parent=last.state, state=state, number=number, content=arrival.content,
+            classes=told(fresh_classes), exam=(exam,),
+        )  # fmt: skip
+        note(journal, last)
+        note(journal, Verdict(state=state, session=session.name, word="accepted", champion=last.parent, bounds={}, reason="a copy"))
+    note(journal, Champion(version=champion.version, state=last.state, how="gate"))
+
+
+def _classes(kept: Any) -> Any:
+    from flows.work import classes
+
+    return classes(kept)
+
+
+def measure(folder: Path, upto: int, fresh: bool, at: tuple[int, ...] = AT) -> None:
     """Learn up to so many sessions, and tell what the last one took wherever that is asked."""
     import cl.ask
     import cl.report
@@ -110,8 +165,8 @@ def measure(folder: Path, upto: int, fresh: bool) -> None:
     config, place = str(folder / "growing.yaml"), Place(folder)
     results = folder / "growth.jsonl"
     while (done := len(conclude(history_of(place, "growing").read()).line)) < upto + 1:
-        target = next((at for at in AT if at > done), upto + 1)
-        step = 1 if done in AT or target - done == 1 else min(target - done, 50)
+        target = next((place for place in at if place > done), upto + 1)
+        step = 1 if done in at or target - done == 1 else min(target - done, 50)
         have = len(list((folder / "data" / "inbox").glob("[0-9]*"))) if (folder / "data").exists() else 0
         for number in range(have + 1, done + step + 1):
             arrive(folder, number, fresh)
@@ -119,7 +174,7 @@ def measure(folder: Path, upto: int, fresh: bool) -> None:
         started = time.perf_counter()
         update(config)
         took = time.perf_counter() - started
-        if done in AT:
+        if done in at:
             asked = counts["evaluations"]
             report = counts["report"]
             started = time.perf_counter()
