@@ -16,6 +16,7 @@ PALETTE = ("#7f7f7f", "#D55E00", "#000000", "#0072B2", "#009E73", "#CC79A7", "#E
 DASHES = ("--", "-", ":", "-", "-", "-", "-", "-")
 _ALONE = 3  # the place in both of a method that is drawn alone
 PANELS, POINTS, LINES = 12, 60, 40  # sets that are drawn, points of a line, rows and columns of a heat map
+ASIDE = " (left out)"  # behind the name of a set whose session is not among those learned: set aside, skipped, rolled back
 
 
 def heat_map(matrix: Matrix, sessions: Sequence[str], title: str) -> Figure:
@@ -95,9 +96,9 @@ def curves(matrices: Mapping[str, Matrix], sessions: Sequence[str]) -> Figure:
                 panel.plot(steps, 100 * matrix.rows[steps, column], **marks, **style)
             else:
                 panel.axhline(100 * matrix.rows[-1, column], **style)
-        if taught:
+        if taught > 0:
             panel.axvline(taught, color="0.75", linewidth=1, zorder=0)
-        panel.set_title(name if taught else f"{name} (probe)", fontsize=9.5, loc="left")
+        panel.set_title(f"{name}{ASIDE}" if taught < 0 else name if taught else f"{name} (probe)", fontsize=9.5, loc="left")
         panel.set_ylim(0, 100)
         panel.set_xticks(thinned(first.sessions + 1, 8))
         panel.grid(axis="y", color="0.92")

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from cl.figures import LINES, thinned
+from cl.figures import ASIDE, LINES, thinned
 from cl.matrix import Matrix
 
 LEVELS = 11
@@ -39,7 +39,12 @@ def heat(matrix: Matrix, sessions: Sequence[str]) -> Heat:
         if len(kept) < count
     ]
     left_out = f"Shown are {' and '.join(cut)}, evenly spread; report.json has them all." if cut else ""
-    return Heat([(matrix.sets[j], not matrix.taught[j]) for j in over], rows, left_out)
+    return Heat([(called(matrix, j), not matrix.taught[j]) for j in over], rows, left_out)
+
+
+def called(matrix: Matrix, column: int) -> str:
+    """What a set is called at the head of its column."""
+    return matrix.sets[column] + (ASIDE if matrix.taught[column] < 0 else "")
 
 
 def _cell(value: float, taught: bool) -> Cell:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from cl.figures import LINES, thinned
+from cl.heat import called
 from cl.matrix import mean
 from cl.names import in_markdown
 from cl.panels import version_of
@@ -47,4 +48,4 @@ def _matrix(members: Sequence[Report]) -> list[str]:
     rows = [[after[t], *(percent(scores[t, j]) for j in over)] for t in down]
     cut = len(down) < len(after) or len(over) < len(sets)
     note = f"{len(down)} of {len(after)} rows and {len(over)} of {len(sets)} sets, evenly spread; report.json has them all."
-    return [*_table(["after", *(sets[j] for j in over)], rows), *(["", note] if cut else [])]
+    return [*_table(["after", *(called(first, j) for j in over)], rows), *(["", note] if cut else [])]

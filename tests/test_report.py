@@ -11,9 +11,10 @@ import pytest
 from cl.errors import StoreError
 from cl.evaluate import pack
 from cl.figures import curves, heat_map
+from cl.heat import heat
 from cl.kinds import worst
 from cl.markdown import markdown
-from cl.matrix import Matrix
+from cl.matrix import Matrix, summary
 from cl.report import FIRST, Cost, Figure, Metric, Provenance, Report, Table, Tag, compared, html, items, write
 
 
@@ -150,3 +151,13 @@ def test_files_appear_whole_and_a_place_that_cannot_be_written_is_told(tmp_path:
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match="cannot be written"):
         write([make_report()], tmp_path / "file" / "out")
+
+
+def test_the_set_of_a_session_that_was_left_out_is_shown_as_that_and_counts_nowhere() -> None:
+    rows = np.array([[0.5, 0.1, 0.2], [0.9, 0.2, np.nan], [0.8, 0.9, 0.3]])
+    matrix, without = Matrix(rows, ("one", "two", "aside"), (1, 2, -1)), Matrix(rows[:, :2], ("one", "two"), (1, 2))
+    assert summary(matrix) == pytest.approx(summary(without), nan_ok=True)
+    assert heat(matrix, ("one", "two")).sets == [("one", False), ("two", False), ("aside (left out)", False)]
+    panels = curves({"finetune": matrix}, ("one", "two")).axes
+    assert [panel.get_title(loc="left") for panel in panels[:3]] == ["one", "two", "aside (left out)"]
+    assert [len(panel.lines) for panel in panels[:3]] == [2, 2, 1]  # no rule marks who teaches it
