@@ -13,7 +13,7 @@ from cl.data import ImageTable
 from cl.errors import DataError, StoreError
 from cl.seal import sealed, unsealed
 from cl.stream import ClassName, EvalSet, Session
-from cl.stream_collection import arrived, collection_of
+from cl.stream_collection import arrived, collection_of, examined
 from cl.stream_config import CollectionStream, StreamConfig
 from cl.stream_plan import Draft, Sources, drafts
 from cl.told import Told, some
@@ -77,6 +77,10 @@ class Arrivals:
         Raises:
             DataError: what cannot be read or cut.
         """
+        return self._there
+
+    @cached_property
+    def _there(self) -> dict[str, Arrival]:
         if isinstance(self.config, CollectionStream):
             source = Path(self.config.sources[self.config.source or next(iter(self.config.sources))].path).name
             return {name: Arrival(name, source, entry.train, entry.digest) for name, entry in self._entries.items()}
@@ -137,13 +141,15 @@ class Arrivals:
         return session, withheld_of(session, draft)
 
     def test_rows(self, name: str) -> ImageTable:
-        """The rows that examine a session.
+        """The rows that examine a session; of a collection's they are not checked, see `cl.line.Exam.among`.
 
         Raises:
             KeyError: there is none of that name.
             DataError: it is damaged.
         """
-        return tested(self.draft(name), self.config)
+        if isinstance(self.config, CollectionStream):
+            return tested(examined(self.config, collection_of(self.config, self.root), self._entries[name]), self.config)
+        return tested(self._drafts[name], self.config)
 
     def probes(self) -> tuple[EvalSet, ...]:
         """The sets that no session teaches.

@@ -1,6 +1,7 @@
 """What a state answers to an evaluation set: a cell, named by the question, in one file per state; asked once, and then read."""
 
 import fcntl
+import functools
 import hashlib
 import json
 import logging
@@ -33,6 +34,7 @@ def measured(config: EvalConfig) -> str:
     return _digest([evaluate.VERSION, images.VERSION, tokens.VERSION, settings])
 
 
+@functools.lru_cache(maxsize=1 << 17)  # of a line's rows most ask the same
 def cell_name(question: str, how: str) -> str:
     """The name of a cell among those of its state: what is asked (`EvalSet.digest`) and how (`measured`)."""
     return _digest([question, how])

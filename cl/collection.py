@@ -116,6 +116,15 @@ def read(folder: Path, entry: Entry) -> tuple[ImageTable, ImageTable]:
     return train, test
 
 
+def read_test(folder: Path, entry: Entry) -> ImageTable:
+    """The test rows of a session alone, for who knows what they have to be.
+
+    Raises:
+        DataError: the file is missing or damaged.
+    """
+    return _table(folder / entry.folder / "test.parquet", entry.test)
+
+
 def digest(supervision: Supervision, train: ImageTable, test: ImageTable) -> str:
     """32 hex digits over everything that a session holds but its name and number."""
     return hashlib.sha256(f"{supervision}/{train.digest()}/{test.digest()}".encode()).hexdigest()[:32]

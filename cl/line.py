@@ -51,6 +51,8 @@ class Line:
 
     def __init__(self, classes: Sequence[Iterable[ClassName]], exams: Sequence[Exam], candidates: Literal["own", "seen"]) -> None:
         self.exams, self.candidates = tuple(exams), candidates
+        self._named: dict[tuple[str, str, str], str] = {}  # questions by kind, content and classes: a thousand rows ask the same
+        self._owns: dict[int, str] = {}
         self._known: list[tuple[ClassName, ...]] = [()]
         self._line_ups = [""]
         for fresh in classes:
@@ -85,9 +87,16 @@ class Line:
 
     def _digest(self, exam: Exam, reach: int, taught: set[str] | None) -> str:
         if self._alone(exam):
-            return question(exam.kind, exam.content, line_up("", exam.classes))
-        fresh = self._fresh(exam, reach, taught)
-        return question(exam.kind, exam.content, line_up(self._line_ups[reach], fresh))
+            if id(exam) not in self._owns:
+                self._owns[id(exam)] = line_up("", exam.classes)
+            return self._name(exam, self._owns[id(exam)])
+        return self._name(exam, line_up(self._line_ups[reach], self._fresh(exam, reach, taught)))
+
+    def _name(self, exam: Exam, classes: str) -> str:
+        asked = exam.kind, exam.content, classes
+        if asked not in self._named:
+            self._named[asked] = question(*asked)
+        return self._named[asked]
 
     def _candidates(self, exam: Exam, reach: int) -> tuple[ClassName, ...]:
         return exam.classes if self._alone(exam) else self._known[reach] + self._fresh(exam, reach, None)

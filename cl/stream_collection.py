@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from cl.collection import Entry, listed, read
-from cl.data import concat, hold_out
+from cl.collection import Entry, listed, read, read_test
+from cl.data import ImageTable, concat, hold_out
 from cl.errors import DataError
 from cl.stream_config import CollectionStream, SessionSpec
 from cl.stream_plan import Draft, source_of
@@ -45,8 +45,24 @@ def arrived(config: CollectionStream, folder: Path, entry: Entry) -> Draft:
     Raises:
         DataError: a file of it is missing, damaged or changed.
     """
+    train, test = read(folder, entry)
+    return _draft(config, entry, train, test)
+
+
+def examined(config: CollectionStream, folder: Path, entry: Entry) -> Draft:
+    """The same without training rows, which are not read if that can be helped; the test rows are not checked.
+
+    Raises:
+        DataError: the file is missing or damaged.
+    """
+    if config.test_split == "held_out":
+        return arrived(config, folder, entry)
+    return _draft(config, entry, concat([]), read_test(folder, entry))
+
+
+def _draft(config: CollectionStream, entry: Entry, train: ImageTable, test: ImageTable) -> Draft:
     source = source_of(config.source, config.sources)
-    train, test = (rows.under(f"{source}/{entry.folder}") for rows in read(folder, entry))
+    train, test = (rows.under(f"{source}/{entry.folder}") for rows in (train, test))
     if config.test_split == "held_out":
         train, test = hold_out(train, 0.2, config.seed)
     template = config.sources[source].template or config.template

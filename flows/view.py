@@ -19,12 +19,15 @@ _NOTHING = Cost(0, 0, 0.0, 0, 0, 0)
 
 
 def report_of_line(at: Work, standing: Standing, path: Sequence[Learned]) -> Report:
-    """What the states of a line answered, each to the sets it was asked."""
+    """What the states of a line answered, each to the sets it was asked; kept, since who publishes it asks twice."""
     sets = at.sets(standing, path)
-    line, exams = at.line(path, sets.every), sets.every
-    steps = [step(at, line, path, number) for number in range(len(path) + 1)]
-    taught = [-1 if each.taught is None else each.taught for each in exams]
-    return summed(_method(at, path), at.config.name, steps, headlines(exams), taught, _provenance(at, path))
+    key = (path[-1].state, *(each.name for each in sets.every))
+    if at.report is None or at.report[0] != key:
+        line, exams = at.line(path, sets.every), sets.every
+        steps = [step(at, line, path, number) for number in range(len(path) + 1)]
+        taught = [-1 if each.taught is None else each.taught for each in exams]
+        at.report = key, summed(_method(at, path), at.config.name, steps, headlines(exams), taught, _provenance(at, path))
+    return at.report[1]
 
 
 def headlines(exams: Sequence[Exam]) -> dict[str, str]:

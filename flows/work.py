@@ -19,6 +19,7 @@ from cl.line import Exam, Line, exam_of
 from cl.methods import Method
 from cl.methods.zero_shot import ZeroShotConfig
 from cl.plan import base_model
+from cl.report import Report
 from cl.run_config import RunConfig, parse_config
 from cl.stream import ClassName, EvalSet
 from cl.told import some
@@ -54,6 +55,7 @@ class Work:
         self.journal = history_of(self.place, self.config.name)
         self._others: dict[str, Arrivals | None] = {}
         self._concluded: tuple[tuple[int, ...] | None, Standing] | None = None
+        self.report: tuple[tuple[str, ...], Report] | None = None  # the last that was made, by its state and its sets
 
     def _arrivals(self, stream: StreamConfig) -> Arrivals:
         return Arrivals(stream, self.root, self.place.steps / "listings", self.job.data)
