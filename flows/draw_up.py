@@ -13,6 +13,7 @@ from cl.collection import Entry
 from cl.errors import DataError, StoreError
 from cl.leave_out import lessened, rows
 from cl.told import some
+from cl.tombs import tombstones
 from flows import objects
 from flows.conclude import conclude
 from flows.copies import watched_in
@@ -92,7 +93,8 @@ def draw_up(
         models[model] = entry_of(said)[1]
         derived += features_of(at, standing, entry.name)
         derived += [f"interim/{state}" for state in _learning(standing, entry.name)]
-        told.append(_told_of(model, entry.name, held, found))
+        champion = standing.champion.version if standing.champion else None
+        told.append(_told_of(model, held, found, champion))
     told += [f"model {each} learned it in a run, and has no history: delete it in MLflow" for each in _elsewhere(place, client, entry.name)]
     if revisions := objects.named_by(data, order.objects):
         told.append(
@@ -123,6 +125,9 @@ def _located(data: Path, name: str) -> tuple[Path, Entry]:
         raise DataError(
             f"session {name!r}: {len(found)} collections have one; say which: {', '.join(f'{p.name}/{e.name}' for p, e in found)}"
         )
+    stones = [place.name for place in places for stone in tombstones(place) if stone.name == session]
+    if stones:
+        raise DataError(f"session {name!r}: it is withdrawn already, from {some(stones)}")
     raise DataError(f"session {name!r}: no collection in {data} has one of that name; `evergreen data status` lists what is there")
 
 
@@ -204,8 +209,10 @@ def _elsewhere(place: Place, client: "MlflowClient", session: str) -> list[str]:
     ]
 
 
-def _told_of(model: str, session: str, held: Sequence[str], found: Remedy) -> str:
+def _told_of(model: str, held: Sequence[str], found: Remedy, champion: str | None) -> str:
     bars = f"versions {', '.join(held)} hold it and can no longer be served, promoted or gone back to" if held else "no version holds it"
+    if champion in held and not found.into:
+        bars += f". Version {champion} is the champion: from then on nobody is served, until another version is"
     if found.into:
         return f"{model}: {bars}; {found.how}: state {found.into[:8]} takes the head's place"
     return f"{model}: {bars}; {found.how}" + (f"; what leaves it out: {REBUILD}" if held else "")

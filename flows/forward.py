@@ -45,6 +45,8 @@ def catch_up(job: Job, anew: bool = False) -> dict[str, Any]:
         follow(at, run)
         if anew:
             learned += rebuild(job, run)
+        if told := tainted(at.standing(), at.config.name):
+            raise StoreError(told)
         while True:
             standing = at.standing()
             if standing.waiting and not settle(job, run):
@@ -72,6 +74,18 @@ def catch_up(job: Job, anew: bool = False) -> dict[str, Any]:
         if ruling and ruling.learn:
             note_ruling(job, run, ruling)
     return _outcome(at, run, learned, ruling)
+
+
+def tainted(standing: Standing, name: str) -> str | None:
+    """Why nothing grows from a head that holds what was withdrawn: whatever did could not be served either; None where it does not."""
+    if standing.head is None or standing.head not in standing.tainted:
+        return None
+    clean = [version for version in reversed(standing.champions) if version not in standing.barred]
+    back = f", or go back to a version without: evergreen rollback {name} --to {clean[0]}" if clean else ""
+    return (
+        f"{name}: what it learned last holds data that were withdrawn, and so would whatever grows from it: learn it anew without them: "
+        f"evergreen update CONFIG --rebuild{back}"
+    )
 
 
 def _sizes(at: Work) -> list[int]:

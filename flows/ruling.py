@@ -104,10 +104,15 @@ def _champion(at: Work, client: MlflowClient, standing: Standing, questions: Seq
             return _served(at, client, standing.champion.version, questions, at.sets(standing, path), sets)
         found = _judged(_row(at, questions, cells), sets, path)
         there = frozenset(each.name for each in at.sets(standing, path).judged)
-        return Judged({}, found.headline, found.metrics, found.hits, there, found.classes)
+        return Judged({}, found.headline, found.metrics, found.hits, there, found.classes - _withdrawn(standing, path))
     if standing.champion is not None:
         return _served(at, client, standing.champion.version, questions, None, sets)
     return None
+
+
+def _withdrawn(standing: Standing, path: Sequence[Learned]) -> set[str]:
+    """Classes that only a withdrawn session has brought: nobody is held to know them."""
+    return {each.name for learned in path if learned.session in standing.tombstones for each in classes(learned.classes)}
 
 
 def _served(at: Work, client: MlflowClient, version: str, questions: Sequence[Question], own: Sets | None, sets: Sets) -> Judged | str:

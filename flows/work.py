@@ -92,7 +92,8 @@ class Work:
     def sets(self, standing: Standing, path: Sequence[Learned]) -> Sets:
         """The sets of a line, of what is not in it, and the probes."""
         taught = {learned.session for learned in path}
-        judged, gone = self._of(enumerate(path, start=1))
+        numbered = enumerate(path, start=1)
+        judged, gone = self._of((place, learned) for place, learned in numbered if learned.session not in standing.tombstones)
         others: list[tuple[int | None, Learned]] = [
             (None, standing.tree[status.state])
             for name, status in standing.sessions.items()
@@ -158,7 +159,7 @@ class Work:
             and there[learned.session].content != learned.content
             and self._same_cut(learned)
         ]
-        absent = [learned.session for learned in standing.line if learned.session not in there]
+        absent = [each.session for each in standing.line if each.session not in there and each.session not in standing.tombstones]
         told = [f"learned, and other data now: {some(changed)}; they stay as they were learned"] if changed else []
         told += [f"learned, and absent now: {some(absent)}; what they taught stays"] if absent else []
         lost = len(self.arrivals.gaps) - sum(name not in there for name in standing.sessions)

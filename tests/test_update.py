@@ -27,7 +27,7 @@ from cl.run_config import parse_config, read_config
 from flows.alone import alone
 from flows.conclude import conclude
 from flows.failures import failures
-from flows.history import Accept, Retry, history_of, note
+from flows.history import Accept, Retry, Withdrawn, history_of, note
 from flows.job import collections, job_of, planned, settings
 from flows.registry import CHAMPION, change, holder
 from flows.serve import deployments
@@ -508,3 +508,22 @@ def test_a_rebuild_learns_the_line_and_what_waits_anew_and_the_gate_judges(confi
     assert after.champion and champion(stored) == after.champion.version != "3"
     assert [each.state for each in after.line] == list(run_states(stored, ["first", "third"], "train.lr=0.002")[1:])
     assert words(stored)["second"] == "set aside" and update(config)["learned"] == []
+
+
+def test_nothing_grows_from_a_head_that_holds_what_was_withdrawn_and_a_rebuild_leaves_it_out(
+    config: str, stored: Path, learned: list[str]
+) -> None:
+    arrive(stored, "second", (2, 3), seed=1)
+    arrive(stored, "third", (0, 4), seed=2)
+    update(config)
+    journal = history_of(Place(stored), "growing")
+    for phase in ("intent", "done"):
+        note(journal, Withdrawn(phase=phase, session="second", versions=("1",), why="not ours", by="Ann"))  # type: ignore[arg-type]
+    arrive(stored, "fourth", (1, 5), seed=3)
+    learned.clear()
+    with pytest.raises(StoreError, match=r"holds data that were withdrawn.*evergreen update CONFIG --rebuild"):
+        update(config)
+    assert learned == []
+    assert update(config, ["gate.drop=1"], None, True)["learned"] == ["first", "third", "fourth"]
+    assert [each.session for each in stands(stored).line] == ["first", "third", "fourth"] and champion(stored) == "2"
+    assert update(config)["learned"] == []
