@@ -22,6 +22,7 @@ from flows.tracking import COMMAND, MODEL, SESSIONS, STATE, Tracker, locked
 from flows.view import report_of_line, step
 from flows.work import Work, classes, work
 
+_SETS = 100  # of which a session's run has every metric, and not only the one that stands in the matrix
 CHARTED = "evergreen.charted"  # how many sessions the curves of a model's run have
 
 
@@ -60,8 +61,9 @@ def enter(job: Job, run_id: str, session: str, state: str) -> None:
     with tracker.ending(child):
         every = list(_points(found.row, found.geometry, found.equity, len(grown)))
         costs = [Metric(f"cost/{name}", float(getattr(found.cost, name)), len(grown)) for name in ("seconds", "steps", "samples", "flops")]
-        tracker.write(child, [*every, *costs], found.finished or None)
         heads = [point for point in every if point.name.split("/")[0] in ("top1", "recall_at_10")]
+        # MLflow takes milliseconds for a point, and copies a run's last ones to its model: of a long line the rest is in its report
+        tracker.write(child, [*(every if len(found.row) <= _SETS else heads), *costs], found.finished or None)
         tracker.write(run_id, [*heads, *costs, Metric("geometry/logit_scale", found.scale, len(grown))], found.finished or None)
         tracker.client.set_tag(run_id, SESSIONS, str(len(grown)))
         tracker.mark(child)
