@@ -4,7 +4,9 @@ BIN := .venv/bin
 READY := .venv/.ready
 ifeq ($(TORCH),cpu)  # `make demo TORCH=cpu`: without CUDA, 4 GB that are of no use where there is no card
 LOCKED := grep -vE '^(cuda-|nvidia-|triton=)' requirements.lock
-INDEX := --extra-index-url https://download.pytorch.org/whl/cpu
+ifndef PIP_EXTRA_INDEX_URL
+$(error TORCH=cpu wants the index of PyTorch's builds without CUDA in PIP_EXTRA_INDEX_URL, which pip reads; README.md has the address)
+endif
 else
 LOCKED := cat requirements.lock
 endif
@@ -14,7 +16,7 @@ endif
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and "Evergreen needs Python 3.11 or newer; found %d.%d. Give another one: make demo PYTHON=python3.12" % v[:2])'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(LOCKED) | $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps $(INDEX) --requirement /dev/stdin
+	$(LOCKED) | $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --requirement /dev/stdin
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	touch $(READY)
 

@@ -190,13 +190,23 @@ def test_from_an_empty_folder_to_a_champion_with_the_wheel_alone(program: Path, 
     assert "learned" in evergreen("status")
 
 
+CPU = {**os.environ, "PIP_EXTRA_INDEX_URL": "http://127.0.0.1:9/cpu"}
+
+
 @pytest.mark.parametrize(("words", "cuda"), [((), True), (("TORCH=cpu",), False)])
 def test_the_lock_can_be_installed_without_cuda(words: tuple[str, ...], cuda: bool) -> None:
     told = subprocess.run(
-        ["make", "--dry-run", "--always-make", "demo", *words], cwd=ROOT, capture_output=True, text=True, check=True
+        ["make", "--dry-run", "--always-make", "demo", *words], cwd=ROOT, capture_output=True, text=True, check=True, env=CPU
     ).stdout
     (line,) = [line for line in told.splitlines() if "/dev/stdin" in line]
     names = subprocess.run(line.rpartition("|")[0], shell=True, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
     assert any(name.startswith("torch==") for name in names)
     assert any(name.startswith("nvidia-") for name in names) == any(name.startswith("triton") for name in names) == cuda
-    assert ("--extra-index-url https://download.pytorch.org/whl/cpu" in line) != cuda
+
+
+def test_a_lock_without_cuda_wants_the_index_that_has_such_builds() -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "PIP_EXTRA_INDEX_URL"}
+    found = subprocess.run(["make", "--dry-run", "demo", "TORCH=cpu"], cwd=ROOT, capture_output=True, text=True, env=environment)
+    assert found.returncode == 2 and "PIP_EXTRA_INDEX_URL" in found.stderr
+    address = re.search(r"--extra-index-url (https://\S+/cpu)", (ROOT / "README.md").read_text())
+    assert address  # where the message sends people
