@@ -86,10 +86,10 @@ def jump(folder: Path, upto: int, fresh: bool) -> None:
     from dataclasses import replace
 
     from flows.conclude import conclude
-    from flows.history import AskedSet, Champion, Verdict, history_of, note
+    from flows.history import Champion, Verdict, history_of, note
     from flows.job import job_of
     from flows.settings import Place
-    from flows.work import Work, told
+    from flows.work import Work, asked_sets, told
 
     journal, place = history_of(Place(folder), "growing"), Place(folder)
     standing = conclude(journal.read())
@@ -103,18 +103,16 @@ def jump(folder: Path, upto: int, fresh: bool) -> None:
     known = {each.name: each for learned in standing.line for each in _classes(learned.classes)}
     for number in range(have + 1, upto + 1):
         session, _ = at.arrivals.session(f"s{number:04d}", number, known)
-        (test,) = session.tests
         state = f"{number:024x}"
         copied = place.steps / "states" / state
         if not copied.exists():
             shutil.copytree(place.steps / "states" / last.state, copied)
         fresh_classes = session.vocabulary[len(known) :]
         known |= {each.name: each for each in fresh_classes}
-        exam = AskedSet(name=test.name, kind=test.kind, content=test.data.content(), classes=told(test.classes))
         arrival = at.arrivals.there()[session.name]
         last = replace(
             last, session=session.name, parent=last.state, state=state, number=number, content=arrival.content,
-            classes=told(fresh_classes), exam=(exam,),
+            classes=told(fresh_classes), exam=asked_sets(session),
         )  # fmt: skip
         note(journal, last)
         note(journal, Verdict(state=state, session=session.name, word="accepted", champion=last.parent, bounds={}, reason="a copy"))

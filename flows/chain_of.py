@@ -27,7 +27,7 @@ from flows.job import outlined
 from flows.lineage import report_of, steps_of, text_of
 from flows.settings import Place
 from flows.tracking import KEY
-from flows.work import told
+from flows.work import asked_sets, told
 
 
 class _Taught(NamedTuple):
@@ -123,9 +123,7 @@ def _taught(place: Place, plan: Plan) -> dict[str, _Taught]:
             source=arrival.source if arrival else "",
             content=arrival.content if arrival else "",
             classes=told(session.vocabulary[known:]),
-            exam=tuple(
-                AskedSet(name=test.name, kind=test.kind, content=test.data.content(), classes=told(test.classes)) for test in session.tests
-            ),
+            exam=asked_sets(session),
             images=len(session.data),
         )
         known = len(session.vocabulary)

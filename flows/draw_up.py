@@ -18,7 +18,6 @@ from flows import objects
 from flows.conclude import conclude
 from flows.copies import watched_in
 from flows.data import version
-from flows.grow import chain
 from flows.history import Withdrawn, entry_of, history_of
 from flows.job import Job
 from flows.orders import Order, new_id, pending
@@ -28,7 +27,7 @@ from flows.prune import versions_in
 from flows.registry import versions_of
 from flows.settings import Place
 from flows.spare import histories
-from flows.standing import Standing
+from flows.standing import Standing, chain
 from flows.tracking import STATE, connect
 from flows.without import Remedy, features_of, prints, remedy
 from flows.work import Work

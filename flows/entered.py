@@ -11,13 +11,14 @@ from cl.bundle import Bundle
 from cl.names import slug
 from cl.report import Metric, Report
 from cl.run_config import parse_config
-from flows.grow import chain, method_of
+from flows.grow import method_of
 from flows.job import Job
 from flows.publish import own_command
 from flows.question import BOUNDS, GATE, REASON
 from flows.reap import reap_runs
 from flows.ruling import Ruled, told_of
 from flows.session import RETRIED, tracker_of
+from flows.standing import chain
 from flows.tracking import COMMAND, MODEL, SESSIONS, STATE, Tracker, locked
 from flows.view import report_of_line, step
 from flows.work import Work, classes, work

@@ -11,7 +11,7 @@ from cl.learner import steps_over
 from cl.told import some
 from flows.conclude import conclude
 from flows.entered import enter, model_run, name_of
-from flows.grow import begin, chain, learn
+from flows.grow import begin, learn
 from flows.history import Abandoned, Opened, Verdict, history_of, note, open_with
 from flows.job import Job, prepared
 from flows.policy import Ruling, note_ruling, whether
@@ -21,7 +21,7 @@ from flows.rebuild import rebuild
 from flows.registry import CHAMPION, change, find, holder, versions_of
 from flows.session import tracker_of
 from flows.settings import Place
-from flows.standing import Standing, Word
+from flows.standing import Standing, Word, chain
 from flows.takeover import take_over
 from flows.verdict import crown, judge, settle
 from flows.watch import watch, watched_by

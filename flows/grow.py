@@ -20,14 +20,14 @@ from cl.release import made_with
 from cl.run_config import parse_config
 from cl.states import revive
 from flows.effect import changed
-from flows.history import Abandoned, AskedSet, Began, Learned, note
+from flows.history import Abandoned, Began, Learned, note
 from flows.job import Job
 from flows.pace import Ended
 from flows.progress import half
 from flows.since import since
-from flows.standing import chain as chain
+from flows.standing import chain
 from flows.watch import watch
-from flows.work import Work, classes, told, work
+from flows.work import Work, asked_sets, classes, told, work
 
 
 def begin(job: Job, session: str, path: Sequence[Learned], together: Sequence[str]) -> Began:
@@ -106,7 +106,6 @@ def recorded(at: Work, step: Onward, settings: dict[str, Any], path: Sequence[Le
     """What the history keeps of a session that is learned."""
     arrival, session = at.arrivals.there()[step.session.name], step.session
     known = sum(len(learned.classes) for learned in path)
-    exam = [AskedSet(name=test.name, kind=test.kind, content=test.data.content(), classes=told(test.classes)) for test in session.tests]
     return Learned(
         session=session.name,
         source=arrival.source,
@@ -117,7 +116,7 @@ def recorded(at: Work, step: Onward, settings: dict[str, Any], path: Sequence[Le
         config=settings,
         content=arrival.content,
         classes=told(session.vocabulary[known:]),
-        exam=tuple(exam),
+        exam=asked_sets(session),
         dropped=tuple(dropped),
         code=code_version(),
         versions=made_with(),

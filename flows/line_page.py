@@ -1,11 +1,9 @@
 """The report of a model's line as people read it: with its version, the gate's word, its loss, and the images that broke."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-import mlflow
 import numpy as np
 from prefect import task
 
@@ -13,19 +11,19 @@ from cl.ask import Question, names
 from cl.cells import Cells
 from cl.errors import EvergreenError
 from cl.evaluate import unpack
-from cl.figures import LINES, POINTS, thinned
+from cl.figures import LINES, thinned
 from cl.gallery import Comparison
 from cl.host import threads
 from cl.report import Losses, Report, write
 from cl.sides import Side, side_by_side
 from flows.entered import session_run
-from flows.grow import chain, method_of
+from flows.grow import method_of
 from flows.history import Learned
 from flows.job import Job
-from flows.question import GATE, REASON
+from flows.pages import judged, loss_of
 from flows.session import RETRIED, tracker_of
-from flows.standing import Standing
-from flows.tracking import MODEL, Tracker
+from flows.standing import Standing, chain
+from flows.tracking import Tracker
 from flows.view import report_of_line, step
 from flows.watch import watch
 from flows.work import Work, work
@@ -48,23 +46,10 @@ def page(job: Job, run_id: str, session: str, state: str, before: str | None) ->
 
 def told(tracker: Tracker, run_id: str, child: str, report: Report, path: Sequence[Learned]) -> Report:
     """A report with what MLflow knows: which version it became, what the gate said of that, and the loss of some sessions."""
-    tags = tracker.client.get_run(child).data.tags
-    gate = {"word": tags[GATE], "reason": tags.get(REASON, ""), **_gate(child)} if GATE in tags else {}
-    losses = []
+    losses: list[Losses] = []
     for learned in (path[place] for place in thinned(len(path), LINES)):
-        run = session_run(tracker, run_id, learned.state, learned.session)
-        points = tracker.client.get_metric_history(run, "train/loss")
-        if kept := [points[place] for place in thinned(len(points), POINTS)]:
-            losses.append(Losses(learned.session, tuple(point.step for point in kept), tuple(point.value for point in kept)))
-    return replace(report, version=tags.get(MODEL, "").removeprefix("models:/"), gate=gate, losses=tuple(losses))
-
-
-def _gate(child: str) -> dict[str, Any]:
-    try:
-        kept = json.loads(mlflow.artifacts.load_text(f"runs:/{child}/gate.json"))
-        return {name: kept[name] for name in ("checks", "champion", "scores") if name in kept}
-    except Exception:  # none, or of a store that raises its own: the word and the reason are known without it
-        return {}
+        losses += loss_of(tracker, learned.session, session_run(tracker, run_id, learned.state, learned.session))
+    return replace(judged(tracker, child, report), losses=tuple(losses))
 
 
 def images(at: Work, standing: Standing, path: Sequence[Learned], before: str | None, report: Report) -> dict[str, Comparison]:
@@ -90,10 +75,9 @@ def _changed(before: np.ndarray | None, after: np.ndarray) -> int:
 
 def _before(at: Work, standing: Standing, before: str | None, questions: Sequence[Question]) -> Side:
     wanted = dict(zip([each.name for each in questions], names(questions, at.config.evaluate), strict=True))
-    if before in standing.tree:
-        kept = Cells(at.place.steps, str(before)).read()
-        hits = {name: unpack(kept[cell].hits) for name, cell in wanted.items() if cell in kept}
-        return Side("the champion", method_of(at, standing.tree[str(before)]), hits)
-    kept = at.start.cells.read()
+    held = before in standing.tree
+    kept = (Cells(at.place.steps, str(before)) if held else at.start.cells).read()
     hits = {name: unpack(kept[cell].hits) for name, cell in wanted.items() if cell in kept}
+    if held:
+        return Side("the champion", method_of(at, standing.tree[str(before)]), hits)
     return Side("the model before any session", at.start.method, hits)

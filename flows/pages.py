@@ -48,10 +48,14 @@ def page(job: Job, run_id: str, steps: list[dict[str, Any]]) -> dict[str, Any]:
 
 def told(tracker: Tracker, job: Job, run_id: str, report: Report) -> Report:
     """A report with what MLflow knows of its run: the loss of its sessions, which version it became, and what the gate said of that."""
+    return replace(judged(tracker, run_id, report), losses=tuple(_losses(tracker, job, run_id)))
+
+
+def judged(tracker: Tracker, run_id: str, report: Report) -> Report:
+    """A report with the version that its run became, and what the gate said of that."""
     tags = tracker.client.get_run(run_id).data.tags
     gate = {"word": tags[GATE], "reason": tags.get(REASON, ""), **_gate(run_id)} if GATE in tags else {}
-    version = tags.get(MODEL, "").removeprefix("models:/")
-    return replace(report, version=version, gate=gate, losses=tuple(_losses(tracker, job, run_id)))
+    return replace(report, version=tags.get(MODEL, "").removeprefix("models:/"), gate=gate)
 
 
 def images(tracker: Tracker | None, job: Job, steps: "Sequence[Step]", report: Report) -> dict[str, Comparison]:
@@ -125,13 +129,17 @@ def _losses(tracker: Tracker, job: Job, run_id: str) -> list[Losses]:
     some = [learned[place] for place in thinned(len(learned), LINES)]
     children = tracker.client.search_runs([tracker.experiment], f"tags.`{PARENT}` = '{run_id}'", max_results=5000)
     by_key = {child.data.tags.get(KEY): child.info.run_id for child in reversed(children)}  # the newest try of a session last
-    found = []
+    found: list[Losses] = []
     for turn in some:
-        points = tracker.client.get_metric_history(by_key[turn.key], "train/loss") if turn.key in by_key else []
-        kept = [points[place] for place in thinned(len(points), POINTS)]
-        if kept:
-            found.append(Losses(turn.session, tuple(point.step for point in kept), tuple(point.value for point in kept)))
+        found += loss_of(tracker, turn.session, by_key[turn.key]) if turn.key in by_key else []
     return found
+
+
+def loss_of(tracker: Tracker, session: str, run_id: str) -> list[Losses]:
+    """The loss of some steps of a session, by its run; nothing where none was told."""
+    points = tracker.client.get_metric_history(run_id, "train/loss")
+    kept = [points[place] for place in thinned(len(points), POINTS)]
+    return [Losses(session, tuple(point.step for point in kept), tuple(point.value for point in kept))] if kept else []
 
 
 def _mark(report: Report) -> str:

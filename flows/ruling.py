@@ -1,6 +1,7 @@
 """What the gate says of a learned session, over cells: the candidate against the champion, on the same questions."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from mlflow import MlflowClient
@@ -10,12 +11,13 @@ from cl.cells import Cell
 from cl.errors import EvergreenError
 from cl.evaluate import evaluate, pack, spread, unpack
 from cl.gate import Decision, GateConfig, Judged, decide
+from cl.names import slug
 from cl.store import read_state
-from flows.grow import chain, method_of
+from flows.grow import method_of
 from flows.history import Learned
-from flows.judge import worst_of
+from flows.judge import row, worst_of
 from flows.predict import served
-from flows.standing import Standing
+from flows.standing import Standing, chain
 from flows.view import headlines, report_of_line
 from flows.watch import watch
 from flows.work import Sets, Work, classes
@@ -52,7 +54,7 @@ def rule(at: Work, client: MlflowClient, standing: Standing, learned: Learned, b
         if bounds.worst_class is not None
         else {}
     )
-    candidate = Judged(numbers, candidate.headline, candidate.metrics, candidate.hits, candidate.sets, candidate.classes, worst)
+    candidate = replace(candidate, summary=numbers, worst=worst)
     champion = _champion(at, client, standing, questions, sets)
     before = champion.headline if isinstance(champion, Judged) else {}
     scores = {name: [_plain(value), _plain(before.get(name))] for name, value in candidate.headline.items()}
@@ -104,7 +106,7 @@ def _champion(at: Work, client: MlflowClient, standing: Standing, questions: Seq
             return _served(at, client, standing.champion.version, questions, at.sets(standing, path), sets)
         found = _judged(_row(at, questions, cells), sets, path)
         there = frozenset(each.name for each in at.sets(standing, path).judged)
-        return Judged({}, found.headline, found.metrics, found.hits, there, found.classes - _withdrawn(standing, path))
+        return replace(found, sets=there, classes=found.classes - _withdrawn(standing, path))
     if standing.champion is not None:
         return _served(at, client, standing.champion.version, questions, None, sets)
     return None
@@ -117,8 +119,6 @@ def _withdrawn(standing: Standing, path: Sequence[Learned]) -> set[str]:
 
 def _served(at: Work, client: MlflowClient, version: str, questions: Sequence[Question], own: Sets | None, sets: Sets) -> Judged | str:
     """The champion as it is served, where its state is not at hand."""
-    from cl.names import slug
-
     try:
         found = served(at.place, client, f"{slug(at.config.name)}/{version}")
         scores = evaluate(found.bundle.method, [each.examined() for each in questions], at.config.evaluate, watch().progress)
@@ -126,8 +126,7 @@ def _served(at: Work, client: MlflowClient, version: str, questions: Sequence[Qu
         return f"version {version}: {error}"
     row = {name: Cell(score.metrics, pack(score.hits), {}, {}, 0.0) for name, score in scores.items()}
     there = frozenset(each.name for each in own.judged) if own else frozenset[str]()
-    judged = _judged(row, sets, ())
-    return Judged({}, judged.headline, judged.metrics, judged.hits, there, frozenset(each.name for each in found.bundle.classes))
+    return replace(_judged(row, sets, ()), sets=there, classes=frozenset(each.name for each in found.bundle.classes))
 
 
 def _asked(bounds: GateConfig, sets: Sets, standing: Standing) -> GateConfig:
@@ -139,8 +138,6 @@ def _asked(bounds: GateConfig, sets: Sets, standing: Standing) -> GateConfig:
 
 def told_of(ruled: Ruled, champion: str | None) -> dict[str, Any]:
     """What the gate says, as `gate.json` keeps it."""
-    from flows.judge import row
-
     checks = [row(check) for check in ruled.decision.checks]
     told = {"reason": ruled.decision.reason, "promote": ruled.decision.promote}
     return {**told, "champion": champion, "checks": checks, "scores": ruled.scores}

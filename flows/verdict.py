@@ -11,7 +11,7 @@ from flows.job import Job
 from flows.judge import row
 from flows.line_page import page
 from flows.question import WAITING, Answer, answer_in, question_in, said, standing
-from flows.registry import CHALLENGER, CHAMPION, change, find, holder
+from flows.registry import CHALLENGER, CHAMPION, change, find, holder, versions_of
 from flows.ruling import best, rule
 from flows.session import RETRIED, tracker_of
 from flows.standing import Standing
@@ -133,8 +133,6 @@ def _after(at: Work, session: str) -> str:
 
 def _deleted(at: Work, job: Job, was: Standing) -> str | None:
     """The champion's state where somebody has deleted its version in MLflow."""
-    from flows.registry import versions_of
-
     if was.champion is None or was.champion.state is None:
         return None
     there = {str(each.version) for each in versions_of(tracker_of(job).client, name_of(at))}

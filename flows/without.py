@@ -15,9 +15,9 @@ from cl.seal import sealed
 from cl.store import NOTE, WEIGHTS, now, read_state, whole
 from cl.stream_collection import collection_of
 from cl.subtract import CLOSED, subtract
-from flows.grow import chain, method_of
+from flows.grow import method_of
 from flows.history import Learned
-from flows.standing import Standing
+from flows.standing import Standing, chain
 from flows.work import Work, classes, told
 
 Leave = Callable[[bytes], bool]  # whether an image goes, by its fingerprint

@@ -21,7 +21,7 @@ from cl.methods.zero_shot import ZeroShotConfig
 from cl.plan import base_model
 from cl.report import Report
 from cl.run_config import RunConfig, parse_config
-from cl.stream import ClassName, EvalSet
+from cl.stream import ClassName, EvalSet, Session
 from cl.told import some
 from flows.conclude import conclude
 from flows.history import AskedSet, Classes, Learned, history_of
@@ -192,6 +192,13 @@ def classes(told: Classes) -> tuple[ClassName, ...]:
 def told(known: Iterable[ClassName]) -> Classes:
     """Classes as a history keeps them."""
     return tuple((each.name, each.prompts) for each in known)
+
+
+def asked_sets(session: Session) -> tuple[AskedSet, ...]:
+    """The sets of a session as a history keeps them."""
+    return tuple(
+        AskedSet(name=each.name, kind=each.kind, content=each.data.content(), classes=told(each.classes)) for each in session.tests
+    )
 
 
 def identity_of(stream: StreamConfig) -> dict[str, Any]:
