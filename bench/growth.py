@@ -35,8 +35,8 @@ def arrive(folder: Path, number: int, fresh: bool) -> None:
     """One session more: two classes, of the same eight colours or two of its own."""
     import pyarrow as pa
 
-    from cl.collection import append
-    from cl.data import ImageTable
+    from cl.data.collection import append
+    from cl.data.table import ImageTable
     from tests.make import table
 
     def rows(seed: int) -> ImageTable:
@@ -127,8 +127,8 @@ def _classes(kept: Any) -> Any:
 
 def measure(folder: Path, upto: int, fresh: bool, at: tuple[int, ...] = AT) -> None:
     """Learn up to so many sessions, and tell what the last one took wherever that is asked."""
-    import cl.ask
-    import cl.report
+    import cl.evaluation.ask
+    import cl.reports.report
     import flows.entered
     import flows.verdict
     from flows.conclude import conclude
@@ -138,14 +138,14 @@ def measure(folder: Path, upto: int, fresh: bool, at: tuple[int, ...] = AT) -> N
     from flows.update import update
 
     counts = {"evaluations": 0, "report": 0.0}
-    real = cl.ask.each_score
+    real = cl.evaluation.ask.each_score
 
     def counted(method: Any, sets: Any, config: Any) -> Any:
         for found in real(method, sets, config):
             counts["evaluations"] += 1
             yield found
 
-    cl.ask.each_score = counted
+    cl.evaluation.ask.each_score = counted
 
     def timed(function: Any) -> Any:
         def inner(*arguments: Any, **options: Any) -> Any:
@@ -158,7 +158,7 @@ def measure(folder: Path, upto: int, fresh: bool, at: tuple[int, ...] = AT) -> N
 
     flows.entered.report_of_line = timed(flows.entered.report_of_line)  # the report: its numbers, its curves, and its pages
     flows.entered._charts = timed(flows.entered._charts)
-    cl.report.whole = timed(lambda report, whole=cl.report.whole: list(whole(report)))
+    cl.reports.items.whole = timed(lambda report, whole=cl.reports.items.whole: list(whole(report)))
     flows.verdict.page = timed(flows.verdict.page)
     config, place = str(folder / "growing.yaml"), Place(folder)
     results = folder / "growth.jsonl"

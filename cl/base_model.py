@@ -7,17 +7,17 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from cl.build_stream import build_stream
-from cl.checkpoint import read_json, write_json
-from cl.clip import ModelConfig
-from cl.data import ImageTable
+from cl.data.table import ImageTable
+from cl.disk.files import read_json, write_json
+from cl.disk.seal import contents, sealed, unsealed
 from cl.errors import StoreError
-from cl.model_source import CONFIG
+from cl.learning.progress import Progress
+from cl.models.clip import ModelConfig
+from cl.models.source import CONFIG
 from cl.pretrain import pretrain, save_pretrained
-from cl.progress import Progress
 from cl.run_config import RunConfig
-from cl.seal import contents, sealed, unsealed
-from cl.stream import Session
+from cl.streams.build import build_stream
+from cl.streams.stream import Session
 
 _SEAL = ".seal.json"  # beside the folder, which holds the model alone
 

@@ -28,7 +28,7 @@ class Config(BaseModel):
 class TrainConfig(Config):
     """How one session is learned: batches, optimizer, schedule, precision. Units: steps, epochs, learning rate.
 
-    What is null is chosen by method and model (`cl.defaults`), and told with its reason.
+    What is null is chosen by method and model (`cl.learning.defaults`), and told with its reason.
     """
 
     epochs: PositiveInt = 5

@@ -6,19 +6,19 @@ from pathlib import Path
 
 from lightning.pytorch.loggers import Logger
 
-from cl.clip import load
 from cl.config import TrainConfig
-from cl.defaults import choices, settled
-from cl.host import keep_memory, threads
-from cl.interim import Interim
-from cl.learner import learn
+from cl.learning.defaults import choices, settled
+from cl.learning.host import keep_memory, threads
+from cl.learning.interim import Interim
+from cl.learning.learner import learn
+from cl.learning.progress import Progress
 from cl.methods import Method
+from cl.models.clip import load
 from cl.plan import base_model, build_method, check_session, recipe_key, state_key
-from cl.progress import Progress
 from cl.run_config import RunConfig, train_config
-from cl.states import Dropped, Origin, keep_state, load_state
-from cl.store import State, whole
-from cl.stream import Session
+from cl.store.states import Dropped, Origin, keep_state, load_state
+from cl.store.store import State, whole
+from cl.streams.stream import Session
 
 
 @dataclass(frozen=True)

@@ -10,21 +10,21 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from cl.ask import Question, Start
-from cl.build_stream import StreamConfig, build_stream
-from cl.cells import measured
-from cl.classes import cut
-from cl.clip import Clip, ModelConfig, load
-from cl.columns import did_you_mean
 from cl.config import Config, TrainConfig
-from cl.defaults import choices, settled
+from cl.data.told import Told
 from cl.errors import ConfigError, MethodError, ModelError
+from cl.evaluation.ask import Question, Start
+from cl.evaluation.cells import measured
+from cl.learning.defaults import choices, settled
 from cl.methods import Method, MethodConfig
 from cl.methods.zero_shot import ZeroShotConfig
+from cl.models.clip import Clip, ModelConfig, load
 from cl.run_config import RunConfig, train_config
-from cl.stream import Session, Stream, joint
-from cl.told import Told
-from cl.units import units
+from cl.store.units import units
+from cl.streams.build import StreamConfig, build_stream
+from cl.streams.doubts import cut
+from cl.streams.stream import Session, Stream, joint
+from cl.text import did_you_mean
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Plan:
     """A run before it happens. Position t is the model after session t, 0 before any.
 
     `states[t]` names the weights: base model, method, the settings that are not at their default, seed, the versions of the units
-    that compute (`cl.units`), and the content of every session up to t. `keys[t]` names the weights together with what they are
+    that compute (`cl.store.units`), and the content of every session up to t. `keys[t]` names the weights together with what they are
     examined on: sessions added later leave learned states valid and only ask for new rows.
     """
 

@@ -7,14 +7,14 @@ from typing import Any
 import torch
 from pydantic import Field
 
-from cl.clip import Clip, build
 from cl.config import Config, EvalConfig, TrainConfig
-from cl.data import ImageTable
-from cl.evaluate import evaluate
-from cl.learner import learn
+from cl.data.table import ImageTable
+from cl.evaluation.evaluate import evaluate
+from cl.learning.learner import learn
+from cl.learning.progress import Progress
 from cl.methods.finetune import Finetune
-from cl.progress import Progress
-from cl.stream import EvalSet, Session
+from cl.models.clip import Clip, build
+from cl.streams.stream import EvalSet, Session
 
 _ARCHITECTURE: dict[str, Any] = {
     "embed_dim": 128,

@@ -6,25 +6,24 @@ from pathlib import Path
 import numpy as np
 from lightning.pytorch.loggers import Logger
 
-from cl.ask import ask, ask_start, names
-from cl.bundle import Bundle
-from cl.cells import Cell, Cells
-from cl.checkpoint import code_version
 from cl.errors import StoreError
-from cl.evaluate import headline, headline_row
-from cl.host import keep_memory, threads
-from cl.interim import Interim
-from cl.learner import Learned, learn
-from cl.matrix import Matrix
+from cl.evaluation.ask import ask, ask_start, names
+from cl.evaluation.cells import Cell, Cells
+from cl.evaluation.evaluate import headline, headline_row
+from cl.evaluation.matrix import Matrix
+from cl.learning.host import keep_memory, threads
+from cl.learning.interim import Interim
+from cl.learning.learner import Learned, learn
+from cl.learning.progress import Progress
 from cl.methods import Method
 from cl.plan import Plan, plan
-from cl.progress import Progress
-from cl.release import made_with
-from cl.report import Provenance, Report
+from cl.release import code_version, made_with
+from cl.reports.report import Provenance, Report
 from cl.run_config import RunConfig, label, methods, parse_config, read_config, train_config, variants
-from cl.states import Origin, keep_state, load_state, revive
 from cl.steps import Asked, Step, read_step, step_of, summed, write_step
-from cl.store import State, now, numbers, tell, whole
+from cl.store.bundle import Bundle
+from cl.store.states import Origin, keep_state, load_state, revive
+from cl.store.store import State, now, numbers, tell, whole
 
 __all__ = [
     "Plan",

@@ -7,14 +7,14 @@ from typing import Any, Literal, Protocol
 
 from pydantic import Field, NonNegativeInt, PositiveInt
 
-from cl.build_stream import StreamConfig
-from cl.clip import ModelConfig
 from cl.config import Config, EvalConfig, TrainConfig, override, read_yaml, validate
 from cl.errors import ConfigError
-from cl.gate import GateConfig
-from cl.host import device
+from cl.evaluation.gate import GateConfig
+from cl.learning.host import device
 from cl.methods import CONFIGS, AnyMethodConfig
+from cl.models.clip import ModelConfig
 from cl.pretrain import PretrainConfig
+from cl.streams.build import StreamConfig
 
 
 class CompareConfig(Config):

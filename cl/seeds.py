@@ -4,7 +4,7 @@ import hashlib
 
 import torch
 
-VERSION = 1  # see cl/units.py
+VERSION = 1  # see cl/store/units.py
 
 
 def derive(seed: int, *what: str | int) -> int:

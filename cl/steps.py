@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from cl.cells import Cell, Cells
-from cl.checkpoint import new_folder, read_json, write_json
+from cl.disk.files import new_folder, read_json, write_json
+from cl.disk.seal import sealed, unsealed
 from cl.errors import StoreError
-from cl.matrix import Matrix
-from cl.report import Cost, Provenance, Report
-from cl.seal import sealed, unsealed
-from cl.store import State, read_state
+from cl.evaluation.cells import Cell, Cells
+from cl.evaluation.matrix import Matrix
+from cl.learning.cost import Cost
+from cl.reports.report import Provenance, Report
+from cl.store.store import State, read_state
 
 # what version 0.1.0 wrote of a step
 _STEP = ("key", "parent", "state", "index", "session", "row", "hits", "geometry", "scale", "equity", "cost", "record", "finished")
@@ -29,10 +30,10 @@ class Step:
     index: int
     session: str
     row: dict[str, dict[str, float]]
-    hits: dict[str, str]  # by set: which samples it gets right, of `cl.evaluate.pack`
-    geometry: dict[str, dict[str, float]]  # by set: angles to the start in degrees, of `cl.geometry.geometry`
+    hits: dict[str, str]  # by set: which samples it gets right, of `cl.evaluation.evaluate.pack`
+    geometry: dict[str, dict[str, float]]  # by set: angles to the start in degrees, of `cl.evaluation.geometry.geometry`
     scale: float  # the logit scale, by which cosines are multiplied
-    equity: dict[str, dict[str, float]]  # by set that classifies: who gained since the start, of `cl.equity.equity`
+    equity: dict[str, dict[str, float]]  # by set that classifies: who gained since the start, of `cl.evaluation.equity.equity`
     cost: Cost
     record: list[dict[str, Any]]  # what the method noted
     finished: str

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from cl.durable import beside
+from cl.disk.durable import beside
 from cl.errors import ConfigError, StoreError
 from cl.names import in_cell
 from flows.predict import Served

@@ -6,9 +6,9 @@ import numpy as np
 from jaxtyping import Bool
 
 from cl.config import EvalConfig
-from cl.data import ImageTable
-from cl.evaluate import evaluate, unpack
-from cl.stream import EvalSet
+from cl.data.table import ImageTable
+from cl.evaluation.evaluate import evaluate, unpack
+from cl.streams.stream import EvalSet
 from flows.grow import method_of
 from flows.history import Learned
 from flows.job import job_of

@@ -9,14 +9,14 @@ from jaxtyping import Bool
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 
-from cl.data import ImageTable
+from cl.data.table import ImageTable
 from cl.errors import DataError, StoreError
-from cl.evaluate import evaluate, spread, unpack
+from cl.evaluation.evaluate import evaluate, spread, unpack
 from cl.plan import Plan
-from cl.report import Report
+from cl.reports.report import Report
 from cl.run import Step, revive
-from cl.stream import EvalSet
-from cl.told import some as some_of
+from cl.streams.stream import EvalSet
+from cl.text import some as some_of
 from flows.as_learned import as_learned
 from flows.asked import Asked
 from flows.history import Learned

@@ -10,10 +10,10 @@ from typing import NamedTuple
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 
+from cl.disk.journal import Journal
 from cl.errors import StoreError
-from cl.journal import Journal
 from cl.run_config import parse_config
-from cl.told import some
+from cl.text import some
 from flows.chain_of import chain_of
 from flows.conclude import conclude
 from flows.history import Accept, Adopted, Champion, How, Learned, Verdict, history_of, note

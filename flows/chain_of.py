@@ -13,14 +13,14 @@ import mlflow
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 
-from cl.arrivals import Arrivals
-from cl.bundle import NOTE
 from cl.errors import EvergreenError, StoreError
 from cl.plain_yaml import parse
 from cl.plan import Plan
 from cl.steps import Step, noted
-from cl.store import read_state
-from cl.told import some
+from cl.store.bundle import NOTE
+from cl.store.store import read_state
+from cl.streams.arrivals import Arrivals
+from cl.text import some
 from flows.as_learned import as_learned
 from flows.history import AskedSet, Classes, Learned
 from flows.job import outlined

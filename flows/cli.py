@@ -21,8 +21,8 @@ from flows.orchestrated import orchestrated, overrides_of, prepared_for
 from flows.settings import Place, begin
 
 if TYPE_CHECKING:
-    from cl.gallery import Comparison
-    from cl.report import Report
+    from cl.reports.gallery import Comparison
+    from cl.reports.report import Report
 
 _HELP = """Keeps a CLIP model learning as new data arrives, without forgetting what it knew.
 
@@ -112,7 +112,7 @@ def report(
 ) -> None:
     """Write the report again from what is learned; nothing is learned. Without --method: of the comparison, or of what `update` learned."""
     begin()
-    from cl.report import write
+    from cl.reports.write import write
     from flows.job import finished, job_of, jobs_of
     from flows.listed import report_of_model
     from flows.pages import again
@@ -194,7 +194,7 @@ def _fail(told: str) -> NoReturn:
 
 
 def _conclude(reports: list[dict[str, Any]], place: Place, run_id: str) -> None:
-    from cl.report import Report
+    from cl.reports.report import Report
 
     _tell([Report.from_json(report) for report in reports])
     console = err()
@@ -204,7 +204,7 @@ def _conclude(reports: list[dict[str, Any]], place: Place, run_id: str) -> None:
 
 
 def _tell(reports: "Sequence[Report]") -> None:
-    from cl.tables import columns, grouped, overview
+    from cl.reports.tables import columns, grouped, overview
 
     groups = grouped(reports)
     names, rows = columns(groups), overview(groups)

@@ -19,7 +19,7 @@ def glyphs(data_root: RootOption = None) -> None:
     """Draw the embedded data set: 54,000 pairs of a character's image and its name (about 20 seconds)."""
     place = begin()
     folder = place.data_in(data_root)
-    from cl.glyphs import write_glyphs
+    from cl.data.glyphs import write_glyphs
     from flows.pinned import check_whole
     from flows.shelf import alone, put
 
@@ -54,9 +54,9 @@ def add(
     """Take in your own images with labels and/or captions, from whatever layout they are in."""
     place = begin()
     folder = place.data_in(data_root)
-    from cl.collection import NAME
-    from cl.data import write
-    from cl.intake import take
+    from cl.data.collection import NAME
+    from cl.data.table import write
+    from cl.streams.intake import take
     from flows.pinned import check_whole
     from flows.shelf import alone, free, put
 
@@ -90,7 +90,7 @@ def status(data_root: RootOption = None) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from cl.told import some
+    from cl.text import some
     from flows.data import remote, version
     from flows.pinned import mend
 

@@ -32,8 +32,8 @@ def diff(
     if labels is not None and on is None:
         raise ConfigError("diff: --labels names the classes of images that --on gives; without --on those of B's stream are asked")
     place = opened()
-    from cl.diff_page import diff_page, summary, verdict
-    from cl.report import save
+    from cl.reports.diff_page import diff_page, summary, verdict
+    from cl.reports.write import save
     from flows.diff import difference
     from flows.tracking import connect
 

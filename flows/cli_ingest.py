@@ -95,7 +95,7 @@ def line(outcome: "Outcome", into: str) -> str:
 
 
 def _show(outcome: "Outcome", into: str) -> None:
-    from cl.told import some
+    from cl.text import some
     from flows.quarantine import told
 
     console = err()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from cl.errors import ConfigError, StoreError
-from cl.told import some
+from cl.text import some
 from flows.console import bar, err, out, table
 from flows.options import RootOption
 from flows.settings import Place, begin, check_project, stores

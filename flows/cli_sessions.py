@@ -7,7 +7,7 @@ import typer
 
 from cl.errors import StoreError
 from cl.names import slug
-from cl.told import some
+from cl.text import some
 from flows.cli_models import ModelArgument, WhyOption
 from flows.console import out, table
 from flows.options import RootOption

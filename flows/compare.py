@@ -97,8 +97,10 @@ def learn_one(job: Job, data_root: str | None, data_rev: str | None, threads: in
 @task(task_run_name="publish", **RETRIED)
 def publish_comparison(job: Job, learned: list[dict[str, Any]]) -> str:
     """One report over all streams: in MLflow as a run that the streams' runs point to, with each method's mean, and in Prefect."""
-    from cl.markdown import markdown
-    from cl.report import Report, compared, write
+    from cl.reports.items import compared
+    from cl.reports.markdown import markdown
+    from cl.reports.report import Report
+    from cl.reports.write import write
     from flows.pages import shown
     from flows.tracking import COMPARISON, locked, slug
 

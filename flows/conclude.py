@@ -3,8 +3,8 @@
 from collections.abc import Iterable
 from dataclasses import replace
 
+from cl.disk.journal import Entry
 from cl.errors import StoreError
-from cl.journal import Entry
 from flows.history import Learned, Pruned, Withdrawn, fact, history_of
 from flows.settings import Place
 from flows.standing import Standing, Status, Word

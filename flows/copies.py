@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cl.errors import StoreError
-from cl.holds import Wanted, forget, holds
+from cl.store.holds import Wanted, forget, holds
 from flows.dropped import DONE, REFUSED, session_of
 from flows.settings import Place
 

@@ -7,19 +7,20 @@ import numpy as np
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 
-from cl.answers import Asker
-from cl.build_stream import class_names
-from cl.bundle import Bundle
 from cl.config import EvalConfig
-from cl.data import ImageTable, concat
+from cl.data.classes import ClassName
+from cl.data.table import ImageTable, concat
 from cl.errors import DataError, StoreError
-from cl.evaluate import evaluate
-from cl.flips import Answer
-from cl.gallery import Comparison, Seen, compare, look
-from cl.intake import take
-from cl.sides import Side, side_by_side
-from cl.stream import ClassName, EvalSet
-from cl.told import some
+from cl.evaluation.answers import Asker
+from cl.evaluation.evaluate import evaluate
+from cl.evaluation.flips import Answer
+from cl.reports.gallery import Comparison, Seen, compare, look
+from cl.reports.sides import Side, side_by_side
+from cl.store.bundle import Bundle
+from cl.streams.build import class_names
+from cl.streams.intake import take
+from cl.streams.stream import EvalSet
+from cl.text import some
 from flows.as_learned import as_learned
 from flows.asked import Asked
 from flows.job import outlined

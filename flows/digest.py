@@ -6,9 +6,9 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from cl.checkpoint import read_json, write_json
+from cl.disk.files import read_json, write_json
+from cl.disk.seal import sealed, sha256, unsealed
 from cl.errors import DataError, StoreError
-from cl.seal import sealed, sha256, unsealed
 
 _YOUNG = 2_000_000_000  # nanoseconds: one that was written so lately may change again within the same tick of the clock
 

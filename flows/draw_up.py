@@ -8,12 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cl import collection
-from cl.collection import Entry
+from cl.data import collection
+from cl.data.collection import Entry
+from cl.data.leave_out import lessened, rows
+from cl.data.tombs import tombstones
 from cl.errors import DataError, StoreError
-from cl.leave_out import lessened, rows
-from cl.told import some
-from cl.tombs import tombstones
+from cl.text import some
 from flows import objects
 from flows.conclude import conclude
 from flows.copies import watched_in

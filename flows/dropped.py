@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 
-from cl import beneath
+from cl.disk import beneath
 from cl.errors import DataError, EvergreenError
 
 DONE, REFUSED = ".done", ".refused"

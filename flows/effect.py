@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from cl.matrix import Change, Matrix, changes
+from cl.evaluation.matrix import Change, Matrix, changes
 from flows.history import Learned
 from flows.standing import Standing
 from flows.view import headlines, step

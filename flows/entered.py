@@ -7,10 +7,11 @@ from typing import Any
 import yaml
 from prefect import task
 
-from cl.bundle import Bundle
 from cl.names import slug
-from cl.report import Metric, Report
+from cl.reports.items import Metric
+from cl.reports.report import Report
 from cl.run_config import parse_config
+from cl.store.bundle import Bundle
 from flows.grow import method_of
 from flows.job import Job
 from flows.publish import own_command
@@ -80,7 +81,7 @@ def _points(row: Any, geometry: Any, equity: Any, number: int) -> Iterator[Metri
 @task(task_run_name="publish {session}", **RETRIED)
 def publish(job: Job, run_id: str, session: str, state: str) -> tuple[str, str]:
     """A state as a version in the registry, with its report; returns the session's run and the version's number."""
-    from cl.report import whole
+    from cl.reports.items import whole
     from flows.package import register
 
     tracker, at = tracker_of(job), work(job)
@@ -105,7 +106,7 @@ def publish(job: Job, run_id: str, session: str, state: str) -> tuple[str, str]:
 
 def _charts(tracker: Tracker, run_id: str, report: Report) -> None:
     """The curves of the whole line, which take every row: those points that the model's run has not got yet."""
-    from cl.report import metrics
+    from cl.reports.items import metrics
 
     had = int(tracker.client.get_run(run_id).data.tags.get(CHARTED, 0))
     last = len(report.sessions)

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
-from cl.checkpoint import read_json, write_json
+from cl.disk.files import read_json, write_json
 from cl.errors import EvergreenError, StoreError, again
 from flows.job import settings
 from flows.settings import Place

@@ -7,8 +7,8 @@ by the same loop, with no other way through the code.
 from typing import Any
 
 from cl.errors import StoreError
-from cl.learner import steps_over
-from cl.told import some
+from cl.learning.learner import steps_over
+from cl.text import some
 from flows.conclude import conclude
 from flows.entered import enter, model_run, name_of
 from flows.grow import begin, learn

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from cl.data.classes import ClassName
 from cl.errors import StoreError
 from cl.steps import Step
-from cl.stream import ClassName
 from flows.history import AskedSet, Learned
 from flows.past import Past, steps_to
 from flows.seen import Seen, fits, look

@@ -8,17 +8,16 @@ from typing import Any
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from cl.ask import ask, names
-from cl.cells import Cells
-from cl.checkpoint import code_version
-from cl.clip import ModelConfig, load
 from cl.config import Config, validate
 from cl.errors import ConfigError, DataError, StoreError
+from cl.evaluation.ask import ask, names
+from cl.evaluation.cells import Cells
 from cl.methods import AnyMethodConfig, Method
+from cl.models.clip import ModelConfig, load
 from cl.onward import Onward, go_on, onward
-from cl.release import made_with
+from cl.release import code_version, made_with
 from cl.run_config import parse_config
-from cl.states import revive
+from cl.store.states import revive
 from flows.effect import changed
 from flows.history import Abandoned, Began, Learned, note
 from flows.job import Job

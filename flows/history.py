@@ -11,9 +11,9 @@ from typing import Any, Literal, cast
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
-from cl.durable import beside
+from cl.disk.durable import beside
+from cl.disk.journal import Entry, Journal
 from cl.errors import StoreError
-from cl.journal import Entry, Journal
 from cl.names import slug
 from flows.settings import Place
 

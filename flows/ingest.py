@@ -12,18 +12,17 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from cl import collection
-from cl.archive import TABLES
-from cl.classes import cut, doubts
-from cl.collection import Entry
-from cl.data import ImageTable
-from cl.durable import beside
+from cl.data import collection
+from cl.data.archive import TABLES
+from cl.data.collection import Entry
+from cl.data.faults import Problem
+from cl.data.formats import look
+from cl.data.screen import fresh, parted, resembling, screen, teachable
+from cl.data.table import ImageTable, Supervision
+from cl.data.told import Told
+from cl.disk.durable import beside
 from cl.errors import DataError, StoreError
-from cl.faults import Problem
-from cl.formats import look
-from cl.screen import fresh, parted, resembling, screen, teachable
-from cl.stream_config import Supervision
-from cl.told import Told
+from cl.streams.doubts import cut, doubts
 from flows.addresses import hushed, shown
 from flows.data import commit, committable, pin, push
 from flows.pinned import check_whole, mend

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from cl.durable import beside
+from cl.disk.durable import beside
 from cl.errors import ConfigError, StoreError
 from flows.project import identity
 from flows.settings import Place, quiet
@@ -105,7 +105,7 @@ def _known(name: str, tag: str, whole: bool) -> None:
         return
     import open_clip
 
-    from cl.columns import did_you_mean
+    from cl.text import did_you_mean
 
     models = open_clip.list_models()
     if name not in models:

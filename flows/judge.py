@@ -10,11 +10,11 @@ from mlflow.entities.model_registry import ModelVersion
 from prefect import task
 from prefect.artifacts import create_table_artifact
 
-from cl.data import ImageTable
+from cl.data.table import ImageTable
 from cl.errors import EvergreenError
-from cl.evaluate import evaluate, headline, pack, spread, unpack
-from cl.gate import Check, Decision, Judged, decide
-from cl.kinds import worst
+from cl.evaluation.evaluate import evaluate, headline, pack, spread, unpack
+from cl.evaluation.gate import Check, Decision, Judged, decide
+from cl.reports.kinds import worst
 from flows.job import Job, planned, title
 from flows.lineage import report_of as report_in
 from flows.predict import served

@@ -7,15 +7,16 @@ from typing import Any
 import numpy as np
 from prefect import task
 
-from cl.ask import Question, names
-from cl.cells import Cells
 from cl.errors import EvergreenError
-from cl.evaluate import unpack
-from cl.figures import LINES, thinned
-from cl.gallery import Comparison
-from cl.host import threads
-from cl.report import Losses, Report, write
-from cl.sides import Side, side_by_side
+from cl.evaluation.ask import Question, names
+from cl.evaluation.cells import Cells
+from cl.evaluation.evaluate import unpack
+from cl.learning.host import threads
+from cl.reports.figures import LINES, thinned
+from cl.reports.gallery import Comparison
+from cl.reports.report import Losses, Report
+from cl.reports.sides import Side, side_by_side
+from cl.reports.write import write
 from flows.entered import session_run
 from flows.grow import method_of
 from flows.history import Learned

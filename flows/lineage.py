@@ -8,10 +8,10 @@ import mlflow
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 
+from cl.disk.seal import unsealed
 from cl.errors import StoreError
-from cl.report import FIRST, Report
+from cl.reports.report import FIRST, Report
 from cl.run import Step, parse_config
-from cl.seal import unsealed
 from cl.steps import read_step
 from flows.conclude import standing_of
 from flows.history import Learned

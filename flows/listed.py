@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 from pydantic import TypeAdapter, ValidationError
 
 from cl.errors import DataError, StoreError
-from cl.told import some
+from cl.text import some
 from flows.progress import moment
 from flows.settings import Place
 from flows.standing import Standing, Word
 from flows.standing import rows as rows_of
 
 if TYPE_CHECKING:
-    from cl.report import Report
+    from cl.reports.report import Report
     from flows.work import Work
 
 
@@ -72,8 +72,8 @@ def arrivals_of(config: str, data_root: str | None) -> "Work":
 
 def named(place: Place, standing: Standing, data_root: str | None) -> list[str]:
     """The sessions that lie in the data of the stream that the model learned last; none where nothing says which that is."""
-    from cl.arrivals import Arrivals
-    from cl.build_stream import StreamConfig
+    from cl.streams.arrivals import Arrivals
+    from cl.streams.build import StreamConfig
 
     last = standing.open or (standing.line[-1] if standing.line else next(reversed(list(standing.tree.values())), None))
     if last is None:

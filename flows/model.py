@@ -22,7 +22,7 @@ from PIL import Image, ImageOps, features
 from torch import Tensor
 
 COLUMNS = ("labels", "texts", "query")
-# these and the four functions below them are as in `cl.images`, which is not there where this is served alone
+# these and the four functions below them are as in `cl.data.images`, which is not there where this is served alone
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", *(("AVIF",) if features.check("avif") else ()))
 MAX_PIXELS = 64_000_000
 MAX_ASPECT = 100
@@ -129,7 +129,7 @@ def version_of(folder: Path) -> str:
 
 
 def note_of(folder: Path) -> dict[str, Any]:
-    """What lies beside the CLIP says of it, once both are what was written: as `cl.bundle` and `cl.seal` check them.
+    """What lies beside the CLIP says of it, once both are what was written: as `cl.store.bundle` and `cl.disk.seal` check them.
 
     Raises:
         MlflowException: the note or a file of the CLIP is damaged.
@@ -146,13 +146,13 @@ def note_of(folder: Path) -> dict[str, Any]:
 
 
 def _through_its_method(folder: Path) -> Answering:
-    from cl.bundle import read_bundle
+    from cl.store.bundle import read_bundle
 
     return read_bundle(folder)
 
 
 def image_of(value: Any, row: int) -> Image.Image:
-    """The image in a base64 string, upright and in RGB: as `cl.images.decode` opens it.
+    """The image in a base64 string, upright and in RGB: as `cl.data.images.decode` opens it.
 
     Raises:
         MlflowException: (400) it is none, too large, or of a kind that is not read.

@@ -8,10 +8,10 @@ from typing import NamedTuple
 
 from mlflow.entities import Run
 
-from cl.collection import sessions as sessions_of
+from cl.data.collection import sessions as sessions_of
 from cl.errors import DataError, StoreError
 from cl.release import made_with
-from cl.told import some
+from cl.text import some
 from flows.conclude import conclude
 from flows.history import history_of
 from flows.line import release_of

@@ -11,7 +11,7 @@ from dvc.exceptions import DvcException
 from dvc.repo import Repo
 
 from cl.errors import DataError
-from cl.holds import Wanted, holds
+from cl.store.holds import Wanted, holds
 from flows.addresses import shown
 from flows.pinned import loaded, pin_file, project, told
 

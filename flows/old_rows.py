@@ -10,17 +10,18 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from cl.ask import Question, Start, names
-from cl.cells import Cell, Cells
-from cl.checkpoint import read_tensors
 from cl.config import EvalConfig
-from cl.data import ImageTable
+from cl.data.classes import ClassName
+from cl.data.table import ImageTable
+from cl.disk.tensors import read_tensors
 from cl.errors import DataError, EvergreenError
-from cl.first_names import set_digest, step_name
-from cl.geometry import Pairs
-from cl.line import Exam, Line
+from cl.evaluation.ask import Question, Start, names
+from cl.evaluation.cells import Cell, Cells
+from cl.evaluation.geometry import Pairs
+from cl.evaluation.line import Exam, Line
 from cl.steps import Step
-from cl.stream import ClassName, EvalSet
+from cl.store.first_names import set_digest, step_name
+from cl.streams.stream import EvalSet
 from flows.found import Found
 from flows.history import Learned
 from flows.past import Past, steps_to

@@ -12,9 +12,9 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from cl.checkpoint import read_json, write_json
+from cl.disk.files import read_json, write_json
+from cl.disk.seal import sealed, unsealed
 from cl.errors import StoreError
-from cl.seal import sealed, unsealed
 from flows.copies import Sought
 from flows.settings import Place
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 if TYPE_CHECKING:
-    from cl.matrix import Change
+    from cl.evaluation.matrix import Change
 
 MINUTE = 60.0  # seconds after which something is said where nothing was
 _STALE = 120.0  # seconds without a word, after which no time left is told
@@ -158,7 +158,7 @@ def place(stream: str, index: int, last: int, session: str) -> str:
 def line(ended: Ended) -> str:
     """A finished session in one line: what it changed against before (percent), and what it took.
 
-    >>> from cl.matrix import Change
+    >>> from cl.evaluation.matrix import Change
     >>> changes = (Change("taught", 0.385, 0.02), Change("forgotten", 0.072, 0.0), Change("probes", 0.41, None))
     >>> line(Ended("birds", 2, 5, "may", False, 40, 11.9, changes))
     'birds: 2/5 may: taught 38.5 (before: 2.0), forgotten 7.2 (before: 0.0), probes 41.0; 40 steps in 12 s'

@@ -20,7 +20,7 @@ from mlflow.types.schema import Array
 from PIL import Image
 
 import cl
-from cl.bundle import Bundle, write_bundle
+from cl.store.bundle import Bundle, write_bundle
 from flows.project import marks
 from flows.registry import readable, stands
 from flows.tracking import MODEL, Tracker, slug

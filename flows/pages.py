@@ -10,14 +10,15 @@ from mlflow.exceptions import MlflowException
 from prefect import task
 
 from cl.errors import EvergreenError, StoreError
-from cl.evaluate import unpack
-from cl.figures import LINES, POINTS, thinned
-from cl.gallery import Comparison
-from cl.host import threads
-from cl.report import Losses, Report, write
+from cl.evaluation.evaluate import unpack
+from cl.learning.host import threads
+from cl.reports.figures import LINES, POINTS, thinned
+from cl.reports.gallery import Comparison
+from cl.reports.report import Losses, Report
+from cl.reports.sides import Side, side_by_side
+from cl.reports.write import write
 from cl.run import load_method
 from cl.run import report as made
-from cl.sides import Side, side_by_side
 from flows.job import Job, planned, title, turns
 from flows.predict import served
 from flows.question import GATE, REASON

@@ -11,10 +11,10 @@ from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
+from cl.data.classes import ClassName
 from cl.errors import EvergreenError, StoreError
 from cl.plain_yaml import parse
 from cl.steps import Step, read_step
-from cl.stream import ClassName
 from flows.lineage import text_of
 from flows.question import BOUNDS, GATE, REASON
 from flows.settings import Place

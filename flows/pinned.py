@@ -14,9 +14,9 @@ from dvc.repo import Repo
 from dvc.scm import SCMError
 from dvc_data.hashfile.hash import hash_file
 
-from cl import collection
-from cl.columns import some
+from cl.data import collection
 from cl.errors import DataError
+from cl.text import some
 
 _LISTED = 10  # paths in one command
 

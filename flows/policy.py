@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from prefect import task
 from prefect.artifacts import create_table_artifact
 
-from cl.arrivals import Arrival
-from cl.data import ImageTable, concat
+from cl.data.table import ImageTable, concat
+from cl.streams.arrivals import Arrival
 from flows.grow import method_of
 from flows.history import Learned
 from flows.job import Job
@@ -17,7 +17,7 @@ from flows.watch import watch
 from flows.work import Work, work
 
 if TYPE_CHECKING:
-    from cl.drift import Drift
+    from cl.evaluation.drift import Drift
 
 
 class Ruling(NamedTuple):
@@ -50,8 +50,8 @@ def _rule(job: Job, standing: Standing, waiting: Sequence[Arrival]) -> Ruling:
 @task(task_run_name="whether to learn", **RETRIED)
 def _drift(job: Job, names: list[str]) -> Ruling:
     """The test for drift and its calibration, shown on the run's page."""
-    from cl.drift import drift
-    from cl.evaluate import image_features, spread
+    from cl.evaluation.drift import drift
+    from cl.evaluation.evaluate import image_features, spread
     from flows.tracking import slug
 
     at = work(job)

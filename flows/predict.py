@@ -12,11 +12,11 @@ from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from PIL import Image
 
-from cl.bundle import Bundle, read_bundle
-from cl.checkpoint import new_folder, write_json
+from cl.data.images import LARGEST, decode
+from cl.disk.files import new_folder, write_json
 from cl.errors import DataError, ModelError, StoreError
-from cl.hugging_face import write
-from cl.images import LARGEST, decode
+from cl.models.hugging_face import write
+from cl.store.bundle import Bundle, read_bundle
 from flows.conclude import standing_of
 from flows.registry import CHALLENGER, CHAMPION, as_of, find, only, versions_of
 from flows.settings import Place

@@ -3,12 +3,12 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from cl.build_stream import class_names
 from cl.config import EvalConfig, override, validate
+from cl.data.formats import read_splits
 from cl.errors import StoreError
-from cl.formats import read_splits
 from cl.pretrain import PretrainConfig, measure, pretrain, save_pretrained
-from cl.stream import EvalSet
+from cl.streams.build import class_names
+from cl.streams.stream import EvalSet
 
 Scores = dict[str, dict[str, float]]
 

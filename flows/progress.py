@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from cl.interim import Interim
+from cl.learning.interim import Interim
 from flows.job import Job, outlined, turns
 from flows.pace import standing
 from flows.settings import Place

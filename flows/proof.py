@@ -3,13 +3,13 @@
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from cl.defaults import settled
 from cl.errors import EvergreenError
-from cl.first_names import start_name, state_name
+from cl.learning.defaults import settled
 from cl.methods import Method
 from cl.plan import base_model, build_method, recipe_key, state_key
 from cl.run_config import RunConfig, parse_config, train_config
-from cl.told import some
+from cl.store.first_names import start_name, state_name
+from cl.text import some
 from flows.found import Found
 from flows.history import Learned
 from flows.work import Work

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterable, Mapping
 from typing import NamedTuple
 
-from cl.journal import Entry
+from cl.disk.journal import Entry
 from flows.history import Adopted, Champion, Rebuilt, Verdict, fact
 from flows.registry import before
 from flows.standing import Standing, Word

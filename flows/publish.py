@@ -67,7 +67,7 @@ def command(flow: str | None, parameters: dict[str, Any]) -> str:
 @task(task_run_name="publish", **RETRIED)
 def publish(job: Job, run_id: str, steps: list[dict[str, Any]]) -> None:
     """Everything about the whole stream: matrix, tables, figures, report, settings, and the model as a new version."""
-    from cl.report import whole
+    from cl.reports.items import whole
     from cl.run import bundle
     from flows.package import register
     from flows.question import ANSWER, GATE, QUESTION
@@ -96,8 +96,8 @@ def publish(job: Job, run_id: str, steps: list[dict[str, Any]]) -> None:
 @task(task_run_name="show", **RETRIED)
 def show(job: Job, found: dict[str, Any]) -> None:
     """The matrix as a table and the report as Markdown, on the page of the Prefect run."""
-    from cl.markdown import markdown
-    from cl.report import Report
+    from cl.reports.markdown import markdown
+    from cl.reports.report import Report
     from flows.tracking import slug
 
     key, report = slug(title(job)), Report.from_json(found)

@@ -9,9 +9,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from cl import beneath
+from cl.disk import beneath
 from cl.errors import StoreError
-from cl.matrix import Change
+from cl.evaluation.matrix import Change
 from flows.console import every
 from flows.job import Job, planned, title, turns
 from flows.pace import Beat, Ended, Pace
@@ -88,7 +88,7 @@ class Pulse:
 
 def pulse_of(job: Job, inner: Watch) -> Pulse:
     """The pulse of a job that is about to be learned here."""
-    from cl.learner import steps_over
+    from cl.learning.learner import steps_over
     from cl.run_config import train_config
 
     plan = planned(job)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from cl.faults import Problem
+from cl.data.faults import Problem
 from cl.names import in_cell
 
 _COPIED = 10_000_000  # bytes; larger files are only named

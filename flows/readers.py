@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
+from cl.data.table import Supervision
 from cl.errors import EvergreenError
-from cl.stream_config import Supervision
-from cl.told import some
+from cl.text import some
 from flows.settings import Place
 
 _HOLDS = {"labels": ("labels",), "captions": ("captions",), "both": ("labels", "captions"), "none": ("unlabelled",)}

@@ -19,7 +19,7 @@ from prefect.client.schemas.objects import State, StateType
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Crashed
 
-from cl import beneath
+from cl.disk import beneath
 from flows.children import end_with
 from flows.project import LOCK
 from flows.settings import Place

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from cl.errors import DataError
 from cl.onward import go_on
-from cl.told import some
+from cl.text import some
 from flows.effect import changed
 from flows.entered import enter, name_of, publish, say
 from flows.grow import examine, recorded, stepped

@@ -15,7 +15,7 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from cl.errors import StoreError
-from cl.told import some
+from cl.text import some
 from flows.project import check_own, own_models
 from flows.settings import Place
 from flows.tracking import locked

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from cl.errors import StoreError
 from cl.names import slug
-from cl.store import drop
-from cl.told import some
+from cl.store.store import drop
+from cl.text import some
 from flows.history import Pruned, history_of, note
 from flows.idle import idle
 from flows.reap import alive_flows

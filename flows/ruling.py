@@ -6,13 +6,13 @@ from typing import Any, NamedTuple
 
 from mlflow import MlflowClient
 
-from cl.ask import Question, ask, names
-from cl.cells import Cell
 from cl.errors import EvergreenError
-from cl.evaluate import evaluate, pack, spread, unpack
-from cl.gate import Decision, GateConfig, Judged, decide
+from cl.evaluation.ask import Question, ask, names
+from cl.evaluation.cells import Cell
+from cl.evaluation.evaluate import evaluate, pack, spread, unpack
+from cl.evaluation.gate import Decision, GateConfig, Judged, decide
 from cl.names import slug
-from cl.store import read_state
+from cl.store.store import read_state
 from flows.grow import method_of
 from flows.history import Learned
 from flows.judge import row, worst_of
@@ -86,7 +86,7 @@ def _numbers(at: Work, standing: Standing, path: Sequence[Learned], bounds: Gate
     states = [read_state(at.place.steps / "states" / learned.state) for learned in path[-go:]]
     numbers = {"seconds": sum(state.cost.seconds for state in states), "stored_mb": max(state.cost.stored_bytes for state in states) / 1e6}
     if bounds.forgetting is not None or bounds.zero_shot_drop is not None:  # which take the whole matrix
-        from cl.kinds import worst
+        from cl.reports.kinds import worst
 
         report = report_of_line(at, standing, path)
         numbers |= {name: worst(report, name) for name in ("forgetting", "zero_shot_drop")}

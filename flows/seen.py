@@ -4,10 +4,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from cl.arrivals import Arrivals
+from cl.data.classes import ClassName
 from cl.errors import EvergreenError
-from cl.first_names import session_digest
-from cl.stream import ClassName, Kind, Session
+from cl.store.first_names import session_digest
+from cl.streams.arrivals import Arrivals
+from cl.streams.stream import Kind, Session
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ def look(arrivals: Arrivals, name: str, index: int, known: Mapping[str, ClassNam
 
 
 def fits(sets: SeenSet, hits: str, settings: Mapping[str, Any]) -> bool:
-    """Whether a set has as many rows as were asked; `hits` of `cl.evaluate.pack`, `settings`: the `evaluate` section of then."""
+    """Whether a set has as many rows as were asked; `hits` of `cl.evaluation.evaluate.pack`, `settings`: the `evaluate` section of then."""
     limit = settings.get("limit")
     return int(hits.partition(":")[0]) == (sets.size if limit is None else min(limit, sets.size))
 

@@ -19,7 +19,7 @@ from flows.settings import Place, tracking_uri
 from flows.watch import watch
 
 if TYPE_CHECKING:
-    from cl.report import Report
+    from cl.reports.report import Report
     from cl.run import Step
     from flows.tracking import Tracker
 
@@ -50,7 +50,7 @@ def learn(job: Job, run_id: str, turn: Turn, before: list[dict[str, Any]]) -> di
 
 
 def _ended(job: Job, turn: Turn, steps: "list[Step]", known: bool) -> Ended:
-    from cl.matrix import changes
+    from cl.evaluation.matrix import changes
     from cl.run import scores
 
     cost = steps[-1].cost
@@ -86,7 +86,7 @@ def learn_session(job: Job, run_id: str, turn: Turn) -> dict[str, Any]:
 @task(task_run_name="log {turn.index} {turn.session}", **RETRIED)
 def log_session(job: Job, run_id: str, turn: Turn, steps: list[dict[str, Any]]) -> None:
     """Put a finished step on MLflow's charts: the stream's run at step = session, and the session's own nested run."""
-    from cl.report import metrics
+    from cl.reports.items import metrics
 
     tracker = tracker_of(job)
     found = tracker.find(turn.key, "session", run_id)

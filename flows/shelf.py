@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from cl import collection
-from cl.durable import flush
+from cl.data import collection
+from cl.disk.durable import flush
 from cl.errors import DataError
 from flows.settings import Place
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from cl.release import made_with
-from cl.told import some
+from cl.text import some
 from flows.history import Began, Learned
 from flows.tracking import flat
 

@@ -8,7 +8,7 @@ from urllib.parse import unquote, urlsplit
 
 from cl.errors import StoreError
 from cl.names import slug
-from cl.store import WEIGHTS, read_state
+from cl.store.store import WEIGHTS, read_state
 from flows.conclude import conclude
 from flows.history import history_of
 from flows.project import own_models

@@ -9,8 +9,8 @@ from typing import NamedTuple
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from cl.collection import numbered
-from cl.columns import some
+from cl.data.collection import numbered
+from cl.text import some
 from flows.failures import Failure, failures
 from flows.model_status import PREFIX, listed, told
 from flows.progress import half, moment, where

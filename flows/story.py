@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple, assert_never
 
-from cl.journal import Entry
-from cl.told import some
+from cl.disk.journal import Entry
+from cl.text import some
 from flows.history import (
     Abandoned,
     Accept,

@@ -15,8 +15,8 @@ from typing import Any
 from mlflow import MlflowClient
 
 from cl.errors import StoreError
-from cl.store import NOTE, WEIGHTS
-from cl.told import some
+from cl.store.store import NOTE, WEIGHTS
+from cl.text import some
 from flows.entered import name_of
 from flows.found import Found, add
 from flows.history import Champion, Fact, Learned, Opened, Pruned, Verdict

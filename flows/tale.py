@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import assert_never
 
+from cl.disk.journal import Entry
 from cl.errors import StoreError
-from cl.journal import Entry
 from flows.history import (
     Abandoned,
     Accept,

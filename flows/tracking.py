@@ -19,12 +19,12 @@ from mlflow.entities import Metric as MlflowMetric
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
-from cl import beneath
-from cl.durable import beside
+from cl.disk import beneath
+from cl.disk.durable import beside
 from cl.errors import StoreError, again
 from cl.names import as_key
 from cl.names import slug as slug
-from cl.report import Figure, Item, Metric, Table, Tag, Text
+from cl.reports.items import Figure, Item, Metric, Table, Tag, Text
 from flows.addresses import hushed, request, shown
 from flows.causes import cause
 from flows.project import LOCK, claim, marks

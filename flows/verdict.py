@@ -3,7 +3,7 @@
 from prefect import task
 from prefect.artifacts import create_table_artifact
 
-from cl.gate import Decision
+from cl.evaluation.gate import Decision
 from cl.names import slug
 from flows.entered import name_of, publish, say, session_run
 from flows.history import Champion, Verdict, note

@@ -18,9 +18,9 @@ from typing import Any, NamedTuple
 
 from mlflow import MlflowClient
 
-from cl.checkpoint import read_json
+from cl.disk.files import read_json
+from cl.disk.seal import sha256
 from cl.errors import LearningError
-from cl.seal import sha256
 from flows.children import die_with_parent
 from flows.progress import half
 from flows.settings import Place

@@ -2,15 +2,16 @@
 
 from collections.abc import Sequence
 
-from cl.ask import names
-from cl.cells import Cell, Cells
-from cl.evaluate import HEADLINE
-from cl.line import Exam, Line
+from cl.evaluation.ask import names
+from cl.evaluation.cells import Cell, Cells
+from cl.evaluation.evaluate import HEADLINE
+from cl.evaluation.line import Exam, Line
+from cl.learning.cost import Cost
 from cl.release import made_with
-from cl.report import Cost, Provenance, Report
+from cl.reports.report import Provenance, Report
 from cl.run_config import label, parse_config
 from cl.steps import Step, summed
-from cl.store import State, read_state
+from cl.store.store import State, read_state
 from flows.history import Learned
 from flows.standing import Standing
 from flows.work import Work

@@ -19,7 +19,7 @@ class Watch(Protocol):
         """A session of a stream starts (index 0: the model before any session is measured)."""
 
     def progress(self, done: int, total: int, what: str, *, images: int = 0, turn: int = 0, turns: int | None = 1) -> None:
-        """Steps of the session, or evaluation sets, so far; see `cl.progress`."""
+        """Steps of the session, or evaluation sets, so far; see `cl.learning.progress`."""
 
     def heard(self, beat: Beat) -> None:
         """Where a stream is, with rate and time left."""

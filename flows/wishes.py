@@ -5,7 +5,7 @@ from typing import Literal
 
 from cl.errors import StoreError
 from cl.names import slug
-from cl.told import some
+from cl.text import some
 from flows.history import Accept, Retry, Skipped, Verdict
 from flows.standing import Standing, Status, Word
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
-from cl import collection
+from cl.data import collection
+from cl.data.leave_out import bury, rewrite
 from cl.errors import DataError, EvergreenError
-from cl.leave_out import bury, rewrite
 from flows import objects
 from flows.conclude import conclude
 from flows.copies import purge

@@ -5,16 +5,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from typing import NamedTuple
 
-from cl.ask import ask, names
-from cl.checkpoint import memory, new_folder, write_json, write_tensors
-from cl.collection import fingerprint
-from cl.data import ImageTable
+from cl.data.collection import fingerprint
+from cl.data.leave_out import lessened
+from cl.data.table import ImageTable
+from cl.disk.files import new_folder, write_json
+from cl.disk.seal import sealed
+from cl.disk.tensors import write_tensors
 from cl.errors import DataError
-from cl.leave_out import lessened
-from cl.seal import sealed
-from cl.store import NOTE, WEIGHTS, now, read_state, whole
-from cl.stream_collection import collection_of
-from cl.subtract import CLOSED, subtract
+from cl.evaluation.ask import ask, names
+from cl.methods.persist import memory
+from cl.store.store import NOTE, WEIGHTS, now, read_state, whole
+from cl.store.subtract import CLOSED, subtract
+from cl.streams.arrived import collection_of
 from flows.grow import method_of
 from flows.history import Learned
 from flows.standing import Standing, chain

@@ -9,20 +9,21 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
-from cl.arrivals import Arrival, Arrivals
-from cl.ask import Start
-from cl.build_stream import StreamConfig
-from cl.clip import load
-from cl.data import ImageTable
+from cl.data.classes import ClassName
+from cl.data.table import ImageTable
 from cl.errors import ConfigError, EvergreenError
-from cl.line import Exam, Line, exam_of
+from cl.evaluation.ask import Start
+from cl.evaluation.line import Exam, Line, exam_of
 from cl.methods import Method
 from cl.methods.zero_shot import ZeroShotConfig
+from cl.models.clip import load
 from cl.plan import base_model
-from cl.report import Report
+from cl.reports.report import Report
 from cl.run_config import RunConfig, parse_config
-from cl.stream import ClassName, EvalSet, Session
-from cl.told import some
+from cl.streams.arrivals import Arrival, Arrivals
+from cl.streams.build import StreamConfig
+from cl.streams.stream import EvalSet, Session
+from cl.text import some
 from flows.conclude import conclude
 from flows.history import AskedSet, Classes, Learned, history_of
 from flows.job import Job

@@ -12,14 +12,15 @@ from lightning.pytorch.loggers import Logger, MLFlowLogger
 from mlflow import MlflowClient
 from rich.console import Console
 
-from cl import prompted
-from cl.clip import Clip, ModelConfig, load
 from cl.config import TrainConfig
-from cl.glyphs import build
-from cl.learner import learn
+from cl.data.classes import ClassName
+from cl.data.glyphs import build
+from cl.learning.learner import learn
 from cl.methods.finetune import Finetune
 from cl.methods.vr_lwf import VRLwFConfig, vocabulary_texts
-from cl.stream import ClassName, EvalSet, Session
+from cl.models import prompted
+from cl.models.clip import Clip, ModelConfig, load
+from cl.streams.stream import EvalSet, Session
 from flows.console import table
 from flows.settings import begin
 from flows.steplog import StepLogger

@@ -127,7 +127,7 @@ compare: {methods: [zero_shot, finetune]}
 
 def lay_out(project: Path) -> Path:
     """A small data set and a config that learns its four classes in two sessions; returns the config."""
-    from cl.data import write
+    from cl.data.table import write
     from tests.make import table
 
     write({"train": table(range(4), 8), "test": table(range(4), 4, seed=5)}, project / "data" / "colours")

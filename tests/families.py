@@ -8,7 +8,7 @@ import tokenizers
 import transformers
 from timm.models import eva, fastvit, vision_transformer
 
-from cl.clip import Clip, build
+from cl.models.clip import Clip, build
 
 _TEXT = {"context_length": 24, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2}
 _VISION = {"image_size": 32, "patch_size": 8, "width": 32, "head_width": 16, "layers": 2}

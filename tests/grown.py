@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from cl.collection import append
-from cl.gate import Decision
+from cl.data.collection import append
+from cl.evaluation.gate import Decision
 from flows.job import prepared
 from flows.ruling import Ruled
 from tests.make import table
@@ -38,8 +38,8 @@ def plainly(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(flows.verdict, "create_table_artifact", lambda **_: None)
     patch.setattr(flows.verdict, "rule", lambda *_: Ruled(Decision(True, (), "good enough"), {}))
     patch.setattr(flows.verdict, "page", lambda *_: None)
-    patch.setattr("cl.report.items", lambda report: iter(()))
-    patch.setattr("cl.report.write", lambda reports, folder: folder.mkdir(parents=True, exist_ok=True))
+    patch.setattr("cl.reports.items.items", lambda report: iter(()))
+    patch.setattr("cl.reports.write.write", lambda reports, folder: folder.mkdir(parents=True, exist_ok=True))
 
 
 def arrive(project: Path, name: str, colours: Sequence[int], seed: int = 0, each: int = 6) -> None:

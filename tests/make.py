@@ -7,9 +7,10 @@ import numpy as np
 import torch
 from PIL import Image
 
-from cl.clip import Clip, ModelConfig, load
-from cl.data import ImageTable
-from cl.stream import ClassName, EvalSet, Session, Stream
+from cl.data.classes import ClassName
+from cl.data.table import ImageTable
+from cl.models.clip import Clip, ModelConfig, load
+from cl.streams.stream import EvalSet, Session, Stream
 
 COLOURS = ("red", "green", "blue", "yellow", "purple", "orange", "white", "black")
 RGB = ((220, 30, 30), (30, 200, 30), (30, 30, 220), (220, 220, 30), (160, 30, 160), (240, 140, 20), (245, 245, 245), (10, 10, 10))

@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 from rich.console import Console
 
-from cl.checkpoint import read_json
-from cl.data import ImageTable, write
+from cl.data.table import ImageTable, write
+from cl.disk.files import read_json
 from flows.console import table
 from tests.make import COLOURS, png
 

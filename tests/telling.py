@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from cl.journal import Entry
+from cl.disk.journal import Entry
 from flows.conclude import conclude
 from flows.history import (
     Began,

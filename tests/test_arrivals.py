@@ -6,13 +6,14 @@ from pathlib import Path
 import pytest
 from pydantic import TypeAdapter
 
-from cl.arrivals import Arrivals
-from cl.build_stream import StreamConfig, build_stream
-from cl.collection import append
-from cl.data import concat, write
+from cl.data.classes import ClassName
+from cl.data.collection import append
+from cl.data.table import concat, write
 from cl.errors import DataError
-from cl.line import Line, exam_of
-from cl.stream import ClassName, Stream
+from cl.evaluation.line import Line, exam_of
+from cl.streams.arrivals import Arrivals
+from cl.streams.build import StreamConfig, build_stream
+from cl.streams.stream import Stream
 from tests import make
 
 STREAMS = {
@@ -68,7 +69,7 @@ def test_a_session_that_follows_another_than_in_the_stream_has_the_place_and_cla
 
 def test_a_listing_is_remembered_by_settings_and_version_and_reads_no_image(root: Path, tmp_path: Path, monkeypatch) -> None:
     there = Arrivals(config("classes"), root, tmp_path, "v1").there()
-    monkeypatch.setattr("cl.arrivals.read_sources", lambda *_: pytest.fail("read"))
+    monkeypatch.setattr("cl.streams.arrivals.read_sources", lambda *_: pytest.fail("read"))
     assert Arrivals(config("classes"), root, tmp_path, "v1").there() == there
     for other in (Arrivals(config("classes"), root, tmp_path, "v2"), Arrivals(config("classes", limit=3), root, tmp_path, "v1")):
         with pytest.raises(pytest.fail.Exception):

@@ -23,14 +23,16 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from cl.checkpoint import read_json, read_tensors, restore
+from cl.data.told import Topic
+from cl.disk.files import read_json
+from cl.disk.tensors import read_tensors
 from cl.errors import ConfigError, DataError, EvergreenError, StoreError
-from cl.intake import take
+from cl.methods.persist import restore
 from cl.plan import plan
 from cl.run import advance, find
 from cl.run_config import parse_config, read_config
-from cl.store import whole
-from cl.told import Topic
+from cl.store.store import whole
+from cl.streams.intake import take
 from flows.cli import main
 from flows.ingest import Outcome, Source, ingest
 from flows.settings import Place

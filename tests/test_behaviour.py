@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cl.data import write
-from cl.glyphs import build
-from cl.matrix import Matrix
+from cl.data.glyphs import build
+from cl.data.table import write
+from cl.evaluation.matrix import Matrix
 from cl.run import parse_config, plan, run
 
 pytestmark = pytest.mark.slow

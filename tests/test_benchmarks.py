@@ -7,9 +7,9 @@ import torch
 from PIL import Image
 from torch.utils.data import Dataset
 
-from cl.benchmarks import from_avalanche, to_avalanche
 from cl.errors import DataError
-from cl.stream import joint
+from cl.streams.avalanche import from_avalanche, to_avalanche
+from cl.streams.stream import joint
 from tests.make import COLOURS, RGB, stream
 
 NAMES = ["red", "green", "blue", "yellow"]

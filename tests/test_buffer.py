@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch.utils.data import Dataset
 
-from cl.buffer import Exemplars, Memory, Policy, update
 from cl.config import TrainConfig
-from cl.data import ImageTable, concat
-from cl.learner import learn
+from cl.data.table import ImageTable, concat
+from cl.learning.learner import learn
+from cl.methods.buffer import Exemplars, Memory, Policy, update
 from cl.methods.replay import ReplayConfig
 from tests import make
 

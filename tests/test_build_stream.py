@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cl.build_stream import StreamConfig, build_stream, class_names
 from cl.config import Config, validate
-from cl.data import ImageTable, concat, write
+from cl.data.table import ImageTable, concat, write
+from cl.data.told import Topic
 from cl.errors import ConfigError, DataError
-from cl.stream import Stream, joint
-from cl.told import Topic
+from cl.streams.build import StreamConfig, build_stream, class_names
+from cl.streams.stream import Stream, joint
 from tests.make import COLOURS, png
 
 

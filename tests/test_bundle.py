@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 import torch
 
-from cl.bundle import Bundle, beside, read_bundle, write_bundle
 from cl.config import TrainConfig
+from cl.disk.seal import sealed, unsealed
 from cl.errors import StoreError
-from cl.evaluate import at_rest
-from cl.features import pixels
-from cl.learner import learn
+from cl.evaluation.evaluate import at_rest
+from cl.learning.learner import learn
 from cl.methods import CONFIGS, Method, MethodConfig
-from cl.seal import sealed, unsealed
+from cl.methods.features import pixels
+from cl.store.bundle import Bundle, beside, read_bundle, write_bundle
 from tests import make
 
 FAST = TrainConfig(max_steps=3, batch_size=6, lr=1e-2, device="cpu")

@@ -10,9 +10,9 @@ import pytest
 from mlflow import MlflowClient
 from typer.testing import CliRunner
 
-from cl.collection import append
+from cl.data.collection import append
 from cl.errors import StoreError
-from cl.interim import START, Interim
+from cl.learning.interim import START, Interim
 from flows import entered
 from flows.by_hand import promote, rollback
 from flows.cli import app

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cl import ask as asking
-from cl.ask import ask
-from cl.cells import Cell, Cells, cell_name, measured
 from cl.config import EvalConfig
+from cl.evaluation import ask as asking
+from cl.evaluation.ask import ask
+from cl.evaluation.cells import Cell, Cells, cell_name, measured
 from cl.run import Plan, advance, find, load_method, run
-from cl.stream import EvalSet
+from cl.streams.stream import EvalSet
 from tests.test_run import TREE, data, planned
 
 __all__ = ["data"]

@@ -6,9 +6,11 @@ import pickle
 import pytest
 import torch
 
-from cl.checkpoint import memory, new_folder, read_json, read_tensors, restore, sha256, write_json, write_tensors
+from cl.disk.files import new_folder, read_json, write_json
+from cl.disk.tensors import read_tensors, write_tensors
 from cl.errors import StoreError
 from cl.methods.finetune import FinetuneConfig
+from cl.methods.persist import memory, restore, sha256
 from cl.methods.replay import ReplayConfig
 from tests import make
 

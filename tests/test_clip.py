@@ -21,10 +21,10 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torchvision import transforms as v1
 
-import cl.model_source
-from cl.clip import Clip, ModelConfig, TextPrompts, VisionPrompts, build, load
+import cl.models.source
 from cl.errors import ModelError
-from cl.model_source import TINY, find
+from cl.models.clip import Clip, ModelConfig, TextPrompts, VisionPrompts, build, load
+from cl.models.source import TINY, find
 from tests.families import FAMILIES, family
 
 TEXT, VISION = TINY["text_cfg"], TINY["vision_cfg"]
@@ -532,7 +532,7 @@ def test_a_save_that_stops_half_way_leaves_no_folder_that_loads_as_a_mixture(tmp
             raise OSError(28, "No space left on device")
         move(source, target)
 
-    monkeypatch.setattr("cl.clip.os.replace", stop)
+    monkeypatch.setattr("cl.models.clip.os.replace", stop)
     with pytest.raises(ModelError, match="cannot be written \\(No space left on device\\)"):
         build(TINY, seed=2).save(tmp_path / "model")
     with pytest.raises(ModelError, match=r"has no open_clip_config\.json"):
@@ -719,9 +719,9 @@ def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     def refuse(*_args: object, **_kwargs: object) -> None:
         raise urllib.error.URLError("Name or service not known")
 
-    monkeypatch.setattr(cl.model_source.urllib.request, "urlopen", refuse)
-    monkeypatch.setattr(cl.model_source.constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(cl.model_source.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(cl.models.source.urllib.request, "urlopen", refuse)
+    monkeypatch.setattr(cl.models.source.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(cl.models.source.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     return tmp_path / "hub"
 
 
@@ -737,7 +737,7 @@ def test_without_a_network_a_download_is_given_up_at_once(name: str, pretrained:
 
 
 def test_offline_mode_is_named_as_the_reason(offline: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cl.model_source.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(cl.models.source.constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(ModelError, match="HF_HUB_OFFLINE is set; unset it"):
         load(ModelConfig(name="hf-hub:org/model"))
 
@@ -764,8 +764,8 @@ def test_files_are_asked_of_the_hub_safetensors_first(offline: Path, tmp_path: P
     def not_found(*_args: object, **_kwargs: object) -> None:
         raise urllib.error.HTTPError("", 405, "Method Not Allowed", None, None)
 
-    monkeypatch.setattr(cl.model_source.urllib.request, "urlopen", not_found)
-    monkeypatch.setattr(cl.model_source, "hf_hub_download", serve)
+    monkeypatch.setattr(cl.models.source.urllib.request, "urlopen", not_found)
+    monkeypatch.setattr(cl.models.source, "hf_hub_download", serve)
     assert load(ModelConfig(name="hf-hub:org/model")).digest() == clip_of("vit").digest()
     assert [name for _, name in asked] == ["open_clip_config.json", "open_clip_model.safetensors", "open_clip_pytorch_model.bin"]
 
@@ -774,8 +774,8 @@ def test_a_network_that_goes_away_half_way_is_not_taken_for_a_missing_file(offli
     def lose(repo: str, name: str) -> str:
         raise LocalEntryNotFoundError("connection reset")
 
-    monkeypatch.setattr(cl.model_source.urllib.request, "urlopen", lambda *_args, **_kwargs: io.BytesIO())
-    monkeypatch.setattr(cl.model_source, "hf_hub_download", lose)
+    monkeypatch.setattr(cl.models.source.urllib.request, "urlopen", lambda *_args, **_kwargs: io.BytesIO())
+    monkeypatch.setattr(cl.models.source, "hf_hub_download", lose)
     with pytest.raises(ModelError, match=r"cannot be downloaded \(connection reset\)"):
         load(ModelConfig(name="hf-hub:org/model"))
 
@@ -787,12 +787,12 @@ def test_a_pickle_from_the_hub_that_would_run_code_is_refused(tmp_path: Path) ->
 
     torch.save({"state_dict": Evil()}, tmp_path / "open_clip_pytorch_model.bin")
     with pytest.raises(ModelError, match="does not fit the model"):
-        cl.model_source.fill(clip_of("vit").model, tmp_path / "open_clip_pytorch_model.bin")
+        cl.models.source.fill(clip_of("vit").model, tmp_path / "open_clip_pytorch_model.bin")
     assert not (tmp_path / "ran").exists()
 
 
 def test_a_tag_decides_the_activation_its_weights_were_trained_with(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cl.model_source, "download", lambda repo, names, asked: Path(names[0]))
+    monkeypatch.setattr(cl.models.source, "download", lambda repo, names, asked: Path(names[0]))
     openai, laion = find("ViT-B-32", "openai"), find("ViT-B/32", "laion2b_s34b_b79k")
     assert openai.model_cfg["quick_gelu"] is True and laion.model_cfg["quick_gelu"] is False
     assert openai.weights == laion.weights == Path("open_clip_model.safetensors")

@@ -8,20 +8,20 @@ import torch
 from safetensors.torch import load, save
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
-from cl.checkpoint import memory, restore
 from cl.config import EvalConfig, TrainConfig
-from cl.data import ImageTable
+from cl.data.table import ImageTable
 from cl.errors import MethodError, StoreError
-from cl.evaluate import evaluate
-from cl.features import ClassRows
-from cl.learner import learn
+from cl.evaluation.evaluate import evaluate
+from cl.learning.learner import learn
 from cl.methods.base import Method, MethodConfig
+from cl.methods.features import ClassRows
 from cl.methods.frozen import fall_back
 from cl.methods.gda import GDAConfig, precision
 from cl.methods.linear_probe import LinearProbeConfig
+from cl.methods.persist import memory, restore
 from cl.methods.ridge import RidgeConfig
-from cl.stream import Session, joint
-from cl.zero_shot import class_features
+from cl.models.zero_shot import class_features
+from cl.streams.stream import Session, joint
 from tests import make
 
 TRAIN = TrainConfig(max_steps=5, batch_size=8, lr=1e-2, device="cpu")
@@ -220,7 +220,7 @@ def test_a_probes_gradient_is_that_of_softmax_regression() -> None:
     session = make.session(1, (0, 1), (0, 1), each=4)
     method = LinearProbeConfig().build(make.tiny(), 0)
     data = method.begin(session)
-    from cl.loader import Collate, Rows
+    from cl.learning.loader import Collate, Rows
 
     rows = Rows(data, method.clip, method.vocabulary, pixels=False)
     batch = Collate(method.clip.tokenize)([rows[(row, 0, 0)] for row in range(8)])

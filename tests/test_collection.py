@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from cl.build_stream import build_stream
-from cl.collection import Entry, append, read, seen, sessions
-from cl.data import ImageTable, concat
+from cl.data.collection import Entry, append, read, seen, sessions
+from cl.data.table import ImageTable, concat
 from cl.errors import DataError
 from cl.plan import plan
 from cl.run_config import parse_config
-from cl.stream_config import CollectionStream
+from cl.streams.build import build_stream
+from cl.streams.config import CollectionStream
 from tests.conftest import processes
 from tests.make import table
 

@@ -4,9 +4,9 @@ from datetime import UTC, datetime
 
 import pytest
 
+from cl.data.faults import Reason
+from cl.data.formats import look, read, read_splits
 from cl.errors import DataError
-from cl.faults import Reason
-from cl.formats import look, read, read_splits
 from tests.test_formats import pairs, png, put, text
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from cl.matrix import Change
+from cl.evaluation.matrix import Change
 from flows import console
 from flows.console import BarWatch, every, watching
 from flows.pace import Beat, Ended

@@ -6,17 +6,17 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from cl.checkpoint import memory, restore
 from cl.config import TrainConfig
-from cl.data import concat
+from cl.data.table import concat
 from cl.errors import MethodError
-from cl.learner import learn
-from cl.loader import Collate, Rows
+from cl.learning.learner import learn
+from cl.learning.loader import Collate, Rows
 from cl.methods.base import Batch
 from cl.methods.cpe_clip import CPEClip, CPEClipConfig
-from cl.prompts import DeepPrompts, share, shortened
+from cl.methods.persist import memory, restore
+from cl.methods.prompts import DeepPrompts, share, shortened
 from cl.run_config import parse_config, train_config
-from cl.stream import Session
+from cl.streams.stream import Session
 from tests import make
 
 SGD = TrainConfig(

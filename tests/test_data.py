@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from cl.data import SCHEMA, ImageTable, concat, hold_out, write
+from cl.data.table import SCHEMA, ImageTable, concat, hold_out, write
 from cl.errors import DataError
 
 

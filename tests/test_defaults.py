@@ -8,15 +8,15 @@ import pytest
 import torch
 from torch import nn
 
-from cl.clip import Clip, build
 from cl.config import EvalConfig, TrainConfig
-from cl.defaults import LARGE, choices, settled
-from cl.evaluate import evaluate
-from cl.learner import learn
-from cl.loader import Order, samples
+from cl.evaluation.evaluate import evaluate
+from cl.learning.defaults import LARGE, choices, settled
+from cl.learning.learner import learn
+from cl.learning.loader import Order, samples
 from cl.methods import CONFIGS, Method
 from cl.methods.finetune import FinetuneConfig
 from cl.methods.vr_lwf import VRLwFConfig
+from cl.models.clip import Clip, build
 from tests import make
 from tests.families import FAMILIES
 
@@ -158,7 +158,7 @@ def test_without_batch_normalisation_nothing_is_told_of_it() -> None:
 
 
 def test_what_was_chosen_is_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.INFO, logger="cl.learner"):
+    with caplog.at_level(logging.INFO, logger="cl.learning.learner"):
         learn(resnet(), make.session(1, (0, 1), (0, 1)), TrainConfig(max_steps=1, batch_size=4, device="cpu"), 0)
     assert any(
         "session 1 (session 1): train.batch_norm is trained: the model begins with random weights" in line for line in caplog.messages

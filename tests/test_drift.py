@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cl.drift import _discrepancies, _halves, drift
+from cl.evaluation.drift import _discrepancies, _halves, drift
 
 
 def test_the_discrepancy_agrees_with_a_double_loop() -> None:

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from cl.collection import append
-from cl.data import ImageTable, concat
-from cl.glyphs import build
+from cl.data.collection import append
+from cl.data.glyphs import build
+from cl.data.table import ImageTable, concat
 from flows.conclude import conclude
 from flows.history import history_of
 from flows.registry import CHAMPION, holder

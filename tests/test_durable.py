@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from cl.checkpoint import write_tensors
-from cl.durable import land
+from cl.disk.durable import land
+from cl.disk.tensors import write_tensors
 
 
 @pytest.mark.parametrize("kind", ["file", "folder"])

@@ -12,8 +12,8 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
+from cl.disk.seal import sha256
 from cl.errors import DataError
-from cl.seal import sha256
 from flows.cli import app
 from flows.data import materialise, pin, remote, version
 from flows.digest import digest

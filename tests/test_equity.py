@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from cl.equity import equity, gini, harmonic_mean, per_class, worst_tenth
+from cl.evaluation.equity import equity, gini, harmonic_mean, per_class, worst_tenth
 
 BEFORE, AFTER = np.array([0.9, 0.8, 0.3, 0.2]), np.array([0.85, 0.82, 0.5, 0.45])
 

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from cl.config import EvalConfig
-from cl.evaluate import evaluate, rank_of, retrieval, spread
+from cl.evaluation.evaluate import evaluate, rank_of, retrieval, spread
 from cl.methods.zero_shot import ZeroShotConfig
 from tests import make
 

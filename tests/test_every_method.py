@@ -9,15 +9,16 @@ import pytest
 import torch
 from pydantic import TypeAdapter
 
-from cl.checkpoint import memory, read_tensors, restore, write_tensors
 from cl.config import EvalConfig, TrainConfig
-from cl.data import ImageTable, concat
+from cl.data.table import ImageTable, concat
+from cl.disk.tensors import read_tensors, write_tensors
 from cl.errors import MethodError
-from cl.evaluate import evaluate
-from cl.learner import learn
-from cl.loader import Collate, Rows
+from cl.evaluation.evaluate import evaluate
+from cl.learning.learner import learn
+from cl.learning.loader import Collate, Rows
 from cl.methods import CONFIGS, AnyMethodConfig, Batch, Method
-from cl.stream import Session, Stream
+from cl.methods.persist import memory, restore
+from cl.streams.stream import Session, Stream
 from tests import make
 
 FAST = TrainConfig(max_steps=3, batch_size=6, lr=1e-3, device="cpu")

@@ -6,17 +6,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from cl.bundle import Bundle, read_bundle, write_bundle
-from cl.clip import Clip
 from cl.config import TrainConfig
 from cl.errors import MethodError, ModelError
-from cl.features import pixels
-from cl.hugging_face import write
-from cl.learner import learn
+from cl.learning.learner import learn
 from cl.methods import CONFIGS, MethodConfig
+from cl.methods.features import pixels
 from cl.methods.vr_lwf import vocabulary_texts
+from cl.models.clip import Clip
+from cl.models.hugging_face import write
+from cl.models.prompted import text_tower
 from cl.plan import build_method
-from cl.prompted import text_tower
+from cl.store.bundle import Bundle, read_bundle, write_bundle
 from tests import make
 from tests.families import FAMILIES, family
 from tests.test_every_method import usable

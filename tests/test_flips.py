@@ -10,19 +10,20 @@ import pytest
 import torch
 from PIL import Image
 
-from cl.answers import Asker
 from cl.config import EvalConfig
-from cl.data import ImageTable
-from cl.evaluate import evaluate, pack
-from cl.flips import Answer, Change, class_scores, flipped, grouped
-from cl.gallery import Comparison, Seen, compare, look
-from cl.heat import LEVELS, contrast, heat, shade
-from cl.matrix import Matrix
+from cl.data.classes import ClassName
+from cl.data.table import ImageTable
+from cl.evaluation.answers import Asker
+from cl.evaluation.evaluate import evaluate, pack
+from cl.evaluation.flips import Answer, Change, class_scores, flipped, grouped
+from cl.evaluation.matrix import Matrix
 from cl.methods import CONFIGS, Method
-from cl.report import html
-from cl.stream import ClassName, EvalSet
-from cl.thumbnails import LARGEST, thumbnail, thumbnails
-from cl.verdict import points, verdicts
+from cl.reports.gallery import Comparison, Seen, compare, look
+from cl.reports.heat import LEVELS, contrast, heat, shade
+from cl.reports.thumbnails import LARGEST, thumbnail, thumbnails
+from cl.reports.verdict import points, verdicts
+from cl.reports.write import html
+from cl.streams.stream import EvalSet
 from tests.make import png as drawn
 from tests.make import tiny
 from tests.test_report import make_report

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from cl.flops import Flops, counted
+from cl.models.flops import Flops, counted
 from tests import make
 
 

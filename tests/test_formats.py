@@ -8,9 +8,9 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from cl.data import write
+from cl.data.formats import read, read_splits
+from cl.data.table import write
 from cl.errors import DataError
-from cl.formats import read, read_splits
 
 
 def png(colour: int) -> bytes:

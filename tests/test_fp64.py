@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from cl.config import EvalConfig, TrainConfig
-from cl.evaluate import evaluate, image_features
-from cl.learner import learn
+from cl.evaluation.evaluate import evaluate, image_features
+from cl.learning.learner import learn
 from cl.methods import CONFIGS
 from tests import make
 from tests.test_every_method import METHODS, build, stream, usable

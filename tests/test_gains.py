@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from cl.gains import gains
+from cl.evaluation.gains import gains
 from tests import make
 from tests.test_pseudolabel import some_labels
 

@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from cl.evaluate import calibration_error, worst_class
-from cl.gate import Check, Decision, GateConfig, Judged, decide
+from cl.evaluation.evaluate import calibration_error, worst_class
+from cl.evaluation.gate import Check, Decision, GateConfig, Judged, decide
 
 RANDOM = np.random.default_rng(0)
 RIGHT = RANDOM.random(400) < 0.7

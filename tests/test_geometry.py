@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from cl.geometry import Pairs, angles, deviation, geometry, modality_gap, pairs, rotation, structure_change
+from cl.evaluation.geometry import Pairs, angles, deviation, geometry, modality_gap, pairs, rotation, structure_change
 from cl.methods.zero_shot import ZeroShotConfig
 from tests import make
 

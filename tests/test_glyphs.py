@@ -10,7 +10,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from cl.glyphs import SIZE, TEST_FONTS, build, coverage, domains, name_of, render, write_glyphs
+from cl.data.glyphs import SIZE, TEST_FONTS, build, coverage, domains, name_of, render, write_glyphs
 
 
 def pixels(data: bytes) -> np.ndarray:

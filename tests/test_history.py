@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
+from cl.disk.journal import Entry
 from cl.errors import StoreError
-from cl.journal import Entry
 from flows.conclude import conclude
 from flows.history import (
     Abandoned,

@@ -6,7 +6,7 @@ import sys
 import pytest
 import torch
 
-from cl.host import threads
+from cl.learning.host import threads
 
 
 def test_threads_are_given_back_even_after_an_error() -> None:
@@ -22,7 +22,7 @@ def test_threads_are_given_back_even_after_an_error() -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="the allocator is asked through glibc")
 def test_memory_that_is_kept_is_not_fetched_from_the_system_again() -> None:
     script = (
-        "import resource, sys, torch; from cl.host import keep_memory; 'keep' in sys.argv and keep_memory()\n"
+        "import resource, sys, torch; from cl.learning.host import keep_memory; 'keep' in sys.argv and keep_memory()\n"
         "def faults():\n"
         "    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
         "    torch.ones(64 << 18)\n"  # 64 MB are 16,384 pages

@@ -12,11 +12,11 @@ import pytest
 import torch
 from PIL import Image
 
-from cl.clip import Clip, ModelConfig, TextPrompts, VisionPrompts, build, load
 from cl.errors import ModelError
-from cl.hugging_face import write
 from cl.methods.cpe_clip import CPEClipConfig
 from cl.methods.pseudolabel import PseudolabelConfig
+from cl.models.clip import Clip, ModelConfig, TextPrompts, VisionPrompts, build, load
+from cl.models.hugging_face import write
 from tests import make
 
 TEXTS = ["a photo of a cat", "GREEK SMALL LETTER ALPHA", "it's 42 déjà  vu!", "x" * 300]

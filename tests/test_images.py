@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image, features
 
+from cl.data.faults import ImageError, Reason
+from cl.data.images import FORMATS, decode, opened
 from cl.errors import DataError
-from cl.faults import ImageError, Reason
-from cl.images import FORMATS, decode, opened
 
 
 def png(colour: object = (1, 2, 3), size: tuple[int, int] = (4, 4), mode: str = "RGB") -> bytes:

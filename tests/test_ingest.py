@@ -15,7 +15,7 @@ import pytest
 from dvc.lock import LockError
 from dvc.repo import Repo
 
-from cl.collection import Entry, read, sessions
+from cl.data.collection import Entry, read, sessions
 from cl.errors import DataError
 from flows.cli_data import status
 from flows.data import version

@@ -15,15 +15,15 @@ from typing import Any
 
 import pytest
 
-from cl import journal
+from cl.disk import journal
+from cl.disk.journal import Entry, Journal
 from cl.errors import StoreError
-from cl.journal import Entry, Journal
 from flows.causes import cause
 
 WRITER = """
 import sys
 from pathlib import Path
-from cl.journal import Journal
+from cl.disk.journal import Journal
 log = Journal(Path(sys.argv[1]))
 for number in range(int(sys.argv[3])):
     log.append("learned", writer=sys.argv[2], number=number)

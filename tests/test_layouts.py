@@ -11,10 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from cl.data.formats import Look, look
+from cl.data.told import Topic
 from cl.errors import DataError
-from cl.formats import Look, look
-from cl.intake import take
-from cl.told import Topic
+from cl.streams.intake import take
 from tests.test_formats import png, put, tar, text
 
 NAMES = [f"{i}.png" for i in range(4)]
@@ -444,7 +444,7 @@ def test_a_cell_that_says_nothing_is_empty_to_both_commands(tmp_path: Path, word
 
 
 def test_a_folder_called_none_is_a_class_and_stays_one(tmp_path: Path) -> None:
-    from cl.data import write
+    from cl.data.table import write
 
     put(tmp_path / "in", "None/1.png", "cat/1.png")
     write(look(tmp_path / "in").strictly(), tmp_path / "out")

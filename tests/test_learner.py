@@ -11,8 +11,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from cl.config import TrainConfig
 from cl.errors import LearningError, MethodError
-from cl.learner import Learner, learn, schedule
-from cl.loader import Collate, Order, Rows
+from cl.learning.learner import Learner, learn, schedule
+from cl.learning.loader import Collate, Order, Rows
 from cl.methods.base import MethodConfig
 from cl.methods.ewc import EWCConfig
 from cl.methods.finetune import Finetune, FinetuneConfig
@@ -104,7 +104,7 @@ def test_by_epoch_the_rate_is_the_pseudolabel_codes_for_every_step_of_an_epoch()
 
 def test_learning_lowers_the_loss_and_raises_accuracy() -> None:
     from cl.config import EvalConfig
-    from cl.evaluate import evaluate
+    from cl.evaluation.evaluate import evaluate
 
     stream = make.stream((0, 1, 2), each=16)
     method = FinetuneConfig().build(make.tiny(), 0)
@@ -198,7 +198,7 @@ def test_rehearsal_lets_old_classes_compete_and_mixes_exemplars_in() -> None:
 
 
 def test_a_mixed_batch_weighs_rows_of_both_kinds_alike() -> None:
-    from cl.data import concat
+    from cl.data.table import concat
 
     labelled, captioned = make.table((0, 1), 3), make.table((0, 1), 1, seed=5, labels=False, captions=True)
     session = make.session(1, (0, 1), (0, 1))

@@ -90,7 +90,7 @@ def test_where_every_image_is_set_aside_the_message_leads_with_that(project: Pat
 
 
 def test_captions_that_the_configs_own_model_cuts_are_counted(tmp_path: Path) -> None:
-    from cl.data import ImageTable, write
+    from cl.data.table import ImageTable, write
     from cl.plan import plan
     from cl.run_config import parse_config
 

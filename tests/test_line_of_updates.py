@@ -11,10 +11,10 @@ from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from typer.testing import CliRunner
 
-from cl.collection import append
+from cl.data.collection import append
+from cl.disk.seal import sealed
 from cl.errors import DataError, StoreError
-from cl.report import Text
-from cl.seal import sealed
+from cl.reports.items import Text
 from flows.asked import Asked
 from flows.bisect import course
 from flows.chain_of import chain_of
@@ -44,7 +44,7 @@ gate: {drop: null, flips: null}
 @pytest.fixture
 def config(stored: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """A project with two sessions, without the figures and pages that take seconds."""
-    monkeypatch.setattr("cl.report.whole", lambda report: iter([Text("report.json", json.dumps(sealed(report.to_json())))]))
+    monkeypatch.setattr("cl.reports.items.whole", lambda report: iter([Text("report.json", json.dumps(sealed(report.to_json())))]))
     for module in ("flows.pages", "flows.line_page"):
         monkeypatch.setattr(f"{module}.write", lambda reports, folder, seen=None: folder.mkdir(parents=True, exist_ok=True))
         monkeypatch.setattr(f"{module}.images", lambda *_: {})

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from cl.losses import classification, contrastive, distillation, similarities
+from cl.methods.losses import classification, contrastive, distillation, similarities
 
 TEACHER = torch.tensor([[2.0, 1.0, 0.0], [0.0, 1.0, 3.0]], dtype=torch.float64)
 STUDENT = torch.tensor([[1.0, 1.0, 1.0], [0.0, 2.0, 3.0]], dtype=torch.float64)

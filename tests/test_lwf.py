@@ -10,16 +10,17 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from cl.checkpoint import memory, read_tensors, restore, write_tensors
 from cl.config import TrainConfig
+from cl.disk.tensors import read_tensors, write_tensors
 from cl.errors import MethodError
-from cl.learner import learn
-from cl.loader import Collate, Rows
-from cl.losses import distillation
+from cl.learning.learner import learn
+from cl.learning.loader import Collate, Rows
 from cl.methods.base import Batch, Method, MethodConfig
 from cl.methods.finetune import Finetune
+from cl.methods.losses import distillation
 from cl.methods.lwf import Distilling, LwFConfig, WeightEnsemble
-from cl.stream import Session
+from cl.methods.persist import memory, restore
+from cl.streams.stream import Session
 from tests import make
 
 T = torch.tensor([[2.0, 1.0, 0.0], [0.0, 1.0, 3.0]], dtype=torch.float64)

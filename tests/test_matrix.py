@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from cl import matrix as m
 from cl.errors import DataError
+from cl.evaluation import matrix as m
 
 A = np.array([[80.0, 50.0, 40.0], [70.0, 85.0, 42.0], [66.0, 78.0, 90.0]])
 EXAMPLE = m.Matrix(np.vstack([[55.0, 52.0, 45.0], A]), ("one", "two", "three"), (1, 2, 3))

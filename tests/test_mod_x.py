@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from cl.loader import Collate, Rows
-from cl.losses import alignment, kept_rows
+from cl.learning.loader import Collate, Rows
 from cl.methods.base import Batch, Method
 from cl.methods.finetune import FinetuneConfig
+from cl.methods.losses import alignment, kept_rows
 from cl.methods.mod_x import ModXConfig
-from cl.stream import Session
+from cl.streams.stream import Session
 from tests import make
 
 S = torch.tensor([[0.8, 0.1, 0.3], [0.2, 0.6, 0.4], [0.5, 0.3, 0.7]], dtype=torch.float64)

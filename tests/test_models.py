@@ -24,14 +24,14 @@ from prefect.client.schemas.objects import StateType
 from prefect.client.schemas.responses import SetStateStatus
 from typer.testing import CliRunner
 
-from cl.collection import append
 from cl.config import EvalConfig
-from cl.data import write
+from cl.data.collection import append
+from cl.data.table import write
+from cl.disk.seal import sealed
 from cl.errors import ConfigError, DataError, StoreError
-from cl.evaluate import evaluate, unpack
-from cl.report import Text
+from cl.evaluation.evaluate import evaluate, unpack
+from cl.reports.items import Text
 from cl.run import revive
-from cl.seal import sealed
 from flows import registry
 from flows.approval import Approval, approve
 from flows.bisect import Course, Effect, course, effects
@@ -58,7 +58,7 @@ COLLECTION = 'stream: {kind: collection, sources: {inbox: inbox}, template: "a {
 @pytest.fixture
 def config(stored: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """A project, without the figures and pages that take seconds."""
-    monkeypatch.setattr("cl.report.whole", lambda report: iter([Text("report.json", json.dumps(sealed(report.to_json())))]))
+    monkeypatch.setattr("cl.reports.items.whole", lambda report: iter([Text("report.json", json.dumps(sealed(report.to_json())))]))
     monkeypatch.setattr("flows.pages.write", lambda reports, folder, seen: folder.mkdir(parents=True, exist_ok=True))
     monkeypatch.setattr("flows.pages.images", lambda *_: {})
     return str(lay_out(stored))

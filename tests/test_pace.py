@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from cl.config import TrainConfig
-from cl.learner import learn
-from cl.matrix import Change, Matrix, changes
+from cl.evaluation.matrix import Change, Matrix, changes
+from cl.learning.learner import learn
 from cl.methods.finetune import FinetuneConfig
 from cl.methods.pseudolabel import PseudolabelConfig
 from flows.pace import Beat, Ended, Pace, going, line, standing

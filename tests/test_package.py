@@ -27,12 +27,12 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 from PIL import Image
 
-import cl.images
+import cl.data.images
 import flows.model
-from cl.bundle import Bundle
+from cl.data.images import decode
 from cl.errors import ConfigError, DataError, ModelError, StoreError
-from cl.evaluate import at_rest
-from cl.images import decode
+from cl.evaluation.evaluate import at_rest
+from cl.store.bundle import Bundle
 from flows.answers import check, classified, ranked, write
 from flows.model import image_of, version_of
 from flows.package import register
@@ -183,9 +183,9 @@ def test_served_and_asked_by_hand_an_image_is_opened_as_for_learning(name: str, 
 
 def test_what_is_served_refuses_what_learning_refuses() -> None:
     for name in ("FORMATS", "MAX_PIXELS", "MAX_ASPECT"):
-        assert getattr(flows.model, name) == getattr(cl.images, name)
+        assert getattr(flows.model, name) == getattr(cl.data.images, name)
     for name in ("pixels", "oversized", "upright_rgb", "eight_bits"):
-        assert inspect.getsource(getattr(flows.model, name)) == inspect.getsource(getattr(cl.images, name))
+        assert inspect.getsource(getattr(flows.model, name)) == inspect.getsource(getattr(cl.data.images, name))
     for size, told in (((9000, 9000), "9000 x 9000 pixels or tiles"), ((3000, 2), "at most 100 times as long as wide")):
         file = io.BytesIO()
         Image.new("1", size).save(file, "PNG")
@@ -244,7 +244,7 @@ def test_a_version_leaves_in_either_layout_whole_or_not_at_all(tracker: Tracker,
     def full(*_: Any, **__: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("cl.hugging_face.save_tensors", full)
+    monkeypatch.setattr("cl.models.hugging_face.save_tensors", full)
     with pytest.raises(StoreError, match="heads: cannot be written"):
         export(place, client, "colours/1", Path("heads"), "hugging_face")
     assert not Path("heads").exists() and not [*Path().rglob("*.part")] and not [*place.runs.glob(".fetched-*")]

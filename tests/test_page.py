@@ -13,9 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cl.diff_page import diff_page
-from cl.gallery import compare
-from cl.report import Losses, html
+from cl.reports.diff_page import diff_page
+from cl.reports.gallery import compare
+from cl.reports.report import Losses
+from cl.reports.write import html
 from tests.hostile.browser import CHROMIUM, OPTIONS, needs_chromium
 from tests.test_flips import HARM, seen
 from tests.test_report import make_report
@@ -121,8 +122,8 @@ def test_axe_finds_nothing(name: str, width: int, dark: bool, tmp_path: Path) ->
 
 
 def test_a_curve_of_one_method_is_drawn_as_one_and_long_ones_are_thinned() -> None:
-    from cl.figures import POINTS, curves, panels_of
-    from cl.matrix import Matrix
+    from cl.evaluation.matrix import Matrix
+    from cl.reports.figures import POINTS, curves, panels_of
 
     sessions = 500
     matrix = Matrix(np.random.default_rng(0).random((sessions + 1, 30)), tuple(map(str, range(30))), (*range(1, 25), *[0] * 6))

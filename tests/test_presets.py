@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from cl.build_stream import build_stream
 from cl.config import TrainConfig, override, read_yaml
 from cl.errors import DataError
 from cl.methods.pseudolabel import PseudolabelConfig
 from cl.run_config import RunConfig, parse_config, train_config, variants
-from cl.stream import Stream
+from cl.streams.build import build_stream
+from cl.streams.stream import Stream
 from tests.make import png
 
 PAPERS = Path(__file__).parents[1] / "flows" / "configs" / "papers"

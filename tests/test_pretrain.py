@@ -7,12 +7,13 @@ import open_clip
 import pytest
 import torch
 
-from cl.clip import ModelConfig, load
 from cl.config import EvalConfig, TrainConfig
-from cl.data import ImageTable
-from cl.glyphs import TEST_FONTS, coverage, domains, name_of, render
+from cl.data.classes import ClassName
+from cl.data.glyphs import TEST_FONTS, coverage, domains, name_of, render
+from cl.data.table import ImageTable
+from cl.models.clip import ModelConfig, load
 from cl.pretrain import PretrainConfig, measure, pretrain, save_pretrained
-from cl.stream import ClassName, EvalSet
+from cl.streams.stream import EvalSet
 from tests import make
 
 RECIPE = PretrainConfig(domains=None, train=TrainConfig(max_steps=12, batch_size=8, lr=2e-3, warmup=0.1, device="cpu"))

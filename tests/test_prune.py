@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 import yaml
 
-from cl.cells import Cells
 from cl.errors import PrunedError, StoreError
-from cl.store import WEIGHTS, checked, drop, numbers, read_state, whole
+from cl.evaluation.cells import Cells
+from cl.store.store import WEIGHTS, checked, drop, numbers, read_state, whole
 from flows.conclude import conclude
 from flows.history import history_of
 from flows.prune import keeps

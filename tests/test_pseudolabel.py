@@ -8,20 +8,20 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from cl.checkpoint import memory
 from cl.config import TrainConfig
-from cl.data import ImageTable, concat
+from cl.data.table import ImageTable, concat
 from cl.errors import MethodError
-from cl.features import FeatureCache
-from cl.learner import Learner, learn
-from cl.loader import Collate, Rows
+from cl.learning.learner import Learner, learn
+from cl.learning.loader import Collate, Rows
 from cl.methods.base import Batch
 from cl.methods.cpe_clip import CPEClipConfig
+from cl.methods.features import FeatureCache
 from cl.methods.finetune import FinetuneConfig
+from cl.methods.persist import memory
+from cl.methods.prompts import ImageContext, MixedPrompts, Mixing, TextContext
 from cl.methods.pseudolabel import Pseudolabel, PseudolabelConfig
-from cl.prompts import ImageContext, MixedPrompts, Mixing, TextContext
-from cl.pseudolabels import RULES, Counted, Pick, argmax_topk, count, official_stream, schedule, topk_per_class, unique, weights
-from cl.stream import Session
+from cl.methods.pseudolabels import RULES, Counted, Pick, argmax_topk, count, official_stream, schedule, topk_per_class, unique, weights
+from cl.streams.stream import Session
 from tests import make
 
 TRAIN = TrainConfig(max_steps=4, batch_size=8, optimizer="sgd", lr=0.1, warmup=0, clip_grad=None, device="cpu")

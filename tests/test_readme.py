@@ -9,7 +9,7 @@ import yaml
 from typer.testing import CliRunner
 
 from cl.config import TrainConfig
-from cl.learner import learn
+from cl.learning.learner import learn
 from cl.methods import CONFIGS
 from cl.run_config import label, parse_config, read_config, variants
 from flows.cli import app
@@ -31,11 +31,11 @@ from typing import Literal
 from jaxtyping import Float
 from pydantic import NonNegativeFloat
 from torch import Tensor
-from cl.clip import Clip
-from cl.data import ImageTable
+from cl.models.clip import Clip
+from cl.data.table import ImageTable
 from cl.methods.base import Batch, MethodConfig
 from cl.methods.finetune import Finetune
-from cl.stream import Session
+from cl.streams.stream import Session
 """
     exec(needs + blocks(READMES[0], "python")[0], names)
     session, config = make.session(1, (0, 1), (0, 1)), TrainConfig(max_steps=4, batch_size=8, lr=1e-3, device="cpu")
@@ -68,10 +68,13 @@ def test_links_lead_somewhere(path: Path) -> None:
 def test_files_that_are_named_exist_and_all_are_named() -> None:
     for folder in ("cl", "flows"):
         told = (ROOT / folder / "README.md").read_text()
-        there = {file.name for file in (ROOT / folder).glob("*.py") if not file.name.startswith("__")}
-        assert {name for name in there if f"`{name}`" not in told} == set()
-        named = set(re.findall(r"`(\w+\.py)`", told))
-        assert named <= there | {"__init__.py"}, named - there
+        files = [file for file in (ROOT / folder).rglob("*.py") if not file.name.startswith("__")]
+        alike = {"methods", "layouts"}  # rooms of files that are one like the other
+        assert {file.name for file in files if file.parent.name not in alike and f"`{file.name}`" not in told} == set()
+        assert set(re.findall(r"`(\w+\.py)`", told)) <= {file.name for file in files}
+        assert {
+            room.name for room in (ROOT / folder).iterdir() if (room / "__init__.py").exists() and f"`{room.name}/`" not in told
+        } == set()
 
 
 def test_every_method_is_in_the_table_and_every_table_row_is_a_method() -> None:

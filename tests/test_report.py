@@ -9,13 +9,16 @@ import numpy as np
 import pytest
 
 from cl.errors import StoreError
-from cl.evaluate import pack
-from cl.figures import curves, heat_map
-from cl.heat import heat
-from cl.kinds import worst
-from cl.markdown import markdown
-from cl.matrix import Matrix, summary
-from cl.report import FIRST, Cost, Figure, Metric, Provenance, Report, Table, Tag, compared, html, items, write
+from cl.evaluation.evaluate import pack
+from cl.evaluation.matrix import Matrix, summary
+from cl.learning.cost import Cost
+from cl.reports.figures import curves, heat_map
+from cl.reports.heat import heat
+from cl.reports.items import Figure, Metric, Table, Tag, compared, items
+from cl.reports.kinds import worst
+from cl.reports.markdown import markdown
+from cl.reports.report import FIRST, Provenance, Report
+from cl.reports.write import html, write
 
 
 def make_report(

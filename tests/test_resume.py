@@ -13,14 +13,15 @@ from typing import Any
 import pytest
 import torch
 
-from cl.checkpoint import memory, read_json, restore, sha256, write_json
 from cl.config import TrainConfig
-from cl.interim import Interim
-from cl.learner import learn
+from cl.disk.files import read_json, write_json
+from cl.learning.interim import Interim
+from cl.learning.learner import learn
 from cl.methods import CONFIGS, Method
+from cl.methods.persist import memory, restore, sha256
 from cl.release import made_with
 from cl.run import advance, plan, read_config
-from cl.stream import Session
+from cl.streams.stream import Session
 from tests import make
 from tests.conftest import lay_out, processes
 from tests.test_every_method import METHODS, assert_same, build, stream, usable
@@ -208,7 +209,7 @@ def test_half_a_session_of_another_release_or_library_starts_over(package: str, 
     session, interim = stream().sessions[0], Interim(tmp_path / "interim", 1e-9)
     cut_short(build("finetune"), session, STEPS, interim, 2, between=False)
     assert interim.cursor()
-    monkeypatch.setattr("cl.interim.made_with", lambda: made_with() | {package: "9.9"})
+    monkeypatch.setattr("cl.learning.interim.made_with", lambda: made_with() | {package: "9.9"})
     assert interim.cursor() is None  # so `status` does not say that it goes on from there
     whole, parts = build("finetune"), build("finetune")
     learn(whole, session, STEPS, 0)
@@ -244,7 +245,7 @@ def learned(project: Path, method: str, kill_after: float | None = None) -> bool
 
 def five_sessions(project: Path) -> Path:
     """A stream of five sessions."""
-    from cl.data import write
+    from cl.data.table import write
 
     config = lay_out(project)
     write({"train": make.table(range(5), 12), "test": make.table(range(5), 4, seed=5)}, project / "data" / "colours")

@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from cl.base_model import settle
-from cl.clip import ModelConfig, build, load
-from cl.data import write
+from cl.data.table import write
 from cl.errors import ConfigError, MethodError, StoreError
-from cl.model_source import TINY
-from cl.report import Report
+from cl.models.clip import ModelConfig, build, load
+from cl.models.source import TINY
+from cl.reports.report import Report
 from cl.run import Plan, advance, find, load_method, parse_config, plan, run
 from cl.run_config import train_config
 from tests import make
@@ -84,7 +84,7 @@ def test_a_method_that_cannot_enter_the_models_towers_is_refused_by_name_before_
 
 def test_a_plan_says_what_was_chosen_and_why_where_nothing_was_set(data, monkeypatch) -> None:
     assert planned(data).chosen == ()  # this config sets its rate, and the model has nothing else to choose
-    monkeypatch.setattr("cl.defaults.LARGE", 1000)
+    monkeypatch.setattr("cl.learning.defaults.LARGE", 1000)
     assert planned(data, train={"max_steps": 3, "batch_size": 8, "device": "cpu"}).chosen == (
         "train.lr is 0.0005: 2 million weights train, and they begin as noise",
     )
@@ -95,7 +95,7 @@ def test_what_was_chosen_is_part_of_a_states_name_as_if_it_had_been_set(data, mo
     left, said = planned(data, train=train), planned(data, train={**train, "lr": 1e-4, "drop_last": True, "batch_norm": "trained"})
     assert left.states == said.states
     assert left.states[1] != planned(data, train={**train, "drop_last": False}).states[1]
-    monkeypatch.setattr("cl.defaults.LARGE", 1000)  # chosen otherwise one day, it is another state
+    monkeypatch.setattr("cl.learning.defaults.LARGE", 1000)  # chosen otherwise one day, it is another state
     assert left.states[0] == planned(data, train=train).states[0] and left.states[1] != planned(data, train=train).states[1]
 
 

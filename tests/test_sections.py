@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from cl.matrix import Matrix, zscl
-from cl.sections import bounded, costs, dialects, gains, picks, retrieval, sections
-from cl.tables import Section
+from cl.evaluation.matrix import Matrix, zscl
+from cl.reports.sections import bounded, costs, dialects, gains, picks, retrieval, sections
+from cl.reports.tables import Section
 from tests.test_report import make_report
 
 SETS, TAUGHT = ("greek", "arrows", "latin"), (1, 2, 0)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from cl import collection
-from cl.data import ImageTable, write
+from cl.data import collection
+from cl.data.table import ImageTable, write
 from cl.errors import DataError
 from flows.shelf import put
 from tests.make import table

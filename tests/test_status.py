@@ -11,9 +11,9 @@ from uuid import uuid4
 import pytest
 from typer.testing import CliRunner
 
-from cl.collection import append
+from cl.data.collection import append
 from cl.errors import ConfigError, DataError, LearningError, MethodError, StoreError
-from cl.interim import START, Interim
+from cl.learning.interim import START, Interim
 from cl.run import advance
 from flows.cli import app
 from flows.failures import noted

@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from cl.checkpoint import write_json, write_tensors
+from cl.disk.files import write_json
+from cl.disk.seal import sealed, unsealed
+from cl.disk.tensors import write_tensors
 from cl.errors import NewerError, StoreError
-from cl.report import Cost
-from cl.seal import sealed, unsealed
-from cl.store import FORMAT, State, beneath, checked, foundation, read_state, whole
+from cl.learning.cost import Cost
+from cl.store.store import FORMAT, State, beneath, checked, foundation, read_state, whole
 
 
 def keep(states: Path, name: str, values: dict[str, float], stands_on: str | None = None) -> State:

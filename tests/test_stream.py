@@ -2,9 +2,9 @@ from dataclasses import replace
 
 import pytest
 
-from cl.build_stream import class_names
 from cl.errors import DataError
-from cl.stream import EvalSet, Stream, joint
+from cl.streams.build import class_names
+from cl.streams.stream import EvalSet, Stream, joint
 from tests.make import names, session, stream, table
 
 

@@ -8,8 +8,8 @@ from cl.methods import Method
 from cl.methods.finetune import FinetuneConfig
 from cl.methods.gda import GDAConfig
 from cl.methods.ridge import RidgeConfig
-from cl.stream import Session
-from cl.subtract import subtract
+from cl.store.subtract import subtract
+from cl.streams.stream import Session
 from tests.make import names, session, tiny
 
 CONFIGS = [RidgeConfig(), RidgeConfig(projection=300), GDAConfig()]

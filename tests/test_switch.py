@@ -11,16 +11,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from cl.bundle import Bundle, read_bundle, write_bundle
-from cl.checkpoint import read_json, write_json
-from cl.clip import Clip
 from cl.config import TrainConfig
+from cl.disk.files import read_json, write_json
+from cl.disk.seal import unsealed
 from cl.errors import StoreError
-from cl.learner import Learned, learn
+from cl.learning.learner import Learned, learn
 from cl.methods import CONFIGS, Method
-from cl.seal import unsealed
-from cl.states import Dropped, Origin, Why, keep_state, load_state, revive
-from cl.store import read_state
+from cl.models.clip import Clip
+from cl.store.bundle import Bundle, read_bundle, write_bundle
+from cl.store.states import Dropped, Origin, Why, keep_state, load_state, revive
+from cl.store.store import read_state
 from tests import make
 from tests.test_every_method import METHODS, SMALL, assert_same, state, stream, usable
 from tests.test_resume import resumed

@@ -9,15 +9,15 @@ from typing import Any
 import mlflow
 import pytest
 
-import cl.ask
+import cl.evaluation.ask
 import cl.onward
-from cl.ask import names
-from cl.cells import Cells
-from cl.clip import ModelConfig, load
-from cl.collection import append
+from cl.data.collection import append
 from cl.errors import StoreError
+from cl.evaluation.ask import names
+from cl.evaluation.cells import Cells
 from cl.methods.replay import ReplayConfig
-from cl.states import load_state
+from cl.models.clip import ModelConfig, load
+from cl.store.states import load_state
 from flows.forward import catch_up, open_history
 from flows.history import Champion, note
 from flows.job import job_of, planned, prepared
@@ -246,8 +246,8 @@ def test_a_state_that_notes_no_method_is_known_by_the_settings_of_then(project: 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without figures, pages and packages, which take seconds."""
-    monkeypatch.setattr("cl.report.whole", lambda report: iter(()))
-    monkeypatch.setattr("cl.report.write", lambda reports, folder: folder.mkdir(parents=True, exist_ok=True))
+    monkeypatch.setattr("cl.reports.items.whole", lambda report: iter(()))
+    monkeypatch.setattr("cl.reports.write.write", lambda reports, folder: folder.mkdir(parents=True, exist_ok=True))
     monkeypatch.setattr("flows.package._log", logged)
 
 
@@ -277,14 +277,14 @@ def taught(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of the sets that some model is really asked."""
     names: list[str] = []
-    real = cl.ask.each_score
+    real = cl.evaluation.ask.each_score
 
     def each_score(method: Any, sets: Any, config: Any) -> Iterator[Any]:
         for examined, score in real(method, sets, config):
             names.append(examined.name)
             yield examined, score
 
-    monkeypatch.setattr(cl.ask, "each_score", each_score)
+    monkeypatch.setattr(cl.evaluation.ask, "each_score", each_score)
     return names
 
 

@@ -18,8 +18,8 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from cl.checkpoint import read_json
-from cl.collection import Entry, sessions
+from cl.data.collection import Entry, sessions
+from cl.disk.files import read_json
 from flows.data import version
 from flows.ingest import EVENT
 from flows.registry import CHAMPION, history, holder

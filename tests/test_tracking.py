@@ -15,7 +15,7 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from cl.errors import StoreError
-from cl.report import Figure, Metric, Table, Tag, Text
+from cl.reports.items import Figure, Metric, Table, Tag, Text
 from flows.reap import reap_runs
 from flows.settings import Place
 from flows.steplog import StepLogger

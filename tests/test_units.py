@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from cl import buffer, images
-from cl.data import ImageTable
-from cl.methods import CONFIGS
+from cl.data import images
+from cl.data.table import ImageTable
+from cl.methods import CONFIGS, buffer
 from cl.methods.finetune import Finetune
-from cl.units import units
+from cl.store.units import units
 from tests import make, test_run
 from tests.test_run import TREE, planned
 
@@ -23,7 +23,7 @@ def names(folder: Path, method: object) -> tuple[str, ...]:
 def test_other_sources_rename_nothing(data, monkeypatch: pytest.MonkeyPatch) -> None:
     before = planned(data)
     monkeypatch.setattr("cl.run.code_version", lambda: "of another release")
-    monkeypatch.setattr("cl.checkpoint.code_version", lambda: "of another release")
+    monkeypatch.setattr("cl.release.code_version", lambda: "of another release")
     assert (planned(data).states, planned(data).keys) == (before.states, before.keys)
 
 
@@ -48,7 +48,7 @@ def test_a_raised_version_renames_what_takes_part_and_nothing_else(data, monkeyp
 
 def test_what_scores_mean_renames_rows_and_no_weights(data, monkeypatch: pytest.MonkeyPatch) -> None:
     before = planned(data)
-    monkeypatch.setattr("cl.evaluate.VERSION", 2)
+    monkeypatch.setattr("cl.evaluation.evaluate.VERSION", 2)
     after = planned(data)
     assert after.states == before.states and not set(after.keys) & set(before.keys)
 

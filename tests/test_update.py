@@ -18,8 +18,8 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import GlobalConcurrencyLimitUpdate
 
 import cl.onward
-from cl.collection import append
-from cl.data import ImageTable
+from cl.data.collection import append
+from cl.data.table import ImageTable
 from cl.errors import DataError, StoreError
 from cl.methods.finetune import Finetune
 from cl.run import plan
@@ -53,7 +53,7 @@ HARD = ["gate.worst_class=1.0"]  # a bound that nothing here holds
 @pytest.fixture
 def config(stored: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """A project with one session in its collection, without the figures and pages that take seconds."""
-    monkeypatch.setattr("cl.report.whole", lambda report: iter(()))
+    monkeypatch.setattr("cl.reports.items.whole", lambda report: iter(()))
     monkeypatch.setattr("flows.line_page.write", lambda reports, folder, seen: folder.mkdir(parents=True, exist_ok=True))
     monkeypatch.setattr("flows.line_page.images", lambda *_: {})
     monkeypatch.setattr("flows.package._log", _logged)
@@ -184,7 +184,7 @@ def test_after_an_upgrade_other_settings_or_another_method_one_new_session_is_on
     assert learned == ["first", "second", "third", "fourth"]
     told: list[str] = []
     monkeypatch.setattr("flows.grow.watch", lambda: _listener(told))
-    monkeypatch.setattr("cl.checkpoint.code_version", lambda: "another comment")
+    monkeypatch.setattr("cl.release.code_version", lambda: "another comment")
     changes: list[tuple[Callable[[], None], list[str]]] = [
         (lambda: None, []),
         (lambda: monkeypatch.setattr(Finetune, "version", 2), []),
@@ -228,9 +228,9 @@ def _by_hand(project: Path, before: Standing, name: str, overrides: list[str]) -
     """The same session learned by hand on the weights of the head."""
 
     def reference() -> dict[str, torch.Tensor]:
-        from cl.learner import learn
+        from cl.learning.learner import learn
         from cl.run_config import train_config
-        from cl.states import load_state
+        from cl.store.states import load_state
         from flows.work import Work, classes
 
         at = Work(job_of(str(project / "growing.yaml"), overrides, whole=False))
@@ -268,7 +268,7 @@ def test_a_poisoned_session_is_set_aside_and_the_model_is_as_if_it_had_never_com
 
 
 def _no_third(at: Any, client: Any, standing: Standing, learned: Any, bounds: Any) -> Any:
-    from cl.gate import Decision
+    from cl.evaluation.gate import Decision
     from flows.ruling import Ruled
 
     bad = any(each.session == "third" for each in (learned, *standing.line))
@@ -326,7 +326,7 @@ class Killed(BaseException):
 @pytest.fixture
 def dying(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int, bool], None]]:
     """Die at the n-th write of the history from now on, before or after it is on the disk."""
-    from cl.journal import Journal
+    from cl.disk.journal import Journal
 
     real, left = Journal.append, {"count": -1, "after": False}
 
@@ -410,7 +410,7 @@ def test_sessions_whose_data_are_gone_are_told_and_stop_nothing(
 ) -> None:
     stream = {"kind": "listed", "sources": {"a": "a", "b": "b"}, "template": "a {} square", "candidates": "seen"}
     for name, colours in (("a", (0, 1)), ("b", (2, 3))):
-        from cl.data import write
+        from cl.data.table import write
 
         write({"train": table(colours, 8), "test": table(colours, 4, seed=50)}, stored / "data" / name)
     listed = {**read_config(Path(config)).model_dump(mode="json", exclude={"compare"}), "name": "listed", "stream": stream}

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from cl.checkpoint import write_json
-from cl.report import Metric
+from cl.disk.files import write_json
+from cl.reports.items import Metric
 from flows.settings import Place
 from flows.tracking import Tracker
 from flows.verify import Run, Trial, compare, facts, moments, verify

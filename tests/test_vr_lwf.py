@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from cl.config import TrainConfig
-from cl.learner import learn
-from cl.losses import distillation
+from cl.learning.learner import learn
 from cl.methods.finetune import FinetuneConfig
+from cl.methods.losses import distillation
 from cl.methods.vr_lwf import VRLwFConfig, frozen_copy, random_texts, vocabulary_texts
+from cl.models.tokens import Frame
 from cl.seeds import generator
-from cl.tokens import Frame
 from tests import make
 
 SOT, EOT = 49406, 49407
@@ -27,7 +27,7 @@ FRAME = framed(SOT, EOT)
 
 
 def batch_of(method: object, session: object, rows: int = 6) -> object:
-    from cl.loader import Collate, Rows
+    from cl.learning.loader import Collate, Rows
 
     data = Rows(session.data, method.clip, session.vocabulary)
     return Collate(method.clip.tokenize)([data[(row, 0, 0)] for row in range(rows)])

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from cl.errors import ModelError
-from cl.weights import interpolate, named, running_mean, snapshot, squared_distance
+from cl.methods.weights import interpolate, named, running_mean, snapshot, squared_distance
 
 
 def weights(seed: int) -> dict[str, Tensor]:

@@ -10,11 +10,11 @@ from torch import Tensor
 
 from cl.config import validate
 from cl.errors import ConfigError
-from cl.learner import learn
+from cl.learning.learner import learn
 from cl.methods.base import MethodConfig
 from cl.methods.finetune import FinetuneConfig
 from cl.methods.wise_ft import WiSEFTConfig
-from cl.stream import Session
+from cl.streams.stream import Session
 from tests import make
 from tests.families import family
 from tests.test_lwf import FAST, continues_as_if_never_saved

@@ -16,12 +16,12 @@ import pytest
 import torch
 import yaml
 
-from cl.checkpoint import read_tensors
-from cl.collection import fingerprint, read, sessions
+from cl.data.collection import fingerprint, read, sessions
+from cl.data.leave_out import bury
+from cl.disk.tensors import read_tensors
 from cl.errors import DataError, StoreError
-from cl.holds import holds, images_in
-from cl.leave_out import bury
-from cl.store import WEIGHTS, checked
+from cl.store.holds import holds, images_in
+from cl.store.store import WEIGHTS, checked
 from flows import withdraw
 from flows.conclude import conclude
 from flows.data import pin, push
@@ -260,7 +260,7 @@ def test_an_image_is_found_in_whatever_holds_it(tmp_path: Path) -> None:
     def wanted(each: bytes) -> bool:
         return each == fingerprint(image)
 
-    from cl.data import write as write_rows
+    from cl.data.table import write as write_rows
 
     write_rows({"train": rows, "test": rows.take([2, 3])}, tmp_path / "rows")
     (tmp_path / "plain").write_bytes(image)

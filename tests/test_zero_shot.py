@@ -2,10 +2,10 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from cl.clip import ModelConfig, load
+from cl.data.classes import ClassName
 from cl.errors import ConfigError
-from cl.stream import ClassName
-from cl.zero_shot import TEMPLATES, class_features, prompts_of
+from cl.models.clip import ModelConfig, load
+from cl.models.zero_shot import TEMPLATES, class_features, prompts_of
 
 TABLE = {"a cat": [1.0, 0.0], "the cat": [0.0, 1.0], "a dog": [0.6, 0.8]}
 

@@ -5,14 +5,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from cl.clip import Clip
 from cl.config import TrainConfig, validate
-from cl.data import ImageTable, write
+from cl.data.table import ImageTable, write
 from cl.errors import ConfigError, DataError, MethodError
-from cl.learner import learn
+from cl.learning.learner import learn
 from cl.methods.base import Method
 from cl.methods.finetune import FinetuneConfig
 from cl.methods.zscl import ZSCL, LwFVRZSCLConfig, ReferenceConfig, ZSCLConfig
+from cl.models.clip import Clip
 from tests import make
 from tests.test_lwf import FAST, batch_of, continues_as_if_never_saved, kl, loss_of, shaken
 

@@ -11,12 +11,13 @@ from jaxtyping import Bool, Float, Int
 from pydantic import Field
 from torch import Tensor, nn
 
-from cl.clip import Clip
 from cl.config import Config, Name
-from cl.data import ImageTable
-from cl.flops import counted
-from cl.stream import ClassName, Session
-from cl.zero_shot import class_features
+from cl.data.classes import ClassName
+from cl.data.table import ImageTable
+from cl.models.clip import Clip
+from cl.models.flops import counted
+from cl.models.zero_shot import class_features
+from cl.streams.stream import Session
 
 
 class Batch(NamedTuple):
@@ -64,7 +65,7 @@ class Method(nn.Module, ABC):
     All randomness comes from generators made of (seed, session, step), so that a resumed run repeats itself exactly.
     """
 
-    version: ClassVar[int] = 1  # of what this very class computes, not of its bases; see cl/units.py
+    version: ClassVar[int] = 1  # of what this very class computes, not of its bases; see cl/store/units.py
     parts: ClassVar[tuple[ModuleType, ...]] = ()  # modules with a VERSION that take part beside those of every method
     pixels: bool = True  # False: `losses` reads no images (features are cached by row), so none are decoded
     drop_last: bool = True  # whether the authors leave out an epoch's last, short batch; `train.drop_last` overrules it

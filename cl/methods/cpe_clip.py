@@ -8,17 +8,18 @@ from jaxtyping import Float, Int
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator
 from torch import Tensor, nn
 
-from cl import prompts
-from cl.clip import Clip
-from cl.data import ImageTable
-from cl.losses import classification, similarities
+from cl.data.classes import ClassName
+from cl.data.table import ImageTable
+from cl.methods import prompts
 from cl.methods.base import Batch, MethodConfig
 from cl.methods.frozen import Frozen
-from cl.prompted import TextMode, VisionMode
-from cl.prompts import DeepPrompts, Share, encode_text, fitting, share, worded
+from cl.methods.losses import classification, similarities
+from cl.methods.prompts import DeepPrompts, Share, encode_text, fitting, share, worded
+from cl.models.clip import Clip
+from cl.models.prompted import TextMode, VisionMode
+from cl.models.zero_shot import class_features
 from cl.seeds import derive
-from cl.stream import ClassName, Session
-from cl.zero_shot import class_features
+from cl.streams.stream import Session
 
 # the authors set 0.00325, which their warm-up overwrites: this is what their optimizer really used, epoch by epoch
 _TRAIN: dict[str, Any] = {

@@ -9,15 +9,15 @@ from jaxtyping import Bool, Float
 from pydantic import Field, NonNegativeFloat, PositiveInt
 from torch import Tensor, nn
 
-from cl.clip import Clip
-from cl.data import ImageTable
-from cl.flops import counted
-from cl.losses import classification
+from cl.data.table import ImageTable
 from cl.methods.base import Batch, MethodConfig
 from cl.methods.finetune import Finetune, Part, supervised
+from cl.methods.losses import classification
+from cl.methods.weights import named, snapshot, squared_distance
+from cl.models.clip import Clip
+from cl.models.flops import counted
 from cl.seeds import generator
-from cl.stream import Session
-from cl.weights import named, snapshot, squared_distance
+from cl.streams.stream import Session
 
 _PAIRS = 16  # captions that compete for an image when its importance is estimated
 

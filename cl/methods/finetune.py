@@ -7,12 +7,12 @@ from jaxtyping import Bool, Float, Int
 from pydantic import Field
 from torch import Tensor, nn
 
-from cl.clip import Clip
-from cl.data import ImageTable
+from cl.data.table import ImageTable
 from cl.errors import MethodError
-from cl.losses import classification, contrastive, similarities
 from cl.methods.base import Batch, Method, MethodConfig
-from cl.stream import Session
+from cl.methods.losses import classification, contrastive, similarities
+from cl.models.clip import Clip
+from cl.streams.stream import Session
 
 Part = Literal["whole", "image", "text"]
 Scale = Literal["trained", "frozen"]

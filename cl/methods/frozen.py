@@ -7,13 +7,14 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from cl.clip import Clip
-from cl.data import ImageTable
+from cl.data.classes import ClassName
+from cl.data.table import ImageTable
 from cl.errors import MethodError
-from cl.features import FeatureCache
 from cl.methods.base import Batch, Method
-from cl.stream import ClassName, Session
-from cl.zero_shot import class_features
+from cl.methods.features import FeatureCache
+from cl.models.clip import Clip
+from cl.models.zero_shot import class_features
+from cl.streams.stream import Session
 
 
 class Frozen(Method):

@@ -8,11 +8,12 @@ from jaxtyping import Float
 from pydantic import Field, NonNegativeFloat
 from torch import Tensor, nn
 
-from cl.clip import Clip
-from cl.features import ClassRows
+from cl.data.classes import ClassName
 from cl.methods.base import Batch, MethodConfig
+from cl.methods.features import ClassRows
 from cl.methods.frozen import Frozen, fall_back, labelled
-from cl.stream import ClassName, Session
+from cl.models.clip import Clip
+from cl.streams.stream import Session
 
 
 class GDAConfig(MethodConfig):

@@ -7,13 +7,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from cl.clip import Clip
-from cl.data import ImageTable
-from cl.features import ClassRows
-from cl.losses import classification, similarities
+from cl.data.classes import ClassName
+from cl.data.table import ImageTable
 from cl.methods.base import Batch, MethodConfig
+from cl.methods.features import ClassRows
 from cl.methods.frozen import Frozen
-from cl.stream import ClassName, Session
+from cl.methods.losses import classification, similarities
+from cl.models.clip import Clip
+from cl.streams.stream import Session
 
 
 class LinearProbeConfig(MethodConfig):

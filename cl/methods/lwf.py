@@ -9,15 +9,15 @@ from jaxtyping import Float, Int
 from pydantic import Field, NonNegativeFloat, PositiveInt
 from torch import Tensor, nn
 
-from cl.clip import Clip
-from cl.data import ImageTable
+from cl.data.table import ImageTable
 from cl.errors import MethodError
-from cl.losses import classification, distillation, similarities
 from cl.methods.base import Batch, MethodConfig
 from cl.methods.finetune import Finetune, Part, Texts
+from cl.methods.losses import classification, distillation, similarities
 from cl.methods.vr_lwf import frozen_copy
-from cl.stream import Session
-from cl.weights import named, running_mean, snapshot, squared_distance
+from cl.methods.weights import named, running_mean, snapshot, squared_distance
+from cl.models.clip import Clip
+from cl.streams.stream import Session
 
 _CHUNK = 256  # texts the teacher encodes at a time
 

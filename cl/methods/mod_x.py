@@ -7,13 +7,13 @@ from jaxtyping import Bool, Float
 from pydantic import Field, NonNegativeFloat
 from torch import Tensor
 
-from cl.clip import Clip
-from cl.data import ImageTable
-from cl.losses import alignment, similarities
+from cl.data.table import ImageTable
 from cl.methods.base import Batch, MethodConfig
 from cl.methods.finetune import Finetune, Texts, equal
+from cl.methods.losses import alignment, similarities
 from cl.methods.vr_lwf import frozen_copy
-from cl.stream import Session
+from cl.models.clip import Clip
+from cl.streams.stream import Session
 
 OFFICIAL_PAIRS = 280  # the batch, over all devices, at which the authors chose alpha
 

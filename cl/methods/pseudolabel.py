@@ -10,16 +10,16 @@ from jaxtyping import Float, Int
 from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
 
-from cl import prompts, pseudolabels
-from cl.clip import Clip
-from cl.data import ImageTable, concat
+from cl.data.classes import ClassName
+from cl.data.table import ImageTable, concat
 from cl.errors import MethodError
-from cl.features import encoded
-from cl.losses import similarities
+from cl.methods import prompts, pseudolabels
 from cl.methods.base import Batch, Method, MethodConfig
+from cl.methods.features import encoded
 from cl.methods.frozen import Frozen
-from cl.prompts import Mixing, Prompts, drawn, encode_text, fitting, share, worded
-from cl.pseudolabels import (
+from cl.methods.losses import similarities
+from cl.methods.prompts import Mixing, Prompts, drawn, encode_text, fitting, share, worded
+from cl.methods.pseudolabels import (
     RULES,
     Pick,
     Pool,
@@ -35,9 +35,10 @@ from cl.pseudolabels import (
     table,
     weights,
 )
+from cl.models.clip import Clip
+from cl.models.zero_shot import class_features
 from cl.seeds import derive, generator
-from cl.stream import ClassName, Session
-from cl.zero_shot import class_features
+from cl.streams.stream import Session
 
 # five of the authors' 150 epochs are warm-up; with them the rate changes by the epoch and the first has none: schedule cosine_epochs
 _TRAIN: dict[str, Any] = {

@@ -4,14 +4,14 @@ from typing import Literal
 
 from pydantic import PositiveInt
 
-from cl import buffer
-from cl.buffer import Memory, Policy, update
-from cl.clip import Clip
-from cl.data import ImageTable, concat
+from cl.data.table import ImageTable, concat
+from cl.methods import buffer
 from cl.methods.base import MethodConfig
+from cl.methods.buffer import Memory, Policy, update
 from cl.methods.finetune import Finetune, Part, supervised
+from cl.models.clip import Clip
 from cl.seeds import derive
-from cl.stream import Session
+from cl.streams.stream import Session
 
 
 class ReplayConfig(MethodConfig):

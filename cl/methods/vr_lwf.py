@@ -8,16 +8,16 @@ from jaxtyping import Float, Int
 from pydantic import Field, NonNegativeFloat, NonNegativeInt
 from torch import Tensor, nn
 
-from cl.clip import Clip
-from cl.data import ImageTable
+from cl.data.table import ImageTable
 from cl.errors import MethodError, ModelError
-from cl.losses import distillation, similarities
 from cl.methods.base import Batch, MethodConfig
 from cl.methods.finetune import Finetune, Part
-from cl.prompted import text_tower
+from cl.methods.losses import distillation, similarities
+from cl.models.clip import Clip
+from cl.models.prompted import text_tower
+from cl.models.tokens import Frame
 from cl.seeds import generator
-from cl.stream import Session
-from cl.tokens import Frame
+from cl.streams.stream import Session
 
 
 class VRLwFConfig(MethodConfig):

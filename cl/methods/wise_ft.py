@@ -7,12 +7,12 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from cl.clip import Clip
-from cl.data import ImageTable
+from cl.data.table import ImageTable
 from cl.methods.base import MethodConfig
 from cl.methods.finetune import Finetune, Part, Scale
-from cl.stream import Session
-from cl.weights import interpolate, named, snapshot
+from cl.methods.weights import interpolate, named, snapshot
+from cl.models.clip import Clip
+from cl.streams.stream import Session
 
 
 class WiSEFTConfig(MethodConfig):

@@ -6,8 +6,8 @@ from typing import ClassVar, Literal
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from cl.clip import Clip
 from cl.methods.base import Batch, Method, MethodConfig
+from cl.models.clip import Clip
 
 
 class ZeroShotConfig(MethodConfig):

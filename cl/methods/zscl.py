@@ -8,15 +8,15 @@ from jaxtyping import Float, Int
 from pydantic import Field, NonNegativeFloat, PositiveInt
 from torch import Tensor
 
-from cl.clip import Clip
-from cl.data import ImageTable
+from cl.data.formats import read
+from cl.data.table import ImageTable
 from cl.errors import MethodError
-from cl.formats import read
 from cl.methods.base import Batch
 from cl.methods.lwf import Distilling, DistillingConfig
 from cl.methods.vr_lwf import refuse_texts, vocabulary_texts
+from cl.models.clip import Clip
 from cl.seeds import generator
-from cl.stream import Session
+from cl.streams.stream import Session
 
 
 class ReferenceConfig(DistillingConfig):

@@ -18,16 +18,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cl import evaluate as evaluation
-from cl import learner
 from cl.config import EvalConfig, TrainConfig
-from cl.data import ImageTable, concat
+from cl.data.table import ImageTable, concat
 from cl.errors import MethodError
-from cl.evaluate import evaluate
-from cl.learner import learn
+from cl.evaluation import evaluate as evaluation
+from cl.evaluation.evaluate import evaluate
+from cl.learning import learner
+from cl.learning.learner import learn
 from cl.methods import CONFIGS, Batch, Method
-from cl.stream import Session
-from cl.units import units
+from cl.store.units import units
+from cl.streams.stream import Session
 from tests import make
 
 VALUES, DEFAULTS = Path(__file__).parent / "values", Path(__file__).parent / "defaults.json"

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from cl.archive import members, unzip
+from cl.data.archive import members, unzip
+from cl.data.faults import Problem, Reason
 from cl.errors import DataError
-from cl.faults import Problem, Reason
 from tests.make import png
 
 
@@ -111,11 +111,11 @@ def test_a_list_of_members_that_is_too_long_is_not_read(tmp_path: Path, monkeypa
     with zipfile.ZipFile(tmp_path / "t.zip", "w") as archive:
         for number in range(100):
             archive.writestr(f"red/{number}{'x' * 150}.png", b"x")
-    monkeypatch.setattr("cl.archive._HEADERS", 10_000)
+    monkeypatch.setattr("cl.data.archive._HEADERS", 10_000)
     with pytest.raises(DataError, match=r"a decompression bomb \(a header of"):
         unzip(tmp_path / "t.zip", tmp_path / "out", [])
     monkeypatch.undo()
-    monkeypatch.setattr("cl.archive._MEMBERS", 99)
+    monkeypatch.setattr("cl.data.archive._MEMBERS", 99)
     with pytest.raises(DataError, match=r"a decompression bomb \(100 members"):
         unzip(tmp_path / "t.zip", tmp_path / "out2", [])
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from cl.collection import read, sessions
-from cl.data import write
+from cl.data.collection import read, sessions
+from cl.data.table import write
 from cl.errors import DataError
 from flows.cli import app
 from flows.data import pin, version

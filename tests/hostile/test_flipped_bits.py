@@ -10,17 +10,17 @@ import pytest
 from mlflow.exceptions import MlflowException
 
 from cl.base_model import settle
-from cl.bundle import read_bundle, write_bundle
-from cl.checkpoint import read_json, write_json
-from cl.clip import ModelConfig
+from cl.disk.files import read_json, write_json
+from cl.disk.seal import sealed, unsealed
 from cl.errors import EvergreenError, StoreError
-from cl.interim import START, Interim
+from cl.learning.interim import START, Interim
+from cl.models.clip import ModelConfig
 from cl.plan import Plan, plan
 from cl.run import advance, find, load_method, report, run
 from cl.run_config import parse_config
-from cl.seal import sealed, unsealed
 from cl.steps import read_step
-from cl.store import whole
+from cl.store.bundle import read_bundle, write_bundle
+from cl.store.store import whole
 from flows.model import note_of
 from tests.conftest import lay_out
 from tests.test_bundle import bundle

@@ -15,13 +15,13 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from safetensors import SafetensorError
 
-from cl.bundle import write_bundle
-from cl.checkpoint import write_json
-from cl.data import write as write_data
+from cl.data.table import write as write_data
+from cl.disk.files import write_json
 from cl.errors import DataError, ModelError, StoreError
-from cl.hugging_face import write as write_hugging_face
-from cl.report import write as write_report
+from cl.models.hugging_face import write as write_hugging_face
+from cl.reports.write import write as write_report
 from cl.run import advance, bundle, plan, run
+from cl.store.bundle import write_bundle
 from flows.causes import cause
 from flows.job import job_of, planned
 from flows.registry import CHAMPION, change
@@ -43,9 +43,9 @@ def full(monkeypatch: pytest.MonkeyPatch) -> None:
         path.write_bytes(b"half of it")
         raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
 
-    monkeypatch.setattr("cl.durable.os.fsync", refuse)
-    monkeypatch.setattr("cl.tensors.save_file", cut)
-    monkeypatch.setattr("cl.tensors.shutil.disk_usage", lambda _: SimpleNamespace(free=0))
+    monkeypatch.setattr("cl.disk.durable.os.fsync", refuse)
+    monkeypatch.setattr("cl.disk.tensors.save_file", cut)
+    monkeypatch.setattr("cl.disk.tensors.shutil.disk_usage", lambda _: SimpleNamespace(free=0))
 
 
 def test_a_state_that_cannot_be_kept(project: Path, request: pytest.FixtureRequest) -> None:
@@ -60,7 +60,7 @@ def test_a_state_that_cannot_be_kept(project: Path, request: pytest.FixtureReque
 def test_afterwards_the_same_goes_on(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     job = job_of(str(lay_out(project)))
     with monkeypatch.context() as once:
-        once.setattr("cl.durable.os.fsync", lambda _: (_ for _ in ()).throw(OSError(errno.ENOSPC, "full")))
+        once.setattr("cl.disk.durable.os.fsync", lambda _: (_ for _ in ()).throw(OSError(errno.ENOSPC, "full")))
         with pytest.raises(StoreError):
             advance(planned(job), 0, job.place.steps)
     assert advance(planned(job), 0, job.place.steps).index == 0
@@ -132,7 +132,7 @@ def test_a_full_disk_is_one_sentence_of_every_command(
 ) -> None:
     config = lay_out(stored)
     error = OSError(errno.ENOSPC, "No space left on device", "/data/x")
-    where = {"update": "cl.arrivals.drafts", "status": "cl.plan.build_stream", "run": "cl.plan.build_stream"}[command]
+    where = {"update": "cl.streams.arrivals.drafts", "status": "cl.plan.build_stream", "run": "cl.plan.build_stream"}[command]
     monkeypatch.setattr(where, lambda *_: (_ for _ in ()).throw(error))
     answer = evergreen(command, config)
     assert answer.code == 2 and answer.err.splitlines()[-1].startswith("evergreen: /data/x: no space left on the disk")

@@ -15,12 +15,12 @@ import pytest
 from mlflow.exceptions import MlflowException
 from PIL import Image
 
-import cl.images
-from cl.data import ImageTable
+import cl.data.images
+from cl.data.faults import ImageError, Problem, Reason
+from cl.data.images import MAX_ASPECT, MAX_PIXELS, Budget, decode, opened
+from cl.data.screen import screen
+from cl.data.table import ImageTable
 from cl.errors import DataError
-from cl.faults import ImageError, Problem, Reason
-from cl.images import MAX_ASPECT, MAX_PIXELS, Budget, decode, opened
-from cl.screen import screen
 from flows.model import image_of
 from flows.predict import Served, rank
 from tests.make import png, table, tiny
@@ -89,7 +89,7 @@ def test_the_longest_image_that_is_read_is_small_once_it_is_resized() -> None:
 
 def test_threads_decode_no_more_pixels_at_once_than_one_image_may_have(monkeypatch: pytest.MonkeyPatch) -> None:
     now, most, guard = [0], [0], threading.Lock()
-    real = cl.images.upright_rgb
+    real = cl.data.images.upright_rgb
 
     def slow(image: Image.Image) -> Image.Image:
         with guard:
@@ -100,8 +100,8 @@ def test_threads_decode_no_more_pixels_at_once_than_one_image_may_have(monkeypat
             now[0] -= image.width * image.height
         return real(image)
 
-    monkeypatch.setattr(cl.images, "upright_rgb", slow)
-    monkeypatch.setattr(cl.images, "_DECODING", Budget(1000))
+    monkeypatch.setattr(cl.data.images, "upright_rgb", slow)
+    monkeypatch.setattr(cl.data.images, "_DECODING", Budget(1000))
     images = [png(0, seed, 20) for seed in range(12)]
     with ThreadPoolExecutor(8) as pool:
         assert len(list(pool.map(decode, images, map(str, range(12))))) == 12
@@ -114,10 +114,10 @@ def test_a_budget_is_given_back_whatever_happens() -> None:
         with pytest.raises(ValueError, match="within"), budget.take(10):
             raise ValueError("within")
     assert budget.free == 10
-    before = cl.images._DECODING.free
+    before = cl.data.images._DECODING.free
     with pytest.raises(ImageError):
         decode(png(0, 1)[:-40], "x")
-    assert cl.images._DECODING.free == before == MAX_PIXELS
+    assert cl.data.images._DECODING.free == before == MAX_PIXELS
 
 
 def test_predict_holds_one_image_at_its_full_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -126,7 +126,7 @@ def test_predict_holds_one_image_at_its_full_size(tmp_path: Path, monkeypatch: p
     for i, path in enumerate(paths):
         path.write_bytes(png(i, i))
     alive: list[int] = []
-    real, small = cl.images.decode, [0]
+    real, small = cl.data.images.decode, [0]
 
     def watched(data: bytes, name: str) -> Image.Image:
         alive.append(small[0])
@@ -159,7 +159,7 @@ def test_four_of_the_largest_images_in_four_threads_take_little_more_than_one() 
 import resource, sys
 from concurrent.futures import ThreadPoolExecutor
 from tests.hostile.test_images import line
-from cl.images import decode
+from cl.data.images import decode
 data = line(8000, 8000, "RGB")
 def size(name): return decode(data, name).size
 def taken(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from cl import beneath, collection
+from cl.data import collection
+from cl.disk import beneath
 from cl.errors import DataError, StoreError
 from flows.dropped import DONE, REFUSED, apart, attend
 from flows.ingest import Source, ingest
@@ -144,7 +145,7 @@ def test_a_copy_has_bounds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         pass
     with (tmp_path / "sparse.zip").open("wb") as file:
         file.truncate(1 << 40)  # a terabyte of nothing
-    monkeypatch.setattr("cl.beneath.shutil.disk_usage", lambda path: type("Usage", (), {"free": 10_000_000})())
+    monkeypatch.setattr("cl.disk.beneath.shutil.disk_usage", lambda path: type("Usage", (), {"free": 10_000_000})())
     with pytest.raises(DataError, match="no room for a copy"), apart(tmp_path / "sparse.zip", tmp_path / "own"):
         pass
     assert not list((tmp_path / "own").iterdir())

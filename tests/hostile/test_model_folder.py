@@ -8,14 +8,14 @@ from typing import Any
 import open_clip
 import pytest
 
-from cl.bundle import read_bundle, write_bundle
-from cl.clip import ModelConfig, build, load
+from cl.disk.seal import contents, sealed, unsealed
 from cl.errors import ModelError, StoreError
 from cl.methods import CONFIGS
-from cl.model_source import TINY
+from cl.models.clip import ModelConfig, build, load
+from cl.models.source import TINY
 from cl.run import bundle, plan, run
 from cl.run_config import parse_config
-from cl.seal import contents, sealed, unsealed
+from cl.store.bundle import read_bundle, write_bundle
 from flows.job import job_of, outlined, planned
 from flows.progress import sessions
 from tests.conftest import lay_out
@@ -76,7 +76,7 @@ def test_status_reads_no_tokenizer_and_names_the_same_states(project: Path, monk
     job = job_of(str(lay_out(project)))
     expected = planned(job)
     planned.cache_clear()
-    monkeypatch.setattr("cl.clip.tokenizer", lambda *_: pytest.fail("a tokenizer was built"))
+    monkeypatch.setattr("cl.models.clip.tokenizer", lambda *_: pytest.fail("a tokenizer was built"))
     assert [row.state for row in sessions(job)] == ["waiting"] * 3
     looked = outlined(job)
     assert (looked.states, looked.keys) == (expected.states, expected.keys)
@@ -124,7 +124,7 @@ def test_a_text_tower_that_brings_code_is_refused(tmp_path: Path, marker: Path, 
 
 
 def test_every_model_that_open_clip_ships_may_be_asked_for() -> None:
-    from cl.model_settings import check
+    from cl.models.settings import check
 
     for name in open_clip.list_models():
         check(open_clip.get_model_config(name))

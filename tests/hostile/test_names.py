@@ -12,13 +12,13 @@ from rich.markdown import Markdown as RenderedMarkdown
 from typer.testing import CliRunner
 
 from cl.config import override
+from cl.data.faults import Problem, Reason
 from cl.errors import ConfigError, DataError
-from cl.faults import Problem, Reason
-from cl.figures import curves, front, heat_map
-from cl.matrix import Matrix
+from cl.evaluation.matrix import Matrix
 from cl.names import LONGEST, as_key, in_cell, in_figure, in_markdown, usable, visible
+from cl.reports.figures import curves, front, heat_map
+from cl.reports.tables import line
 from cl.run_config import parse_config
-from cl.tables import line
 from flows.approval import question
 from flows.cli import app
 from flows.console import err, out, table
@@ -175,13 +175,13 @@ def test_one_rule_says_what_a_name_may_be(name: str) -> None:
 def _stream_of(session: Any, name: str) -> Any:
     from dataclasses import replace
 
-    from cl.stream import Stream
+    from cl.streams.stream import Stream
 
     return Stream("s", (replace(session, name=name),))
 
 
 def test_a_session_of_many_classes_is_called_by_the_first() -> None:
-    from cl.stream_plan import _called
+    from cl.streams.cut import _called
 
     assert _called(["a", "b"]) == "a, b"
     assert _called([f"class {number}" for number in range(99)]) == "class 0 and 98 more"

@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from mlflow import MlflowClient
-
 from cl.checkpoint import read_json, read_tensors
 from cl.clip import ModelConfig, load
+from cl.states import load_state
+from mlflow import MlflowClient
+
 from cl.methods.gda import GDAConfig
 from cl.methods.replay import ReplayConfig
-from cl.states import load_state
 from flows.lineage import lineage
 from flows.predict import classify, served
 from flows.registry import CHAMPION, earlier, find, history

@@ -1,0 +1,239 @@
+"""The one internal form of data: rows of an Arrow table, images kept as encoded bytes, decoded when a worker needs them."""
+
+import hashlib
+from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from PIL import Image
+
+from cl.data.images import decode, opened
+from cl.disk.durable import beside
+from cl.errors import DataError
+from cl.text import some
+
+Supervision = Literal["labels", "captions", "both", "none"]  # what rows teach with
+SCHEMA = pa.schema(
+    [
+        pa.field("id", pa.string(), nullable=False),  # unique within a table
+        pa.field("image", pa.large_binary(), nullable=False),  # encoded: PNG, JPEG, WebP, ...; "large" since 2 GiB is not much
+        pa.field("label", pa.string()),  # class name; null: unlabelled
+        pa.field("captions", pa.list_(pa.string()), nullable=False),  # empty: none
+        pa.field("domain", pa.string()),
+        pa.field("time", pa.timestamp("us", tz="UTC")),
+    ]
+)
+SPLITS = ("train", "val", "test")
+
+
+class ImageTable:
+    """Rows that all follow SCHEMA. Immutable: every operation gives a new table over the same bytes."""
+
+    def __init__(self, table: pa.Table) -> None:
+        self.table = _checked(table)
+
+    def __len__(self) -> int:
+        return int(self.table.num_rows)
+
+    @classmethod
+    def of(
+        cls,
+        ids: Sequence[str],
+        images: Sequence[bytes],
+        labels: Sequence[str | None] | None = None,
+        captions: Sequence[Sequence[str]] | None = None,
+        domains: Sequence[str | None] | None = None,
+        times: Sequence[object] | None = None,
+    ) -> "ImageTable":
+        """A table of columns; those left out are null (captions: empty)."""
+        n = len(ids)
+        columns = [ids, images, labels or [None] * n, captions or [[]] * n, domains or [None] * n, times or [None] * n]
+        return cls(pa.table([pa.array(c, f.type) for c, f in zip(columns, SCHEMA, strict=True)], schema=SCHEMA))
+
+    @property
+    def ids(self) -> list[str]:
+        """Sample ids, in row order."""
+        return self.table["id"].to_pylist()
+
+    @property
+    def labels(self) -> list[str | None]:
+        """Class names, in row order; None where a sample has none."""
+        return self.table["label"].to_pylist()
+
+    @property
+    def captions(self) -> list[list[str]]:
+        """Captions, in row order; an empty list where a sample has none."""
+        return self.table["captions"].to_pylist()
+
+    @property
+    def domains(self) -> list[str | None]:
+        """Domain names, in row order."""
+        return self.table["domain"].to_pylist()
+
+    def classes(self) -> list[str]:
+        """Distinct labels in order of first appearance."""
+        return [label for label in dict.fromkeys(self.labels) if label is not None]
+
+    def take(self, rows: Sequence[int]) -> "ImageTable":
+        """The given rows, in the given order."""
+        return ImageTable(self.table.take(pa.array(rows, pa.int64())))
+
+    def where(self, keep: Sequence[bool]) -> "ImageTable":
+        """The rows for which `keep` is true."""
+        return ImageTable(self.table.filter(pa.array(keep, pa.bool_())))
+
+    def without(self, *columns: str) -> "ImageTable":
+        """The same rows with `label` and/or `captions` forgotten."""
+        blank = {"label": pa.nulls(len(self), pa.string()), "captions": pa.array([[]] * len(self), SCHEMA.field("captions").type)}
+        table = self.table
+        for name in columns:
+            table = table.set_column(SCHEMA.get_field_index(name), SCHEMA.field(name), blank[name])
+        return ImageTable(table)
+
+    def unlabelled(self, rows: Collection[int]) -> "ImageTable":
+        """The same rows, the given ones without their label."""
+        if not rows:
+            return self
+        labels = [None if row in rows else label for row, label in enumerate(self.labels)]
+        return ImageTable(self.table.set_column(SCHEMA.get_field_index("label"), SCHEMA.field("label"), pa.array(labels, pa.string())))
+
+    def under(self, prefix: str) -> "ImageTable":
+        """The same rows, `prefix/` before their ids."""
+        ids = pc.binary_join_element_wise(pa.scalar(prefix), self.table["id"], "/")
+        return ImageTable(self.table.set_column(0, SCHEMA.field("id"), ids))
+
+    def image(self, row: int) -> Image.Image:
+        """The decoded RGB image of one row.
+
+        Raises:
+            ImageError: it cannot be used, see `cl.data.images.decode`.
+        """
+        return decode(self.table["image"][row].as_py(), self.table["id"][row].as_py())
+
+    def digest(self) -> str:
+        """32 hex digits that change whenever any value of any row does, and do not depend on chunks, slices or files."""
+        return self._digest
+
+    def content(self) -> str:
+        """As `digest`, whatever the rows are called: 32 hex digits of what there is to learn from."""
+        return self._content
+
+    @cached_property
+    def _digest(self) -> str:
+        return self._hash(SCHEMA.names)
+
+    @cached_property
+    def _content(self) -> str:
+        return self._hash([name for name in SCHEMA.names if name != "id"])
+
+    def _hash(self, columns: Sequence[str]) -> str:
+        state = hashlib.sha256()
+        for name in columns:
+            _feed(state, self.table[name])
+        return state.hexdigest()[:32]
+
+
+def concat(tables: Sequence[ImageTable]) -> ImageTable:
+    """All rows of all tables, in order."""
+    return ImageTable(pa.concat_tables([t.table for t in tables])) if tables else ImageTable(SCHEMA.empty_table())
+
+
+def hold_out(data: ImageTable, share: float, seed: int = 0) -> tuple[ImageTable, ImageTable]:
+    """The rows split in two, to learn from and to be examined with.
+
+    `share` of each class goes to the second part, but at least one row and never the last; rows without a label count as one
+    class. Which rows is decided by the hash of their ids, so that few change sides when data is added.
+    """
+    by_label: dict[str | None, list[tuple[str, int]]] = {}
+    for row, (label, name) in enumerate(zip(data.labels, data.ids, strict=True)):
+        by_label.setdefault(label, []).append((hashlib.sha256(f"{seed}/{name}".encode()).hexdigest(), row))
+    held: set[int] = set()
+    for rows in by_label.values():
+        count = min(len(rows) - 1, max(1, round(share * len(rows))))
+        held |= {row for _, row in sorted(rows)[:count]}
+    return data.where([row not in held for row in range(len(data))]), data.where([row in held for row in range(len(data))])
+
+
+def openable(rows: ImageTable, where: str, look: Callable[[bytes, str], object] = opened) -> None:
+    """Look at every image: at its header, or with `decode` at all of it.
+
+    Raises:
+        DataError: names the first three that cannot be used.
+    """
+
+    def fault(name: str, data: pa.LargeBinaryScalar) -> str | None:
+        try:
+            look(data.as_py(), name)
+        except DataError as error:
+            return str(error)
+        return None
+
+    with ThreadPoolExecutor() as pool:
+        each = map if look is opened else pool.map  # headers are read by Python, which gains nothing from threads
+        problems = [told for told in each(fault, rows.ids, rows.table["image"]) if told]
+    if problems:
+        raise DataError(f"{where}: {len(problems)} of {len(rows)} images cannot be used. {some(problems)}")
+
+
+def write(splits: Mapping[str, ImageTable], folder: Path) -> None:
+    """Write one Parquet file per split, byte for byte the same for the same rows; appears whole or not at all.
+
+    Raises:
+        DataError: an unknown split name, or the folder cannot be written.
+    """
+    unknown = sorted(set(splits) - set(SPLITS))
+    if unknown:
+        raise DataError(f"{folder}: unknown split {', '.join(unknown)}; expected some of {', '.join(SPLITS)}")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for split, data in splits.items():
+            with beside(folder / f"{split}.parquet") as part:
+                # images are compressed already; zstd is for captions and ids
+                pq.write_table(data.table, part, compression="zstd", row_group_size=4096, write_page_index=False)
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be written ({error.strerror}); free space or choose another folder") from error
+
+
+def _checked(table: pa.Table) -> pa.Table:
+    missing = [name for name in SCHEMA.names if name not in table.column_names]
+    if missing:
+        raise DataError(f"table: column {', '.join(missing)} missing; expected {', '.join(SCHEMA.names)}")
+    empty = [field.name for field in SCHEMA if not field.nullable and table[field.name].null_count]
+    if empty:
+        raise DataError(f"table: column {', '.join(empty)} has empty cells; every row needs a value there")
+    try:
+        table = table.select(SCHEMA.names).cast(SCHEMA)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, ValueError) as error:
+        raise DataError(f"table: columns do not have the expected types ({error})") from error
+    return table
+
+
+def _feed(state: Any, column: pa.ChunkedArray) -> None:
+    """Lengths of the values first (-1: null), then the values: no two columns feed the same bytes."""
+    if pa.types.is_list(column.type):
+        _lengths(state, pc.list_value_length(column))
+        _feed(state, pc.list_flatten(column))
+    elif pa.types.is_timestamp(column.type):
+        _lengths(state, pc.is_valid(column))
+        _lengths(state, column.drop_null())
+    else:
+        _lengths(state, pc.binary_length(column))
+        wide = np.dtype(np.int64 if column.type == pa.large_binary() else np.int32)
+        for chunk in column.chunks:
+            values = chunk.drop_null() if chunk.null_count else chunk  # what lies under a null is undefined
+            _, offsets, data = values.buffers()
+            if len(values) and data is not None:
+                first, last = np.frombuffer(offsets, wide)[[values.offset, values.offset + len(values)]]
+                state.update(memoryview(data)[first:last])
+
+
+def _lengths(state: Any, numbers: pa.ChunkedArray) -> None:
+    numbers = pc.fill_null(numbers.cast(pa.int64()), -1)
+    state.update(len(numbers).to_bytes(8, "little"))
+    state.update(numbers.to_numpy().astype("<i8").tobytes())

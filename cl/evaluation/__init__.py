@@ -1,0 +1,1 @@
+"""What a state answers, cell by cell, and what is read off that."""

@@ -1,0 +1,155 @@
+"""Whether a candidate may take the champion's place: bounds on what it scores, forgets, breaks and costs, checked on the same samples."""
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from jaxtyping import Bool
+from pydantic import Field, NonNegativeFloat, PositiveFloat
+
+from cl.config import Config
+from cl.evaluation.matrix import bootstrap
+from cl.text import some
+
+Share = float | None
+
+
+class GateConfig(Config):
+    """Bounds, scores as shares in 0..1; None: not asked. Those against the champion hold where there is one."""
+
+    drop: Share = Field(0.05, ge=0, le=1, description="what any set may lose against the champion, by the lower end of the 95 % interval")
+    flips: Share = Field(0.1, ge=0, le=1, description="share of samples that the champion had right and the candidate has wrong")
+    forgetting: Share = Field(None, ge=0, le=1, description="of the candidate's own matrix")
+    zero_shot_drop: Share = Field(None, ge=-1, le=1, description="loss on probes since the start")
+    scores: dict[str, float] = Field({}, description="least headline score (top-1, R@10) by set, such as {greek: 0.6}")
+    worst_class: Share = Field(None, ge=0, le=1, description="least top-1 of any class of any set")
+    calibration: Share = Field(None, ge=0, le=1, description="most expected calibration error of any set that classifies")
+    seconds: NonNegativeFloat | None = Field(None, description="of learning, all sessions together")
+    stored_mb: NonNegativeFloat | None = Field(None, description="kept between sessions")
+    approval: bool = Field(False, description="a person decides, once every bound holds")
+    approval_hours: PositiveFloat = Field(24.0, description="how long to wait for that")
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A model as the gate sees it: numbers about the whole, and by set its metrics and which samples it gets right.
+
+    `sets` and `classes`: of a candidate those that it is asked about, of a champion those that it was made champion with.
+    """
+
+    summary: Mapping[str, float]  # forgetting, zero_shot_drop, seconds, stored_mb
+    headline: Mapping[str, float]
+    metrics: Mapping[str, Mapping[str, float]]
+    hits: Mapping[str, Bool[np.ndarray, " n"]]
+    sets: frozenset[str] = frozenset()
+    classes: frozenset[str] = frozenset()
+    worst: Mapping[str, str] = field(default_factory=dict)  # by set, the class that it gets right most seldom
+
+
+@dataclass(frozen=True)
+class Check:
+    """One bound: what was found, in which interval, against what limit; `holds` is False for anything that is not a number."""
+
+    bound: str
+    candidate: float
+    champion: float
+    low: float
+    high: float
+    limit: float
+    holds: bool
+    by_low: bool = False  # whether the lower end of the interval has to hold, not only what was found
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Promote or not, each bound that was checked, and why in one line."""
+
+    promote: bool
+    checks: tuple[Check, ...]
+    reason: str
+
+
+def decide(candidate: Judged, champion: Judged | str | None, bounds: GateConfig) -> Decision:
+    """Promote only if every bound holds. `champion` is None where there is none yet, or says why it cannot be read: that refuses.
+
+    >>> fine = Judged({}, {"a": 0.5}, {"a": {}}, {"a": np.array([True, False])})
+    >>> decide(fine, fine, GateConfig()).promote, decide(fine, "its file is gone", GateConfig()).reason
+    (True, 'the champion cannot be read: its file is gone')
+    """
+    checks = tuple(_alone(candidate, bounds))
+    if isinstance(champion, str):
+        return Decision(False, checks, f"the champion cannot be read: {champion}")
+    if champion:
+        if unasked := _unasked(candidate, champion):
+            return Decision(False, checks, f"it was not asked about {unasked}, which the champion knows")
+        other = sorted(name for name in candidate.hits if len(champion.hits.get(name, ())) != len(candidate.hits[name]))
+        if other:
+            return Decision(False, checks, f"the champion was not scored on the same samples of {', '.join(other)}")
+        checks += tuple(_against(candidate, champion, bounds))
+    broken = [check for check in checks if not check.holds]
+    if broken:
+        return Decision(False, checks, "; ".join(_told(check) for check in broken))
+    return Decision(True, checks, "every bound holds" if champion else "the first model of its name, and every bound holds")
+
+
+def _unasked(candidate: Judged, champion: Judged) -> str:
+    # what nobody asks a candidate about it may have forgotten unseen
+    missing = {"set": sorted(champion.sets - candidate.sets), "class": sorted(champion.classes - candidate.classes)}
+    return " and ".join(f"{kind} {some([repr(name) for name in names])}" for kind, names in missing.items() if names)
+
+
+def _alone(found: Judged, bounds: GateConfig) -> Iterator[Check]:
+    nan = math.nan
+    for name, value in found.headline.items():  # a model that could not be scored is no candidate, whatever is asked
+        yield _check(f"score of {name}", value, nan, bounds.scores.get(name, 0.0), value >= bounds.scores.get(name, 0.0))
+    for name in bounds.scores.keys() - found.headline.keys():
+        yield _check(f"score of {name}", nan, nan, bounds.scores[name], False)
+    for name in ("forgetting", "zero_shot_drop", "seconds", "stored_mb"):
+        limit = getattr(bounds, name)
+        if limit is not None:
+            value = found.summary.get(name, nan)
+            yield _check(name.replace("_", " "), value, nan, limit, value <= limit)
+    classified = {name: own for name, own in found.metrics.items() if "top1" in own}
+    if bounds.worst_class is not None:
+        where, value = _worst({name: own.get("worst_class", nan) for name, own in classified.items()})
+        named = ", ".join(word for word in (found.worst.get(where, ""), where) if word)
+        yield _check(f"worst class ({named})" if named else "worst class", value, nan, bounds.worst_class, value >= bounds.worst_class)
+    if bounds.calibration is not None:
+        where, value = _worst({name: -own.get("ece", nan) for name, own in classified.items()})
+        named = f"calibration error of {where}" if where else "calibration error"
+        yield _check(named, -value, nan, bounds.calibration, -value <= bounds.calibration)
+
+
+def _worst(values: Mapping[str, float]) -> tuple[str, float]:
+    """The set with the least value, which is what is not a number where there is such; none has no name."""
+    return min(values.items(), key=lambda item: -math.inf if math.isnan(item[1]) else item[1], default=("", math.nan))
+
+
+def _against(found: Judged, champion: Judged, bounds: GateConfig) -> Iterator[Check]:
+    if bounds.drop is not None:
+        for name, hits in found.hits.items():
+            mean, low, high = bootstrap([hits], [champion.hits[name]])
+            before = float(champion.hits[name].mean())
+            yield Check(f"{name} against the champion", before + mean, before, low, high, -bounds.drop, low >= -bounds.drop, by_low=True)
+    if bounds.flips is not None:
+        wrong = [champion.hits[name] & ~hits for name, hits in found.hits.items()]
+        value, low, high = bootstrap(wrong, [np.zeros_like(flips) for flips in wrong])
+        yield Check("negative flips", value, 0.0, low, high, bounds.flips, value <= bounds.flips)
+
+
+def _check(bound: str, value: float, champion: float, limit: float, holds: bool) -> Check:
+    return Check(bound, value, champion, math.nan, math.nan, limit, bool(holds) and not math.isnan(value))
+
+
+def _told(check: Check) -> str:
+    """A broken bound in words.
+
+    >>> _told(_check("forgetting", 0.5, math.nan, 0.2, False))
+    'forgetting is 0.500, the bound 0.200'
+    """
+    if math.isnan(check.low):
+        return f"{check.bound} is {check.candidate:.3f}, the bound {check.limit:.3f}"
+    difference = check.candidate - check.champion
+    told = f"{check.bound}: {difference:+.3f} [{check.low:+.3f}, {check.high:+.3f}], the bound {check.limit:+.3f}"
+    return told + (" (too few test images to tell)" if check.by_low and difference >= check.limit else "")

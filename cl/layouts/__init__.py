@@ -1,1 +1,0 @@
-"""The layouts that people keep images in, one file each; `survey.survey` says which one a folder has, `cl.formats` reads it."""

@@ -1,0 +1,123 @@
+"""A session's rows in a fixed order: what a step sees follows from (seed, session, step) alone."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler
+
+from cl.config import Augment
+from cl.data.classes import ClassName
+from cl.data.table import ImageTable
+from cl.methods.base import Batch
+from cl.models.clip import Clip
+from cl.seeds import derive, generator
+
+VERSION = 1  # see cl/store/units.py
+
+_DECODED_BYTES = 1 << 30  # rows are decoded once as long as this holds them all
+
+
+class Item(NamedTuple):
+    """One row made ready: pixels, vocabulary index or -1, one caption or "", and the step it is for."""
+
+    image: Tensor
+    label: int
+    text: str
+    row: int
+    step: int
+
+
+class Rows(Dataset[Item]):
+    """Decoded rows of a session. An item is addressed by (row, epoch, step); row and epoch decide its crop and its caption."""
+
+    def __init__(
+        self, data: ImageTable, clip: Clip, vocabulary: Sequence[ClassName], *, augment: Augment = False, pixels: bool = True, seed: int = 0
+    ) -> None:
+        self.data, self.seed, self.augment, self.pixels = data, seed, augment, pixels
+        index = {known.name: position for position, known in enumerate(vocabulary)}
+        self.labels = [index[label] if label is not None else -1 for label in data.labels]
+        self.captions = data.captions
+        self.transform = clip.transform(augment)
+        self._decoded: dict[int, Tensor] = {}
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, address: tuple[int, int, int]) -> Item:
+        row, epoch, step = address
+        texts = self.captions[row]
+        text = texts[derive(self.seed, "caption", row, epoch) % len(texts)] if texts else ""
+        return Item(self._image(row, epoch), self.labels[row], text, row, step)
+
+    def _image(self, row: int, epoch: int) -> Tensor:
+        if not self.pixels:
+            return torch.empty(0)
+        if self.augment:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(derive(self.seed, "crop", row, epoch))
+                return self.transform(self.data.image(row))
+        if row in self._decoded:
+            return self._decoded[row]
+        image = self.transform(self.data.image(row))
+        if (len(self._decoded) + 1) * image.nbytes <= _DECODED_BYTES:
+            self._decoded[row] = image
+        return image
+
+
+class Collate:
+    """Items to a Batch: images stacked, in the model's dtype; captions tokenized together and cut to the longest."""
+
+    def __init__(self, tokenize: Callable[[Sequence[str]], Tensor], dtype: torch.dtype = torch.float32) -> None:
+        self.tokenize, self.dtype = tokenize, dtype
+
+    def __call__(self, items: Sequence[Item]) -> Batch:
+        """One batch of the given items."""
+        return Batch(
+            torch.stack([item.image for item in items]).to(self.dtype),
+            torch.tensor([item.label for item in items]),
+            self.tokenize([item.text for item in items]),
+            torch.tensor([bool(item.text) for item in items]),
+            torch.tensor([item.row for item in items]),
+            items[0].step,
+        )
+
+
+class Order(Sampler[list[tuple[int, int, int]]]):
+    """The batches of a session from a step on: a new permutation each epoch, fixed by the seed alone."""
+
+    def __init__(self, rows: int, batch: int, steps: int, seed: int, start: int = 0, *, drop_last: bool = True) -> None:
+        self.rows, self.batch, self.steps, self.seed, self.start = rows, min(batch, rows), steps, seed, start
+        self.per_epoch = batches(rows, batch, drop_last)
+
+    def __len__(self) -> int:
+        return self.steps - self.start
+
+    def __iter__(self) -> Iterator[list[tuple[int, int, int]]]:
+        last, order = -1, torch.empty(0, dtype=torch.int64)
+        for step in range(self.start, self.steps):
+            epoch, place = divmod(step, self.per_epoch)
+            if epoch != last:
+                last, order = epoch, torch.randperm(self.rows, generator=generator(self.seed, "order", epoch))
+            yield [(int(row), epoch, step) for row in order[place * self.batch : (place + 1) * self.batch]]
+
+
+def batches(rows: int, batch: int, drop_last: bool) -> int:
+    """How many batches an epoch has; fewer rows than a batch are one.
+
+    >>> batches(130, 64, True), batches(130, 64, False), batches(5, 64, True)
+    (2, 3, 1)
+    """
+    return max(1, rows // batch) if drop_last else -(-rows // batch)
+
+
+def samples(rows: int, batch: int, count: int, drop_last: bool) -> int:
+    """How many rows the first `count` batches of a session hold.
+
+    >>> samples(130, 64, 4, True), samples(130, 64, 4, False)
+    (256, 194)
+    """
+    epochs, over = divmod(count, batches(rows, batch, drop_last))
+    whole = min(batch, rows)
+    return epochs * (rows if not drop_last else batches(rows, batch, True) * whole) + over * whole

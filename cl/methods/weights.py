@@ -1,0 +1,79 @@
+"""Weights as named tensors: between two models, the mean of many, and how far one is from another."""
+
+from collections.abc import Iterable, Mapping
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from cl.errors import ModelError
+from cl.text import some
+
+Weights = Mapping[str, Tensor]
+
+
+def named(module: nn.Module, parameters: Iterable[nn.Parameter]) -> dict[str, nn.Parameter]:
+    """The given parameters under their names in the module, in the module's order."""
+    wanted = {id(parameter) for parameter in parameters}
+    return {name: parameter for name, parameter in module.named_parameters() if id(parameter) in wanted}
+
+
+def snapshot(weights: Weights) -> dict[str, Tensor]:
+    """The same values, without gradient and in storage of their own."""
+    return {name: tensor.detach().clone() for name, tensor in weights.items()}
+
+
+def interpolate(a: Weights, b: Weights, t: float) -> dict[str, Tensor]:
+    """(1 - t) a + t b in new storage: a for t = 0 and b for t = 1, to the bit (WiSE-FT, arXiv:2109.01903).
+
+    Tensors that hold no fractions (counters) are b's.
+
+    Raises:
+        ModelError: the two differ in names or shapes.
+
+    >>> interpolate({"w": torch.tensor([1.0, 3.0])}, {"w": torch.tensor([2.0, 1.0])}, 0.25)
+    {'w': tensor([1.2500, 2.5000])}
+    """
+    _alike(a, b)
+    return {name: _between(a[name].detach(), b[name].detach(), t) for name in a}
+
+
+def running_mean(mean: Weights, new: Weights, count: int) -> dict[str, Tensor]:
+    """The mean of count + 1 weights, from the mean of `count` and one more (weight ensemble, arXiv:2303.06628).
+
+    >>> running_mean({"w": torch.tensor([1.0])}, {"w": torch.tensor([4.0])}, 2)
+    {'w': tensor([2.])}
+    """
+    return interpolate(mean, new, 1 / (count + 1))
+
+
+def squared_distance(now: Weights, anchor: Weights, importance: Weights | None = None) -> Float[Tensor, ""]:
+    """Sum over all values of importance * (now - anchor)^2, importance 1 where none is given; only `now` gets a gradient.
+
+    Without importance it is ZSCL's weight consolidation (arXiv:2303.06628), with the Fisher diagonal twice EWC's penalty
+    (arXiv:1612.00796). A sum, not a mean: it grows with the model.
+
+    Raises:
+        ModelError: names or shapes differ.
+
+    >>> squared_distance({"w": torch.tensor([1.0, 3.0])}, {"w": torch.tensor([0.0, 1.0])}, {"w": torch.tensor([2.0, 0.5])})
+    tensor(4.)
+    """
+    _alike(now, anchor)
+    moves = {name: (now[name] - anchor[name].detach()).square() for name in now}
+    if importance is not None:
+        _alike(now, importance)
+        moves = {name: moved * importance[name].detach() for name, moved in moves.items()}
+    return torch.stack([moved.sum() for moved in moves.values()]).sum()
+
+
+def _between(a: Tensor, b: Tensor, t: float) -> Tensor:
+    if t in (0, 1) or not a.is_floating_point():
+        return (a if t == 0 and a.is_floating_point() else b).clone()
+    return torch.lerp(a, b, t)
+
+
+def _alike(a: Weights, b: Weights) -> None:
+    odd = sorted(set(a) ^ set(b)) or [name for name in a if a[name].shape != b[name].shape]
+    if odd:
+        raise ModelError(f"weights of two different models ({len(odd)} names or shapes differ: {some(odd)}); give two of one model")

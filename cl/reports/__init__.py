@@ -1,0 +1,1 @@
+"""What was found, as items for a tracker and as pages to read."""

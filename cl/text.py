@@ -1,0 +1,33 @@
+"""Words in sentences: lists that are cut, the name that was meant, names without what people mean nothing by."""
+
+import difflib
+import unicodedata
+from collections.abc import Sequence
+
+
+def some(words: Sequence[object], most: int = 3) -> str:
+    """The first few, and how many more there are.
+
+    >>> some(["a", "b", "c", "d"])
+    'a, b, c and 1 more'
+    """
+    return ", ".join(str(w) for w in words[:most]) + (f" and {len(words) - most} more" if len(words) > most else "")
+
+
+def did_you_mean(word: str, known: Sequence[str]) -> str:
+    """A list of what there is, and the closest match where there is one.
+
+    >>> did_you_mean("greke", ["greek", "latin"])
+    'there are greek, latin; did you mean greek?'
+    """
+    close = difflib.get_close_matches(word, known, n=1)
+    return f"there are {some(known, 12) or 'none'}" + (f"; did you mean {close[0]}?" if close else "")
+
+
+def plain(name: str) -> str:
+    """A name without what people mean nothing by.
+
+    >>> plain("Polar__Bear ")
+    'polar bear'
+    """
+    return " ".join(unicodedata.normalize("NFKC", name).casefold().replace("_", " ").replace("-", " ").split())
