@@ -67,8 +67,8 @@ def main() -> None:
     from flows.settings import begin
 
     place = begin()
-    from flows.secret import CLIENT
-    from flows.servers import embedded
+    from flows.servers.secret import CLIENT
+    from flows.servers.servers import embedded
     from flows.settings import EMBEDDED
 
     own = embedded(place)
@@ -85,11 +85,11 @@ def jump(folder: Path, upto: int, fresh: bool) -> None:
     import shutil
     from dataclasses import replace
 
-    from flows.conclude import conclude
-    from flows.history import Champion, Verdict, history_of, note
-    from flows.job import job_of
+    from flows.history.conclude import conclude
+    from flows.history.entries import Champion, Verdict, history_of, note
+    from flows.learn.job import job_of
+    from flows.line.work import Work, asked_sets, told
     from flows.settings import Place
-    from flows.work import Work, asked_sets, told
 
     journal, place = history_of(Place(folder), "growing"), Place(folder)
     standing = conclude(journal.read())
@@ -120,7 +120,7 @@ def jump(folder: Path, upto: int, fresh: bool) -> None:
 
 
 def _classes(kept: Any) -> Any:
-    from flows.work import classes
+    from flows.line.work import classes
 
     return classes(kept)
 
@@ -129,12 +129,12 @@ def measure(folder: Path, upto: int, fresh: bool, at: tuple[int, ...] = AT) -> N
     """Learn up to so many sessions, and tell what the last one took wherever that is asked."""
     import cl.evaluation.ask
     import cl.reports.report
-    import flows.entered
-    import flows.verdict
-    from flows.conclude import conclude
-    from flows.history import history_of
+    import flows.line.entered
+    import flows.line.verdict
+    from flows.history.conclude import conclude
+    from flows.history.entries import history_of
     from flows.settings import Place
-    from flows.tracking import connect
+    from flows.tracking.runs import connect
     from flows.update import update
 
     counts = {"evaluations": 0, "report": 0.0}
@@ -156,10 +156,10 @@ def measure(folder: Path, upto: int, fresh: bool, at: tuple[int, ...] = AT) -> N
 
         return inner
 
-    flows.entered.report_of_line = timed(flows.entered.report_of_line)  # the report: its numbers, its curves, and its pages
-    flows.entered._charts = timed(flows.entered._charts)
+    flows.line.entered.report_of_line = timed(flows.line.entered.report_of_line)  # the report: its numbers, its curves, and its pages
+    flows.line.entered._charts = timed(flows.line.entered._charts)
     cl.reports.items.whole = timed(lambda report, whole=cl.reports.items.whole: list(whole(report)))
-    flows.verdict.page = timed(flows.verdict.page)
+    flows.line.verdict.page = timed(flows.line.verdict.page)
     config, place = str(folder / "growing.yaml"), Place(folder)
     results = folder / "growth.jsonl"
     while (done := len(conclude(history_of(place, "growing").read()).line)) < upto + 1:

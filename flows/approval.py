@@ -19,20 +19,20 @@ from pydantic import Field
 
 from cl.errors import StoreError
 from cl.names import in_markdown
-from flows.alone import alone
-from flows.as_learned import as_learned
-from flows.conclude import conclude
-from flows.history import history_of
-from flows.job import Job, title
-from flows.judge import judge
-from flows.lineage import steps_of
-from flows.pages import page
-from flows.question import BOUNDS, GATE, WAITING, Answer, Question, note, question_in, standing
-from flows.reap import alive
-from flows.registry import find
-from flows.session import tracker_of
+from flows.history.conclude import conclude
+from flows.history.entries import history_of
+from flows.learn.job import Job, title
+from flows.learn.session import tracker_of
+from flows.registry.as_learned import as_learned
+from flows.registry.champion import find
+from flows.registry.judge import judge
+from flows.registry.lineage import steps_of
+from flows.registry.pages import page
+from flows.registry.question import BOUNDS, GATE, WAITING, Answer, Question, note, question_in, standing
 from flows.settings import EMBEDDED, Place, quiet
-from flows.tracking import MODEL, connect
+from flows.tracking.locks import alone
+from flows.tracking.reap import alive
+from flows.tracking.runs import MODEL, connect
 from flows.watch import watch
 
 DEPLOYMENT = "approve/approve"

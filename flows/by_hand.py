@@ -14,19 +14,19 @@ from cl.disk.journal import Journal
 from cl.errors import StoreError
 from cl.run_config import parse_config
 from cl.text import some
-from flows.chain_of import chain_of
-from flows.conclude import conclude
-from flows.history import Accept, Adopted, Champion, How, Learned, Verdict, history_of, note
-from flows.idle import idle
-from flows.lineage import report_of
+from flows.history.conclude import conclude
+from flows.history.entries import Accept, Adopted, Champion, How, Learned, Verdict, history_of, note
+from flows.history.idle import idle
+from flows.history.standing import Holder, Standing, Word, chain
+from flows.history.wishes import candidate
+from flows.line.work import identity_of
 from flows.project import check_own
-from flows.question import GATE, REASON, settle
-from flows.registry import CHAMPION, Change, before, change, earlier, find, holder, versions_of, whoami
+from flows.registry.champion import CHAMPION, Change, before, change, earlier, find, holder, versions_of, whoami
+from flows.registry.lineage import report_of
+from flows.registry.question import GATE, REASON, settle
 from flows.settings import Place
-from flows.standing import Holder, Standing, Word, chain
-from flows.tracking import STATE
-from flows.wishes import candidate
-from flows.work import identity_of
+from flows.takeover.chain_of import chain_of
+from flows.tracking.runs import STATE
 
 
 class Made(NamedTuple):

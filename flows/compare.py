@@ -11,13 +11,13 @@ from prefect.cache_policies import NO_CACHE
 from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner
 
 from cl.errors import ConfigError
-from flows.children import end_with
-from flows.job import Job, check_methods, jobs_of, planned, settings, title
-from flows.pulse import followed
-from flows.reap import alive
-from flows.session import RETRIED, tracker_of
+from flows.learn.job import Job, check_methods, jobs_of, planned, settings, title
+from flows.learn.pulse import followed
+from flows.learn.session import RETRIED, tracker_of
+from flows.servers.children import end_with
 from flows.settings import Place, quiet
 from flows.stream import Config, learn_stream, run_name
+from flows.tracking.reap import alive
 from flows.watch import watch
 
 if TYPE_CHECKING:
@@ -101,8 +101,8 @@ def publish_comparison(job: Job, learned: list[dict[str, Any]]) -> str:
     from cl.reports.markdown import markdown
     from cl.reports.report import Report
     from cl.reports.write import write
-    from flows.pages import shown
-    from flows.tracking import COMPARISON, locked, slug
+    from flows.registry.pages import shown
+    from flows.tracking.runs import COMPARISON, locked, slug
 
     reports = [Report.from_json(stream["report"]) for stream in learned]
     tracker, name = tracker_of(job), job.settings["name"]

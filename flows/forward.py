@@ -9,24 +9,24 @@ from typing import Any
 from cl.errors import StoreError
 from cl.learning.learner import steps_over
 from cl.text import some
-from flows.conclude import conclude
-from flows.entered import enter, model_run, name_of
-from flows.grow import begin, learn
-from flows.history import Abandoned, Opened, Verdict, history_of, note, open_with
-from flows.job import Job, prepared
-from flows.policy import Ruling, note_ruling, whether
-from flows.pulse import Pulse, pulse_file
-from flows.question import WAITING
-from flows.rebuild import rebuild
-from flows.registry import CHAMPION, change, find, holder, versions_of
-from flows.session import tracker_of
+from flows.history.conclude import conclude
+from flows.history.entries import Abandoned, Opened, Verdict, history_of, note, open_with
+from flows.history.standing import Standing, Word, chain
+from flows.learn.job import Job, prepared
+from flows.learn.pulse import Pulse, pulse_file
+from flows.learn.session import tracker_of
+from flows.line.entered import enter, model_run, name_of
+from flows.line.grow import begin, learn
+from flows.line.policy import Ruling, note_ruling, whether
+from flows.line.rebuild import rebuild
+from flows.line.verdict import crown, judge, settle
+from flows.line.work import Work, identity_of, work
+from flows.registry.champion import CHAMPION, change, find, holder, versions_of
+from flows.registry.question import WAITING
+from flows.removal.withdraw import finish
 from flows.settings import Place
-from flows.standing import Standing, Word, chain
-from flows.takeover import take_over
-from flows.verdict import crown, judge, settle
+from flows.takeover.takeover import take_over
 from flows.watch import watch, watched_by
-from flows.withdraw import finish
-from flows.work import Work, identity_of, work
 
 REBUILD = "`evergreen update --rebuild` learns it anew beside the champion"
 

@@ -17,10 +17,10 @@ from prefect.types.entrypoint import EntrypointType
 from cl.errors import ConfigError
 from flows.approval import approve
 from flows.compare import compare
-from flows.entrypoints import only
-from flows.ingest import EVENT, RESOURCE
-from flows.reap import SERVED
+from flows.intake.ingest import EVENT, RESOURCE
+from flows.servers.entrypoints import only
 from flows.stream import learn_stream
+from flows.tracking.reap import SERVED
 from flows.update import update
 
 _RUNS = 8  # that may wait for a model's lock; only one learns

@@ -6,19 +6,19 @@ from typing import Any
 from prefect import flow, runtime, task
 from prefect.utilities.annotations import quote
 
-from flows.alone import alone
 from flows.approval import approved, ask
-from flows.failures import noted
-from flows.history import history_of
-from flows.job import Job, learnable, planned, settings, title, turns
-from flows.judge import judge
-from flows.pages import page
-from flows.publish import own_command, publish, show, tracked
-from flows.pulse import pulse_of
-from flows.reap import alive
-from flows.session import RETRIED, learn, log_session, tracker_of
+from flows.history.entries import history_of
+from flows.learn.failures import noted
+from flows.learn.job import Job, learnable, planned, settings, title, turns
+from flows.learn.pulse import pulse_of
+from flows.learn.session import RETRIED, learn, log_session, tracker_of
+from flows.registry.judge import judge
+from flows.registry.pages import page
+from flows.registry.publish import own_command, publish, show, tracked
 from flows.settings import Place, check_writable, quiet
-from flows.tracking import MODEL, slug
+from flows.tracking.locks import alone
+from flows.tracking.reap import alive
+from flows.tracking.runs import MODEL, slug
 from flows.watch import watch, watched_by
 
 Config = str | dict[str, Any]

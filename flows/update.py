@@ -15,15 +15,15 @@ from prefect.client.schemas.filters import (
 from prefect.client.schemas.objects import StateType
 from prefect.states import Cancelled
 
-from flows.alone import alone
 from flows.approval import approved, ask
-from flows.failures import noted
 from flows.forward import catch_up
-from flows.job import prepared, settings
-from flows.publish import own_command
-from flows.reap import alive
+from flows.learn.failures import noted
+from flows.learn.job import prepared, settings
+from flows.registry.publish import own_command
 from flows.settings import Place, check_writable, quiet
 from flows.stream import Config, run_name
+from flows.tracking.locks import alone
+from flows.tracking.reap import alive
 
 
 @flow(name="update", flow_run_name=run_name)

@@ -23,7 +23,7 @@ from cl.models.clip import Clip, ModelConfig, load
 from cl.streams.stream import EvalSet, Session
 from flows.console import table
 from flows.settings import begin
-from flows.steplog import StepLogger
+from flows.tracking.steplog import StepLogger
 from tests import make
 
 TURNS = 7

@@ -69,7 +69,7 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory, request: pytest.Fix
     """A Prefect API on a database of its own; ten seconds, so only tests that run a whole flow ask for it."""
     from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
-    from flows.servers import embedded
+    from flows.servers.servers import embedded
     from flows.settings import Place
 
     own = embedded(Place(tmp_path_factory.mktemp("server")))
@@ -87,7 +87,7 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory, request: pytest.Fix
 def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """MLflow's database with its tables and nothing in them: making one takes seconds, copying one does not."""
     from flows.settings import Place
-    from flows.tracking import connect
+    from flows.tracking.runs import connect
 
     place = Place(tmp_path_factory.mktemp("store"))
     connect(place)

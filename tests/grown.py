@@ -9,8 +9,8 @@ import pytest
 
 from cl.data.collection import append
 from cl.evaluation.gate import Decision
-from flows.job import prepared
-from flows.ruling import Ruled
+from flows.learn.job import prepared
+from flows.line.ruling import Ruled
 from tests.make import table
 
 CONFIG = """
@@ -26,18 +26,18 @@ evaluate: {{geometry: 0}}
 def plainly(patch: pytest.MonkeyPatch) -> None:
     """No task of Prefect's, no figures, no pages, and a gate that lets everything through."""
     import flows.forward
-    import flows.grow
-    import flows.policy
-    import flows.verdict
+    import flows.line.grow
+    import flows.line.policy
+    import flows.line.verdict
 
     names = ("learn", "enter", "judge", "publish", "note_ruling")
-    for module in (flows.forward, flows.verdict, flows.policy, flows.grow):
+    for module in (flows.forward, flows.line.verdict, flows.line.policy, flows.line.grow):
         for name in names:
             if hasattr(getattr(module, name, None), "fn"):
                 patch.setattr(module, name, getattr(module, name).fn)
-    patch.setattr(flows.verdict, "create_table_artifact", lambda **_: None)
-    patch.setattr(flows.verdict, "rule", lambda *_: Ruled(Decision(True, (), "good enough"), {}))
-    patch.setattr(flows.verdict, "page", lambda *_: None)
+    patch.setattr(flows.line.verdict, "create_table_artifact", lambda **_: None)
+    patch.setattr(flows.line.verdict, "rule", lambda *_: Ruled(Decision(True, (), "good enough"), {}))
+    patch.setattr(flows.line.verdict, "page", lambda *_: None)
     patch.setattr("cl.reports.items.items", lambda report: iter(()))
     patch.setattr("cl.reports.write.write", lambda reports, folder: folder.mkdir(parents=True, exist_ok=True))
 

@@ -4,17 +4,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from cl.disk.journal import Entry
-from flows.conclude import conclude
-from flows.history import (
-    Began,
-    Champion,
-    Fact,
-    Learned,
-    Opened,
-    Verdict,
-    entry_of,
-)
-from flows.standing import Standing, Word
+from flows.history.conclude import conclude
+from flows.history.entries import Began, Champion, Fact, Learned, Opened, Verdict, entry_of
+from flows.history.standing import Standing, Word
 
 Step = Fact | Sequence["Step"]
 OPENED = Opened(model="colours", stream={"kind": "collection"}, base="b" * 8)

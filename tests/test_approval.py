@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from flows.registry import CHAMPION, history
+from flows.registry.champion import CHAMPION, history
 from flows.settings import Place
-from flows.tracking import connect
+from flows.tracking.runs import connect
 from tests.conftest import lay_out
 from tests.test_cli import EVERGREEN, left
 from tests.test_serve import HOST, Program, api, free, order, until

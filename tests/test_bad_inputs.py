@@ -33,8 +33,8 @@ from cl.run import advance, find
 from cl.run_config import parse_config, read_config
 from cl.store.store import whole
 from cl.streams.intake import take
-from flows.cli import main
-from flows.ingest import Outcome, Source, ingest
+from flows.cli.main import main
+from flows.intake.ingest import Outcome, Source, ingest
 from flows.settings import Place
 from tests import make
 from tests.make import png

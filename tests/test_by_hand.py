@@ -13,11 +13,10 @@ from typer.testing import CliRunner
 from cl.data.collection import append
 from cl.errors import StoreError
 from cl.learning.interim import START, Interim
-from flows import entered
 from flows.by_hand import promote, rollback
-from flows.cli import app
-from flows.conclude import standing_of
-from flows.history import (
+from flows.cli.main import app
+from flows.history.conclude import standing_of
+from flows.history.entries import (
     Abandoned,
     Accept,
     Adopted,
@@ -34,19 +33,20 @@ from flows.history import (
     history_of,
     note,
 )
-from flows.job import job_of
-from flows.listed import only
-from flows.predict import served
-from flows.progress import of_model
-from flows.question import ANSWER, GATE, QUESTION, WAITING, Question
-from flows.question import note as ask
-from flows.registry import CHAMPION, change, history, holder
+from flows.history.standing import Word
+from flows.history.story import story
+from flows.history.wishes import accept, retry, skip
+from flows.learn.job import job_of
+from flows.learn.progress import of_model
+from flows.line import entered
+from flows.look.listed import only
+from flows.look.status import Stream, streams
+from flows.registry.champion import CHAMPION, change, history, holder
+from flows.registry.predict import served
+from flows.registry.question import ANSWER, GATE, QUESTION, WAITING, Question
+from flows.registry.question import note as ask
 from flows.settings import Place
-from flows.standing import Word
-from flows.status import Stream, streams
-from flows.story import story
-from flows.tracking import COMMAND, KEY, MODEL, STATE, Tracker, connect, locked
-from flows.wishes import accept, retry, skip
+from flows.tracking.runs import COMMAND, KEY, MODEL, STATE, Tracker, connect, locked
 from tests.make import table
 from tests.telling import OPENED, Step, bad, began, entries, flat, good, learn, learned, says, stand
 

@@ -18,8 +18,8 @@ import pytest
 from PIL import Image
 
 from cl.errors import ConfigError
-from flows.cli import app, main
-from flows.servers import Api
+from flows.cli.main import app, main
+from flows.servers.servers import Api
 from flows.settings import Place, check_writable
 from tests.conftest import lay_out
 from tests.make import png
@@ -44,7 +44,7 @@ def evergreen(project: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.Capt
     """The command line in this process, with an embedded Prefect server that never starts: no mistake may need it."""
     handlers = [signal.getsignal(number) for number in SIGNALS]
     never = Api("http://127.0.0.1:9/api", "evergreen:never-asked", lambda: None)
-    monkeypatch.setattr("flows.servers.embedded", lambda place: never)
+    monkeypatch.setattr("flows.servers.servers.embedded", lambda place: never)
 
     def call(*words: object) -> Answer:
         monkeypatch.setattr(sys, "argv", ["evergreen", *map(str, words)])
@@ -247,7 +247,7 @@ def test_a_host_that_is_not_ours(refused: Refused, project: Path) -> None:
 
 
 def test_whoever_listens_to_others_is_warned() -> None:
-    from flows.servers import mlflow_server, prefect_server, warning
+    from flows.servers.servers import mlflow_server, prefect_server, warning
 
     assert [bool(warning(host)) for host in ("127.0.0.1", "127.0.0.2", "localhost", "0.0.0.0", "10.0.0.7", "box")] == [False] * 3 + [
         True
@@ -275,7 +275,7 @@ def test_a_server_that_was_named_and_does_not_answer(refused: Refused, config: P
 
 
 def test_a_schedule_that_is_none(refused: Refused, config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flows.servers.find_server", lambda place: "http://127.0.0.1:9/api")
+    monkeypatch.setattr("flows.servers.servers.find_server", lambda place: "http://127.0.0.1:9/api")
     told = refused("serve", "colours.yaml", "--cron", "every day")
     assert '--cron every day: not a schedule; expected five fields such as "0 3 * * *"' in told
 
@@ -440,7 +440,7 @@ def test_a_gpu_that_is_not_there_is_missed_before_anything(
     command: str, setting: str, config: Path, refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    monkeypatch.setattr("flows.job.job_of", lambda *_: pytest.fail("something was done"))
+    monkeypatch.setattr("flows.learn.job.job_of", lambda *_: pytest.fail("something was done"))
     told = refused(command, config, "--set", setting)
     assert told == "evergreen: train.device: gpu, and this machine has none that torch can use; auto or cpu\n"
 
@@ -455,7 +455,7 @@ def test_a_damaged_table_is_told_by_data_status(evergreen: Evergreen, config: Pa
 
 def test_a_label_may_hold_a_comma(evergreen: Evergreen, stored: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[list[str]] = []
-    monkeypatch.setattr("flows.predict.served", lambda *_: SimpleNamespace(name="m", version="1"))
-    monkeypatch.setattr("flows.predict.classify", lambda found, images, names, *_: asked.append(names) or [[("a", 1.0)]])
+    monkeypatch.setattr("flows.registry.predict.served", lambda *_: SimpleNamespace(name="m", version="1"))
+    monkeypatch.setattr("flows.registry.predict.classify", lambda found, images, names, *_: asked.append(names) or [[("a", 1.0)]])
     evergreen("predict", "x.png", "--labels", 'cat, "dog, wet", ,bird')
     assert asked == [["cat", "dog, wet", "bird"]]

@@ -5,9 +5,9 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from flows.conclude import conclude
-from flows.history import Abandoned, Accept, Adopted, Fact, Learned, Policy, Pruned, Rebuilt, Retry, Skipped, Withdrawn
-from flows.standing import Standing, Word
+from flows.history.conclude import conclude
+from flows.history.entries import Abandoned, Accept, Adopted, Fact, Learned, Policy, Pruned, Rebuilt, Retry, Skipped, Withdrawn
+from flows.history.standing import Standing, Word
 from tests.telling import began, crown, entries, learned, says, stand
 
 

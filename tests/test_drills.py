@@ -14,12 +14,12 @@ import pytest
 from cl.data.collection import append
 from cl.data.glyphs import build
 from cl.data.table import ImageTable, concat
-from flows.conclude import conclude
-from flows.history import history_of
-from flows.registry import CHAMPION, holder
+from flows.history.conclude import conclude
+from flows.history.entries import history_of
+from flows.history.standing import Standing
+from flows.registry.champion import CHAMPION, holder
 from flows.settings import EMBEDDED, Place
-from flows.standing import Standing
-from flows.tracking import connect
+from flows.tracking.runs import connect
 from flows.update import update
 from tests.test_update import arrive, run_states
 

@@ -14,10 +14,10 @@ from typer.testing import CliRunner
 
 from cl.disk.seal import sha256
 from cl.errors import DataError
-from flows.cli import app
-from flows.data import materialise, pin, remote, version
-from flows.digest import digest
-from flows.pinned import check_whole, mend, missing
+from flows.cli.main import app
+from flows.data.digest import digest
+from flows.data.pinned import check_whole, mend, missing
+from flows.data.versions import materialise, pin, remote, version
 
 CONFIG = Path(__file__).parent.parent / ".dvc" / "config"
 
@@ -241,8 +241,8 @@ def test_a_file_that_has_not_changed_is_not_read_again_and_one_that_has_is(tmp_p
         os.utime(folder / name, (1, 1))
     read: list[str] = []
     real = sha256
-    monkeypatch.setattr("flows.digest.sha256", lambda path: read.append(path.name) or real(path))
-    monkeypatch.setattr("flows.digest._YOUNG", -1)
+    monkeypatch.setattr("flows.data.digest.sha256", lambda path: read.append(path.name) or real(path))
+    monkeypatch.setattr("flows.data.digest._YOUNG", -1)
     first = digest(folder, kept)
     assert first == digest(folder) and read == ["a", "b", "a", "b"]
     assert digest(folder, kept) == first and len(read) == 4

@@ -13,12 +13,12 @@ from prefect.client.orchestration import get_client
 import cl.run
 from cl.errors import ConfigError, DataError, LearningError
 from flows.compare import compare
-from flows.job import Turn, find_config, job_of, jobs_of, planned, settings, title
+from flows.learn.job import Turn, find_config, job_of, jobs_of, planned, settings, title
+from flows.learn.session import content_key, report_of, transient
 from flows.pace import Beat, Ended
-from flows.session import content_key, report_of, transient
 from flows.settings import Place
 from flows.stream import learn_stream
-from flows.tracking import Tracker
+from flows.tracking.runs import Tracker
 from flows.watch import watched_by
 from tests.conftest import lay_out
 

@@ -7,8 +7,8 @@ import pytest
 
 from cl.disk.journal import Entry
 from cl.errors import StoreError
-from flows.conclude import conclude
-from flows.history import (
+from flows.history.conclude import conclude
+from flows.history.entries import (
     Abandoned,
     Accept,
     Adopted,

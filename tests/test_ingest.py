@@ -17,10 +17,10 @@ from dvc.repo import Repo
 
 from cl.data.collection import Entry, read, sessions
 from cl.errors import DataError
-from flows.cli_data import status
-from flows.data import version
-from flows.dropped import attend
-from flows.ingest import EVENT, Outcome, Source, announce, ingest
+from flows.cli.data import status
+from flows.data.versions import version
+from flows.intake.dropped import attend
+from flows.intake.ingest import EVENT, Outcome, Source, announce, ingest
 from flows.settings import Place
 from tests.conftest import processes
 from tests.make import COLOURS, png
@@ -216,7 +216,7 @@ def test_what_dvc_leaves_when_it_is_killed_while_it_writes_does_not_stop_the_nex
 def test_a_try_that_died_after_the_session_was_written_is_finished_by_the_next(versioned: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = photos(versioned / "may", 0, 1)
     with monkeypatch.context() as broken, pytest.raises(KeyboardInterrupt):
-        broken.setattr("flows.ingest.pin", lambda folder: (_ for _ in ()).throw(KeyboardInterrupt))
+        broken.setattr("flows.intake.ingest.pin", lambda folder: (_ for _ in ()).throw(KeyboardInterrupt))
         take(versioned, source, "may")
     assert len(sessions(versioned / "data" / "inbox")) == 1 and not (versioned / "data.dvc").exists()
     outcome = take(versioned, source, "may", git=True)
@@ -258,7 +258,7 @@ def test_a_server_that_is_gone_loses_nothing(project: Path, monkeypatch: pytest.
     monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
     source = photos(project / "may", 0)
     assert "no Prefect server answers there" in take(project, source, "may").notes[-1]
-    monkeypatch.setattr("flows.ingest.find_server", lambda place: "http://127.0.0.1:9/api")
+    monkeypatch.setattr("flows.intake.ingest.find_server", lambda place: "http://127.0.0.1:9/api")
     told = take(project, source, "may").notes[-1]
     assert "was not told" in told and "the same command again tells it" in told
     assert not (project / "mlruns/ingest/inbox-may/told").exists()
@@ -341,7 +341,7 @@ def test_what_is_still_written_is_left_for_the_next_look(tmp_path: Path, monkeyp
         if number:
             (tmp_path / "may" / "red" / "late.png").write_bytes(b"x" * number)
 
-    monkeypatch.setattr("flows.dropped.time.sleep", write)
+    monkeypatch.setattr("flows.intake.dropped.time.sleep", write)
     taken: list[str] = []
     for _ in range(3):
         dropped(tmp_path, lambda path, session: taken.append(session) or session)  # type: ignore[func-returns-value]

@@ -10,8 +10,8 @@ from typer.testing import CliRunner
 
 from cl.errors import ConfigError
 from cl.run_config import read_config
-from flows.cli import app
-from flows.init import Wish, init
+from flows.cli.main import app
+from flows.new_project import Wish, init
 from flows.settings import Place
 from tests import make
 
@@ -65,7 +65,7 @@ def test_git_and_dvc_are_begun_once_and_what_is_there_stays(tmp_path: Path) -> N
 
 
 def test_dvc_tells_no_story_of_its_own(tmp_path: Path) -> None:
-    asked = "import sys; from pathlib import Path; from flows.init import Wish, init; init(Path(sys.argv[1]), Wish('pets'))"
+    asked = "import sys; from pathlib import Path; from flows.new_project import Wish, init; init(Path(sys.argv[1]), Wish('pets'))"
     done = subprocess.run([sys.executable, "-c", asked, str(tmp_path)], capture_output=True, text=True, check=True)
     assert (tmp_path / ".dvc").is_dir() and done.stdout == done.stderr == ""
 

@@ -7,7 +7,7 @@ import pytest
 
 from cl.errors import DataError, MethodError
 from cl.methods import CONFIGS
-from flows.ingest import Source, ingest
+from flows.intake.ingest import Source, ingest
 from flows.settings import Place
 from tests import make
 from tests.conftest import lay_out
@@ -59,7 +59,7 @@ def test_a_session_that_a_config_of_the_project_cannot_use_is_told_at_once(proje
 
 
 def test_compare_says_before_it_starts_which_methods_cannot_learn_the_stream(project: Path) -> None:
-    from flows.job import check_methods, jobs_of
+    from flows.learn.job import check_methods, jobs_of
 
     config = lay_out(project)
     text = config.read_text().replace("increment: 2", "increment: 2\n  supervision: none")

@@ -15,18 +15,18 @@ from cl.data.collection import append
 from cl.disk.seal import sealed
 from cl.errors import DataError, StoreError
 from cl.reports.items import Text
-from flows.asked import Asked
-from flows.bisect import course
-from flows.chain_of import chain_of
-from flows.cli import app
-from flows.conclude import standing_of
-from flows.diff import difference
-from flows.history import Adopted, Champion, fact, history_of
-from flows.lineage import lineage, report_of
-from flows.registry import CHAMPION, find, holder
+from flows.cli.main import app
+from flows.history.conclude import standing_of
+from flows.history.entries import Adopted, Champion, fact, history_of
+from flows.line.asked import Asked
+from flows.look.bisect import course
+from flows.look.diff import difference
+from flows.registry.champion import CHAMPION, find, holder
+from flows.registry.lineage import lineage, report_of
 from flows.settings import Place
 from flows.stream import learn_stream
-from flows.tracking import connect
+from flows.takeover.chain_of import chain_of
+from flows.tracking.runs import connect
 from flows.update import update
 from tests.make import table
 
@@ -45,7 +45,7 @@ gate: {drop: null, flips: null}
 def config(stored: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """A project with two sessions, without the figures and pages that take seconds."""
     monkeypatch.setattr("cl.reports.items.whole", lambda report: iter([Text("report.json", json.dumps(sealed(report.to_json())))]))
-    for module in ("flows.pages", "flows.line_page"):
+    for module in ("flows.registry.pages", "flows.line.line_page"):
         monkeypatch.setattr(f"{module}.write", lambda reports, folder, seen=None: folder.mkdir(parents=True, exist_ok=True))
         monkeypatch.setattr(f"{module}.images", lambda *_: {})
     (stored / "growing.yaml").write_text(CONFIG)

@@ -32,20 +32,20 @@ from cl.errors import ConfigError, DataError, StoreError
 from cl.evaluation.evaluate import evaluate, unpack
 from cl.reports.items import Text
 from cl.run import revive
-from flows import registry
 from flows.approval import Approval, approve
-from flows.bisect import Course, Effect, course, effects
-from flows.cli import app
-from flows.job import job_of, planned
-from flows.judge import judge, same
-from flows.lineage import lineage
-from flows.pages import shown
-from flows.predict import chosen, classify, rank, served
-from flows.reap import reap_flows
-from flows.registry import CHALLENGER, CHAMPION, change, earlier, find, history, holder
+from flows.cli.main import app
+from flows.learn.job import job_of, planned
+from flows.look.bisect import Course, Effect, course, effects
+from flows.registry import champion as registry
+from flows.registry.champion import CHALLENGER, CHAMPION, change, earlier, find, history, holder
+from flows.registry.judge import judge, same
+from flows.registry.lineage import lineage
+from flows.registry.pages import shown
+from flows.registry.predict import chosen, classify, rank, served
 from flows.settings import EMBEDDED, Place
 from flows.stream import learn_stream
-from flows.tracking import connect
+from flows.tracking.reap import reap_flows
+from flows.tracking.runs import connect
 from flows.watch import LogWatch, watched_by
 from tests.conftest import lay_out
 from tests.make import png, table
@@ -59,8 +59,8 @@ COLLECTION = 'stream: {kind: collection, sources: {inbox: inbox}, template: "a {
 def config(stored: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """A project, without the figures and pages that take seconds."""
     monkeypatch.setattr("cl.reports.items.whole", lambda report: iter([Text("report.json", json.dumps(sealed(report.to_json())))]))
-    monkeypatch.setattr("flows.pages.write", lambda reports, folder, seen: folder.mkdir(parents=True, exist_ok=True))
-    monkeypatch.setattr("flows.pages.images", lambda *_: {})
+    monkeypatch.setattr("flows.registry.pages.write", lambda reports, folder, seen: folder.mkdir(parents=True, exist_ok=True))
+    monkeypatch.setattr("flows.registry.pages.images", lambda *_: {})
     return str(lay_out(stored))
 
 

@@ -13,8 +13,8 @@ from cl.evaluation.matrix import Change, Matrix, changes
 from cl.learning.learner import learn
 from cl.methods.finetune import FinetuneConfig
 from cl.methods.pseudolabel import PseudolabelConfig
+from flows.learn.pulse import Pulse, followed, seen
 from flows.pace import Beat, Ended, Pace, going, line, standing
-from flows.pulse import Pulse, followed, seen
 from flows.settings import Place, quiet
 from tests import make
 from tests.test_flows import Heard

@@ -28,18 +28,18 @@ from mlflow.models import Model
 from PIL import Image
 
 import cl.data.images
-import flows.model
+import flows.registry.model
 from cl.data.images import decode
 from cl.errors import ConfigError, DataError, ModelError, StoreError
 from cl.evaluation.evaluate import at_rest
 from cl.store.bundle import Bundle
-from flows.answers import check, classified, ranked, write
-from flows.model import image_of, version_of
-from flows.package import register
-from flows.predict import Served, classify, export, rank, served
-from flows.registry import CHAMPION, change
+from flows.registry.answers import check, classified, ranked, write
+from flows.registry.champion import CHAMPION, change
+from flows.registry.model import image_of, version_of
+from flows.registry.package import register
+from flows.registry.predict import Served, classify, export, rank, served
 from flows.settings import Place
-from flows.tracking import MODEL, Tracker
+from flows.tracking.runs import MODEL, Tracker
 from tests.make import png
 from tests.test_bundle import bundle
 
@@ -183,9 +183,9 @@ def test_served_and_asked_by_hand_an_image_is_opened_as_for_learning(name: str, 
 
 def test_what_is_served_refuses_what_learning_refuses() -> None:
     for name in ("FORMATS", "MAX_PIXELS", "MAX_ASPECT"):
-        assert getattr(flows.model, name) == getattr(cl.data.images, name)
+        assert getattr(flows.registry.model, name) == getattr(cl.data.images, name)
     for name in ("pixels", "oversized", "upright_rgb", "eight_bits"):
-        assert inspect.getsource(getattr(flows.model, name)) == inspect.getsource(getattr(cl.data.images, name))
+        assert inspect.getsource(getattr(flows.registry.model, name)) == inspect.getsource(getattr(cl.data.images, name))
     for size, told in (((9000, 9000), "9000 x 9000 pixels or tiles"), ((3000, 2), "at most 100 times as long as wide")):
         file = io.BytesIO()
         Image.new("1", size).save(file, "PNG")

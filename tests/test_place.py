@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from flows.cli import app
-from flows.job import job_of
+from flows.cli.main import app
+from flows.learn.job import job_of
 from flows.settings import Place
 from tests.conftest import lay_out
 from tests.make import png

@@ -7,12 +7,12 @@ import pytest
 from mlflow import MlflowClient
 
 from cl.errors import StoreError
-from flows.predict import chosen
+from flows.look.status import streams
 from flows.project import PROJECT, identity, own_experiments
-from flows.registry import CHAMPION, change, holder, only
+from flows.registry.champion import CHAMPION, change, holder, only
+from flows.registry.predict import chosen
 from flows.settings import Place
-from flows.status import streams
-from flows.tracking import Tracker, connect, owner
+from flows.tracking.runs import Tracker, connect, owner
 
 
 @pytest.fixture

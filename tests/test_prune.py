@@ -15,13 +15,13 @@ import yaml
 from cl.errors import PrunedError, StoreError
 from cl.evaluation.cells import Cells
 from cl.store.store import WEIGHTS, checked, drop, numbers, read_state, whole
-from flows.conclude import conclude
-from flows.history import history_of
-from flows.prune import keeps
-from flows.room import finish, prune
+from flows.history.conclude import conclude
+from flows.history.entries import history_of
+from flows.history.standing import Standing
+from flows.removal.prune import keeps
+from flows.removal.room import finish, prune
+from flows.removal.spare import ours, planned
 from flows.settings import Place
-from flows.spare import ours, planned
-from flows.standing import Standing
 from tests.conftest import processes
 from tests.grown import CONFIG, arrive, grow, plainly
 from tests.telling import bad, began, good, learn, says, stand
@@ -80,9 +80,9 @@ def _standing(project: Path) -> Standing:
 
 @pytest.mark.slow
 def test_old_weights_and_copies_go_in_whatever_order_a_crash_cuts_it_short(grown: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import flows.room as room
-    from flows.predict import served
-    from flows.tracking import connect
+    import flows.removal.room as room
+    from flows.registry.predict import served
+    from flows.tracking.runs import connect
 
     os.environ["EVERGREEN_ROOT"] = str(grown)
     place = Place(grown)
@@ -167,8 +167,8 @@ def test_old_weights_and_copies_go_in_whatever_order_a_crash_cuts_it_short(grown
 
 @pytest.mark.slow
 def test_killed_for_good_before_each_write_the_next_ends_it(grown: Path) -> None:
-    from flows.registry import CHAMPION, holder
-    from flows.tracking import connect
+    from flows.registry.champion import CHAMPION, holder
+    from flows.tracking.runs import connect
 
     place = Place(grown)
     client = connect(place)
@@ -191,7 +191,7 @@ def test_killed_for_good_before_each_write_the_next_ends_it(grown: Path) -> None
 
 
 def _pruned_until(project: str, moment: int) -> None:
-    import flows.room as room
+    import flows.removal.room as room
 
     os.environ["EVERGREEN_ROOT"] = project
     count = iter(range(100))
@@ -249,7 +249,7 @@ def test_files_that_are_not_ours_stay_whatever_a_version_says(project: Path, add
 
 def test_nobody_is_asked_where_there_is_no_terminal(project: Path) -> None:
     from cl.errors import ConfigError
-    from flows.cli_room import _asked
+    from flows.cli.room import _asked
 
     with pytest.raises(ConfigError, match="give --yes"):
         _asked("drop?", False)

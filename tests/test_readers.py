@@ -6,8 +6,8 @@ import pytest
 from typer.testing import CliRunner
 
 from cl.errors import StoreError
-from flows.cli import app
-from flows.readers import unread
+from flows.cli.main import app
+from flows.intake.readers import unread
 from flows.settings import Place
 
 COLLECTION = "name: a\nstream: {kind: collection, sources: {inbox: inbox}}\n"
@@ -35,7 +35,7 @@ def test_a_collection_that_no_config_reads_is_told(configs: dict[str, str], into
 
 def test_a_second_up_says_that_the_first_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EVERGREEN_ROOT", str(tmp_path))
-    monkeypatch.setattr("flows.servers.noticed", lambda place: "http://127.0.0.1:4200/api")
+    monkeypatch.setattr("flows.servers.servers.noticed", lambda place: "http://127.0.0.1:4200/api")
     answer = CliRunner().invoke(app, ["up"])
     assert isinstance(answer.exception, StoreError)
     assert "runs already for this project, at http://127.0.0.1:4200; `evergreen up --open` shows" in str(answer.exception)

@@ -12,7 +12,7 @@ from cl.config import TrainConfig
 from cl.learning.learner import learn
 from cl.methods import CONFIGS
 from cl.run_config import label, parse_config, read_config, variants
-from flows.cli import app
+from flows.cli.main import app
 from tests import make
 
 ROOT = Path(__file__).parents[1]

@@ -10,9 +10,9 @@ from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.objects import StateType
 from prefect.states import Completed, Running
 
-from flows.reap import alive, reap_flows, reap_parts
 from flows.settings import Place
-from flows.tracking import locked
+from flows.tracking.reap import alive, reap_flows, reap_parts
+from flows.tracking.runs import locked
 
 
 @task

@@ -25,7 +25,7 @@ from prefect.client.schemas.schedules import CronSchedule
 
 from cl.errors import ConfigError, StoreError
 from flows.serve import deployments
-from flows.servers import HOST, Server, announced, answers, check_free, find_server, run_servers
+from flows.servers.servers import HOST, Server, announced, answers, check_free, find_server, run_servers
 from flows.settings import Place
 from tests.conftest import lay_out
 from tests.test_cli import EVERGREEN, left

@@ -10,7 +10,7 @@ import pytest
 from cl.data import collection
 from cl.data.table import ImageTable, write
 from cl.errors import DataError
-from flows.shelf import put
+from flows.data.shelf import put
 from tests.make import table
 from tests.test_cli import evergreen, refused  # noqa: F401 - fixtures
 
@@ -85,6 +85,8 @@ def test_who_adds_data_waits_for_who_adds_a_session(
         seen.append(part.name)
 
     real = put
-    monkeypatch.setattr("flows.shelf.put", lambda fill, target, replace: real(lambda part: (looked(part), fill(part))[1], target, replace))
+    monkeypatch.setattr(
+        "flows.data.shelf.put", lambda fill, target, replace: real(lambda part: (looked(part), fill(part))[1], target, replace)
+    )
     evergreen("data", "add", "birds", "colours")
     assert len(seen) == 1 and (project / "data" / "birds" / "train.parquet").exists()

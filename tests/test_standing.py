@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from flows.conclude import conclude
-from flows.history import Abandoned, Accept, Adopted, Pruned, Rebuilt, Retry, Skipped, Withdrawn
-from flows.standing import Holder, rows
+from flows.history.conclude import conclude
+from flows.history.entries import Abandoned, Accept, Adopted, Pruned, Rebuilt, Retry, Skipped, Withdrawn
+from flows.history.standing import Holder, rows
 from tests.telling import BOUNDS, Step, bad, began, crown, entries, good, learn, learned, says, stand
 
 TWO = [good("1", "a", None, "1"), good("2", "b", "a", "2")]

@@ -15,18 +15,18 @@ from cl.data.collection import append
 from cl.errors import ConfigError, DataError, LearningError, MethodError, StoreError
 from cl.learning.interim import START, Interim
 from cl.run import advance
-from flows.cli import app
-from flows.failures import noted
-from flows.job import job_of, planned
+from flows.cli.main import app
+from flows.learn.failures import noted
+from flows.learn.job import job_of, planned
+from flows.learn.progress import sessions
+from flows.learn.pulse import Seen
+from flows.look.status import champion, streams
 from flows.pace import Beat
-from flows.progress import sessions
-from flows.publish import command
-from flows.pulse import Seen
-from flows.question import GATE, REASON, WAITING, Answer, Question, note
-from flows.registry import CHALLENGER, CHAMPION, change
+from flows.registry.champion import CHALLENGER, CHAMPION, change
+from flows.registry.publish import command
+from flows.registry.question import GATE, REASON, WAITING, Answer, Question, note
 from flows.settings import Place
-from flows.status import champion, streams
-from flows.tracking import COMMAND, MODEL, SESSIONS, Tracker, locked
+from flows.tracking.runs import COMMAND, MODEL, SESSIONS, Tracker, locked
 from tests.conftest import lay_out
 from tests.make import table
 
@@ -170,7 +170,9 @@ def test_a_night_that_failed_before_mlflow_heard_of_it_reads_failed_until_it_suc
 
 
 def test_the_champion_and_what_the_gate_or_a_person_said_are_told_whole(stored: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flows.question._prefect", lambda place: nullcontext(None))  # no server, whichever one other tests have started
+    monkeypatch.setattr(
+        "flows.registry.question._prefect", lambda place: nullcontext(None)
+    )  # no server, whichever one other tests have started
     place, tracker = Place(stored), Tracker(Place(stored), "colours")
     client = tracker.client
     client.create_registered_model("colours")

@@ -19,14 +19,14 @@ from cl.methods.replay import ReplayConfig
 from cl.models.clip import ModelConfig, load
 from cl.store.states import load_state
 from flows.forward import catch_up, open_history
-from flows.history import Champion, note
-from flows.job import job_of, planned, prepared
-from flows.registry import before, change
-from flows.session import tracker_of
-from flows.standing import Standing, Word
+from flows.history.entries import Champion, note
+from flows.history.standing import Standing, Word
+from flows.learn.job import job_of, planned, prepared
+from flows.learn.session import tracker_of
+from flows.line.work import Work, work
+from flows.registry.champion import before, change
 from flows.stream import learn_stream
-from flows.takeover import take_over
-from flows.work import Work, work
+from flows.takeover.takeover import take_over
 from tests.make import table
 from tests.old_projects import unpack
 
@@ -228,7 +228,7 @@ def test_killed_while_it_opens_the_next_one_finds_no_history(project: Path, monk
         return note(journal, fact, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr("flows.history.note", dies)
+        patch.setattr("flows.history.entries.note", dies)
         with pytest.raises(KeyboardInterrupt):
             open_history(at)
     assert at.journal.read() == []
@@ -248,7 +248,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without figures, pages and packages, which take seconds."""
     monkeypatch.setattr("cl.reports.items.whole", lambda report: iter(()))
     monkeypatch.setattr("cl.reports.write.write", lambda reports, folder: folder.mkdir(parents=True, exist_ok=True))
-    monkeypatch.setattr("flows.package._log", logged)
+    monkeypatch.setattr("flows.registry.package._log", logged)
 
 
 def logged(run_id: str | None, model_id: str, *_: Any) -> None:

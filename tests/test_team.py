@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.servers import HOST
+from flows.servers.servers import HOST
 from tests.conftest import lay_out
 
 pytestmark = pytest.mark.slow

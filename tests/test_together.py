@@ -20,12 +20,12 @@ from mlflow.entities import Run
 
 from cl.data.collection import Entry, sessions
 from cl.disk.files import read_json
-from flows.data import version
-from flows.ingest import EVENT
-from flows.registry import CHAMPION, history, holder
-from flows.servers import HOST, answers
+from flows.data.versions import version
+from flows.intake.ingest import EVENT
+from flows.registry.champion import CHAMPION, history, holder
+from flows.servers.servers import HOST, answers
 from flows.settings import Place
-from flows.tracking import KEY, KIND, LOGGED, MODEL, PARENT, SESSIONS, STATE
+from flows.tracking.runs import KEY, KIND, LOGGED, MODEL, PARENT, SESSIONS, STATE
 from tests.make import COLOURS
 from tests.test_cli import EVERGREEN, left
 from tests.test_dvc import git

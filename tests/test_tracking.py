@@ -16,10 +16,10 @@ from mlflow.exceptions import MlflowException
 
 from cl.errors import StoreError
 from cl.reports.items import Figure, Metric, Table, Tag, Text
-from flows.reap import reap_runs
 from flows.settings import Place
-from flows.steplog import StepLogger
-from flows.tracking import LOCK, Tracker, flat, locked, slug
+from flows.tracking.reap import reap_runs
+from flows.tracking.runs import LOCK, Tracker, flat, locked, slug
+from flows.tracking.steplog import StepLogger
 
 
 @pytest.fixture

@@ -24,16 +24,16 @@ from cl.errors import DataError, StoreError
 from cl.methods.finetune import Finetune
 from cl.run import plan
 from cl.run_config import parse_config, read_config
-from flows.alone import alone
-from flows.conclude import conclude
-from flows.failures import failures
-from flows.history import Accept, Retry, Withdrawn, history_of, note
-from flows.job import collections, job_of, planned, settings
-from flows.registry import CHAMPION, change, holder
+from flows.history.conclude import conclude
+from flows.history.entries import Accept, Retry, Withdrawn, history_of, note
+from flows.history.standing import Standing
+from flows.learn.failures import failures
+from flows.learn.job import collections, job_of, planned, settings
+from flows.registry.champion import CHAMPION, change, holder
 from flows.serve import deployments
 from flows.settings import Place
-from flows.standing import Standing
-from flows.tracking import connect, locked
+from flows.tracking.locks import alone
+from flows.tracking.runs import connect, locked
 from flows.update import update
 from tests.make import table
 
@@ -54,9 +54,9 @@ HARD = ["gate.worst_class=1.0"]  # a bound that nothing here holds
 def config(stored: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """A project with one session in its collection, without the figures and pages that take seconds."""
     monkeypatch.setattr("cl.reports.items.whole", lambda report: iter(()))
-    monkeypatch.setattr("flows.line_page.write", lambda reports, folder, seen: folder.mkdir(parents=True, exist_ok=True))
-    monkeypatch.setattr("flows.line_page.images", lambda *_: {})
-    monkeypatch.setattr("flows.package._log", _logged)
+    monkeypatch.setattr("flows.line.line_page.write", lambda reports, folder, seen: folder.mkdir(parents=True, exist_ok=True))
+    monkeypatch.setattr("flows.line.line_page.images", lambda *_: {})
+    monkeypatch.setattr("flows.registry.package._log", _logged)
     (stored / "growing.yaml").write_text(CONFIG)
     arrive(stored, "first", (0, 1))
     return str(stored / "growing.yaml")
@@ -183,7 +183,7 @@ def test_after_an_upgrade_other_settings_or_another_method_one_new_session_is_on
     update(config)
     assert learned == ["first", "second", "third", "fourth"]
     told: list[str] = []
-    monkeypatch.setattr("flows.grow.watch", lambda: _listener(told))
+    monkeypatch.setattr("flows.line.grow.watch", lambda: _listener(told))
     monkeypatch.setattr("cl.release.code_version", lambda: "another comment")
     changes: list[tuple[Callable[[], None], list[str]]] = [
         (lambda: None, []),
@@ -218,8 +218,8 @@ def _listener(told: list[str]) -> Any:
 
 
 def _method(project: Path, found: Standing, overrides: list[str]) -> dict[str, torch.Tensor]:
-    from flows.grow import method_of
-    from flows.work import Work
+    from flows.line.grow import method_of
+    from flows.line.work import Work
 
     return method_of(Work(job_of(str(project / "growing.yaml"), overrides, whole=False)), found.line[-1]).state_dict()
 
@@ -231,7 +231,7 @@ def _by_hand(project: Path, before: Standing, name: str, overrides: list[str]) -
         from cl.learning.learner import learn
         from cl.run_config import train_config
         from cl.store.states import load_state
-        from flows.work import Work, classes
+        from flows.line.work import Work, classes
 
         at = Work(job_of(str(project / "growing.yaml"), overrides, whole=False))
         known = {each.name: each for learned in before.line for each in classes(learned.classes)}
@@ -254,7 +254,7 @@ def _same(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> None:
 def test_a_poisoned_session_is_set_aside_and_the_model_is_as_if_it_had_never_come(
     config: str, stored: Path, learned: list[str], monkeypatch: pytest.MonkeyPatch, together: bool
 ) -> None:
-    monkeypatch.setattr("flows.verdict.rule", _no_third)
+    monkeypatch.setattr("flows.line.verdict.rule", _no_third)
     names = ["first", "second", "third", "fourth", "fifth"]
     for number, name in enumerate(names[1:], start=1):
         arrive(stored, name, (number, number + 1), seed=number, wrong=name == "third")
@@ -269,7 +269,7 @@ def test_a_poisoned_session_is_set_aside_and_the_model_is_as_if_it_had_never_com
 
 def _no_third(at: Any, client: Any, standing: Standing, learned: Any, bounds: Any) -> Any:
     from cl.evaluation.gate import Decision
-    from flows.ruling import Ruled
+    from flows.line.ruling import Ruled
 
     bad = any(each.session == "third" for each in (learned, *standing.line))
     return Ruled(Decision(not bad, (), "worse" if bad else "every bound holds"), {})
@@ -462,8 +462,8 @@ def test_the_lock_of_a_dead_learner_is_free_and_prefect_knows_of_the_limit(store
 
 def test_who_waits_for_another_machine_says_so_and_how_to_free_what_nobody_holds(stored: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[str] = []
-    monkeypatch.setattr("flows.alone._WAIT", 0.5)
-    monkeypatch.setattr("flows.alone.watch", lambda: SimpleNamespace(tell=told.append))
+    monkeypatch.setattr("flows.tracking.locks._WAIT", 0.5)
+    monkeypatch.setattr("flows.tracking.locks.watch", lambda: SimpleNamespace(tell=told.append))
     with get_client(sync_client=True) as client:
         client.upsert_global_concurrency_limit_by_name("evergreen-growing", 1)
 

@@ -15,9 +15,9 @@ import pytest
 
 from cl.disk.files import write_json
 from cl.reports.items import Metric
+from flows.learn.verify import Run, Trial, compare, facts, moments, verify
 from flows.settings import Place
-from flows.tracking import Tracker
-from flows.verify import Run, Trial, compare, facts, moments, verify
+from flows.tracking.runs import Tracker
 from tests.test_resume import five_sessions
 
 

@@ -24,7 +24,7 @@ from hatchling.builders.wheel import WheelBuilder
 from PIL import Image
 
 import evergreen_clip
-from flows.servers import HOST, answers
+from flows.servers.servers import HOST, answers
 from tests import make
 from tests.test_readme import READMES
 

@@ -22,14 +22,14 @@ from cl.disk.tensors import read_tensors
 from cl.errors import DataError, StoreError
 from cl.store.holds import holds, images_in
 from cl.store.store import WEIGHTS, checked
-from flows import withdraw
-from flows.conclude import conclude
-from flows.data import pin, push
-from flows.draw_up import draw_up
-from flows.history import Learned, Withdrawn, history_of
-from flows.orders import pending, write
+from flows.data.versions import pin, push
+from flows.history.conclude import conclude
+from flows.history.entries import Learned, Withdrawn, history_of
+from flows.history.standing import Standing, Word
+from flows.removal import withdraw
+from flows.removal.draw_up import draw_up
+from flows.removal.orders import pending, write
 from flows.settings import Place
-from flows.standing import Standing, Word
 from tests.grown import CONFIG, arrive, grow, plainly
 from tests.make import table
 from tests.telling import good, stand
@@ -127,8 +127,8 @@ def test_one_image_of_a_customer_is_nowhere_any_more(making: Path) -> None:
     journal = (making / "mlruns" / "history" / "growing.jsonl").read_text()
     assert "red-0-0" not in journal and fingerprint(image).hex() not in journal
     with pytest.raises(StoreError, match="it holds 1 images of session 'one', withdrawn"):
-        from flows.predict import served
-        from flows.tracking import connect
+        from flows.registry.predict import served
+        from flows.tracking.runs import connect
 
         served(place, connect(place), "growing/3")
     # what is left can be pinned, read, and gone on with
@@ -328,7 +328,7 @@ def test_killed_for_good_at_any_moment_the_same_command_ends_it(making: Path) ->
 def test_nothing_is_touched_that_was_only_asked_about(making: Path) -> None:
     from typer.testing import CliRunner
 
-    from flows.cli import app
+    from flows.cli.main import app
 
     arrive(making, "one", (0, 1))
     pin(making / "data")

@@ -1,6 +1,6 @@
 """Encoded images, whatever they claim to be: opened under bounds, decoded to the last pixel, and never black where that is not so.
 
-`flows/model.py` has a copy of what says it does, since it is served where Evergreen is not installed.
+`flows/registry/model.py` has a copy of what says it does, since it is served where Evergreen is not installed.
 """
 
 import io

@@ -17,9 +17,9 @@ from uuid import uuid4
 import pytest
 
 from cl.errors import StoreError
-from flows.guard import NAMES, Guard
-from flows.secret import fresh, kept, made, opener, path
-from flows.servers import Server, mlflow_server, prefect_server
+from flows.servers.guard import NAMES, Guard
+from flows.servers.secret import fresh, kept, made, opener, path
+from flows.servers.servers import Server, mlflow_server, prefect_server
 from flows.settings import Place
 from tests.hostile.browser import Harm, needs_chromium, shows, visit
 from tests.test_serve import HOST
@@ -104,7 +104,7 @@ def status(address: str, method: str = "GET", body: Any = None, **headers: str) 
 def test_the_server_that_run_starts_by_itself_asks_for_the_secret_and_answers_no_page() -> None:
     from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL
 
-    from flows.secret import refused
+    from flows.servers.secret import refused
 
     api, secret = str(PREFECT_API_URL.value()), str(PREFECT_API_AUTH_STRING.value())
     assert status(f"{api}/health") == 200
@@ -118,7 +118,7 @@ def test_the_server_that_run_starts_by_itself_asks_for_the_secret_and_answers_no
 
 
 def test_mlflow_is_started_behind_the_guard_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flows.guard.mlflow_app", lambda: "guarded")
+    monkeypatch.setattr("flows.servers.guard.mlflow_app", lambda: "guarded")
     monkeypatch.setattr("sys.path", list(sys.path))
     (found,) = entry_points(group="mlflow.app", name="evergreen")
     assert found.load()() == "guarded"
@@ -168,7 +168,7 @@ def test_what_a_server_is_started_with_shows_no_password_to_other_users() -> Non
 def test_a_served_run_is_the_flow_that_was_registered_whatever_the_api_says(monkeypatch: pytest.MonkeyPatch) -> None:
     from prefect.runner import _starter_engine, runner
 
-    from flows.entrypoints import only
+    from flows.servers.entrypoints import only
 
     for name in ("EngineCommandStarter", "load_flow_from_flow_run"):
         monkeypatch.setattr(runner, name, getattr(runner, name))  # put back afterwards
@@ -194,7 +194,7 @@ def harmless(up: SimpleNamespace, told: dict[str, Any]) -> None:
     for what, got in told.items():
         # a page cannot see what became of what it sent unasked: that is looked for below
         assert str(got).startswith("refused") or got == 403 or (what.endswith("unasked") and got == "sent"), told
-    from flows.tracking import connect
+    from flows.tracking.runs import connect
 
     names = [found.name for found in connect(up.place).search_experiments()]
     assert not [name for name in names if "harm" in name]

@@ -13,9 +13,9 @@ from typer.testing import CliRunner
 from cl.data.collection import read, sessions
 from cl.data.table import write
 from cl.errors import DataError
-from flows.cli import app
-from flows.data import pin, version
-from flows.pinned import check_whole, damaged, mend
+from flows.cli.main import app
+from flows.data.pinned import check_whole, damaged, mend
+from flows.data.versions import pin, version
 from tests.make import table
 from tests.test_ingest import photos, take, versioned  # noqa: F401 - a fixture
 

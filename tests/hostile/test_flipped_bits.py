@@ -21,7 +21,7 @@ from cl.run_config import parse_config
 from cl.steps import read_step
 from cl.store.bundle import read_bundle, write_bundle
 from cl.store.store import whole
-from flows.model import note_of
+from flows.registry.model import note_of
 from tests.conftest import lay_out
 from tests.test_bundle import bundle
 

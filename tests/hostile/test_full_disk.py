@@ -23,10 +23,10 @@ from cl.reports.write import write as write_report
 from cl.run import advance, bundle, plan, run
 from cl.store.bundle import write_bundle
 from flows.causes import cause
-from flows.job import job_of, planned
-from flows.registry import CHAMPION, change
+from flows.learn.job import job_of, planned
+from flows.registry.champion import CHAMPION, change
 from flows.settings import Place
-from flows.tracking import connect, owner
+from flows.tracking.runs import connect, owner
 from tests.conftest import lay_out
 from tests.make import table, tiny
 from tests.test_cli import Evergreen, evergreen  # noqa: F401

@@ -21,8 +21,8 @@ from cl.data.images import MAX_ASPECT, MAX_PIXELS, Budget, decode, opened
 from cl.data.screen import screen
 from cl.data.table import ImageTable
 from cl.errors import DataError
-from flows.model import image_of
-from flows.predict import Served, rank
+from flows.registry.model import image_of
+from flows.registry.predict import Served, rank
 from tests.make import png, table, tiny
 from tests.test_bundle import bundle
 
@@ -139,14 +139,14 @@ def test_predict_holds_one_image_at_its_full_size(tmp_path: Path, monkeypatch: p
         small[0] -= 1
         return transform(image)
 
-    monkeypatch.setattr("flows.predict.decode", watched)
+    monkeypatch.setattr("flows.registry.predict.decode", watched)
     monkeypatch.setattr(type(held.method.clip), "transform", lambda self, augment=False: shrink)
     rank(Served("colours", "1", held), paths, "red")
     assert alive == [0] * 5  # when one is decoded, none before it still waits to become small
 
 
 def test_a_file_without_an_end_is_not_read_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flows.predict.LARGEST", 1000)
+    monkeypatch.setattr("flows.registry.predict.LARGEST", 1000)
     with pytest.raises(DataError, match="/dev/zero: over 1,000 bytes"):
         rank(Served("colours", "1", bundle("finetune")), [Path("/dev/zero")], "red")
 

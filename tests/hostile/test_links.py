@@ -11,10 +11,10 @@ import pytest
 from cl.data import collection
 from cl.disk import beneath
 from cl.errors import DataError, StoreError
-from flows.dropped import DONE, REFUSED, apart, attend
-from flows.ingest import Source, ingest
+from flows.intake.dropped import DONE, REFUSED, apart, attend
+from flows.intake.ingest import Source, ingest
 from flows.settings import Place
-from flows.tracking import locked, owner
+from flows.tracking.runs import locked, owner
 from tests.make import png
 
 

@@ -16,8 +16,8 @@ from cl.models.source import TINY
 from cl.run import bundle, plan, run
 from cl.run_config import parse_config
 from cl.store.bundle import read_bundle, write_bundle
-from flows.job import job_of, outlined, planned
-from flows.progress import sessions
+from flows.learn.job import job_of, outlined, planned
+from flows.learn.progress import sessions
 from tests.conftest import lay_out
 from tests.make import tiny
 

@@ -20,11 +20,11 @@ from cl.reports.figures import curves, front, heat_map
 from cl.reports.tables import line
 from cl.run_config import parse_config
 from flows.approval import question
-from flows.cli import app
+from flows.cli.main import app
 from flows.console import err, out, table
-from flows.quarantine import write_report
+from flows.intake.quarantine import write_report
 from flows.settings import Place
-from flows.tracking import COMMAND, Tracker
+from flows.tracking.runs import COMMAND, Tracker
 from tests import make
 
 NAMES = {

@@ -11,8 +11,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from flows.children import end_with
 from flows.compare import runner
+from flows.servers.children import end_with
 from tests.conftest import lay_out
 from tests.test_cli import EVERGREEN, left
 
@@ -20,7 +20,7 @@ SOON = 10.0  # seconds
 POOL = """
 import multiprocessing, os, time
 from concurrent.futures import ProcessPoolExecutor
-from flows.children import end_with
+from flows.servers.children import end_with
 
 if __name__ == "__main__":
     context = multiprocessing.get_context("spawn")
@@ -32,7 +32,7 @@ if __name__ == "__main__":
 """
 GRANDCHILD = """
 import os, subprocess, sys, time
-from flows.children import end_with
+from flows.servers.children import end_with
 
 if sys.argv[1:] == []:  # the parent; its child starts one that watches the parent, as MLflow's server does
     subprocess.run([sys.executable, __file__, str(os.getpid())])

@@ -18,10 +18,10 @@ from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_KEY, temporary
 
 from cl.errors import StoreError
 from flows.addresses import hushed, request, shown
-from flows.secret import CLIENT, SERVER, fresh, kept, made
-from flows.servers import HOST, Server, _announced, _running, answers, find_server
+from flows.servers.secret import CLIENT, SERVER, fresh, kept, made
+from flows.servers.servers import HOST, Server, _announced, _running, answers, find_server
 from flows.settings import Place
-from flows.tracking import connect
+from flows.tracking.runs import connect
 from tests.test_serve import free
 
 HUSH = "hush-hush"
@@ -195,7 +195,7 @@ def test_the_secret_of_the_server_that_run_starts_is_known_to_that_process_alone
 
     secret = str(PREFECT_API_AUTH_STRING.value())
     holding = [child for child in psutil.Process().children(recursive=True) if child.environ().get(SERVER) == secret]
-    assert len(holding) == 1 and "flows.guard:prefect_app" in holding[0].cmdline()
+    assert len(holding) == 1 and "flows.servers.guard:prefect_app" in holding[0].cmdline()
     assert others_can_read(secret) == []
     assert everywhere(Path(os.environ["HOME"]), secret) == []
 
@@ -204,7 +204,7 @@ def test_the_secret_of_the_server_that_run_starts_is_known_to_that_process_alone
 def test_the_servers_of_up_know_their_own_secrets_alone(up: SimpleNamespace) -> None:
     secret = str(kept(up.place))
     below = psutil.Process(up.pid).children(recursive=True)
-    prefect = [child for child in below if "flows.guard:prefect_app" in child.cmdline()]
+    prefect = [child for child in below if "flows.servers.guard:prefect_app" in child.cmdline()]
     mlflow = [child for child in below if "evergreen_clip:mlflow_app" in child.cmdline()]
     assert len(prefect) == len(mlflow) == 1
     assert prefect[0].environ()[SERVER] == secret and "MLFLOW_BACKEND_STORE_URI" not in prefect[0].environ()

@@ -1,0 +1,49 @@
+"""`evergreen diff`: how one version of a model answers otherwise than another, as a page and in a few lines."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cl.errors import ConfigError
+from flows.cli.models import listed, opened
+from flows.cli.options import RootOption
+from flows.console import bar, err, out, table
+
+_GROUPS = 5  # of each direction that the terminal shows
+
+
+def diff(
+    before: Annotated[str, typer.Argument(metavar="A", help="A version: NAME (its champion), NAME@ALIAS or NAME/VERSION.")],
+    after: Annotated[str, typer.Argument(metavar="B", help="The version to hold against it.")],
+    on: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Images, with labels or captions or without  [default: the test images of B's stream]"),
+    ] = None,
+    labels: Annotated[
+        str | None, typer.Option(help="With --on: candidate classes, separated by commas  [default: what A and B have learned]")
+    ] = None,
+    folder: Annotated[Path, typer.Option("--out", help="Where to write diff.html and diff.json.")] = Path("diff"),
+    data_root: RootOption = None,
+    data_rev: Annotated[str | None, typer.Option("--data-rev", metavar="REV", help="The data of B's stream, as B learned it.")] = None,
+) -> None:
+    """Show which images broke and which came right between two versions; of images that nobody has labelled, where the two differ."""
+    if labels is not None and on is None:
+        raise ConfigError("diff: --labels names the classes of images that --on gives; without --on those of B's stream are asked")
+    place = opened()
+    from cl.reports.diff_page import diff_page, summary, verdict
+    from cl.reports.write import save
+    from flows.look.diff import difference
+    from flows.tracking.runs import connect
+
+    with bar("asking both versions") as tell:
+        found = difference(place, connect(place), (before, after), on, listed(labels or ""), data_root, data_rev, tell)
+    save({"diff.html": diff_page(found), "diff.json": json.dumps(found.to_json(), indent=1)}, folder)
+    out().print(table(f"{found.before} → {found.after} (percent)", *summary(found)))
+    for told, groups in (("broke", found.broke), ("came right", found.mended), ("differ", found.differ)):
+        for group in [each for each in groups if each.was][:_GROUPS]:
+            count = f"{group.images} image{'' if group.images == 1 else 's'}"
+            out().print(f"{told}: {group.was} → {group.now}, {count} of {group.set}", soft_wrap=True)
+    out().print(verdict(found), soft_wrap=True)
+    err().print(f"Report: {folder / 'diff.html'}", soft_wrap=True)

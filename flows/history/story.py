@@ -1,0 +1,93 @@
+"""A model's history as people read it: an entry a line, oldest first."""
+
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple, assert_never
+
+from cl.disk.journal import Entry
+from cl.text import some
+from flows.history.entries import (
+    Abandoned,
+    Accept,
+    Adopted,
+    Began,
+    Champion,
+    Fact,
+    Learned,
+    Opened,
+    Pruned,
+    Rebuilt,
+    Retry,
+    Skipped,
+    Verdict,
+    Withdrawn,
+    fact,
+)
+
+_HOW = {"gate": "champion", "promote": "champion", "outside_confirmed": "champion, as MLflow has it", "rollback": "champion again"}
+
+
+class Line(NamedTuple):
+    """What happened: when (UTC), to which session and version, by whom, why."""
+
+    when: str
+    what: str
+    session: str = ""
+    version: str = ""
+    who: str = ""
+    why: str = ""
+
+
+def story(entries: Iterable[Entry]) -> Iterator[Line]:
+    """What the entries tell; what only says that another is going to be, or is done, is left out.
+
+    Raises:
+        StoreError: a later release wrote one of them.
+    """
+    intended: Champion | None = None
+    for entry in entries:
+        said = fact(entry)
+        follows = isinstance(said, Champion) and intended is not None and (said.version, said.how) == (intended.version, intended.how)
+        if isinstance(said, Champion):
+            intended = said if said.phase == "intent" else None
+        if (line := _line(entry.when[:19].replace("T", " "), said)) and not follows:
+            yield line
+
+
+def _line(when: str, said: Fact) -> Line | None:
+    match said:
+        case Opened():
+            return Line(when, "history begins", why=f"taken over: {_taken(said)}" if said.taken_over else "")
+        case Began():
+            return None
+        case Learned():
+            dropped = f"left behind: {some(said.dropped)}" if said.dropped else ""
+            return Line(when, "learned", said.session, why=dropped)
+        case Verdict():
+            return Line(when, said.word, said.session, said.version or "", said.by, said.reason)
+        case Champion():
+            if said.how == "gate":  # the verdict has said so
+                return None
+            return Line(when, _HOW.get(said.how, f"champion ({said.how})"), "", said.version, said.by, said.why)
+        case Adopted():
+            return Line(when, "adopted", some([each.session for each in said.line], 10), said.version, why="learned by `run`")
+        case Rebuilt():
+            return Line(when, "learned anew", some([each.session for each in said.line], 10), said.version, said.by, said.why)
+        case Skipped() | Retry() | Accept():
+            word = {"Skipped": "skipped", "Retry": "to retry", "Accept": "accepted by a person"}[type(said).__name__]
+            return Line(when, word, said.session, "", said.by, "" if isinstance(said, Retry) else said.why)
+        case Abandoned():
+            return Line(when, "abandoned", said.session, why=said.why)
+        case Withdrawn():
+            part = "" if said.images is None else f"{len(said.images)} images of "
+            what = "withdrawn" if said.phase == "done" else "being withdrawn"
+            return Line(when, what, f"{part}{said.session}", some(said.versions, 10), said.by, said.why)
+        case Pruned():
+            if said.phase == "intent":
+                return None
+            return Line(when, "pruned", "", some(said.versions, 10), why=f"the weights of {len(said.states)} states")
+        case _:
+            assert_never(said)
+
+
+def _taken(said: Opened) -> str:
+    return ", ".join(f"{name}: {value}" for name, value in (said.taken_over or {}).items())[:200]

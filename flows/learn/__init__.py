@@ -1,0 +1,1 @@
+"""One stream learned: what travels between flows and tasks, its sessions, and how far it is."""

@@ -1,0 +1,144 @@
+"""One session of a stream, as tasks: learn it (never retried), then tell MLflow about it (retried)."""
+
+import functools
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+import httpx
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State, TaskRun
+from prefect.context import TaskRunContext
+from prefect.tasks import Task
+
+from cl.errors import EvergreenError
+from flows.learn.job import Job, Turn, planned, title
+from flows.pace import Ended
+from flows.settings import Place, tracking_uri
+from flows.watch import watch
+
+if TYPE_CHECKING:
+    from cl.reports.report import Report
+    from cl.run import Step
+    from flows.tracking.runs import Tracker
+
+
+def transient(task: Task[..., Any], run: TaskRun, state: State[Any]) -> bool:
+    """Whether trying again could help: not when the user has to act first, nor where Prefect's client has tried for a while."""
+    return not isinstance(state.result(raise_on_failure=False), EvergreenError | httpx.TransportError)
+
+
+# for what fetches or tells; learning is never retried
+RETRIED: dict[str, Any] = {"cache_policy": NO_CACHE, "retries": 3, "retry_delay_seconds": [1, 5, 20], "retry_condition_fn": transient}
+
+
+def content_key(context: TaskRunContext, arguments: dict[str, Any]) -> str:
+    """Prefect's name for a result is its content key, so that a result is found by any later run."""
+    return f"evergreen-{arguments['turn'].key}"
+
+
+def learn(job: Job, run_id: str, turn: Turn, before: list[dict[str, Any]]) -> dict[str, Any]:
+    """The finished step of a turn: Prefect's record of it where that still holds, else found on disk or learned; tell what it changed."""
+    from cl.run import find
+
+    # Prefect remembers numbers; whether the weights are still there, only the store knows
+    stale = find(planned(job), turn.index, job.place.steps) is None
+    step = dict(learn_session.with_options(refresh_cache=stale)(job, run_id, turn))
+    watch().end(_ended(job, turn, [read(each) for each in (*before, step)], known=not stale))
+    return step
+
+
+def _ended(job: Job, turn: Turn, steps: "list[Step]", known: bool) -> Ended:
+    from cl.evaluation.matrix import changes
+    from cl.run import scores
+
+    cost = steps[-1].cost
+    told = tuple(changes(scores(planned(job), steps)))
+    return Ended(title(job), turn.index, turn.last, turn.session, known, cost.steps, cost.seconds, told)
+
+
+@task(
+    task_run_name="learn {turn.index} {turn.session}",
+    cache_key_fn=content_key,
+    persist_result=True,
+    result_serializer="json",
+    retries=0,
+)
+def learn_session(job: Job, run_id: str, turn: Turn) -> dict[str, Any]:
+    """Learn one session and measure the model on everything; returns numbers, the weights stay on disk."""
+    from cl.run import advance, find
+    from flows.learn.progress import half
+
+    plan, store = planned(job), job.place.steps
+    known = find(plan, turn.index, store)
+    if known:
+        return known.to_json()
+    watch().begin(title(job), turn.index, turn.last, turn.session)
+    for choice in plan.chosen if turn.index == 1 else ():
+        watch().tell(f"{title(job)}: {choice}")
+    if far := half(store, plan.states[turn.index]):
+        watch().tell(f"{title(job)}: {turn.index}/{turn.last} {turn.session}: goes on after {far}")
+    with _attempt(job, run_id, turn) as logger:
+        return advance(plan, turn.index, store, logger=logger, progress=watch().progress).to_json()
+
+
+@task(task_run_name="log {turn.index} {turn.session}", **RETRIED)
+def log_session(job: Job, run_id: str, turn: Turn, steps: list[dict[str, Any]]) -> None:
+    """Put a finished step on MLflow's charts: the stream's run at step = session, and the session's own nested run."""
+    from cl.reports.items import metrics
+
+    tracker = tracker_of(job)
+    found = tracker.find(turn.key, "session", run_id)
+    child = found.info.run_id if found else tracker.attempt(run_id, turn.key, turn.session, planned(job).states[turn.index])
+    if tracker.logged(child):
+        return
+    with tracker.ending(child):
+        known = list(metrics(report_of(job, steps), turn.index))
+        when = read(steps[-1]).finished  # not now: killed before the mark, it is all written again, and must be the same points
+        tracker.write(run_id, known, when)
+        tracker.write(child, (metric for metric in known if not metric.name.startswith("cl/")), when)  # those are about the whole stream
+        tracker.mark(child)
+
+
+def tracker_of(job: Job) -> "Tracker":
+    """Where the runs of this job's stream are kept."""
+    return _tracker(job.place, job.settings["name"], tracking_uri(job.place))
+
+
+@functools.lru_cache(maxsize=1)
+def _tracker(place: Place, experiment: str, uri: str) -> "Tracker":
+    from flows.tracking.runs import Tracker
+
+    return Tracker(place, experiment)
+
+
+def report_of(job: Job, steps: list[dict[str, Any]]) -> "Report":
+    """What the steps so far say together."""
+    from cl.run import report
+
+    return report(planned(job), [read(step) for step in steps])
+
+
+def read(step: dict[str, Any]) -> "Step":
+    """A step as it travelled between tasks."""
+    from cl.run import Step
+
+    return Step.from_json(step)
+
+
+@contextmanager
+def _attempt(job: Job, run_id: str, turn: Turn) -> Iterator[Any]:
+    from mlflow.exceptions import MlflowException
+
+    from flows.tracking.steplog import StepLogger
+
+    tracker = tracker_of(job)
+    child = tracker.attempt(run_id, turn.key, turn.session, planned(job).states[turn.index])
+    logger = StepLogger(tracker.client, child, tracker.reached(child))
+    # what is learned is learned, whether MLflow can be told so or not: `log_session` tries it again, and again
+    with suppress(MlflowException), tracker.ending(child):
+        try:
+            yield logger
+        finally:
+            logger.flush()

@@ -1,0 +1,84 @@
+"""The report of a model's line as people read it: with its version, the gate's word, its loss, and the images that broke."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from prefect import task
+
+from cl.errors import EvergreenError
+from cl.evaluation.ask import Question, names
+from cl.evaluation.cells import Cells
+from cl.evaluation.evaluate import unpack
+from cl.learning.host import threads
+from cl.reports.figures import LINES, thinned
+from cl.reports.gallery import Comparison
+from cl.reports.report import Losses, Report
+from cl.reports.sides import Side, side_by_side
+from cl.reports.write import write
+from flows.history.entries import Learned
+from flows.history.standing import Standing, chain
+from flows.learn.job import Job
+from flows.learn.session import RETRIED, tracker_of
+from flows.line.entered import session_run
+from flows.line.grow import method_of
+from flows.line.view import report_of_line, step
+from flows.line.work import Work, work
+from flows.registry.pages import judged, loss_of
+from flows.tracking.runs import Tracker
+from flows.watch import watch
+
+_SETS = 40  # sets whose images are looked at one by one: those that changed most
+
+
+@task(task_run_name="write the report of {session}", **RETRIED)
+def page(job: Job, run_id: str, session: str, state: str, before: str | None) -> dict[str, Any]:
+    """Write the report of a state's line, and keep it with the session's run; `before`: the state that it was judged against."""
+    at, tracker = work(job), tracker_of(job)
+    standing, child = at.standing(), session_run(tracker, run_id, state, session)
+    path = chain(standing, state)
+    report = told(tracker, run_id, child, report_of_line(at, standing, path), path)
+    folder = job.place.reports / run_id
+    write([report], folder, images(at, standing, path, before, report))
+    tracker.client.log_artifacts(child, str(folder), "report")
+    return report.to_json()
+
+
+def told(tracker: Tracker, run_id: str, child: str, report: Report, path: Sequence[Learned]) -> Report:
+    """A report with what MLflow knows: which version it became, what the gate said of that, and the loss of some sessions."""
+    losses: list[Losses] = []
+    for learned in (path[place] for place in thinned(len(path), LINES)):
+        losses += loss_of(tracker, learned.session, session_run(tracker, run_id, learned.state, learned.session))
+    return replace(judged(tracker, child, report), losses=tuple(losses))
+
+
+def images(at: Work, standing: Standing, path: Sequence[Learned], before: str | None, report: Report) -> dict[str, Comparison]:
+    """What became of single images since the champion of then, or else since the start; nothing where models are gone."""
+    line = at.line(path, at.sets(standing, path).judged)
+    questions = line.questions(len(path))
+    known = {name: unpack(hits) for name, hits in step(at, line, path, len(path)).hits.items()}
+    try:
+        with threads(at.config.threads):
+            was = _before(at, standing, before, questions)
+            most = sorted(known, key=lambda name: -_changed(was.hits.get(name), known[name]))[:_SETS]
+            exam = [each.examined() for each in questions if each.name in most]
+            after = Side(report.version or "the model now", method_of(at, path[-1]), known)
+            return {report.method: side_by_side(was, after, exam, at.config.evaluate, (watch().progress, watch().progress))}
+    except (EvergreenError, OSError) as error:  # the numbers stand without it
+        watch().tell(f"{at.config.name}: the report shows no images that broke: {error}")
+        return {}
+
+
+def _changed(before: np.ndarray | None, after: np.ndarray) -> int:
+    return int((before != after).sum()) if before is not None and len(before) == len(after) else 0
+
+
+def _before(at: Work, standing: Standing, before: str | None, questions: Sequence[Question]) -> Side:
+    wanted = dict(zip([each.name for each in questions], names(questions, at.config.evaluate), strict=True))
+    held = before in standing.tree
+    kept = (Cells(at.place.steps, str(before)) if held else at.start.cells).read()
+    hits = {name: unpack(kept[cell].hits) for name, cell in wanted.items() if cell in kept}
+    if held:
+        return Side("the champion", method_of(at, standing.tree[str(before)]), hits)
+    return Side("the model before any session", at.start.method, hits)

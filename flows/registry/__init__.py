@@ -1,0 +1,1 @@
+"""Learned models as versions: packed, judged, asked, traced, and which of them is champion."""

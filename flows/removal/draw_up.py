@@ -1,0 +1,217 @@
+"""What withdrawing data would do: which images go, where they lie, which versions hold them, and what each model can be without them."""
+
+import hashlib
+import json
+import secrets
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cl.data import collection
+from cl.data.collection import Entry
+from cl.data.leave_out import lessened, rows
+from cl.data.tombs import tombstones
+from cl.errors import DataError, StoreError
+from cl.text import some
+from flows.data import objects
+from flows.data.pinned import pin_file
+from flows.data.versions import version
+from flows.history.conclude import conclude
+from flows.history.entries import Withdrawn, entry_of, history_of
+from flows.history.standing import Standing, chain
+from flows.learn.job import Job
+from flows.line.work import Work
+from flows.project import own_models
+from flows.registry.champion import versions_of
+from flows.removal.copies import watched_in
+from flows.removal.orders import Order, new_id, pending
+from flows.removal.prune import versions_in
+from flows.removal.spare import histories
+from flows.removal.without import Remedy, features_of, prints, remedy
+from flows.settings import Place
+from flows.tracking.runs import STATE, connect
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+REBUILD = "evergreen update CONFIG --rebuild"
+
+
+def draw_up(
+    place: Place,
+    data: Path,
+    name: str,
+    images: Sequence[str] | None,
+    why: str,
+    by: str,
+    watched: Sequence[Path] = (),
+) -> tuple[Order, list[str]]:
+    """What withdrawing a session, or images of it, would do, and what is to be told of it; nothing is touched.
+
+    Args:
+        place: the project.
+        data: its data root.
+        name: SESSION, or COLLECTION/SESSION where several collections have one of that name.
+        images: ids of rows, or SHA-256 of images in hex; None: all of the session.
+        why: a reason, which the histories keep.
+        by: who wants it.
+        watched: folders that were watched, beside those that are known.
+
+    Raises:
+        DataError, StoreError: there is no such session or image, or a history is damaged.
+    """
+    folder, entry = _located(data, name)
+    prints, ids = _chosen(folder, entry, images)
+    order = Order(
+        id=_unused(place),
+        data=str(data),
+        collection=folder.name,
+        session=entry.name,
+        folder=entry.folder,
+        number=entry.number,
+        whole=images is None,
+        prints=tuple(sorted(prints)),
+        ids=tuple(ids),
+        watched=tuple(map(str, dict.fromkeys([*watched, *watched_in(place)]))),
+    )
+    inside = objects.objects_of(data, f"{folder.name}/{entry.folder}") | objects.holding(data, order.wanted)
+    if images is not None:
+        lessened(folder, entry, order.wanted)  # what cannot be done is told now
+    order, client = replace(order, objects=tuple(sorted(inside))), connect(place)
+    told, models, derived = list[str](), dict[str, dict[str, object]](), list[str]()
+    for model in histories(place):
+        standing = conclude(history_of(place, model).read())
+        if standing.opened is None or folder.name not in _collections(standing):
+            continue
+        at = worker(place, standing, data)
+        found = remedy(at, standing, entry.name, order.wanted, order.whole, order.id)
+        held = tuple(sorted(_holding(place, client, model, standing, entry.name), key=int))
+        salted = None if order.whole else tuple(sorted(_salted(each) for each in order.prints))
+        said = Withdrawn(phase="intent", session=entry.name, images=salted, versions=held, into=found.into, line=found.line, why=why, by=by)
+        models[model] = entry_of(said)[1]
+        derived += features_of(at, standing, entry.name)
+        derived += [f"interim/{state}" for state in _learning(standing, entry.name)]
+        champion = standing.champion.version if standing.champion else None
+        told.append(_told_of(model, held, found, champion))
+    told += [f"model {each} learned it in a run, and has no history: delete it in MLflow" for each in _elsewhere(place, client, entry.name)]
+    if revisions := objects.named_by(data, order.objects):
+        told.append(
+            f"git keeps {len(revisions)} revisions of {pin_file(data).name} that name it ({some(revisions, 5)}): they cannot be checked "
+            "out whole any more; what other clones and remotes keep goes there with `dvc gc --workspace --cloud --remote NAME`"
+        )
+    return replace(order, models=models, derived=tuple(dict.fromkeys(derived))), told
+
+
+def worker(place: Place, standing: Standing, data: Path) -> Work:
+    """A model's work by the settings of its last session, where no config is at hand."""
+    last = standing.line[-1] if standing.line else next(reversed([*standing.tree.values()]), None)
+    if last is None:
+        raise StoreError("its history has learned nothing, so nobody knows its settings")
+    seen = version(data)
+    return Work(Job(json.dumps(last.config, sort_keys=True), seen.folder, seen.digest, seen.pinned, None, str(place.root)))
+
+
+def _located(data: Path, name: str) -> tuple[Path, Entry]:
+    into, _, session = name.rpartition("/")
+    places = [place for place in sorted(data.glob("[!.]*")) if place.is_dir() and not place.is_symlink() and collection.numbered(place)]
+    found = [
+        (place, entry) for place in places if into in ("", place.name) for entry in collection.sessions(place) if entry.name == session
+    ]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise DataError(
+            f"session {name!r}: {len(found)} collections have one; say which: {', '.join(f'{p.name}/{e.name}' for p, e in found)}"
+        )
+    stones = [place.name for place in places for stone in tombstones(place) if stone.name == session]
+    if stones:
+        raise DataError(f"session {name!r}: it is withdrawn already, from {some(stones)}")
+    raise DataError(f"session {name!r}: no collection in {data} has one of that name; `evergreen data status` lists what is there")
+
+
+def _chosen(folder: Path, entry: Entry, images: Sequence[str] | None) -> tuple[set[str], list[str]]:
+    """The fingerprints and ids of what goes."""
+    every = [(row, each.hex()) for table in rows(folder, entry).values() for row, each in zip(table.ids, prints(table), strict=True)]
+    if images is None:
+        return {each for _, each in every}, [row for row, _ in every]
+    unknown = [wanted for wanted in images if not any(wanted in pair for pair in every)]
+    if unknown or not images:
+        raise DataError(
+            f"session {entry.name!r}: {len(unknown)} of {len(images)} images are not in it ({unknown[0] if unknown else ''!r:.80})"
+        )
+    hashes = {each for row, each in every if {row, each} & set(images)}
+    return hashes, [row for row, each in every if each in hashes]  # the same image may lie there twice
+
+
+def _salted(image: str) -> str:
+    """A name for an image that says nothing of it: the salt is kept nowhere."""
+    return hashlib.sha256(secrets.token_bytes(32) + bytes.fromhex(image)).hexdigest()[:16]
+
+
+def _unused(place: Place) -> str:
+    if waiting := pending(place):
+        raise StoreError(f"withdrawing {waiting[0].name} was begun and is not through; first: evergreen withdraw {waiting[0].session}")
+    return new_id()
+
+
+def _collections(standing: Standing) -> set[str]:
+    assert standing.opened
+    configs = [learned.config for learned in standing.tree.values()]
+    sources = [source.get("path", "") for config in configs for source in config.get("stream", {}).get("sources", {}).values()]
+    return {Path(path).name for path in (*standing.opened.stream.get("sources", ()), *sources)}
+
+
+def _holding(place: Place, client: "MlflowClient", model: str, standing: Standing, session: str) -> set[str]:
+    """The versions of a model whose states have learned a session, by its history and by the steps of runs."""
+    held = versions_in(history_of(place, model).read())
+    if model in own_models(place, client):
+        held |= {str(each.version): each.tags[STATE] for each in versions_of(client, model) if STATE in each.tags}
+    ran = _ran(place)
+    return {number for number, state in held.items() if session in _sessions(standing, state) | ran.get(state, set())}
+
+
+def _ran(place: Place) -> dict[str, set[str]]:
+    """The sessions of each state that a run made."""
+    steps = {}
+    for file in (place.steps / "steps").glob("*/result.json"):
+        try:
+            said = json.loads(file.read_text(encoding="utf-8"))
+            steps[said["key"]] = (said["state"], said["parent"], said["session"])
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    found: dict[str, set[str]] = {}
+    for key in steps:
+        own, now = set(), key
+        while now in steps:
+            own.add(steps[now][2])
+            now = steps[now][1] if steps[now][1] != now else ""
+        found[steps[key][0]] = own
+    return found
+
+
+def _learning(standing: Standing, session: str) -> set[str]:
+    """States of which half may lie there, and which have learned the session by then."""
+    half = standing.open if standing.open and session in _sessions(standing, standing.open.parent, standing.open.session) else None
+    return {state for state in standing.tree if session in _sessions(standing, state)} | ({half.state} if half else set())
+
+
+def _sessions(standing: Standing, state: str | None, *more: str) -> set[str]:
+    return {*more, *(learned.session for learned in chain(standing, state))}
+
+
+def _elsewhere(place: Place, client: "MlflowClient", session: str) -> list[str]:
+    known, ran = set(histories(place)), _ran(place)
+    names = [name for name in own_models(place, client) if name not in known]
+    return [
+        f"{name}/{each.version}" for name in names for each in versions_of(client, name) if session in ran.get(each.tags.get(STATE, ""), ())
+    ]
+
+
+def _told_of(model: str, held: Sequence[str], found: Remedy, champion: str | None) -> str:
+    bars = f"versions {', '.join(held)} hold it and can no longer be served, promoted or gone back to" if held else "no version holds it"
+    if champion in held and not found.into:
+        bars += f". Version {champion} is the champion: from then on nobody is served, until another version is"
+    if found.into:
+        return f"{model}: {bars}; {found.how}: state {found.into[:8]} takes the head's place"
+    return f"{model}: {bars}; {found.how}" + (f"; what leaves it out: {REBUILD}" if held else "")

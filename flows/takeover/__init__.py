@@ -1,0 +1,1 @@
+"""What earlier releases learned, proven and taken over."""
