@@ -7,10 +7,11 @@ import pytest
 import torch
 
 from cl.disk.files import new_folder, read_json, write_json
+from cl.disk.seal import sha256
 from cl.disk.tensors import read_tensors, write_tensors
 from cl.errors import StoreError
 from cl.methods.finetune import FinetuneConfig
-from cl.methods.persist import memory, restore, sha256
+from cl.methods.persist import memory, restore
 from cl.methods.replay import ReplayConfig
 from tests import make
 

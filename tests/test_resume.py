@@ -15,10 +15,11 @@ import torch
 
 from cl.config import TrainConfig
 from cl.disk.files import read_json, write_json
+from cl.disk.seal import sha256
 from cl.learning.interim import Interim
 from cl.learning.learner import learn
 from cl.methods import CONFIGS, Method
-from cl.methods.persist import memory, restore, sha256
+from cl.methods.persist import memory, restore
 from cl.release import made_with
 from cl.run import advance, plan, read_config
 from cl.streams.stream import Session

@@ -4,19 +4,20 @@ from pathlib import Path
 
 import pytest
 import torch
-from cl.checkpoint import read_json, read_tensors
-from cl.clip import ModelConfig, load
-from cl.states import load_state
 from mlflow import MlflowClient
 
+from cl.disk.files import read_json
+from cl.disk.tensors import read_tensors
 from cl.methods.gda import GDAConfig
 from cl.methods.replay import ReplayConfig
-from flows.lineage import lineage
-from flows.predict import classify, served
-from flows.registry import CHAMPION, earlier, find, history
+from cl.models.clip import ModelConfig, load
+from cl.store.states import load_state
+from flows.look.status import streams
+from flows.registry.champion import CHAMPION, earlier, find, history
+from flows.registry.lineage import lineage
+from flows.registry.predict import classify, served
 from flows.settings import Place
-from flows.status import streams
-from flows.tracking import connect
+from flows.tracking.runs import connect
 from tests.make import png
 from tests.old_projects import NAMES, unpack
 
