@@ -24,6 +24,10 @@ class Config(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
 
+    def changed(self, *but: str) -> dict[str, Any]:
+        """What is not at its default, but for some fields: a setting that is added later, and left alone, renames nothing."""
+        return self.model_dump(mode="json", exclude=set(but), exclude_defaults=True)
+
 
 class TrainConfig(Config):
     """How one session is learned: batches, optimizer, schedule, precision. Units: steps, epochs, learning rate.

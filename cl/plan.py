@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from cl.config import Config, TrainConfig
+from cl.config import TrainConfig
 from cl.data.told import Told
 from cl.errors import ConfigError, MethodError, ModelError
 from cl.evaluation.ask import Question, Start
@@ -106,8 +106,7 @@ def plan(config: RunConfig, data_root: Path, data_version: str, learns: bool = T
 
 def recipe_key(config: RunConfig, base: str, method: Method) -> str:
     """The name of the model before any session: of base model, method, the settings that are not at their default, seed, and units."""
-    recipe = {"name": config.method.name} | _set(config.method, "label", "train", "later")
-    return _key("start", base, recipe, config.seed, units(method), *method.sources())
+    return _key("start", base, config.method.spelled(), config.seed, units(method), *method.sources())
 
 
 def state_key(parent: str, session: str, train: TrainConfig, *switch: str) -> str:
@@ -116,7 +115,7 @@ def state_key(parent: str, session: str, train: TrainConfig, *switch: str) -> st
     `switch`: the `recipe_key`, where the parent was made by another one. What was chosen for a session is part of it: that may be chosen
     otherwise one day.
     """
-    return _key(parent, session, _set(train, "device", "workers", "checkpoint"), *switch)
+    return _key(parent, session, train.changed("device", "workers", "checkpoint"), *switch)
 
 
 def check_session(config: RunConfig, method: Method, session: Session, train: TrainConfig) -> None:
@@ -177,11 +176,6 @@ def base_model(config: ModelConfig, reads: bool) -> Clip:
         ModelError: it is not there or cannot be used.
     """
     return load(config, reads=reads)
-
-
-def _set(settings: Config, *but: str) -> dict[str, Any]:
-    """The settings that are not at their default: one that is added later, and left alone, renames nothing."""
-    return settings.model_dump(mode="json", exclude=set(but), exclude_defaults=True)
 
 
 def _key(*parts: Any) -> str:

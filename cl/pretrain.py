@@ -12,7 +12,7 @@ from cl.data.table import ImageTable
 from cl.evaluation.evaluate import evaluate
 from cl.learning.learner import learn
 from cl.learning.progress import Progress
-from cl.methods.finetune import Finetune
+from cl.methods.presets.finetune import FinetuneConfig
 from cl.models.clip import Clip, build
 from cl.streams.stream import EvalSet, Session
 
@@ -45,13 +45,13 @@ def pretrain(config: PretrainConfig, data: ImageTable, tests: Sequence[EvalSet],
     clip = build(config.architecture, config.preprocess, config.seed)
     rows = data if config.domains is None else data.where([domain in config.domains for domain in data.domains])
     session = Session(1, "pretraining", rows.without("label"), tuple(tests), (), ())
-    learn(Finetune(clip, config.seed), session, config.train, config.seed, progress=progress)
+    learn(FinetuneConfig().build(clip, config.seed), session, config.train, config.seed, progress=progress)
     return clip.eval()
 
 
 def measure(clip: Clip, sets: Sequence[EvalSet], config: EvalConfig) -> dict[str, dict[str, float]]:
     """Zero-shot scores of a model, by set."""
-    return {name: score.metrics for name, score in evaluate(Finetune(clip, 0), sets, config).items()}
+    return {name: score.metrics for name, score in evaluate(FinetuneConfig().build(clip, 0), sets, config).items()}
 
 
 def save_pretrained(clip: Clip, folder: Path) -> None:

@@ -16,8 +16,12 @@ from cl.config import TrainConfig
 from cl.data.classes import ClassName
 from cl.data.glyphs import build
 from cl.learning.learner import learn
-from cl.methods.finetune import Finetune
-from cl.methods.vr_lwf import VRLwFConfig, vocabulary_texts
+from cl.methods.presets.finetune import FinetuneConfig
+from cl.methods.presets.vr_lwf import VRLwFConfig
+from cl.methods.recipe import Recipe
+from cl.methods.terms.fit import FitConfig
+from cl.methods.terms.vocabulary import vocabulary_texts
+from cl.methods.tuners.whole import Whole
 from cl.models import prompted
 from cl.models.clip import Clip, ModelConfig, load
 from cl.streams.stream import EvalSet, Session
@@ -56,7 +60,7 @@ def session(clip: Clip) -> Session:
 
 def logged(clip: Clip, work: Session, steps: int, logger: Logger | None) -> None:
     """Some steps of fine-tuning."""
-    learn(Finetune(clip, 0), work, TrainConfig(max_steps=steps, batch_size=8, lr=1e-5, device="cpu"), 0, logger=logger)
+    learn(FinetuneConfig().build(clip, 0), work, TrainConfig(max_steps=steps, batch_size=8, lr=1e-5, device="cpu"), 0, logger=logger)
 
 
 def ungrouped(clip: Clip, names: list[str]) -> torch.Tensor:
@@ -74,11 +78,12 @@ def loggers(folder: Path) -> tuple[Logger, Logger]:
     return StepLogger(client, run.info.run_id), MLFlowLogger("bench", tracking_uri=f"sqlite:///{folder / 'plain.db'}")
 
 
-class EveryStep(Finetune):
+class EveryStep(Recipe):
     """Fine-tuning that hands Lightning's logger a value at every step, as `self.log` does by default."""
 
     def __init__(self, clip: Clip, logger: Logger) -> None:
-        super().__init__(clip, 0)
+        tuner = Whole(clip)
+        super().__init__(clip, 0, tuner=tuner, terms={"clip": FitConfig().build(tuner, 0)})
         self.told, self.logger = 0, logger
 
     def after_step(self) -> None:
@@ -112,7 +117,7 @@ def main() -> None:
     row(
         "a step of vr_lwf / of finetune",
         lambda: learn(VRLwFConfig().build(clip, 0), work, config, 0),
-        lambda: learn(Finetune(clip, 0), work, config, 0),
+        lambda: learn(FinetuneConfig().build(clip, 0), work, config, 0),
     )
     with tempfile.TemporaryDirectory() as folder:
         ours, plain = loggers(Path(folder))

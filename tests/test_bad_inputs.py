@@ -796,7 +796,7 @@ def test_a_damaged_row_is_measured_again_from_the_same_weights(learned: tuple[An
 
 
 def test_tensors_of_something_else_are_refused_and_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from cl.methods.finetune import FinetuneConfig
+    from cl.methods.presets.finetune import FinetuneConfig
 
     monkeypatch.setenv("EVERGREEN_TEST_MARK", str(tmp_path))
     for name, data in {"pickle": payload(), "zip": b"PK\5\6" + bytes(18), "long header": b"\xff" * 16, "text": b"{}"}.items():

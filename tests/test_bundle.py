@@ -15,7 +15,7 @@ from cl.evaluation.evaluate import at_rest
 from cl.learning.learner import learn
 from cl.methods import CONFIGS, Method, MethodConfig
 from cl.methods.features import pixels
-from cl.store.bundle import Bundle, beside, read_bundle, write_bundle
+from cl.store.bundle import Bundle, read_bundle, write_bundle
 from tests import make
 
 FAST = TrainConfig(max_steps=3, batch_size=6, lr=1e-2, device="cpu")
@@ -50,7 +50,7 @@ def bundle(name: str) -> Bundle:
 
 
 def test_a_method_is_beside_its_clip_where_it_answers_in_a_way_of_its_own() -> None:
-    assert {name for name in CONFIGS if beside(CONFIGS[name]().build(make.tiny(), 0))} == BESIDE
+    assert {name for name in CONFIGS if CONFIGS[name]().build(make.tiny(), 0).folded() is None} == BESIDE
 
 
 @pytest.mark.parametrize("name", SETTINGS)

@@ -10,8 +10,8 @@ from cl.disk.files import new_folder, read_json, write_json
 from cl.disk.seal import sha256
 from cl.disk.tensors import read_tensors, write_tensors
 from cl.errors import StoreError
-from cl.methods.finetune import FinetuneConfig
 from cl.methods.persist import memory, restore
+from cl.methods.presets.finetune import FinetuneConfig
 from cl.methods.replay import ReplayConfig
 from tests import make
 

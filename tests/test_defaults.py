@@ -14,8 +14,8 @@ from cl.learning.defaults import LARGE, choices, settled
 from cl.learning.learner import learn
 from cl.learning.loader import Order, samples
 from cl.methods import CONFIGS, Method
-from cl.methods.finetune import FinetuneConfig
-from cl.methods.vr_lwf import VRLwFConfig
+from cl.methods.presets.finetune import FinetuneConfig
+from cl.methods.presets.vr_lwf import VRLwFConfig
 from cl.models.clip import Clip, build
 from tests import make
 from tests.families import FAMILIES
@@ -113,7 +113,7 @@ def test_a_student_that_starts_above_100_has_its_teachers_scale() -> None:
     method = VRLwFConfig(texts=4).build(scaled(117.5), 0)
     scales = []
     inner = method.losses
-    method.losses = lambda batch: scales.append((float(method.clip.scale()), float(method.teacher.scale()))) or inner(batch)  # type: ignore
+    method.losses = lambda batch: scales.append((float(method.clip.scale()), float(method.teacher("session").scale()))) or inner(batch)  # type: ignore
     learn(method, make.session(1, (0, 1), (0, 1)), TrainConfig(max_steps=2, batch_size=4, lr=1e-9, device="cpu"), 0)
     assert scales == [(pytest.approx(117.5, rel=1e-4),) * 2] * 2
 

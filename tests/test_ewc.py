@@ -11,8 +11,8 @@ from torch import nn
 from cl.config import TrainConfig
 from cl.learning.learner import learn
 from cl.methods.ewc import EWC, EWCConfig, fisher_diagonal, pair_losses
-from cl.methods.finetune import FinetuneConfig
 from cl.methods.losses import contrastive
+from cl.methods.presets.finetune import FinetuneConfig
 from cl.streams.stream import Session
 from tests import make
 from tests.test_lwf import FAST, batch_of, continues_as_if_never_saved, loss_of, shaken

@@ -11,7 +11,7 @@ from cl.errors import MethodError, ModelError
 from cl.learning.learner import learn
 from cl.methods import CONFIGS, MethodConfig
 from cl.methods.features import pixels
-from cl.methods.vr_lwf import vocabulary_texts
+from cl.methods.terms.vocabulary import vocabulary_texts
 from cl.models.clip import Clip
 from cl.models.hugging_face import write
 from cl.models.prompted import text_tower
@@ -77,9 +77,9 @@ def test_random_texts_are_what_the_tokenizer_itself_would_have_written(clip: tup
 def test_random_texts_too_long_for_the_context_are_refused_before_training(clip: tuple[str, Clip]) -> None:
     _, model = clip
     session = make.session(1, (0, 1), (0, 1))
-    for method in ("vr_lwf", "lwf_vr_zscl", "zscl"):
+    for method, part in (("vr_lwf", "the term vocabulary"), ("lwf_vr_zscl", "lwf_vr_zscl"), ("zscl", "zscl")):
         built = CONFIGS[method](length=40).build(model, 0)
-        with pytest.raises(MethodError, match=rf"session 1 .*{method} learns on random texts, and 38 words do not fit its context"):
+        with pytest.raises(MethodError, match=rf"session 1 .*{part} learns on random texts, and 38 words do not fit its context"):
             built.check(session)
 
 

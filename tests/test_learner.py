@@ -15,9 +15,9 @@ from cl.learning.learner import Learner, learn, schedule
 from cl.learning.loader import Collate, Order, Rows
 from cl.methods.base import MethodConfig
 from cl.methods.ewc import EWCConfig
-from cl.methods.finetune import Finetune, FinetuneConfig
 from cl.methods.gda import GDAConfig
 from cl.methods.linear_probe import LinearProbeConfig
+from cl.methods.presets.finetune import FinetuneConfig
 from cl.methods.replay import ReplayConfig
 from cl.methods.ridge import RidgeConfig
 from cl.methods.zero_shot import ZeroShotConfig
@@ -166,12 +166,10 @@ def test_bf16_learns_too() -> None:
 
 
 def test_a_loss_that_is_not_finite_stops_learning() -> None:
-    class Broken(Finetune):
-        def losses(self, batch: object) -> dict[str, torch.Tensor]:
-            return {"broken": self.clip.logit_scale * float("nan")}
-
+    method = FinetuneConfig().build(make.tiny(), 0)
+    method.losses = lambda batch: {"broken": method.clip.logit_scale * float("nan")}  # type: ignore[method-assign]
     with pytest.raises(LearningError, match=r"step 0 of 4: the loss is not finite \(broken nan\)"):
-        learn(Broken(make.tiny(), 0), make.session(1, (0,), (0,)), FAST, 0)
+        learn(method, make.session(1, (0,), (0,)), FAST, 0)
 
 
 def test_a_session_without_labels_or_captions_is_refused_by_name() -> None:

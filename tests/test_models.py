@@ -196,7 +196,7 @@ def test_where_a_model_broke_is_read_from_what_was_measured_whatever_code_is_her
     client = connect(place)
     report = learn_stream(config)["report"]
     version = find(client, "colours", CHAMPION)
-    monkeypatch.setattr("cl.methods.finetune.Finetune.version", 2)
+    monkeypatch.setattr("cl.methods.terms.fit.Fit.version", 2)
     planned.cache_clear()
     found = course(place, client, version, "set", "classes 1-2")
     start, first, second = (row[0] for row in report["matrix"]["rows"])

@@ -16,8 +16,8 @@ from cl.learning.loader import Collate, Rows
 from cl.methods.base import Batch
 from cl.methods.cpe_clip import CPEClipConfig
 from cl.methods.features import FeatureCache
-from cl.methods.finetune import FinetuneConfig
 from cl.methods.persist import memory
+from cl.methods.presets.finetune import FinetuneConfig
 from cl.methods.prompts import ImageContext, MixedPrompts, Mixing, TextContext
 from cl.methods.pseudolabel import Pseudolabel, PseudolabelConfig
 from cl.methods.pseudolabels import RULES, Counted, Pick, argmax_topk, count, official_stream, schedule, topk_per_class, unique, weights

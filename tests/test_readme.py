@@ -11,6 +11,9 @@ from typer.testing import CliRunner
 from cl.config import TrainConfig
 from cl.learning.learner import learn
 from cl.methods import CONFIGS
+from cl.methods.recipe import Recipe
+from cl.methods.terms.fit import FitConfig
+from cl.methods.tuners.whole import Whole
 from cl.run_config import label, parse_config, read_config, variants
 from flows.cli.main import app
 from tests import make
@@ -24,24 +27,26 @@ def blocks(path: Path, kind: str) -> list[str]:
     return [text for found, text in BLOCKS.findall(path.read_text()) if found == kind]
 
 
-def test_the_method_of_the_readme_learns_and_pulls() -> None:
+def test_the_part_of_the_readme_learns_and_pulls() -> None:
     names: dict[str, object] = {}
     needs = """
 from typing import Literal
 from jaxtyping import Float
 from pydantic import NonNegativeFloat
 from torch import Tensor
-from cl.models.clip import Clip
-from cl.data.table import ImageTable
-from cl.methods.base import Batch, MethodConfig
-from cl.methods.finetune import Finetune
-from cl.streams.stream import Session
+from cl.methods.terms import Term, TermConfig
+from cl.methods.tuners import Tuner
+from cl.methods.view import Site, View
+from cl.methods.weights import snapshot, squared_distance
 """
     exec(needs + blocks(READMES[0], "python")[0], names)
     session, config = make.session(1, (0, 1), (0, 1)), TrainConfig(max_steps=4, batch_size=8, lr=1e-3, device="cpu")
     moved = []
     for pull in (0.0, 100.0):
-        method = names["CalmConfig"](pull=pull).build(make.tiny(), 0)
+        clip = make.tiny()
+        tuner = Whole(clip)
+        calm = names["CalmConfig"](pull=pull).build(tuner, 0)
+        method = Recipe(clip, 0, tuner=tuner, terms={"clip": FitConfig().build(tuner, 0), "calm": calm})
         before = [weight.detach().clone() for weight in method.trainable()]
         learn(method, session, config, 0)
         pairs = zip(method.trainable(), before, strict=True)
@@ -70,7 +75,7 @@ def test_files_that_are_named_exist_and_all_are_named() -> None:
         told = (ROOT / folder / "README.md").read_text()
         files = [file for file in (ROOT / folder).rglob("*.py") if not file.name.startswith("__")]
         alike = {"methods", "layouts"}  # rooms of files that are one like the other
-        assert {file.name for file in files if file.parent.name not in alike and f"`{file.name}`" not in told} == set()
+        assert {file.name for file in files if not alike & set(file.parts) and f"`{file.name}`" not in told} == set()
         assert set(re.findall(r"`(\w+\.py)`", told)) <= {file.name for file in files}
         assert {
             room.name for room in (ROOT / folder).iterdir() if (room / "__init__.py").exists() and f"`{room.name}/`" not in told

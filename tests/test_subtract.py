@@ -5,8 +5,8 @@ import torch
 
 from cl.errors import MethodError
 from cl.methods import Method
-from cl.methods.finetune import FinetuneConfig
 from cl.methods.gda import GDAConfig
+from cl.methods.presets.finetune import FinetuneConfig
 from cl.methods.ridge import RidgeConfig
 from cl.store.subtract import subtract
 from cl.streams.stream import Session

@@ -9,6 +9,7 @@ from cl.data import images
 from cl.data.table import ImageTable
 from cl.methods import CONFIGS, buffer
 from cl.methods.finetune import Finetune
+from cl.methods.terms.fit import Fit
 from cl.store.units import units
 from tests import make, test_run
 from tests.test_run import TREE, planned
@@ -35,8 +36,8 @@ def test_a_raised_version_renames_what_takes_part_and_nothing_else(data, monkeyp
         return {method for method in asked if names(data, method)[1] != before[method][1]}
 
     with monkeypatch.context() as patch:
-        patch.setattr(Finetune, "version", 2)
-        assert renamed() == {"finetune", "vr_lwf", "replay"}
+        patch.setattr(Fit, "version", 2)
+        assert renamed() == {"finetune", "vr_lwf"}
     with monkeypatch.context() as patch:
         patch.setattr(buffer, "VERSION", 2)
         assert renamed() == {"replay"}

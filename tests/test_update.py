@@ -21,7 +21,7 @@ import cl.onward
 from cl.data.collection import append
 from cl.data.table import ImageTable
 from cl.errors import DataError, StoreError
-from cl.methods.finetune import Finetune
+from cl.methods.terms.fit import Fit
 from cl.run import plan
 from cl.run_config import parse_config, read_config
 from flows.history.conclude import conclude
@@ -187,7 +187,7 @@ def test_after_an_upgrade_other_settings_or_another_method_one_new_session_is_on
     monkeypatch.setattr("cl.release.code_version", lambda: "another comment")
     changes: list[tuple[Callable[[], None], list[str]]] = [
         (lambda: None, []),
-        (lambda: monkeypatch.setattr(Finetune, "version", 2), []),
+        (lambda: monkeypatch.setattr(Fit, "version", 2), []),
         (lambda: None, ["train.lr=0.002"]),
         (lambda: None, ["train.lr=0.002", "method={name: vr_lwf, texts: 8}"]),
         (lambda: None, ["method={name: replay, capacity: 6}"]),

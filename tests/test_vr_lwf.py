@@ -1,6 +1,7 @@
 """VR-LwF: the replayed vocabulary, the teacher, and where the gradient goes."""
 
 import copy
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -8,9 +9,11 @@ import torch
 
 from cl.config import TrainConfig
 from cl.learning.learner import learn
-from cl.methods.finetune import FinetuneConfig
 from cl.methods.losses import distillation
-from cl.methods.vr_lwf import VRLwFConfig, frozen_copy, random_texts, vocabulary_texts
+from cl.methods.presets.finetune import FinetuneConfig
+from cl.methods.presets.vr_lwf import VRLwFConfig
+from cl.methods.terms.vocabulary import random_texts, vocabulary_texts
+from cl.methods.tuners.base import Plain, base
 from cl.models.tokens import Frame
 from cl.seeds import generator
 from tests import make
@@ -122,7 +125,7 @@ def test_the_vocabulary_term_is_the_published_form() -> None:
     texts = vocabulary_texts(method.clip, 17, 6, generator(5, "vocabulary", 1, batch.step))
     with torch.no_grad():
         found = method.losses(batch)["vocabulary"].item()
-        model, teacher = method.clip.model, method.teacher.model
+        model, teacher = method.clip.model, method.teacher("session").clip.model
         p, q = (_probabilities(encoder, batch.images, make.padded(method.clip, texts)) for encoder in (teacher, model))
     assert found == pytest.approx(2.0 * float((p * (p.log() - q.log())).sum() / len(p)), rel=1e-4)
     assert found > 1e-6
@@ -138,24 +141,21 @@ def test_the_replayed_texts_teach_the_text_tower_too() -> None:
     text = [p.grad for n, p in method.clip.named_parameters() if "visual" not in n and "token_embedding" in n]
     assert text and all(g is not None and g.abs().sum() > 0 for g in text)
     assert method.clip.logit_scale.grad is not None
-    assert all(p.grad is None for p in method.teacher.parameters())
+    assert all(p.grad is None for p in method.teacher("session").clip.parameters())
 
 
-def test_the_teacher_shares_no_storage_and_never_moves() -> None:
-    method = VRLwFConfig().build(make.tiny(), 0)
-    method.begin(make.session(1, (0, 1), (0, 1)))
-    teacher = method.teacher
+@pytest.mark.parametrize("kind", ["session", "original"])
+def test_the_teacher_shares_no_storage_and_never_moves(kind: Literal["session", "original"]) -> None:
+    method = VRLwFConfig(teacher=kind).build(make.tiny(), 0)
+    session = make.session(1, (0, 1), (0, 1))
+    method.begin(session)
+    teacher = method.teacher(kind).clip
     mine = {p.data_ptr() for p in method.clip.parameters()}
     assert not mine & {p.data_ptr() for p in teacher.parameters()}
     before = copy.deepcopy(teacher.state_dict())
-    method._teachers = [teacher]
-    learn_on(method, teacher)
+    method.tuner.frozen = lambda: pytest.fail("another teacher") if kind == "original" else Plain(teacher)  # type: ignore
+    learn(method, session, TrainConfig(max_steps=3, batch_size=4, lr=1e-2, device="cpu"), 0)
     assert all(torch.equal(before[name], value) for name, value in teacher.state_dict().items())
-
-
-def learn_on(method: object, teacher: object) -> None:
-    method.config = method.config.model_copy(update={"teacher": "original"})  # begin must not make another one
-    learn(method, make.session(1, (0, 1), (0, 1)), TrainConfig(max_steps=3, batch_size=4, lr=1e-2, device="cpu"), 0)
 
 
 def test_without_weight_it_is_plain_fine_tuning_bit_for_bit() -> None:
@@ -180,7 +180,7 @@ def test_names_seen_so_far_are_distilled_from_the_second_session_on() -> None:
     batch = batch_of(method, second)
     with torch.no_grad():
         tokens = method.clip.tokenize([c.prompts[0] for c in second.vocabulary])
-        logits = [c.scale() * c.encode_image(batch.images) @ c.encode_text(tokens).T for c in (method.clip, method.teacher)]
+        logits = [c.scale() * c.encode_image(batch.images) @ c.encode_text(tokens).T for c in (method.clip, method.teacher("session").clip)]
         assert method.losses(batch)["lwf"].item() == pytest.approx(distillation(*logits).item(), rel=1e-5)
 
 
@@ -196,7 +196,7 @@ def test_without_random_texts_it_is_the_authors_lwf_over_class_names_from_the_fi
         assert set(terms) == {"classify", "lwf"}
         with torch.no_grad():
             names = method.clip.tokenize([known.prompts[0] for known in session.vocabulary])
-            model, teacher = method.clip.model, method.teacher.model
+            model, teacher = method.clip.model, method.teacher("session").clip.model
             p, q = (_probabilities(encoder, batch.images, make.padded(method.clip, names)) for encoder in (teacher, model))
         assert terms["lwf"].item() == pytest.approx(0.5 * float((p * (p.log() - q.log())).sum() / len(p)), rel=1e-4) and terms["lwf"] > 1e-6
         terms["lwf"].backward()
@@ -205,5 +205,5 @@ def test_without_random_texts_it_is_the_authors_lwf_over_class_names_from_the_fi
 
 
 def test_a_frozen_copy_is_in_eval_mode_and_asks_for_no_gradient() -> None:
-    copied = frozen_copy(make.tiny().train())
+    copied = base(make.tiny().train()).clip
     assert not copied.training and not any(p.requires_grad for p in copied.parameters())

@@ -12,7 +12,7 @@ from cl.config import validate
 from cl.errors import ConfigError
 from cl.learning.learner import learn
 from cl.methods.base import MethodConfig
-from cl.methods.finetune import FinetuneConfig
+from cl.methods.presets.finetune import FinetuneConfig
 from cl.methods.wise_ft import WiSEFTConfig
 from cl.streams.stream import Session
 from tests import make

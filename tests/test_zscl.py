@@ -10,7 +10,7 @@ from cl.data.table import ImageTable, write
 from cl.errors import ConfigError, DataError, MethodError
 from cl.learning.learner import learn
 from cl.methods.base import Method
-from cl.methods.finetune import FinetuneConfig
+from cl.methods.presets.finetune import FinetuneConfig
 from cl.methods.zscl import ZSCL, LwFVRZSCLConfig, ReferenceConfig, ZSCLConfig
 from cl.models.clip import Clip
 from tests import make

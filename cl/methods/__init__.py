@@ -7,15 +7,15 @@ from pydantic import Field
 from cl.methods.base import Batch, Method, MethodConfig
 from cl.methods.cpe_clip import CPEClipConfig
 from cl.methods.ewc import EWCConfig
-from cl.methods.finetune import FinetuneConfig
 from cl.methods.gda import GDAConfig
 from cl.methods.linear_probe import LinearProbeConfig
 from cl.methods.lwf import LwFConfig
-from cl.methods.mod_x import ModXConfig
+from cl.methods.presets.finetune import FinetuneConfig
+from cl.methods.presets.mod_x import ModXConfig
+from cl.methods.presets.vr_lwf import VRLwFConfig
 from cl.methods.pseudolabel import PseudolabelConfig
 from cl.methods.replay import ReplayConfig
 from cl.methods.ridge import RidgeConfig
-from cl.methods.vr_lwf import VRLwFConfig
 from cl.methods.wise_ft import WiSEFTConfig
 from cl.methods.zero_shot import ZeroShotConfig
 from cl.methods.zscl import LwFVRZSCLConfig, ZSCLConfig

@@ -53,6 +53,10 @@ class MethodConfig(Config):
         """The same settings with relative paths of data starting at `root`."""
         return self
 
+    def spelled(self) -> dict[str, Any]:
+        """What it computes, as far as settings say it: part of the name of every state."""
+        return {"name": self.called()} | self.changed("label", "train", "later")
+
     def build(self, clip: Clip, seed: int) -> "Method":
         """The method over a clip that it may change."""
         raise NotImplementedError
@@ -82,6 +86,13 @@ class Method(nn.Module, ABC):
         self.rate = 1.0  # times the learning rate: scaling a gradient would change nothing under Adam
         self.turns: int | None = None  # rounds of this session, told by `rounds` when the first begins; None: only the last one tells
         self.full = 0  # rows of a whole batch of this round, which the last of an epoch may not have
+
+    def units(self) -> dict[str, int]:
+        """The version of every unit that takes part in it, by name: its classes, and the modules that they share."""
+        kinds = [kind for kind in type(self).__mro__ if issubclass(kind, Method)]
+        shared = dict.fromkeys(part for kind in kinds for part in vars(kind).get("parts", ()))
+        classes = {kind.__name__: int(vars(kind).get("version", 1)) for kind in kinds}
+        return classes | {part.__name__.rpartition(".")[2]: int(vars(part)["VERSION"]) for part in shared}
 
     @abstractmethod
     def losses(self, batch: Batch) -> dict[str, Float[Tensor, ""]]:
@@ -143,6 +154,11 @@ class Method(nn.Module, ABC):
         where = labels.new_full((len(self.vocabulary),), -1)
         where[list(self.candidates)] = torch.arange(len(self.candidates), device=labels.device)
         return where[labels]
+
+    def folded(self) -> Clip | None:
+        """A plain CLIP that answers as the method does; none where any of the four ways to ask it is its own."""
+        own = ("encode_image", "encode_text", "class_features", "classify")
+        return None if any(getattr(type(self), way) is not getattr(Method, way) for way in own) else self.clip
 
     def encode_image(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]:
         """Unit-length image features."""

@@ -3,32 +3,19 @@
 from collections.abc import Iterable
 from typing import Literal, NamedTuple
 
-from jaxtyping import Bool, Float, Int
-from pydantic import Field
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from cl.data.table import ImageTable
 from cl.errors import MethodError
-from cl.methods.base import Batch, Method, MethodConfig
+from cl.methods.base import Batch, Method
 from cl.methods.losses import classification, contrastive, similarities
+from cl.methods.view import equal
 from cl.models.clip import Clip
 from cl.streams.stream import Session
 
 Part = Literal["whole", "image", "text"]
 Scale = Literal["trained", "frozen"]
-
-
-class FinetuneConfig(MethodConfig):
-    """Plain fine-tuning of the whole model or one tower: cross-entropy on labels, contrastive on captions."""
-
-    name: Literal["finetune"] = "finetune"
-    part: Part = "whole"  # with any part, the logit scale too
-    scale: Scale = Field("trained", description="the logit scale (ZSCL's comparison: frozen)")
-    smoothing: float = Field(0.0, ge=0, lt=1, description="label smoothing of the class targets (ZSCL's comparison: 0.2)")
-
-    def build(self, clip: Clip, seed: int) -> "Finetune":
-        """Fine-tuning over the clip, which it changes."""
-        return Finetune(clip, seed, self.part, self.smoothing, self.scale)
 
 
 class Texts(NamedTuple):
@@ -42,11 +29,6 @@ def supervised(session: Session) -> ImageTable:
     """The rows of a session that have a label or a caption."""
     data = session.data
     return data.where([label is not None or bool(texts) for label, texts in zip(data.labels, data.captions, strict=True)])
-
-
-def equal(texts: Int[Tensor, "n t"]) -> Bool[Tensor, "n n"]:
-    """Which texts are the same."""
-    return (texts[:, None] == texts[None]).all(-1)
 
 
 class Finetune(Method):

@@ -14,7 +14,7 @@ from cl.errors import MethodError
 from cl.methods.base import Batch, MethodConfig
 from cl.methods.finetune import Finetune, Part, Texts
 from cl.methods.losses import classification, distillation, similarities
-from cl.methods.vr_lwf import frozen_copy
+from cl.methods.tuners.base import Plain, base
 from cl.methods.weights import named, running_mean, snapshot, squared_distance
 from cl.models.clip import Clip
 from cl.streams.stream import Session
@@ -67,7 +67,7 @@ class Distilling(Finetune):
         super().__init__(clip, seed, config.part, scale="frozen")
         self.config = config
         # a teacher is no memory: kept out of the module tree, it is neither saved nor trained
-        self._teachers: list[Clip] = [frozen_copy(clip)] if config.teacher == "original" else []
+        self._teachers: list[Plain] = [base(clip)] if config.teacher == "original" else []
         self._texts = torch.empty(0)
         self._start: Mapping[str, Tensor] = {}
         self._ensemble: WeightEnsemble | None = None
@@ -83,13 +83,13 @@ class Distilling(Finetune):
     @property
     def teacher(self) -> Clip:
         """The frozen copy, on the student's device."""
-        return self._teachers[0].to(self.clip.device)
+        return self._teachers[0].clip.to(self.clip.device)
 
     def begin(self, session: Session) -> ImageTable:
         """Freeze the teacher, let it encode the texts, and note the weights where they are needed."""
         data = super().begin(session)
         if self.config.teacher == "session":
-            self._teachers = [frozen_copy(self.clip)]
+            self._teachers = [base(self.clip)]
         tokens = self.reference_texts(session).to(self.clip.device)
         with torch.no_grad():
             self._texts = torch.cat([self.teacher.encode_text(chunk) for chunk in torch.split(tokens, _CHUNK)])

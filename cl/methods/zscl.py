@@ -13,7 +13,7 @@ from cl.data.table import ImageTable
 from cl.errors import MethodError
 from cl.methods.base import Batch
 from cl.methods.lwf import Distilling, DistillingConfig
-from cl.methods.vr_lwf import refuse_texts, vocabulary_texts
+from cl.methods.terms.vocabulary import refuse_texts, vocabulary_texts
 from cl.models.clip import Clip
 from cl.seeds import generator
 from cl.streams.stream import Session

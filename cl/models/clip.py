@@ -32,7 +32,6 @@ from cl.models.tokens import Frame, frame, special, tokenize, tokenizer
 
 __all__ = ["Clip", "ModelConfig", "TextPrompts", "VisionPrompts", "build", "load"]
 
-
 BatchNorm = Literal["frozen", "trained"]
 # where it was measured to pay, and only there: with another stem, convolutions in this layout can write past their memory (DECISIONS.md)
 _CHANNELS_LAST = (EfficientNet,)
@@ -133,9 +132,11 @@ class Clip(nn.Module):
 
         `reserve` leaves room for that many prompt tokens in the context.
         """
-        tokens = tokenize(self.tokenizer, texts, self.context_length - reserve)
-        tower = text_tower(self.model)
-        return tokens if tower is None else tower.trim(tokens)
+        return self.trim(tokenize(self.tokenizer, texts, self.context_length - reserve))
+
+    def trim(self, tokens: Int[Tensor, "n t"]) -> Int[Tensor, "n s"]:
+        """Token ids cut to the longest text, where the tower looks at nothing behind the end."""
+        return tower.trim(tokens) if (tower := text_tower(self.model)) else tokens
 
     def frame(self) -> Frame:
         """What its tokenizer puts around words, and which ids are words; a ModelError where it reads none."""
@@ -223,8 +224,7 @@ class Clip(nn.Module):
             for path in sorted(part.iterdir(), key=lambda path: path.name == CONFIG):
                 os.replace(path, folder / path.name)
         except OSError as error:
-            why = error.strerror or error
-            raise ModelError(f"{folder}: the model cannot be written ({why}); free space or choose another folder") from error
+            raise ModelError(f"{folder}: the model cannot be written ({error.strerror or error}); make room or choose another") from error
         finally:
             shutil.rmtree(part, ignore_errors=True)
 

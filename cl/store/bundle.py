@@ -38,7 +38,7 @@ class Bundle:
     @property
     def beside(self) -> bool:
         """Whether it answers otherwise than its CLIP alone would: prompts, heads, statistics."""
-        return beside(self.method)
+        return self.method.folded() is None
 
     @torch.no_grad()
     def shares(self, images: Iterable[Image.Image], names: Sequence[str], template: Sequence[str] | None = None) -> Float[Tensor, "b k"]:
@@ -59,17 +59,6 @@ class Bundle:
         return torch.stack([transform(image) for image in images]).to(self.method.clip.device)
 
 
-def beside(method: Method) -> bool:
-    """Whether a method answers otherwise than its CLIP alone would: any of the four ways to ask it is its own."""
-    kind = type(method)
-    return (
-        kind.encode_image is not Method.encode_image
-        or kind.encode_text is not Method.encode_text
-        or kind.class_features is not Method.class_features
-        or kind.classify is not Method.classify
-    )
-
-
 def write_bundle(bundle: Bundle, folder: Path) -> None:
     """Fill an existing folder: `clip/` in open_clip's layout, `bundle.json`, and what lies beside the CLIP.
 
@@ -78,7 +67,7 @@ def write_bundle(bundle: Bundle, folder: Path) -> None:
     Raises:
         ModelError: the folder cannot be written.
     """
-    bundle.method.clip.save(folder / CLIP)
+    (bundle.method.folded() or bundle.method.clip).save(folder / CLIP)
     files = contents(folder / CLIP)
     digest = None
     if bundle.beside:

@@ -21,7 +21,4 @@ def units(method: Method) -> dict[str, int]:
     >>> sorted(units(CONFIGS["replay"]().build(load(ModelConfig(name="tiny")), 0)))
     ['Finetune', 'Method', 'Replay', 'buffer', 'images', 'learner', 'loader', 'seeds', 'tokens']
     """
-    kinds = [kind for kind in type(method).__mro__ if issubclass(kind, Method)]
-    parts = dict.fromkeys((*_SHARED, *(part for kind in kinds for part in vars(kind).get("parts", ()))))
-    classes = {kind.__name__: int(vars(kind).get("version", 1)) for kind in kinds}
-    return classes | {part.__name__.rpartition(".")[2]: int(vars(part)["VERSION"]) for part in parts}
+    return method.units() | {part.__name__.rpartition(".")[2]: int(vars(part)["VERSION"]) for part in _SHARED}

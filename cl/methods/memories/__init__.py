@@ -1,0 +1,1 @@
+"""What of earlier data is kept; one file each."""

@@ -1,0 +1,1 @@
+"""Recipes with a name and a paper; one file each."""

@@ -1,0 +1,253 @@
+"""A method made of parts: terms that are minimised, a tuner that moves, a memory, a merge, and rounds."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import chain
+from typing import Any, Self
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from cl.data.classes import ClassName
+from cl.data.table import ImageTable
+from cl.errors import MethodError
+from cl.methods import view
+from cl.methods.base import Batch, Method
+from cl.methods.memories.base import Memory
+from cl.methods.merges.base import Merge
+from cl.methods.rounds import Rounds
+from cl.methods.terms.base import Rows, Term
+from cl.methods.tuners.base import Tuner, base
+from cl.methods.view import Kind, Lesson, Site, View
+from cl.models.clip import Clip
+from cl.streams.stream import Session
+
+
+class Recipe(Method):
+    """Builds the view of a step, asks each term, sums.
+
+    The order of a session, written here and nowhere else. It begins: the merge puts back the weights that training goes on from, the
+    memory mixes, the tuner begins, teachers freeze, the merge starts, terms begin. It ends: the merge closes, terms end, the memory
+    stores, the tuner ends, teachers go.
+
+    Args:
+        clip: the model, which the recipe may change.
+        seed: of all it draws.
+        tuner: over that clip.
+        terms: by the name that their tensors have in a state, in the order in which they are asked.
+        memory: of earlier sessions, or none.
+        merge: of weights, or none.
+        rounds: of a session; default: one.
+        drop_last: whether an epoch's last, short batch is left out where no setting says it.
+    """
+
+    def __init__(
+        self,
+        clip: Clip,
+        seed: int,
+        *,
+        tuner: Tuner,
+        terms: Mapping[str, Term],
+        memory: Memory | None = None,
+        merge: Merge | None = None,
+        rounds: Rounds | None = None,
+        drop_last: bool = True,
+    ) -> None:
+        super().__init__(clip, seed)
+        self.tuner, self.terms = tuner, nn.ModuleDict(dict(terms))
+        self.memory, self.merge, self.several = memory, merge, rounds
+        self.drop_last = drop_last
+        self.bound = dict(memory.bound()) if memory else {}
+        self.lesson: Lesson | None = None
+        wanted = {kind for term in self._terms() for kind in term.needs().teachers}
+        # a teacher is no memory: kept out of the module tree, it is neither saved nor trained
+        self._teachers: dict[Kind, Tuner] = {"original": base(clip)} if "original" in wanted else {}
+        self._wanted = wanted
+
+    def units(self) -> dict[str, int]:
+        """Its own, and each part's."""
+        parts = [self.tuner, *self._terms(), *(part for part in (self.memory, self.merge, self.several) if part)]
+        return super().units() | {type(part).__name__: part.version for part in parts} | {"view": view.VERSION}
+
+    def _terms(self) -> Iterator[Term]:
+        yield from self.terms.values()  # type: ignore[misc]  # a ModuleDict knows modules only
+
+    def trainable(self) -> Iterable[nn.Parameter]:
+        """What the tuner moves, and what the terms bring."""
+        return chain(self.tuner.weights().values(), *(term.parameters() for term in self._terms()))
+
+    def check(self, session: Session) -> None:
+        """Rows that teach, and whatever each term asks for."""
+        rows = self._rows(session)
+        if not len(rows):
+            raise MethodError(lacking(session, self._asked()))
+        for term in self._terms():
+            term.check(self.tuner, session, rows)
+
+    def rounds(self, session: Session) -> Iterator[ImageTable]:
+        """The table of each lesson."""
+        first = Lesson(session.index, self._rows(session), session.vocabulary, session.classes)
+        self.session, self.vocabulary, self.candidates = session.index, session.vocabulary, session.classes
+        site = self._site(session, first)
+        if self.merge:
+            self.merge.before(site)
+        if self.memory:
+            first = self.memory.mix(first)
+        self.tuner.begin(session)
+        self.rate = self.tuner.rate(session)
+        if "session" in self._wanted:
+            self._teachers["session"] = self.tuner.frozen()
+        site = self._site(session, first)
+        for part in ([self.merge.start] if self.merge else []) + [term.begin for term in self._terms()]:
+            part(site)
+        lessons = self.several.lessons(first, site) if self.several else iter((first,))
+        for lesson in lessons:
+            self.turns = self.several.count() if self.several else 1
+            self.lesson, self.candidates = lesson, lesson.candidates
+            yield lesson.data
+
+    def begin(self, session: Session) -> ImageTable:
+        """The rows of the first lesson."""
+        return next(self.rounds(session))
+
+    def losses(self, batch: Batch) -> dict[str, Float[Tensor, ""]]:
+        """The losses of all terms."""
+        assert self.lesson is not None
+        step = View(batch, self.lesson, self.tuner, self.seed, full=self.full, teacher=self.teacher)
+        return {name: loss for term in self._terms() for name, loss in term(step).items()}
+
+    def teacher(self, kind: Kind) -> Tuner:
+        """A frozen teacher, where the student is."""
+        teacher = self._teachers[kind]
+        teacher.clip.to(self.clip.device)
+        return teacher.to(self.clip.device)
+
+    def before_step(self) -> None:
+        """The tuner may edit gradients."""
+        self.tuner.before_step()
+
+    def after_step(self) -> None:
+        """The tuner may clamp, the merge looks on."""
+        self.tuner.after_step()
+        if self.merge:
+            self.merge.step(self.tuner.weights())
+
+    def end(self, session: Session) -> None:
+        """As the class says."""
+        assert self.lesson is not None
+        site = self._site(session, self.lesson)
+        if self.merge:
+            self.merge.close(site)
+        for term in self._terms():
+            term.end(site)
+        if self.memory:
+            self.memory.store(session, self._rows(session), self.lesson)
+        self.tuner.end(session)
+        self._teachers.pop("session", None)
+
+    def record(self, session: Session, truth: Mapping[str, str]) -> list[dict[str, Any]]:
+        """What the rounds noted."""
+        return self.several.record(session, truth) if self.several else []
+
+    def midway(self) -> dict[str, Tensor]:
+        """What each part holds in the middle of a session, under its name."""
+        return {f"{name}/{key}": tensor for name, part in self._halves() for key, tensor in part.midway().items()}
+
+    def resume(self, tensors: Mapping[str, Tensor]) -> None:
+        """Each part gets its own back."""
+        for name, part in self._halves():
+            part.resume({key.removeprefix(f"{name}/"): tensor for key, tensor in tensors.items() if key.startswith(f"{name}/")})
+
+    def _halves(self) -> Iterator[tuple[str, Term | Merge | Rounds]]:
+        yield from ((f"terms.{name}", term) for name, term in zip(self.terms, self._terms(), strict=True))
+        yield from ((name, part) for name, part in (("merge", self.merge), ("rounds", self.several)) if part)
+
+    def folded(self) -> Clip | None:
+        """As the tuner has it."""
+        return self.tuner.folded()
+
+    def encode_image(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]:
+        """Unit-length image features."""
+        return self.tuner.image(images)
+
+    def encode_text(self, tokens: Int[Tensor, "b t"]) -> Float[Tensor, "b d"]:
+        """Unit-length text features."""
+        return self.tuner.text(tokens)
+
+    def class_features(self, classes: Sequence[ClassName]) -> Float[Tensor, "k d"]:
+        """What `classify` compares images with."""
+        return self.tuner.answers(classes)
+
+    def classify(self, images: Float[Tensor, "b 3 h w"], features: Float[Tensor, "k d"]) -> Float[Tensor, "b k"]:
+        """Scaled cosines."""
+        return self.tuner.scale() * self.tuner.image(images) @ features.T
+
+    def _asked(self) -> Rows:
+        """Which rows teach: those that every term which chooses can use."""
+        asked = {needs for term in self._terms() if (needs := term.needs().rows)}
+        narrow: tuple[Rows, ...] = ("labelled", "captioned", "supervised")
+        return next((rows for rows in narrow if rows in asked), "any")
+
+    def _rows(self, session: Session) -> ImageTable:
+        return teaching(session, self._asked())
+
+    def _site(self, session: Session, lesson: Lesson) -> Site:
+        return Site(self.tuner, session, lesson, self.seed, self.teacher, self._views(lesson))
+
+    def _views(self, lesson: Lesson) -> Callable[[ImageTable, int], Iterator[View]]:
+        def views(table: ImageTable, size: int) -> Iterator[View]:
+            for start in range(0, len(table), size):
+                rows = range(start, min(start + size, len(table)))
+                batch = plain_batch(self.clip, table.take(list(rows)), lesson, rows)
+                yield View(batch, replace(lesson, data=table), self.tuner, self.seed, full=size, teacher=self.teacher)
+
+        return views
+
+    def train(self, mode: bool = True) -> Self:
+        """Change the mode; a clip that the tuner leaves as it is stays in eval mode, since dropout would blur what does not learn."""
+        super().train(mode)
+        if len(self.tuner.fixed) == 2:
+            self.clip.eval()
+        return self
+
+
+def teaching(session: Session, rows: Rows) -> ImageTable:
+    """The rows of a session that teach."""
+    data = session.data
+    labelled, captioned = rows in ("labelled", "supervised"), rows in ("captioned", "supervised")
+    pairs = zip(data.labels, data.captions, strict=True)
+    return (
+        data if rows == "any" else data.where([(labelled and label is not None) or (captioned and bool(texts)) for label, texts in pairs])
+    )
+
+
+def lacking(session: Session, rows: Rows) -> str:
+    """That a session has no row that teaches, and what to do."""
+    whose, count = f"session {session.index} ({session.name})", len(session.data)
+    if rows == "labelled":
+        return (
+            f"{whose}: none of its {count} rows has a label, and this method learns from labels alone; give it labels, or choose a method "
+            "for captions or unlabelled images"
+        )
+    if rows == "captioned":
+        return f"{whose}: none of its {count} rows has a caption, and this method learns from captions alone; give it captions"
+    return (
+        f"{whose}: none of its {count} rows has a label or a caption to learn from; give it supervision: labels or captions, or choose a "
+        "method for unlabelled images"
+    )
+
+
+def plain_batch(clip: Clip, table: ImageTable, lesson: Lesson, rows: Iterable[int]) -> Batch:
+    """Rows as a batch, uncropped, each with its first caption; `rows` are their positions in the lesson's table."""
+    transform, index = clip.transform(), {known.name: place for place, known in enumerate(lesson.vocabulary)}
+    texts = [captions[0] if captions else "" for captions in table.captions]
+    device = clip.device
+    return Batch(
+        torch.stack([transform(table.image(row)) for row in range(len(table))]).to(clip.logit_scale),
+        torch.tensor([-1 if label is None else index[label] for label in table.labels], device=device),
+        clip.tokenize(texts).to(device),
+        torch.tensor([bool(text) for text in texts], device=device),
+        torch.tensor(list(rows), device=device),
+        0,
+    )

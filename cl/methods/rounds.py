@@ -1,0 +1,44 @@
+"""How often a session is learned from, and what each time teaches; most recipes do it once."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from cl.config import Config
+from cl.methods.view import Lesson, Site
+from cl.streams.stream import Session
+
+
+class RoundsConfig(Config):
+    """Settings of rounds; a subclass adds `kind: Literal[...]` and its knobs."""
+
+    def build(self, seed: int) -> "Rounds":
+        """The rounds, before any session."""
+        raise NotImplementedError
+
+
+class Rounds(nn.Module, ABC):
+    """Makes the lessons of a session, each learned with a new optimizer."""
+
+    version: ClassVar[int] = 1  # of what it computes; see cl/store/units.py
+
+    @abstractmethod
+    def lessons(self, first: Lesson, at: Site) -> Iterator[Lesson]:
+        """One lesson after the other; what comes after a `yield` happens once that lesson is learned."""
+
+    def count(self) -> int | None:
+        """How many there are in this session, as far as that is known once the first begins."""
+        return None
+
+    def record(self, session: Session, truth: Mapping[str, str]) -> list[dict[str, Any]]:
+        """Rows of a table about the session just learned; `truth`: withheld labels by sample id, to judge by."""
+        return []
+
+    def midway(self) -> dict[str, Tensor]:
+        """What a half-learned session holds beyond `state_dict()` and what `lessons` makes anew."""
+        return {}
+
+    def resume(self, tensors: Mapping[str, Tensor]) -> None:
+        """Put back what `midway` gave."""

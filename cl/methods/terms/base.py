@@ -1,0 +1,72 @@
+"""Something minimised: what teaches and what holds back are one type, and each sees a step through a view alone."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import ClassVar, Literal, NamedTuple
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from cl.config import Config
+from cl.data.table import ImageTable
+from cl.methods.tuners.base import Tuner
+from cl.methods.view import Kind, Site, View
+from cl.streams.stream import Session
+
+Rows = Literal["supervised", "labelled", "captioned", "any"]
+
+
+class Needs(NamedTuple):
+    """What a term cannot do without. `rows`: those of a session that it learns from; what only holds back takes what comes."""
+
+    rows: Rows | None = None
+    teachers: frozenset[Kind] = frozenset()
+
+
+class TermConfig(Config):
+    """Settings of a term; a subclass adds `kind: Literal[...]` and its knobs."""
+
+    def build(self, tuner: Tuner, seed: int) -> "Term":
+        """The term, for what the tuner moves."""
+        raise NotImplementedError
+
+    def absent(self) -> bool:
+        """Whether it weighs nothing, so that it is left out to the bit."""
+        return False
+
+
+class Term(nn.Module, ABC):
+    """Adds named losses to a step. Holds no other module: what it asks of teachers and weights it asks of the view.
+
+    Its parameters descend with the tuner's; its buffers and extra state outlive a session.
+    """
+
+    version: ClassVar[int] = 1  # of what it computes; see cl/store/units.py
+
+    def needs(self) -> Needs:
+        """What it cannot do without."""
+        return Needs()
+
+    def check(self, tuner: Tuner, session: Session, rows: ImageTable) -> None:
+        """Say before anything is trained that a session cannot be used; `rows` are those that will teach.
+
+        Raises:
+            MethodError: names the session, what it lacks and what to do.
+        """
+
+    def begin(self, at: Site) -> None:
+        """A session begins."""
+
+    @abstractmethod
+    def forward(self, view: View) -> dict[str, Float[Tensor, ""]]:
+        """Named losses of one step, already weighted."""
+
+    def end(self, at: Site) -> None:
+        """The session is learned: drop what was only for it, keep what must be kept."""
+
+    def midway(self) -> dict[str, Tensor]:
+        """What a half-learned session holds beyond `state_dict()` and what `begin` makes anew."""
+        return {}
+
+    def resume(self, tensors: Mapping[str, Tensor]) -> None:
+        """Put back what `midway` gave."""

@@ -1,0 +1,129 @@
+"""What moves while a session is learned, and how features come out of it."""
+
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, Literal, Self, TypeVar
+
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from cl.config import Config
+from cl.data.classes import ClassName
+from cl.models.clip import Clip
+from cl.models.zero_shot import class_features
+from cl.streams.stream import Session
+
+Tower = Literal["image", "text"]
+T = TypeVar("T", bound="Tuner")
+
+
+class TunerConfig(Config):
+    """Settings of a tuner; a subclass adds `kind: Literal[...]` and its knobs."""
+
+    def build(self, clip: Clip, seed: int) -> "Tuner":
+        """The tuner over a clip that it may change.
+
+        Raises:
+            MethodError: it cannot tune this model; says which it can.
+        """
+        raise NotImplementedError
+
+
+class Tuner(nn.Module, ABC):
+    """Features of images and texts, and the weights that descend to change them.
+
+    The clip is the recipe's: a tuner registers only what it adds to it, so that nothing is kept twice. What it computes is a function of
+    the clip, its own weights, and what it is asked.
+    """
+
+    version: ClassVar[int] = 1  # of what it computes; see cl/store/units.py
+    fixed: frozenset[Tower] = frozenset()  # towers whose features do not move: they may be computed once
+
+    def __init__(self, clip: Clip) -> None:
+        super().__init__()
+        self._held = (clip,)  # no submodule
+
+    @property
+    def clip(self) -> Clip:
+        """The model that is tuned."""
+        return self._held[0]
+
+    @abstractmethod
+    def weights(self) -> Mapping[str, nn.Parameter]:
+        """What descends, by name and in order: the clip's under its own names, whatever is added under `tuner.` and its name here."""
+
+    def image(self, pixels: Float[Tensor, "n 3 h w"], rows: Int[Tensor, " n"] | None = None) -> Float[Tensor, "n d"]:
+        """Unit-length features of images; `rows` are their positions in the lesson's table, where they are of it."""
+        return self.clip.encode_image(pixels)
+
+    def text(self, tokens: Int[Tensor, "n t"]) -> Float[Tensor, "n d"]:
+        """Unit-length features of texts."""
+        return self.clip.encode_text(tokens)
+
+    def classes(self, names: Sequence[ClassName]) -> Float[Tensor, "k d"]:
+        """Features of classes as they are trained on: of the first prompt of each."""
+        return self.text(self.tokens([each.prompts[0] for each in names]))
+
+    def answers(self, names: Sequence[ClassName]) -> Float[Tensor, "k d"]:
+        """Features of classes as images are compared with them: the mean over the prompts of each."""
+        return class_features(self.text, self.clip.tokenize, names)
+
+    def scale(self) -> Float[Tensor, ""]:
+        """What cosines are multiplied with to become logits."""
+        return self.clip.scale()
+
+    def tokens(self, texts: Sequence[str]) -> Int[Tensor, "n t"]:
+        """Token ids, where the clip is."""
+        return self.clip.tokenize(texts).to(self.clip.device)
+
+    def begin(self, session: Session) -> None:
+        """A session begins."""
+
+    def end(self, session: Session) -> None:
+        """A session is over: drop what was only for it."""
+
+    def rate(self, session: Session) -> float:
+        """What the learning rate is multiplied with in a session."""
+        return 1.0
+
+    def before_step(self) -> None:
+        """Gradients are complete and not yet clipped."""
+
+    def after_step(self) -> None:
+        """The optimizer has just moved the weights."""
+
+    def folded(self) -> Clip | None:
+        """A plain CLIP with the same answers, if there is one; what is added to a clip says here how it goes into it."""
+        return self.clip
+
+    def frozen(self) -> Self:
+        """A copy in eval mode that never gets a gradient and shares with this one only what no step moves."""
+        moving = {id(weight) for weight in self.weights().values()}
+        still = [each for each in self.clip.parameters() if id(each) not in moving]
+        memo = {id(self.clip.tokenizer): self.clip.tokenizer} | {id(each): each for each in still}
+        return at_rest(copy.deepcopy(self, memo))
+
+
+class Plain(Tuner):
+    """A clip as it is; nothing moves."""
+
+    fixed = frozenset({"image", "text"})
+
+    def weights(self) -> Mapping[str, nn.Parameter]:
+        """None."""
+        return {}
+
+
+def at_rest(tuner: T) -> T:
+    """The same tuner, in eval mode and without gradients."""
+    tuner.eval()
+    tuner.clip.eval()
+    for module in (tuner, tuner.clip):
+        nn.Module.requires_grad_(module, False)
+    return tuner
+
+
+def base(clip: Clip) -> Plain:
+    """The clip as it is now, for good: a frozen copy that shares nothing with it but its tokenizer, which is only read, and large."""
+    return at_rest(Plain(copy.deepcopy(clip, {id(clip.tokenizer): clip.tokenizer})))

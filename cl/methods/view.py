@@ -1,0 +1,214 @@
+"""One step as its terms see it: each tensor is computed once, when it is first asked for, by whichever encoder the view is of."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal, NamedTuple, Protocol
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from cl.data.classes import ClassName
+from cl.data.table import ImageTable
+from cl.methods.base import Batch
+from cl.methods.tuners.base import Tuner
+from cl.models.tokens import Frame
+from cl.seeds import generator
+from cl.streams.stream import Session
+
+VERSION = 1  # see cl/store/units.py
+
+Kind = Literal["session", "original"]  # a teacher: the model as this session found it, or the base model
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What a round teaches: its rows, the classes known by then, and those of them that compete."""
+
+    session: int  # counts from 1
+    data: ImageTable
+    vocabulary: tuple[ClassName, ...]
+    candidates: tuple[int, ...]  # indices into the vocabulary
+
+    def names(self) -> list[ClassName]:
+        """The classes that compete, in order."""
+        return [self.vocabulary[index] for index in self.candidates]
+
+    def position(self, labels: Int[Tensor, " n"]) -> Int[Tensor, " n"]:
+        """Where each label stands among the candidates; -1 where it does not."""
+        where = labels.new_full((len(self.vocabulary),), -1)
+        where[list(self.candidates)] = torch.arange(len(self.candidates), device=labels.device)
+        return where[labels]
+
+
+class Reader(Protocol):
+    """What makes token ids of words, without any weight."""
+
+    def tokenize(self, texts: Sequence[str]) -> Int[Tensor, "n t"]:
+        """Token ids of texts."""
+
+    def trim(self, tokens: Int[Tensor, "n t"]) -> Int[Tensor, "n s"]:
+        """The same, without padding that nothing looks at."""
+
+    def frame(self) -> Frame:
+        """What stands around words, and which ids are words."""
+
+
+class Pairs(NamedTuple):
+    """Images with the text of each: labelled rows with their class first, then captioned ones. `same[i, j]`: text j equals text i."""
+
+    images: Float[Tensor, "n d"]
+    texts: Float[Tensor, "n d"]
+    same: Bool[Tensor, "n n"]
+
+
+class View:
+    """A batch under a lesson, as one encoder sees it.
+
+    What is asked later than the step began is computed as if it had been asked then: under the same grad mode and the same autocast.
+    `full` is how many rows a whole batch has, which the last of an epoch may not have.
+    """
+
+    def __init__(
+        self, batch: Batch, lesson: Lesson, encoder: Tuner, seed: int, *, full: int = 0, teacher: Callable[[Kind], Tuner] | None = None
+    ) -> None:
+        self.batch, self.lesson, self.seed, self.full = batch, lesson, seed, full or len(batch.labels)
+        self._encoder, self._teacher = encoder, teacher
+        self._known: dict[Any, Any] = {}
+        device = batch.images.device.type
+        self._mode = torch.is_grad_enabled(), device, torch.get_autocast_dtype(device), torch.is_autocast_enabled(device)
+
+    @property
+    def images(self) -> Float[Tensor, "b d"]:
+        """Image features of the batch."""
+        return self._once("images", lambda: self._encoder.image(self.batch.images, self.batch.rows))
+
+    @property
+    def captions(self) -> Float[Tensor, "m d"]:
+        """Text features of the captioned rows' captions."""
+        return self._once("captions", lambda: self._encoder.text(self.batch.texts[self.batch.captioned]))
+
+    @property
+    def classes(self) -> Float[Tensor, "k d"]:
+        """Text features of the classes that compete."""
+        return self._once("classes", lambda: self._encoder.classes(self.lesson.names()))
+
+    @property
+    def vocabulary(self) -> Float[Tensor, "v d"]:
+        """Text features of every class known by now."""
+        return self._once("vocabulary", lambda: self._encoder.classes(self.lesson.vocabulary))
+
+    @property
+    def scale(self) -> Float[Tensor, ""]:
+        """What cosines are multiplied with: exp(logit_scale), unless the tuner has a constant of its own."""
+        return self._once("scale", self._encoder.scale)
+
+    def text(self, key: str, tokens: Int[Tensor, "n t"]) -> Float[Tensor, "n d"]:
+        """Features of other texts, encoded once per key."""
+        return self._once(("text", key), lambda: self._encoder.text(tokens))
+
+    def image(self, key: str, pixels: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n d"]:
+        """Features of other images, encoded once per key."""
+        return self._once(("image", key), lambda: self._encoder.image(pixels))
+
+    @cached_property
+    def labelled(self) -> Bool[Tensor, " b"]:
+        """Rows that have a label."""
+        return self.batch.labels >= 0
+
+    @property
+    def captioned(self) -> Bool[Tensor, " b"]:
+        """Rows that have a caption."""
+        return self.batch.captioned
+
+    @cached_property
+    def some_labelled(self) -> bool:
+        """Whether any row has a label."""
+        return bool(self.labelled.any())
+
+    @cached_property
+    def some_captioned(self) -> bool:
+        """Whether any row has a caption."""
+        return bool(self.captioned.any())
+
+    @cached_property
+    def targets(self) -> Int[Tensor, " l"]:
+        """Where the label of each labelled row stands among the candidates."""
+        return self.lesson.position(self.batch.labels[self.labelled])
+
+    @cached_property
+    def same_captions(self) -> Bool[Tensor, "m m"]:
+        """Which captions of the captioned rows are equal."""
+        return equal(self.batch.texts[self.captioned])
+
+    @cached_property
+    def pairs(self) -> Pairs:
+        """The batch as pairs of an image and a text, by this view's encoder."""
+        images, texts, same = [], [], []
+        if self.some_labelled:
+            labels = self.batch.labels[self.labelled]
+            images.append(self.images[self.labelled])
+            texts.append(self.classes[self.targets])
+            same.append(labels[:, None] == labels[None])
+        if self.some_captioned:
+            images.append(self.images[self.captioned])
+            texts.append(self.captions)
+            same.append(self.same_captions)
+        return Pairs(torch.cat(images), torch.cat(texts), block_diagonal(same))
+
+    @property
+    def weights(self) -> Mapping[str, nn.Parameter]:
+        """What moves, by name."""
+        return self._encoder.weights()
+
+    @property
+    def reader(self) -> Reader:
+        """What reads texts."""
+        return self._encoder.clip
+
+    def draw(self, what: str, *counter: int) -> torch.Generator:
+        """A source of random numbers of this step, which no other use shares."""
+        return generator(self.seed, what, self.lesson.session, self.batch.step, *counter)
+
+    def through(self, kind: Kind) -> "View":
+        """The same step as a frozen teacher sees it; no gradient reaches it."""
+        return self._once(("teacher", kind), lambda: self._taught(kind))
+
+    def _taught(self, kind: Kind) -> "View":
+        assert self._teacher is not None, "a term asks for a teacher that it did not say it needs"
+        with torch.no_grad():
+            return View(self.batch, self.lesson, self._teacher(kind), self.seed, full=self.full)
+
+    def _once(self, key: Any, make: Callable[[], Any]) -> Any:
+        if key not in self._known:
+            gradient, device, dtype, cast = self._mode
+            with torch.set_grad_enabled(gradient), torch.autocast(device, dtype, enabled=cast):
+                self._known[key] = make()
+        return self._known[key]
+
+
+class Site(NamedTuple):
+    """What a part gets to know where a session begins and ends."""
+
+    tuner: Tuner
+    session: Session
+    lesson: Lesson
+    seed: int
+    teacher: Callable[[Kind], Tuner]
+    views: Callable[[ImageTable, int], Iterable[View]]  # rows in order, so many at a time, uncropped
+
+
+def block_diagonal(blocks: Sequence[Bool[Tensor, "_ _"]]) -> Bool[Tensor, "n n"]:
+    """The blocks along the diagonal, False elsewhere."""
+    size, start = sum(map(len, blocks)), 0
+    whole = torch.zeros(size, size, dtype=torch.bool, device=blocks[0].device)
+    for block in blocks:
+        whole[start : start + len(block), start : start + len(block)] = block
+        start += len(block)
+    return whole
+
+
+def equal(texts: Int[Tensor, "n t"]) -> Bool[Tensor, "n n"]:
+    """Which texts are the same."""
+    return (texts[:, None] == texts[None]).all(-1)
