@@ -31,7 +31,7 @@ train:
   batch_size: 64
   # lr: 1.0e-5                 # default: by method and size of the model
 gate:                          # what a new version must hold before it takes the champion's place
-  drop: 0.05                   # no set may lose more than this share
+  drop: 0.05                   # no set may lose more than this share; it takes some hundred test images a session to tell
   # approval: true             # and a person agrees
 # update: {{policy: samples, samples: 1000}}  # wait for so many new images; default: learn each session
 """

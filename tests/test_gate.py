@@ -54,7 +54,9 @@ def test_as_good_as_the_champion_is_promoted(candidate: Judged, champion: Judged
     ("candidate", "champion", "bounds", "told"),
     [
         (judged(flipped(40)), judged(), {}, "greek against the champion: -0.100"),
-        (judged(flipped(16)), judged(), {}, "the bound -0.050 (too few test images to tell)"),
+        (judged(flipped(16)), judged(), {}, "the bound -0.050 (too few test images to tell: 400, and it would take about 2,000)"),
+        (judged(flipped(40)), judged(called="the model after april"), {}, "greek against the model after april: -0.100"),
+        (judged(), judged(hits={}, called="the model after april"), {}, "the model after april was not scored on the same samples"),
         (judged(flipped(60)), judged(), {"drop": None}, "negative flips: +0.150"),
         (judged(headline={"greek": math.nan}), None, {}, "score of greek is nan"),
         (judged(), judged(hits={"greek": RIGHT[:300]}), {}, "not scored on the same samples of greek"),

@@ -92,6 +92,15 @@ def test_the_gate_stands_in_a_report_with_the_champion_beside_the_candidate() ->
     assert "2 of 4 test images broke" in page and "Judged against version 2" in page
 
 
+def test_a_candidate_that_was_held_against_a_state_without_a_version_is_not_said_to_have_met_the_champion() -> None:
+    against = {**GATE, "champion": None, "accepted": "april"}
+    page = html([replace(make_report(), version="glyphs/3", gate=against)], {})
+    assert "Judged against the model after april, which was accepted just before and has no version of its own." in page
+    assert "champion then" not in page and "There was no champion" not in page
+    assert re.search(r'<th scope="row">greek</th><td>40.0</td><td>50.0</td><td>\+10.0</td>', page), "its scores stand beside"
+    assert page.count(">after april</th>") == 2 and ">champion</th>" not in page
+
+
 def test_a_diff_tells_both_kinds_of_images_and_shows_names_as_text() -> None:
     page = diff_page(compare((HARM, HARM), [seen(HARM), seen("new")._replace(examined=None, hits=None)]))
     assert "Of 4 labelled images 2 broke and 1 came right; the two differ on 3 of 4 images that nobody has labelled." in page

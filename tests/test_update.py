@@ -275,6 +275,23 @@ def _no_third(at: Any, client: Any, standing: Standing, learned: Any, bounds: An
     return Ruled(Decision(not bad, (), "worse" if bad else "every bound holds"), {})
 
 
+def test_what_follows_an_accepted_session_is_held_against_that_and_the_next_against_the_champion(
+    config: str, stored: Path, learned: list[str]
+) -> None:
+    update(config)
+    for number, name in enumerate(["second", "third"], start=1):
+        arrive(stored, name, (2 * number, 2 * number + 1), seed=number)
+    update(config, ["gate.drop=1.0"])
+    arrive(stored, "fourth", (6, 7), seed=3)
+    update(config, ["gate.drop=1.0", *HARD])
+    client = connect(Place(stored))
+    told = [mlflow.artifacts.load_dict(f"runs:/{client.get_model_version('growing', version).run_id}/gate.json") for version in "123"]
+    assert [(each["champion"], each["accepted"]) for each in told] == [(None, None), (None, "second"), ("2", None)]
+    bounds = [{check["bound"] for check in each["checks"]} for each in told]
+    assert "first against the model after second" in bounds[1] and "first against the champion" in bounds[2]
+    assert all(before is not None for _, before in told[1]["scores"].values())
+
+
 def test_a_refused_session_is_tried_again_when_somebody_wants_it_and_accepted_whatever_the_gate_says(
     config: str, stored: Path, learned: list[str]
 ) -> None:

@@ -45,6 +45,7 @@ class Judged:
     sets: frozenset[str] = frozenset()
     classes: frozenset[str] = frozenset()
     worst: Mapping[str, str] = field(default_factory=dict)  # by set, the class that it gets right most seldom
+    called: str = "the champion"  # who a candidate is held against: it may be a model that was accepted and has no version yet
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,7 @@ class Check:
     limit: float
     holds: bool
     by_low: bool = False  # whether the lower end of the interval has to hold, not only what was found
+    images: int = 0  # that the interval is of
 
 
 @dataclass(frozen=True)
@@ -82,10 +84,10 @@ def decide(candidate: Judged, champion: Judged | str | None, bounds: GateConfig)
         return Decision(False, checks, f"the champion cannot be read: {champion}")
     if champion:
         if unasked := _unasked(candidate, champion):
-            return Decision(False, checks, f"it was not asked about {unasked}, which the champion knows")
+            return Decision(False, checks, f"it was not asked about {unasked}, which {champion.called} knows")
         other = sorted(name for name in candidate.hits if len(champion.hits.get(name, ())) != len(candidate.hits[name]))
         if other:
-            return Decision(False, checks, f"the champion was not scored on the same samples of {', '.join(other)}")
+            return Decision(False, checks, f"{champion.called} was not scored on the same samples of {', '.join(other)}")
         checks += tuple(_against(candidate, champion, bounds))
     broken = [check for check in checks if not check.holds]
     if broken:
@@ -131,7 +133,8 @@ def _against(found: Judged, champion: Judged, bounds: GateConfig) -> Iterator[Ch
         for name, hits in found.hits.items():
             mean, low, high = bootstrap([hits], [champion.hits[name]])
             before = float(champion.hits[name].mean())
-            yield Check(f"{name} against the champion", before + mean, before, low, high, -bounds.drop, low >= -bounds.drop, by_low=True)
+            holds, bound = low >= -bounds.drop, f"{name} against {champion.called}"
+            yield Check(bound, before + mean, before, low, high, -bounds.drop, holds, by_low=True, images=len(hits))
     if bounds.flips is not None:
         wrong = [champion.hits[name] & ~hits for name, hits in found.hits.items()]
         value, low, high = bootstrap(wrong, [np.zeros_like(flips) for flips in wrong])
@@ -152,4 +155,15 @@ def _told(check: Check) -> str:
         return f"{check.bound} is {check.candidate:.3f}, the bound {check.limit:.3f}"
     difference = check.candidate - check.champion
     told = f"{check.bound}: {difference:+.3f} [{check.low:+.3f}, {check.high:+.3f}], the bound {check.limit:+.3f}"
-    return told + (" (too few test images to tell)" if check.by_low and difference >= check.limit else "")
+    return told + (f" ({_too_few(check, difference)})" if check.by_low and difference >= check.limit else "")
+
+
+def _too_few(check: Check, difference: float) -> str:
+    """How many images it would take: an interval narrows with the root of their number.
+
+    >>> _too_few(Check("a against the champion", 0.75, 0.75, -0.25, 0.25, -0.05, False, True, 8), 0.0)
+    'too few test images to tell: 8, and it would take about 200'
+    """
+    room = difference - check.limit
+    enough = f", and it would take about {float(f'{check.images * ((difference - check.low) / room) ** 2:.1g}'):,.0f}" if room > 0 else ""
+    return f"too few test images to tell: {check.images}{enough}"

@@ -36,20 +36,30 @@ def version_of(report: Report) -> dict[str, Any]:
 def gate(report: Report) -> dict[str, Any]:
     """The gate's verdict in words, set by set beside the champion, and bound by bound."""
     told, scores = report.gate, report.gate.get("scores", {})
-    champion = told.get("champion")
-    against = f"Judged against version {champion}, the champion then." if champion else "There was no champion to judge it against."
+    champion, accepted = told.get("champion"), told.get("accepted")
+    if accepted:
+        against = f"Judged against the model after {accepted}, which was accepted just before and has no version of its own."
+    elif champion:
+        against = f"Judged against version {champion}, the champion then."
+    else:
+        against = "There was no champion to judge it against."
+    before = f"after {accepted}" if accepted else "champion"
     rows = [
         [name, percent(_number(before)), percent(_number(now)), signed(_number(now) - _number(before))]
         for name, (now, before) in scores.items()
     ]
-    if not champion:
+    if not champion and not accepted:
         rows = []
-    checks = [[str(cell) for cell in check.values()] for check in told.get("checks", [])]
+    checks = [{before if name == "champion" else name: str(cell) for name, cell in check.items()} for check in told.get("checks", [])]
     return {
         "name": report.version or report.method,
         "text": f"{_WORDS.get(told.get('word', ''), 'Judged').capitalize()}: {told.get('reason', '')}. {against}",
-        "scores": {"columns": ["set", "champion", "candidate", "change"], "rows": rows[:_ROWS]},
-        "checks": {"columns": list(told["checks"][0]) if checks else [], "rows": checks[:_ROWS]},
+        "scores": {
+            "title": f"The model after {accepted}" if accepted else "The champion",
+            "columns": ["set", before, "candidate", "change"],
+            "rows": rows[:_ROWS],
+        },
+        "checks": {"columns": list(checks[0]) if checks else [], "rows": [list(check.values()) for check in checks[:_ROWS]]},
     }
 
 

@@ -115,7 +115,7 @@ def _charts(tracker: Tracker, run_id: str, report: Report) -> None:
     tracker.client.set_tag(run_id, CHARTED, str(last))
 
 
-def say(job: Job, run_ids: Sequence[str], word: str, reason: str, ruled: Ruled | None, champion: str | None) -> None:
+def say(job: Job, run_ids: Sequence[str], word: str, reason: str, ruled: Ruled | None) -> None:
     """What became of a candidate, on its run and on the model's."""
     client, bounds = tracker_of(job).client, work(job).config.gate.model_dump_json()
     for run in run_ids:
@@ -123,7 +123,7 @@ def say(job: Job, run_ids: Sequence[str], word: str, reason: str, ruled: Ruled |
         client.set_tag(run, BOUNDS, bounds)
         client.set_tag(run, GATE, word)
         if ruled:
-            client.log_dict(run, told_of(ruled, champion), "gate.json")
+            client.log_dict(run, told_of(ruled), "gate.json")
 
 
 def name_of(at: Work) -> str:

@@ -21,7 +21,7 @@ from flows.history.entries import Learned
 from flows.history.standing import Standing, chain
 from flows.learn.job import Job
 from flows.learn.session import RETRIED, tracker_of
-from flows.line.entered import session_run
+from flows.line.entered import name_of, session_run
 from flows.line.grow import method_of
 from flows.line.view import report_of_line, step
 from flows.line.work import Work, work
@@ -80,5 +80,11 @@ def _before(at: Work, standing: Standing, before: str | None, questions: Sequenc
     kept = (Cells(at.place.steps, str(before)) if held else at.start.cells).read()
     hits = {name: unpack(kept[cell].hits) for name, cell in wanted.items() if cell in kept}
     if held:
-        return Side("the champion", method_of(at, standing.tree[str(before)]), hits)
+        return Side(_called(at, standing, str(before)), method_of(at, standing.tree[str(before)]), hits)
     return Side("the model before any session", at.start.method, hits)
+
+
+def _called(at: Work, standing: Standing, state: str) -> str:
+    """A state as people know it: by its version, or by its last session where it was accepted without one."""
+    version = next((said.version for said in reversed(standing.verdicts.get(state, ())) if said.version), None)
+    return f"{name_of(at)}/{version}" if version else f"the model after {standing.tree[state].session}"

@@ -14,7 +14,7 @@ from flows.line.effect import changed
 from flows.line.entered import enter, name_of, publish, say
 from flows.line.grow import examine, recorded, stepped
 from flows.line.line_page import page
-from flows.line.ruling import rule
+from flows.line.ruling import best, rule
 from flows.line.work import Work, work
 from flows.pace import Ended
 from flows.registry.champion import CHALLENGER, CHAMPION, change
@@ -88,19 +88,18 @@ def _judge(job: Job, run: str, path: Sequence[Learned]) -> None:
     ruled = rule(at, client, standing, last, at.config.gate)
     decision = ruled.decision
     child, version = publish(job, run, last.session, last.state)
-    name, champion = name_of(at), standing.champion.version if standing.champion else None
-    beside = standing.champion.state if standing.champion else None
+    name, beside = name_of(at), best(standing)
     if decision.promote and not at.config.gate.approval:
         note(at.journal, Rebuilt(version=version, state=last.state, line=tuple(path), why="learned anew", by="the gate"))
         change(at.place, client, name, CHAMPION, version, f"learned anew; the gate: {decision.reason}")
         note(at.journal, Champion(version=version, state=last.state, how="rebuild", by="the gate"))
-        say(job, [child, run], "promoted", decision.reason, ruled, champion)
+        say(job, [child, run], "promoted", decision.reason, ruled)
         page(job, run, last.session, last.state, beside)
         watch().tell(f"{at.config.name}: version {version}, learned anew, is champion: {decision.reason}")
         return
     change(at.place, client, name, CHALLENGER, version, f"learned anew; the gate: {decision.reason}")
     word = "waiting" if decision.promote else "refused"
-    say(job, [child], word, decision.reason, ruled, champion)
+    say(job, [child], word, decision.reason, ruled)
     page(job, run, last.session, last.state, beside)
     how = f"evergreen promote {name} {version} makes it champion"
     watch().tell(f"{at.config.name}: version {version}, learned anew, is challenger: {decision.reason}; {how}, with its whole line")

@@ -29,10 +29,15 @@ def best(standing: Standing) -> str | None:
 
 
 class Ruled(NamedTuple):
-    """What the gate says, and the headline score of each set, the candidate's and the champion's."""
+    """What the gate says, and the headline score of each set, the candidate's and that of what it was held against.
+
+    That is the `champion`, a version, or the state after the session `accepted`, which is going to be champion and has no version yet.
+    """
 
     decision: Decision
     scores: dict[str, list[float | None]]
+    champion: str | None = None
+    accepted: str | None = None
 
 
 def rule(at: Work, client: MlflowClient, standing: Standing, learned: Learned, bounds: GateConfig) -> Ruled:
@@ -58,7 +63,16 @@ def rule(at: Work, client: MlflowClient, standing: Standing, learned: Learned, b
     champion = _champion(at, client, standing, questions, sets)
     before = champion.headline if isinstance(champion, Judged) else {}
     scores = {name: [_plain(value), _plain(before.get(name))] for name, value in candidate.headline.items()}
-    return Ruled(decide(candidate, champion, bounds), scores)
+    accepted = _accepted(standing)
+    if accepted and isinstance(champion, Judged):
+        champion = replace(champion, called=f"the model after {accepted}")
+    version = standing.champion.version if standing.champion and not accepted else None
+    return Ruled(decide(candidate, champion, bounds), scores, version, accepted)
+
+
+def _accepted(standing: Standing) -> str | None:
+    """The session of the state to beat where no version holds that."""
+    return standing.tree[standing.unpublished].session if standing.unpublished else None
 
 
 def _plain(value: float | None) -> float | None:
@@ -136,8 +150,8 @@ def _asked(bounds: GateConfig, sets: Sets, standing: Standing) -> GateConfig:
     return bounds.model_copy(update={"scores": {name: value for name, value in bounds.scores.items() if name not in out}})
 
 
-def told_of(ruled: Ruled, champion: str | None) -> dict[str, Any]:
+def told_of(ruled: Ruled) -> dict[str, Any]:
     """What the gate says, as `gate.json` keeps it."""
     checks = [row(check) for check in ruled.decision.checks]
     told = {"reason": ruled.decision.reason, "promote": ruled.decision.promote}
-    return {**told, "champion": champion, "checks": checks, "scores": ruled.scores}
+    return {**told, "champion": ruled.champion, "accepted": ruled.accepted, "checks": checks, "scores": ruled.scores}

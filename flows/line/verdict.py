@@ -32,7 +32,7 @@ def judge(job: Job, run_id: str, session: str, state: str, answer: Answer | None
         child, version = publish(job, run_id, session, state)
         _challenge(at, job, version, decision.reason)
         _note(at, standing, session, state, "refused", decision.reason, version)
-        say(job, [child, run_id], "refused", decision.reason, ruled, _champion(standing))
+        say(job, [child, run_id], "refused", decision.reason, ruled)
         page(job, run_id, session, state, best(standing))
         watch().tell(f"{at.config.name}: {session} is refused, as version {version}: {decision.reason}. {_after(at, session)}")
     elif bounds.approval and answer is None and not accepter:
@@ -40,10 +40,10 @@ def judge(job: Job, run_id: str, session: str, state: str, answer: Answer | None
         reason = f"{decision.reason}, and a person has to agree: evergreen promote {name_of(at)} {version}"
         _challenge(at, job, version, reason)
         _note(at, standing, session, state, "waiting", reason, version)
-        say(job, [child, run_id], WAITING, reason, ruled, _champion(standing))
+        say(job, [child, run_id], WAITING, reason, ruled)
         page(job, run_id, session, state, best(standing))
     else:
-        say(job, [session_run(tracker_of(job), run_id, state, session)], "accepted", decision.reason, ruled, _champion(standing))
+        say(job, [session_run(tracker_of(job), run_id, state, session)], "accepted", decision.reason, ruled)
         by = f", and {said(answer)}" if answer else ", and somebody accepted it before" if accepter else ""
         _note(at, standing, session, state, "accepted", f"{decision.reason}{by}", None, answer.who if answer else "")
         watch().tell(f"{at.config.name}: {session} is accepted: {decision.reason}{by}")
@@ -59,7 +59,7 @@ def crown(job: Job, run_id: str) -> None:
         verdicts = standing.verdicts.get(state, ())
         reason = verdicts[-1].reason if verdicts else "the champion's version was deleted in MLflow"
         _note(at, standing, learned.session, state, "promoted", reason, version)
-        say(job, [child, run_id], "promoted", reason, None, _champion(standing))
+        say(job, [child, run_id], "promoted", reason, None)
         page(job, run_id, learned.session, state, standing.champion.state if standing.champion else None)
         watch().tell(f"{at.config.name}: version {version} of {name_of(at)} is champion: {reason}")
         standing = at.standing()

@@ -120,7 +120,7 @@ def _before(tracker: Tracker | None, job: Job, start: "Step", report: Report) ->
 def _gate(run_id: str) -> dict[str, Any]:
     try:
         kept = json.loads(mlflow.artifacts.load_text(f"runs:/{run_id}/gate.json"))
-        return {name: kept[name] for name in ("checks", "champion", "scores", "hits") if name in kept}
+        return {name: kept[name] for name in ("checks", "champion", "accepted", "scores", "hits") if name in kept}
     except Exception:  # none, or of a store that raises its own: the word and the reason are known without it
         return {}
 
