@@ -131,8 +131,7 @@ def train_config(config: RunConfig, session: Placed) -> TrainConfig:
     """The training settings of a session: the session's own on top of the run's, then the method's, and `later` from the second on."""
     own = config.per_session.get(session.name, {})
     base = validate(TrainConfig, {**config.train.model_dump(), **own}, f"{config.name}: per_session.{session.name}")
-    own = {**config.method.train, **(config.method.later if session.index > 1 else {})}
-    return validate(TrainConfig, {**base.model_dump(), **own}, f"{config.name}: method.train")
+    return validate(TrainConfig, {**base.model_dump(), **config.method.training(session.index > 1)}, f"{config.name}: method.train")
 
 
 def check_device(config: RunConfig) -> None:
@@ -141,7 +140,7 @@ def check_device(config: RunConfig) -> None:
     Raises:
         ConfigError: a GPU is asked for, and there is none.
     """
-    groups = [config.method.train, config.method.later, *config.per_session.values()]
+    groups = [config.method.training(False), config.method.training(True), *config.per_session.values()]
     for wanted in {config.train.device, *(str(group["device"]) for group in groups if "device" in group)}:
         device(wanted)
 

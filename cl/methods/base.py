@@ -53,6 +53,14 @@ class MethodConfig(Config):
         """The same settings with relative paths of data starting at `root`."""
         return self
 
+    def wants(self) -> tuple[str, ...]:
+        """What a session must have some of."""
+        return self.learns
+
+    def training(self, later: bool) -> dict[str, Any]:
+        """Training settings that it wants otherwise, in the first session or `later` ones."""
+        return {**self.train, **(self.later if later else {})}
+
     def spelled(self) -> dict[str, Any]:
         """What it computes, as far as settings say it: part of the name of every state."""
         return {"name": self.called()} | self.changed("label", "train", "later")

@@ -1,16 +1,21 @@
 """Recipes as settings: any parts that have a meaning together, and presets, which are recipes with a name and a paper."""
 
 from abc import abstractmethod
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any, Literal, Self
 
 from pydantic import Field
 
 from cl.methods.base import MethodConfig
+from cl.methods.part import PartConfig
 from cl.methods.recipe import Recipe
 from cl.methods.terms import AnyTerm, Term
+from cl.methods.terms.fit import FitConfig
 from cl.methods.tuners import AnyTuner
 from cl.methods.tuners.whole import WholeConfig
 from cl.models.clip import Clip
+
+SEATS = ("tune", "memory", "merge", "rounds")  # fields that hold one part or none; a new one is a field in both classes below
 
 
 class RecipeConfig(MethodConfig):
@@ -18,8 +23,32 @@ class RecipeConfig(MethodConfig):
 
     name: Literal["recipe"] = "recipe"
     tune: AnyTuner = WholeConfig()
-    terms: tuple[AnyTerm, ...] = Field(min_length=1, description="what is minimised, asked in this order")
+    terms: tuple[AnyTerm, ...] = Field((FitConfig(),), min_length=1, description="what is minimised, asked in this order")
     drop_last: bool = Field(True, description="leave out an epoch's last, short batch where train.drop_last does not say it")
+
+    def seated(self) -> dict[str, PartConfig]:
+        """The parts that stand alone, by their field."""
+        return {seat: part for seat in SEATS if (part := getattr(self, seat, None)) is not None}
+
+    def parts(self) -> list[PartConfig]:
+        """All parts, terms first."""
+        return [*self.terms, *self.seated().values()]
+
+    def located(self, root: Path) -> Self:
+        """Each part's."""
+        seated = {seat: part.located(root) for seat, part in self.seated().items()}
+        return self.model_copy(update=seated | {"terms": tuple(term.located(root) for term in self.terms)})
+
+    def wants(self) -> tuple[str, ...]:
+        """What every part can learn from."""
+        return tuple(kind for kind in self.learns if all(kind in part.learns for part in self.parts()))
+
+    def training(self, later: bool) -> dict[str, Any]:
+        """What the parts want, then what is said for all of them."""
+        own: dict[str, Any] = {}
+        for part in self.parts():
+            own = laid_over(own, part.train, part.later if later else {})
+        return laid_over(own, super().training(later))
 
     def build(self, clip: Clip, seed: int) -> Recipe:
         """The recipe over a clip that it may change."""
@@ -28,14 +57,14 @@ class RecipeConfig(MethodConfig):
         for config in self.terms:
             if not config.absent():
                 terms[_free(config.kind, terms)] = config.build(tuner, seed)
-        return Recipe(clip, seed, tuner=tuner, terms=terms, drop_last=self.drop_last)
+        others: dict[str, Any] = {seat: getattr(self, seat).build(seed) for seat in self.seated() if seat != "tune"}
+        return Recipe(clip, seed, tuner=tuner, terms=terms, drop_last=self.drop_last, **others)
 
     def spelled(self) -> dict[str, Any]:
         """The parts by kind, with what of each is not at its default: a preset and the same recipe spelled out are spelled alike."""
-        parts = [{"kind": term.kind} | term.changed("kind") for term in self.terms if not term.absent()]
-        return {"tune": {"kind": self.tune.kind} | self.tune.changed("kind"), "terms": parts} | self.changed(
-            "name", "label", "train", "later", "tune", "terms"
-        )
+        parts: dict[str, Any] = {seat: part.spelled() for seat, part in self.seated().items()}
+        parts["terms"] = [term.spelled() for term in self.terms if not term.absent()]
+        return parts | self.changed("name", "label", "train", "later", "terms", *SEATS)
 
 
 class PresetConfig(MethodConfig):
@@ -49,8 +78,20 @@ class PresetConfig(MethodConfig):
 
     def expanded(self) -> RecipeConfig:
         """The same, with the parts that are given."""
-        given = {name: part for name in ("tune",) if (part := getattr(self, name)) is not None}
+        given = {seat: part for seat in SEATS if (part := getattr(self, seat, None)) is not None}
         return self.recipe().model_copy(update=given)
+
+    def located(self, root: Path) -> Self:
+        """The parts that are given, each located."""
+        return self.model_copy(update={seat: part.located(root) for seat in SEATS if (part := getattr(self, seat, None)) is not None})
+
+    def wants(self) -> tuple[str, ...]:
+        """As the recipe does."""
+        return self.expanded().wants()
+
+    def training(self, later: bool) -> dict[str, Any]:
+        """What the recipe's parts want, then what is said for all of them."""
+        return laid_over(self.expanded().training(later), super().training(later))
 
     def build(self, clip: Clip, seed: int) -> Recipe:
         """The recipe over a clip that it may change."""
@@ -59,6 +100,18 @@ class PresetConfig(MethodConfig):
     def spelled(self) -> dict[str, Any]:
         """As the recipe is."""
         return self.expanded().spelled()
+
+
+def laid_over(*groups: dict[str, Any]) -> dict[str, Any]:
+    """Training settings, the last said wins; whoever names a rate means it, where rates by epoch were said before.
+
+    >>> laid_over({"lr_epochs": [0.1, 0.2], "epochs": 2}, {"lr": 0.5})
+    {'lr_epochs': None, 'epochs': 2, 'lr': 0.5}
+    """
+    told: dict[str, Any] = {}
+    for group in groups:
+        told |= ({"lr_epochs": None} if "lr" in group and told.get("lr_epochs") else {}) | group
+    return told
 
 
 def _free(kind: str, taken: dict[str, Term]) -> str:

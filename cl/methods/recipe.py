@@ -77,6 +77,10 @@ class Recipe(Method):
         """What the tuner moves, and what the terms bring."""
         return chain(self.tuner.weights().values(), *(term.parameters() for term in self._terms()))
 
+    def sources(self) -> tuple[str, ...]:
+        """Those of its terms."""
+        return tuple(digest for term in self._terms() for digest in term.sources())
+
     def check(self, session: Session) -> None:
         """Rows that teach, and whatever each term asks for."""
         rows = self._rows(session)

@@ -6,12 +6,12 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from cl.config import Config
+from cl.methods.part import PartConfig
 from cl.methods.view import Lesson, Site
 from cl.streams.stream import Session
 
 
-class RoundsConfig(Config):
+class RoundsConfig(PartConfig):
     """Settings of rounds; a subclass adds `kind: Literal[...]` and its knobs."""
 
     def build(self, seed: int) -> "Rounds":

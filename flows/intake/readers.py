@@ -23,8 +23,8 @@ def cannot_use(place: Place, into: str, supervision: Supervision) -> list[str]:
             run = read_config(file)
         except EvergreenError:
             continue  # no config of ours, or one that says so itself when it is used
-        if into in collections(run) and not set(_HOLDS[supervision]) & set(run.method.learns):
-            wants, holds = " or ".join(run.method.learns), " and ".join(_HOLDS[supervision])
+        if into in collections(run) and not set(_HOLDS[supervision]) & set(run.method.wants()):
+            wants, holds = " or ".join(run.method.wants()), " and ".join(_HOLDS[supervision])
             told.append(
                 f"{file.name} cannot use it: {run.method.name} learns from {wants}, and the session holds {holds}; "
                 "choose another method there, or another collection for such sessions"

@@ -5,13 +5,13 @@ from typing import ClassVar
 
 from torch import nn
 
-from cl.config import Config
 from cl.data.table import ImageTable
+from cl.methods.part import PartConfig
 from cl.methods.view import Lesson
 from cl.streams.stream import Session
 
 
-class MemoryConfig(Config):
+class MemoryConfig(PartConfig):
     """Settings of a memory; a subclass adds `kind: Literal[...]` and its knobs."""
 
     def build(self, seed: int) -> "Memory":

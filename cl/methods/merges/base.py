@@ -6,11 +6,11 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from cl.config import Config
+from cl.methods.part import PartConfig
 from cl.methods.view import Site
 
 
-class MergeConfig(Config):
+class MergeConfig(PartConfig):
     """Settings of a merge; a subclass adds `kind: Literal[...]` and its knobs."""
 
     def build(self, seed: int) -> "Merge":

@@ -7,8 +7,8 @@ from typing import ClassVar, Literal, NamedTuple
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from cl.config import Config
 from cl.data.table import ImageTable
+from cl.methods.part import PartConfig
 from cl.methods.tuners.base import Tuner
 from cl.methods.view import Kind, Site, View
 from cl.streams.stream import Session
@@ -23,16 +23,12 @@ class Needs(NamedTuple):
     teachers: frozenset[Kind] = frozenset()
 
 
-class TermConfig(Config):
+class TermConfig(PartConfig):
     """Settings of a term; a subclass adds `kind: Literal[...]` and its knobs."""
 
     def build(self, tuner: Tuner, seed: int) -> "Term":
         """The term, for what the tuner moves."""
         raise NotImplementedError
-
-    def absent(self) -> bool:
-        """Whether it weighs nothing, so that it is left out to the bit."""
-        return False
 
 
 class Term(nn.Module, ABC):
@@ -46,6 +42,10 @@ class Term(nn.Module, ABC):
     def needs(self) -> Needs:
         """What it cannot do without."""
         return Needs()
+
+    def sources(self) -> tuple[str, ...]:
+        """Digests of the tables that it learns from beside its sessions."""
+        return ()
 
     def check(self, tuner: Tuner, session: Session, rows: ImageTable) -> None:
         """Say before anything is trained that a session cannot be used; `rows` are those that will teach.

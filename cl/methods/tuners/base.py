@@ -8,8 +8,8 @@ from typing import ClassVar, Literal, Self, TypeVar
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from cl.config import Config
 from cl.data.classes import ClassName
+from cl.methods.part import PartConfig
 from cl.models.clip import Clip
 from cl.models.zero_shot import class_features
 from cl.streams.stream import Session
@@ -18,7 +18,7 @@ Tower = Literal["image", "text"]
 T = TypeVar("T", bound="Tuner")
 
 
-class TunerConfig(Config):
+class TunerConfig(PartConfig):
     """Settings of a tuner; a subclass adds `kind: Literal[...]` and its knobs."""
 
     def build(self, clip: Clip, seed: int) -> "Tuner":

@@ -1,0 +1,34 @@
+"""What the settings of every part of a recipe have in common, whatever the part is."""
+
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+from pydantic import Field
+
+from cl.config import Config
+
+
+class PartConfig(Config):
+    """Settings of a part; each kind adds `kind: Literal[...]`, its knobs, and `build`."""
+
+    learns: ClassVar[tuple[str, ...]] = ("labels", "captions")  # what a session must have some of where this part takes part
+
+    train: dict[str, Any] = Field({}, description="training settings that this part wants otherwise")
+    later: dict[str, Any] = Field({}, description="the same, from the second session on")
+
+    @classmethod
+    def called(cls) -> str:
+        """Its kind."""
+        return str(cls.model_fields["kind"].default)
+
+    def absent(self) -> bool:
+        """Whether it weighs nothing, so that it is left out to the bit."""
+        return False
+
+    def located(self, root: Path) -> Self:
+        """The same settings with relative paths of data starting at `root`."""
+        return self
+
+    def spelled(self) -> dict[str, Any]:
+        """Its kind, and what is not at its default; training settings are told with those of the session."""
+        return {"kind": self.called()} | self.changed("kind", "train", "later")
