@@ -13,7 +13,7 @@ from cl.errors import ConfigError
 from cl.learning.learner import learn
 from cl.methods.base import MethodConfig
 from cl.methods.presets.finetune import FinetuneConfig
-from cl.methods.wise_ft import WiSEFTConfig
+from cl.methods.presets.wise_ft import WiSEFTConfig
 from cl.streams.stream import Session
 from tests import make
 from tests.families import family
@@ -56,8 +56,8 @@ def test_the_weights_it_goes_back_to_do_not_move_with_the_model() -> None:
     method = WiSEFTConfig(reference="original").build(make.tiny(), 0)
     learn(method, SESSIONS[0], FAST, 0)
     start = make.tiny().state_dict()
-    assert all(torch.equal(method._reference[name], start[name]) for name in start)
-    assert not {t.data_ptr() for t in method._reference.values()} & {t.data_ptr() for t in method.clip.state_dict().values()}
+    assert all(torch.equal(method.merge._reference[name], start[name]) for name in start)
+    assert not {t.data_ptr() for t in method.merge._reference.values()} & {t.data_ptr() for t in method.clip.state_dict().values()}
 
 
 def test_one_tower_may_be_left_alone() -> None:

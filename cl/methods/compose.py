@@ -7,6 +7,7 @@ from typing import Any, Literal, Self
 from pydantic import Field
 
 from cl.methods.base import MethodConfig
+from cl.methods.merges import AnyMerge
 from cl.methods.part import PartConfig
 from cl.methods.recipe import Recipe
 from cl.methods.terms import AnyTerm, Term
@@ -24,6 +25,7 @@ class RecipeConfig(MethodConfig):
     name: Literal["recipe"] = "recipe"
     tune: AnyTuner = WholeConfig()
     terms: tuple[AnyTerm, ...] = Field((FitConfig(),), min_length=1, description="what is minimised, asked in this order")
+    merge: AnyMerge | None = Field(None, description="what becomes of the weights when a session is learned")
     drop_last: bool = Field(True, description="leave out an epoch's last, short batch where train.drop_last does not say it")
 
     def seated(self) -> dict[str, PartConfig]:
@@ -57,7 +59,7 @@ class RecipeConfig(MethodConfig):
         for config in self.terms:
             if not config.absent():
                 terms[_free(config.kind, terms)] = config.build(tuner, seed)
-        others: dict[str, Any] = {seat: getattr(self, seat).build(seed) for seat in self.seated() if seat != "tune"}
+        others: dict[str, Any] = {seat: getattr(self, seat).build(tuner, seed) for seat in self.seated() if seat != "tune"}
         return Recipe(clip, seed, tuner=tuner, terms=terms, drop_last=self.drop_last, **others)
 
     def spelled(self) -> dict[str, Any]:
@@ -71,6 +73,7 @@ class PresetConfig(MethodConfig):
     """A recipe with a name; a part that is given here takes the place of the preset's own."""
 
     tune: AnyTuner | None = Field(None, description="what moves, where that is not the preset's own")
+    merge: AnyMerge | None = Field(None, description="what becomes of the weights, where that is not the preset's own")
 
     @abstractmethod
     def recipe(self) -> RecipeConfig:

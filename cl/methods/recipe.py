@@ -58,7 +58,7 @@ class Recipe(Method):
         self.tuner, self.terms = tuner, nn.ModuleDict(dict(terms))
         self.memory, self.merge, self.several = memory, merge, rounds
         self.drop_last = drop_last
-        self.bound = dict(memory.bound()) if memory else {}
+        self.bound = {key: value for part in (memory, merge) if part for key, value in part.bound().items()}
         self.lesson: Lesson | None = None
         wanted = {kind for term in self._terms() for kind in term.needs().teachers}
         # a teacher is no memory: kept out of the module tree, it is neither saved nor trained

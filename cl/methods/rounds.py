@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from cl.methods.part import PartConfig
+from cl.methods.tuners.base import Tuner
 from cl.methods.view import Lesson, Site
 from cl.streams.stream import Session
 
@@ -14,7 +15,7 @@ from cl.streams.stream import Session
 class RoundsConfig(PartConfig):
     """Settings of rounds; a subclass adds `kind: Literal[...]` and its knobs."""
 
-    def build(self, seed: int) -> "Rounds":
+    def build(self, tuner: Tuner, seed: int) -> "Rounds":
         """The rounds, before any session."""
         raise NotImplementedError
 

@@ -1,4 +1,4 @@
-"""Weights as named tensors: between two models, the mean of many, and how far one is from another."""
+"""Weights as named tensors, and the running statistics beside them: between two models, the mean of many, how far one is from another."""
 
 from collections.abc import Iterable, Mapping
 
@@ -21,6 +21,29 @@ def named(module: nn.Module, parameters: Iterable[nn.Parameter]) -> dict[str, nn
 def snapshot(weights: Weights) -> dict[str, Tensor]:
     """The same values, without gradient and in storage of their own."""
     return {name: tensor.detach().clone() for name, tensor in weights.items()}
+
+
+def running(module: nn.Module) -> dict[str, Tensor]:
+    """Tensors of a module's state that are no weights: running statistics, and how often they were updated."""
+    weights = dict(module.named_parameters())
+    return {name: value for name, value in module.state_dict().items() if name not in weights}
+
+
+def beside(weights: Iterable[str], statistics: Iterable[str]) -> frozenset[str]:
+    """The names of statistics of modules that some of the weights are of.
+
+    >>> sorted(beside(["norm.weight"], ["norm.running_mean", "other.running_mean"]))
+    ['norm.running_mean']
+    """
+    homes = {name.rpartition(".")[0] for name in weights}
+    return frozenset(name for name in statistics if name.rpartition(".")[0] in homes)
+
+
+def put(into: Weights, values: Weights) -> None:
+    """Write values into the tensors of the same names, where those are."""
+    with torch.no_grad():
+        for name, tensor in into.items():
+            tensor.copy_(values[name])
 
 
 def interpolate(a: Weights, b: Weights, t: float) -> dict[str, Tensor]:

@@ -7,6 +7,7 @@ from torch import nn
 
 from cl.data.table import ImageTable
 from cl.methods.part import PartConfig
+from cl.methods.tuners.base import Tuner
 from cl.methods.view import Lesson
 from cl.streams.stream import Session
 
@@ -14,7 +15,7 @@ from cl.streams.stream import Session
 class MemoryConfig(PartConfig):
     """Settings of a memory; a subclass adds `kind: Literal[...]` and its knobs."""
 
-    def build(self, seed: int) -> "Memory":
+    def build(self, tuner: Tuner, seed: int) -> "Memory":
         """An empty memory."""
         raise NotImplementedError
 

@@ -7,14 +7,19 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from cl.methods.part import PartConfig
+from cl.methods.tuners.base import Tuner
 from cl.methods.view import Site
 
 
 class MergeConfig(PartConfig):
     """Settings of a merge; a subclass adds `kind: Literal[...]` and its knobs."""
 
-    def build(self, seed: int) -> "Merge":
-        """The merge, before any session."""
+    def build(self, tuner: Tuner, seed: int) -> "Merge":
+        """The merge, before any session; the tuner is over the base model.
+
+        Raises:
+            MethodError: what the tuner moves cannot be merged so; says what can.
+        """
         raise NotImplementedError
 
 
@@ -25,6 +30,10 @@ class Merge(nn.Module, ABC):
     """
 
     version: ClassVar[int] = 1  # of what it computes; see cl/store/units.py
+
+    def bound(self) -> dict[str, str | int]:
+        """What its tensors mean nothing without, beside their names and shapes: kept under another, they are not gone on with."""
+        return {}
 
     def before(self, at: Site) -> None:
         """Before anything else of a session: put the weights back that training goes on from, where the model that answers has others."""
