@@ -13,8 +13,8 @@ from torch.utils.data import Dataset
 from cl.config import TrainConfig
 from cl.data.table import ImageTable, concat
 from cl.learning.learner import learn
-from cl.methods.buffer import Exemplars, Memory, Policy, update
-from cl.methods.replay import ReplayConfig
+from cl.methods.buffer import Exemplars, Policy, packed, unpacked, update
+from cl.methods.presets.replay import ReplayConfig
 from tests import make
 
 RETURNING = [(0, 1), (2, 0), (3,), (1, 2, 0), (4, 3)]  # classes of five sessions; most come back
@@ -48,10 +48,7 @@ def living(policy: Policy, capacity: int) -> Any:
 
 def saved(kept: Exemplars) -> Exemplars:
     """The store as another process finds it."""
-    memory, other = Memory(), Memory()
-    memory.exemplars = kept
-    other.load_state_dict({name: value.clone() for name, value in memory.state_dict().items()})
-    return other.exemplars
+    return unpacked(packed(kept).clone())
 
 
 @pytest.mark.filterwarnings("ignore")  # avalanche pulls in a QP solver that complains at import
@@ -144,12 +141,10 @@ def test_a_reservoir_keeps_every_row_of_the_stream_with_the_same_chance() -> Non
 
 def test_a_saved_store_goes_on_as_if_it_had_never_been_saved() -> None:
     first = update(Exemplars.none(), make.table((0, 1), 10), [0] * 10 + [1] * 10, policy="reservoir", capacity=12, seed=0)
-    memory, other = Memory(), Memory()
-    memory.exemplars = first
-    other.load_state_dict({name: value.clone() for name, value in memory.state_dict().items()})
-    assert other.exemplars.rows.table.equals(first.rows.table) and torch.equal(other.exemplars.weights, first.weights)
+    other = saved(first)
+    assert other.rows.table.equals(first.rows.table) and torch.equal(other.weights, first.weights)
     new = make.table((2,), 10, seed=1)
-    on, again = (update(kept, new, [2] * 10, policy="reservoir", capacity=12, seed=1) for kept in (first, other.exemplars))
+    on, again = (update(kept, new, [2] * 10, policy="reservoir", capacity=12, seed=1) for kept in (first, other))
     assert on.rows.ids == again.rows.ids
 
 

@@ -12,7 +12,7 @@ from cl.disk.tensors import read_tensors, write_tensors
 from cl.errors import StoreError
 from cl.methods.persist import memory, restore
 from cl.methods.presets.finetune import FinetuneConfig
-from cl.methods.replay import ReplayConfig
+from cl.methods.presets.replay import ReplayConfig
 from tests import make
 
 

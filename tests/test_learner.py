@@ -18,7 +18,7 @@ from cl.methods.ewc import EWCConfig
 from cl.methods.gda import GDAConfig
 from cl.methods.linear_probe import LinearProbeConfig
 from cl.methods.presets.finetune import FinetuneConfig
-from cl.methods.replay import ReplayConfig
+from cl.methods.presets.replay import ReplayConfig
 from cl.methods.ridge import RidgeConfig
 from cl.methods.zero_shot import ZeroShotConfig
 from tests import make

@@ -15,7 +15,7 @@ from cl.data.collection import append
 from cl.errors import StoreError
 from cl.evaluation.ask import names
 from cl.evaluation.cells import Cells
-from cl.methods.replay import ReplayConfig
+from cl.methods.presets.replay import ReplayConfig
 from cl.models.clip import ModelConfig, load
 from cl.store.states import load_state
 from flows.forward import catch_up, open_history

@@ -7,8 +7,9 @@ import pytest
 
 from cl.data import images
 from cl.data.table import ImageTable
-from cl.methods import CONFIGS, buffer
+from cl.methods import CONFIGS
 from cl.methods.finetune import Finetune
+from cl.methods.memories.exemplars import Rehearsal
 from cl.methods.terms.fit import Fit
 from cl.store.units import units
 from tests import make, test_run
@@ -37,9 +38,9 @@ def test_a_raised_version_renames_what_takes_part_and_nothing_else(data, monkeyp
 
     with monkeypatch.context() as patch:
         patch.setattr(Fit, "version", 2)
-        assert renamed() == {"finetune", "vr_lwf"}
+        assert renamed() == {"finetune", "vr_lwf", "replay"}
     with monkeypatch.context() as patch:
-        patch.setattr(buffer, "VERSION", 2)
+        patch.setattr(Rehearsal, "version", 2)
         assert renamed() == {"replay"}
     with monkeypatch.context() as patch:
         patch.setattr(images, "VERSION", 2)

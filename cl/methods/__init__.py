@@ -12,10 +12,10 @@ from cl.methods.linear_probe import LinearProbeConfig
 from cl.methods.lwf import LwFConfig
 from cl.methods.presets.finetune import FinetuneConfig
 from cl.methods.presets.mod_x import ModXConfig
+from cl.methods.presets.replay import ReplayConfig
 from cl.methods.presets.vr_lwf import VRLwFConfig
 from cl.methods.presets.wise_ft import WiSEFTConfig
 from cl.methods.pseudolabel import PseudolabelConfig
-from cl.methods.replay import ReplayConfig
 from cl.methods.ridge import RidgeConfig
 from cl.methods.zero_shot import ZeroShotConfig
 from cl.methods.zscl import LwFVRZSCLConfig, ZSCLConfig

@@ -13,11 +13,9 @@ from typing import Literal
 import pyarrow as pa
 import torch
 from jaxtyping import Float, Int, UInt8
-from torch import Tensor, nn
+from torch import Tensor
 
 from cl.data.table import SCHEMA, ImageTable, concat
-
-VERSION = 1  # see cl/store/units.py
 
 Policy = Literal["reservoir", "class_balanced", "session_balanced"]
 
@@ -76,29 +74,24 @@ def shares(capacity: int, groups: int) -> list[int]:
     return [each + (group < rest) for group in range(groups)]
 
 
-class Memory(nn.Module):
-    """Holds exemplars as extra state of a method, so that they are saved and loaded with its weights."""
+def packed(kept: Exemplars) -> UInt8[Tensor, " bytes"]:
+    """The exemplars as one Arrow IPC stream."""
+    table = kept.rows.table.append_column("weight", pa.array(kept.weights.numpy())).append_column("group", pa.array(kept.groups.numpy()))
+    table = table.replace_schema_metadata({"seen": json.dumps(kept.seen)})
+    sink = io.BytesIO()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table.combine_chunks())
+    return torch.frombuffer(bytearray(sink.getvalue()), dtype=torch.uint8)
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.exemplars = Exemplars.none()
 
-    def get_extra_state(self) -> UInt8[Tensor, " bytes"]:
-        """The exemplars as one Arrow IPC stream."""
-        kept = self.exemplars
-        table = kept.rows.table.append_column("weight", pa.array(kept.weights.numpy())).append_column(
-            "group", pa.array(kept.groups.numpy())
-        )
-        table = table.replace_schema_metadata({"seen": json.dumps(kept.seen)})
-        sink = io.BytesIO()
-        with pa.ipc.new_stream(sink, table.schema) as writer:
-            writer.write_table(table.combine_chunks())
-        return torch.frombuffer(bytearray(sink.getvalue()), dtype=torch.uint8)
+def unpacked(state: UInt8[Tensor, " bytes"]) -> Exemplars:
+    """What `packed` made bytes of.
 
-    def set_extra_state(self, state: UInt8[Tensor, " bytes"]) -> None:
-        """Restore what `get_extra_state` gave."""
-        table = pa.ipc.open_stream(state.cpu().numpy().tobytes()).read_all()
-        noted = (table.schema.metadata or {}).get(b"seen", b"[]")  # states of old have none: their groups are those of their rows
-        rows = ImageTable(table.select(SCHEMA.names).replace_schema_metadata(None))
-        weights, groups = (torch.from_numpy(table[name].to_numpy().copy()) for name in ("weight", "group"))
-        self.exemplars = Exemplars(rows, weights, groups, tuple(json.loads(noted)))
+    Raises:
+        pa.ArrowException, KeyError, ValueError: these bytes are no exemplars.
+    """
+    table = pa.ipc.open_stream(state.cpu().numpy().tobytes()).read_all()
+    noted = (table.schema.metadata or {}).get(b"seen", b"[]")  # states of old have none: their groups are those of their rows
+    rows = ImageTable(table.select(SCHEMA.names).replace_schema_metadata(None))
+    weights, groups = (torch.from_numpy(table[name].to_numpy().copy()) for name in ("weight", "group"))
+    return Exemplars(rows, weights, groups, tuple(json.loads(noted)))

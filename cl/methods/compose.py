@@ -7,6 +7,7 @@ from typing import Any, Literal, Self
 from pydantic import Field
 
 from cl.methods.base import MethodConfig
+from cl.methods.memories import AnyMemory
 from cl.methods.merges import AnyMerge
 from cl.methods.part import PartConfig
 from cl.methods.recipe import Recipe
@@ -25,6 +26,7 @@ class RecipeConfig(MethodConfig):
     name: Literal["recipe"] = "recipe"
     tune: AnyTuner = WholeConfig()
     terms: tuple[AnyTerm, ...] = Field((FitConfig(),), min_length=1, description="what is minimised, asked in this order")
+    memory: AnyMemory | None = Field(None, description="what of earlier sessions is kept")
     merge: AnyMerge | None = Field(None, description="what becomes of the weights when a session is learned")
     drop_last: bool = Field(True, description="leave out an epoch's last, short batch where train.drop_last does not say it")
 
@@ -73,6 +75,7 @@ class PresetConfig(MethodConfig):
     """A recipe with a name; a part that is given here takes the place of the preset's own."""
 
     tune: AnyTuner | None = Field(None, description="what moves, where that is not the preset's own")
+    memory: AnyMemory | None = Field(None, description="what of earlier sessions is kept, where that is not the preset's own")
     merge: AnyMerge | None = Field(None, description="what becomes of the weights, where that is not the preset's own")
 
     @abstractmethod

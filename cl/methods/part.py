@@ -1,9 +1,11 @@
-"""What the settings of every part of a recipe have in common, whatever the part is."""
+"""What every part of a recipe has in common, whatever the part is, and its settings."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from pydantic import Field
+from torch import Tensor, nn
 
 from cl.config import Config
 
@@ -32,3 +34,20 @@ class PartConfig(Config):
     def spelled(self) -> dict[str, Any]:
         """Its kind, and what is not at its default; training settings are told with those of the session."""
         return {"kind": self.called()} | self.changed("kind", "train", "later")
+
+
+class Part(nn.Module):
+    """Its buffers, parameters and extra state outlive a session."""
+
+    version: ClassVar[int] = 1  # of what it computes; see cl/store/units.py
+
+    def bound(self) -> dict[str, str | int]:
+        """What its tensors mean nothing without, beside their names and shapes: kept under another, they are not gone on with."""
+        return {}
+
+    def midway(self) -> dict[str, Tensor]:
+        """What a half-learned session holds beyond `state_dict()` and what its begin makes anew."""
+        return {}
+
+    def resume(self, tensors: Mapping[str, Tensor]) -> None:
+        """Put back what `midway` gave."""

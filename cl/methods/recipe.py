@@ -16,6 +16,7 @@ from cl.methods import view
 from cl.methods.base import Batch, Method
 from cl.methods.memories.base import Memory
 from cl.methods.merges.base import Merge
+from cl.methods.part import Part
 from cl.methods.rounds import Rounds
 from cl.methods.terms.base import Rows, Term
 from cl.methods.tuners.base import Tuner, base
@@ -67,8 +68,13 @@ class Recipe(Method):
 
     def units(self) -> dict[str, int]:
         """Its own, and each part's."""
-        parts = [self.tuner, *self._terms(), *(part for part in (self.memory, self.merge, self.several) if part)]
-        return super().units() | {type(part).__name__: part.version for part in parts} | {"view": view.VERSION}
+        return super().units() | {type(part).__name__: part.version for _, part in self._parts()} | {"view": view.VERSION}
+
+    def _parts(self) -> Iterator[tuple[str, Part]]:
+        """Each under the name that its tensors begin with in a state."""
+        yield "tuner", self.tuner
+        yield from ((f"terms.{name}", term) for name, term in zip(self.terms, self._terms(), strict=True))
+        yield from ((name, part) for name, part in (("memory", self.memory), ("merge", self.merge), ("rounds", self.several)) if part)
 
     def _terms(self) -> Iterator[Term]:
         yield from self.terms.values()  # type: ignore[misc]  # a ModuleDict knows modules only
@@ -156,16 +162,12 @@ class Recipe(Method):
 
     def midway(self) -> dict[str, Tensor]:
         """What each part holds in the middle of a session, under its name."""
-        return {f"{name}/{key}": tensor for name, part in self._halves() for key, tensor in part.midway().items()}
+        return {f"{name}/{key}": tensor for name, part in self._parts() for key, tensor in part.midway().items()}
 
     def resume(self, tensors: Mapping[str, Tensor]) -> None:
         """Each part gets its own back."""
-        for name, part in self._halves():
+        for name, part in self._parts():
             part.resume({key.removeprefix(f"{name}/"): tensor for key, tensor in tensors.items() if key.startswith(f"{name}/")})
-
-    def _halves(self) -> Iterator[tuple[str, Term | Merge | Rounds]]:
-        yield from ((f"terms.{name}", term) for name, term in zip(self.terms, self._terms(), strict=True))
-        yield from ((name, part) for name, part in (("merge", self.merge), ("rounds", self.several)) if part)
 
     def folded(self) -> Clip | None:
         """As the tuner has it."""

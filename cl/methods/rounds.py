@@ -2,11 +2,9 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar
+from typing import Any
 
-from torch import Tensor, nn
-
-from cl.methods.part import PartConfig
+from cl.methods.part import Part, PartConfig
 from cl.methods.tuners.base import Tuner
 from cl.methods.view import Lesson, Site
 from cl.streams.stream import Session
@@ -20,10 +18,8 @@ class RoundsConfig(PartConfig):
         raise NotImplementedError
 
 
-class Rounds(nn.Module, ABC):
+class Rounds(Part, ABC):
     """Makes the lessons of a session, each learned with a new optimizer."""
-
-    version: ClassVar[int] = 1  # of what it computes; see cl/store/units.py
 
     @abstractmethod
     def lessons(self, first: Lesson, at: Site) -> Iterator[Lesson]:
@@ -36,10 +32,3 @@ class Rounds(nn.Module, ABC):
     def record(self, session: Session, truth: Mapping[str, str]) -> list[dict[str, Any]]:
         """Rows of a table about the session just learned; `truth`: withheld labels by sample id, to judge by."""
         return []
-
-    def midway(self) -> dict[str, Tensor]:
-        """What a half-learned session holds beyond `state_dict()` and what `lessons` makes anew."""
-        return {}
-
-    def resume(self, tensors: Mapping[str, Tensor]) -> None:
-        """Put back what `midway` gave."""

@@ -30,10 +30,15 @@ class Lesson:
     data: ImageTable
     vocabulary: tuple[ClassName, ...]
     candidates: tuple[int, ...]  # indices into the vocabulary
+    own: int | None = None  # how many of the rows, the first ones, are the session's own and no exemplars; None: all
 
     def names(self) -> list[ClassName]:
         """The classes that compete, in order."""
         return [self.vocabulary[index] for index in self.candidates]
+
+    def taught(self) -> ImageTable:
+        """The session's own rows."""
+        return self.data if self.own is None else self.data.take(range(self.own))
 
     def position(self, labels: Int[Tensor, " n"]) -> Int[Tensor, " n"]:
         """Where each label stands among the candidates; -1 where it does not."""

@@ -19,7 +19,7 @@ from cl.disk.files import write_json
 from cl.disk.seal import sealed, sha256
 from cl.disk.tensors import read_tensors, write_tensors
 from cl.errors import StoreError
-from cl.methods.buffer import Memory
+from cl.methods.buffer import Exemplars, packed, unpacked
 from cl.store.store import NOTE, WEIGHTS, State, read_state
 
 Wanted = Callable[[bytes], bool]  # of an image's fingerprint
@@ -83,34 +83,30 @@ def _note(folder: Path, state: State) -> None:
 def _without(tensors: dict[str, Tensor], wanted: Wanted) -> tuple[dict[str, Tensor], int]:
     fresh, gone = dict(tensors), 0
     for name, tensor in tensors.items():
-        memory = _memory(tensor)
-        if memory is None:
+        kept = _exemplars(tensor)
+        if kept is None:
             continue
-        kept = memory.exemplars
         stay = [row for row, image in enumerate(kept.rows.table["image"]) if not wanted(fingerprint(image.as_py()))]
         if len(stay) < len(kept.rows):
             gone += len(kept.rows) - len(stay)
-            memory.exemplars = kept.take(stay)
-            fresh[name] = memory.get_extra_state()
+            fresh[name] = packed(kept.take(stay))
     return fresh, gone
 
 
-def _memory(tensor: Tensor) -> Memory | None:
+def _exemplars(tensor: Tensor) -> Exemplars | None:
     """The exemplars that a tensor is, if it is some."""
     if tensor.dtype != torch.uint8 or tensor.dim() != 1:
         return None
-    memory = Memory()
     try:
-        memory.set_extra_state(tensor)
+        return unpacked(tensor)
     except (pa.ArrowException, KeyError, ValueError, OSError):
         return None
-    return memory
 
 
 def _in_tensors(tensors: dict[str, Tensor]) -> Iterator[bytes]:
     for tensor in tensors.values():
-        memory = _memory(tensor)
-        yield from (fingerprint(image.as_py()) for image in memory.exemplars.rows.table["image"]) if memory else ()
+        kept = _exemplars(tensor)
+        yield from (fingerprint(image.as_py()) for image in kept.rows.table["image"]) if kept else ()
 
 
 def _in_parquet(path: Path) -> Iterator[bytes]:

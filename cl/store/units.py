@@ -19,6 +19,6 @@ def units(method: Method) -> dict[str, int]:
     >>> from cl.models.clip import ModelConfig, load
     >>> from cl.methods import CONFIGS
     >>> sorted(units(CONFIGS["replay"]().build(load(ModelConfig(name="tiny")), 0)))
-    ['Finetune', 'Method', 'Replay', 'buffer', 'images', 'learner', 'loader', 'seeds', 'tokens']
+    ['Fit', 'Method', 'Recipe', 'Rehearsal', 'Whole', 'images', 'learner', 'loader', 'seeds', 'tokens', 'view']
     """
     return method.units() | {part.__name__.rpartition(".")[2]: int(vars(part)["VERSION"]) for part in _SHARED}

@@ -2,11 +2,10 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import ClassVar
 
-from torch import Tensor, nn
+from torch import nn
 
-from cl.methods.part import PartConfig
+from cl.methods.part import Part, PartConfig
 from cl.methods.tuners.base import Tuner
 from cl.methods.view import Site
 
@@ -23,17 +22,11 @@ class MergeConfig(PartConfig):
         raise NotImplementedError
 
 
-class Merge(nn.Module, ABC):
+class Merge(Part, ABC):
     """Brackets a session: sees the weights where it starts, after every step, and where it closes, and may put others in their place.
 
     What it needs of earlier sessions is buffers, which outlive a session.
     """
-
-    version: ClassVar[int] = 1  # of what it computes; see cl/store/units.py
-
-    def bound(self) -> dict[str, str | int]:
-        """What its tensors mean nothing without, beside their names and shapes: kept under another, they are not gone on with."""
-        return {}
 
     def before(self, at: Site) -> None:
         """Before anything else of a session: put the weights back that training goes on from, where the model that answers has others."""
@@ -47,10 +40,3 @@ class Merge(nn.Module, ABC):
     @abstractmethod
     def close(self, at: Site) -> None:
         """The session is learned: put what the model answers with in the place of the weights."""
-
-    def midway(self) -> dict[str, Tensor]:
-        """What a half-learned session holds beyond `state_dict()` and what `start` makes anew."""
-        return {}
-
-    def resume(self, tensors: Mapping[str, Tensor]) -> None:
-        """Put back what `midway` gave."""

@@ -1,14 +1,13 @@
 """Something minimised: what teaches and what holds back are one type, and each sees a step through a view alone."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from typing import ClassVar, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from cl.data.table import ImageTable
-from cl.methods.part import PartConfig
+from cl.methods.part import Part, PartConfig
 from cl.methods.tuners.base import Tuner
 from cl.methods.view import Kind, Site, View
 from cl.streams.stream import Session
@@ -31,13 +30,11 @@ class TermConfig(PartConfig):
         raise NotImplementedError
 
 
-class Term(nn.Module, ABC):
+class Term(Part, ABC):
     """Adds named losses to a step. Holds no other module: what it asks of teachers and weights it asks of the view.
 
     Its parameters descend with the tuner's; its buffers and extra state outlive a session.
     """
-
-    version: ClassVar[int] = 1  # of what it computes; see cl/store/units.py
 
     def needs(self) -> Needs:
         """What it cannot do without."""
@@ -63,10 +60,3 @@ class Term(nn.Module, ABC):
 
     def end(self, at: Site) -> None:
         """The session is learned: drop what was only for it, keep what must be kept."""
-
-    def midway(self) -> dict[str, Tensor]:
-        """What a half-learned session holds beyond `state_dict()` and what `begin` makes anew."""
-        return {}
-
-    def resume(self, tensors: Mapping[str, Tensor]) -> None:
-        """Put back what `midway` gave."""

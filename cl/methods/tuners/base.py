@@ -3,13 +3,13 @@
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Literal, Self, TypeVar
+from typing import Literal, Self, TypeVar
 
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from cl.data.classes import ClassName
-from cl.methods.part import PartConfig
+from cl.methods.part import Part, PartConfig
 from cl.models.clip import Clip
 from cl.models.zero_shot import class_features
 from cl.streams.stream import Session
@@ -30,14 +30,13 @@ class TunerConfig(PartConfig):
         raise NotImplementedError
 
 
-class Tuner(nn.Module, ABC):
+class Tuner(Part, ABC):
     """Features of images and texts, and the weights that descend to change them.
 
     The clip is the recipe's: a tuner registers only what it adds to it, so that nothing is kept twice. What it computes is a function of
     the clip, its own weights, and what it is asked.
     """
 
-    version: ClassVar[int] = 1  # of what it computes; see cl/store/units.py
     fixed: frozenset[Tower] = frozenset()  # towers whose features do not move: they may be computed once
 
     def __init__(self, clip: Clip) -> None:
