@@ -46,6 +46,12 @@ class Lesson:
         where[list(self.candidates)] = torch.arange(len(self.candidates), device=labels.device)
         return where[labels]
 
+    @cached_property
+    def samples(self) -> Int[Tensor, " rows"]:
+        """A number for each row, equal where it is the same sample: a memory may give a row more than once."""
+        numbers: dict[str, int] = {}
+        return torch.tensor([numbers.setdefault(each, len(numbers)) for each in self.data.ids])
+
 
 class Reader(Protocol):
     """What makes token ids of words, without any weight."""
@@ -61,7 +67,7 @@ class Reader(Protocol):
 
 
 class Pairs(NamedTuple):
-    """Images with the text of each: labelled rows with their class first, then captioned ones. `same[i, j]`: text j equals text i."""
+    """Images with the text of each. `same[i, j]`: text j says of image i what its own does (equal words, one class, one sample)."""
 
     images: Float[Tensor, "n d"]
     texts: Float[Tensor, "n d"]
@@ -144,23 +150,44 @@ class View:
 
     @cached_property
     def same_captions(self) -> Bool[Tensor, "m m"]:
-        """Which captions of the captioned rows are equal."""
-        return equal(self.batch.texts[self.captioned])
+        """Which captions of the captioned rows are equal, or of one sample."""
+        return equal(self.batch.texts[self.captioned]) | self._alike(self.captioned.nonzero()[:, 0])
+
+    @property
+    def captioned_pairs(self) -> Pairs:
+        """The captioned rows, each with its caption."""
+        return Pairs(self.images[self.captioned], self.captions, self.same_captions)
 
     @cached_property
     def pairs(self) -> Pairs:
-        """The batch as pairs of an image and a text, by this view's encoder."""
-        images, texts, same = [], [], []
+        """The batch as one: labelled rows with the prompt of their class first, then captioned ones with their caption."""
+        images, texts = [], []
         if self.some_labelled:
-            labels = self.batch.labels[self.labelled]
             images.append(self.images[self.labelled])
             texts.append(self.classes[self.targets])
-            same.append(labels[:, None] == labels[None])
         if self.some_captioned:
             images.append(self.images[self.captioned])
             texts.append(self.captions)
-            same.append(self.same_captions)
-        return Pairs(torch.cat(images), torch.cat(texts), block_diagonal(same))
+        return Pairs(torch.cat(images), torch.cat(texts), self.same_pairs)
+
+    @cached_property
+    def same_pairs(self) -> Bool[Tensor, "n n"]:
+        """What is the same among `pairs`."""
+        labelled, captioned = self.labelled.nonzero()[:, 0], self.captioned.nonzero()[:, 0]
+        rows = torch.cat([labelled, captioned])
+        same, labels = self._alike(rows), self.batch.labels[rows]
+        same |= (labels[:, None] == labels[None]) & (labels >= 0)
+        if len(captioned):
+            same[len(labelled) :, len(labelled) :] |= self.same_captions
+        if len(labelled) and len(captioned):
+            prompts = self._encoder.tokens([each.prompts[0] for each in self.lesson.names()])[self.targets]
+            same[: len(labelled), len(labelled) :] |= (crossed := equal(prompts, self.batch.texts[captioned]))
+            same[len(labelled) :, : len(labelled)] |= crossed.T
+        return same
+
+    def _alike(self, rows: Int[Tensor, " n"]) -> Bool[Tensor, "n n"]:
+        samples = self.lesson.samples.to(rows.device)[self.batch.rows[rows]]
+        return samples[:, None] == samples[None]
 
     @property
     def weights(self) -> Mapping[str, nn.Parameter]:
@@ -204,16 +231,8 @@ class Site(NamedTuple):
     views: Callable[[ImageTable, int], Iterable[View]]  # rows in order, so many at a time, uncropped
 
 
-def block_diagonal(blocks: Sequence[Bool[Tensor, "_ _"]]) -> Bool[Tensor, "n n"]:
-    """The blocks along the diagonal, False elsewhere."""
-    size, start = sum(map(len, blocks)), 0
-    whole = torch.zeros(size, size, dtype=torch.bool, device=blocks[0].device)
-    for block in blocks:
-        whole[start : start + len(block), start : start + len(block)] = block
-        start += len(block)
-    return whole
-
-
-def equal(texts: Int[Tensor, "n t"]) -> Bool[Tensor, "n n"]:
-    """Which texts are the same."""
-    return (texts[:, None] == texts[None]).all(-1)
+def equal(texts: Int[Tensor, "n t"], others: Int[Tensor, "m s"] | None = None) -> Bool[Tensor, "n m"]:
+    """Which texts are the same as which others, or as which of themselves. Padding at the end may differ: a text has its end in it."""
+    others = texts if others is None else others
+    width = min(texts.shape[1], others.shape[1])
+    return (texts[:, None, :width] == others[None, :, :width]).all(-1)

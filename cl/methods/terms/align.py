@@ -35,6 +35,8 @@ class AlignConfig(TermConfig):
 class Align(Term):
     """A row that the teacher gets wrong is left alone. A labelled image is paired with its class prompt."""
 
+    version = 2  # a caption may be the prompt of a class; before, the two never counted as the same text
+
     def __init__(self, config: AlignConfig) -> None:
         super().__init__()
         self.config = config
