@@ -1,10 +1,11 @@
 """Recipes as settings: any parts that have a meaning together, and presets, which are recipes with a name and a paper."""
 
 from abc import abstractmethod
+from itertools import product
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from cl.methods.base import MethodConfig
 from cl.methods.memories import AnyMemory
@@ -30,6 +31,16 @@ class RecipeConfig(MethodConfig):
     merge: AnyMerge | None = Field(None, description="what becomes of the weights when a session is learned")
     drop_last: bool = Field(True, description="leave out an epoch's last, short batch where train.drop_last does not say it")
 
+    @model_validator(mode="after")
+    def _meaningful(self) -> Self:
+        there = [term for term in self.terms if not term.absent()]
+        if not there:
+            raise ValueError("every term weighs 0, so that nothing would be minimised; give one a weight")
+        for term, kind in product(there, {term.called() for term in there}):
+            if kind in term.against:
+                raise ValueError(f"{term.called()} beside {kind} has no meaning: {term.against[kind]}; leave one of them out")
+        return self
+
     def seated(self) -> dict[str, PartConfig]:
         """The parts that stand alone, by their field."""
         return {seat: part for seat in SEATS if (part := getattr(self, seat, None)) is not None}
@@ -45,7 +56,7 @@ class RecipeConfig(MethodConfig):
 
     def wants(self) -> tuple[str, ...]:
         """What every part can learn from."""
-        return tuple(kind for kind in self.learns if all(kind in part.learns for part in self.parts()))
+        return tuple(kind for kind in self.learns if all(kind in part.wants() for part in self.parts()))
 
     def training(self, later: bool) -> dict[str, Any]:
         """What the parts want, then what is said for all of them."""

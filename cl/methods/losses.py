@@ -18,7 +18,7 @@ def similarities(scale: Float[Tensor, ""] | float, images: Float[Tensor, "n d"],
 
 
 def contrastive(
-    images: Float[Tensor, "n d"], texts: Float[Tensor, "n d"], scale: Float[Tensor, ""], same: Bool[Tensor, "n n"] | None = None
+    images: Float[Tensor, "n d"], texts: Float[Tensor, "n d"], scale: Float[Tensor, ""] | float, same: Bool[Tensor, "n n"] | None = None
 ) -> Float[Tensor, ""]:
     """Symmetric cross-entropy of matching pairs, mean of both directions (CLIP, arXiv:2103.00020).
 

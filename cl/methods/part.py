@@ -23,6 +23,10 @@ class PartConfig(Config):
         """Its kind."""
         return str(cls.model_fields["kind"].default)
 
+    def wants(self) -> tuple[str, ...]:
+        """What a session must have some of, for this part as it is set."""
+        return self.learns
+
     def absent(self) -> bool:
         """Whether it weighs nothing, so that it is left out to the bit."""
         return False

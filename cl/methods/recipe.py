@@ -125,7 +125,10 @@ class Recipe(Method):
         """The losses of all terms."""
         assert self.lesson is not None
         step = View(batch, self.lesson, self.tuner, self.seed, full=self.full, teacher=self.teacher)
-        return {name: loss for term in self._terms() for name, loss in term(step).items()}
+        losses: dict[str, Tensor] = {}
+        for kind, term in zip(self.terms, self._terms(), strict=True):
+            losses |= {f"{kind}.{name}" if name in losses else name: loss for name, loss in term(step).items()}
+        return losses
 
     def teacher(self, kind: Kind) -> Tuner:
         """A frozen teacher, where the student is."""

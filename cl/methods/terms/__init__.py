@@ -6,10 +6,18 @@ from pydantic import Field
 
 from cl.methods.terms.align import AlignConfig
 from cl.methods.terms.base import Needs, Term, TermConfig
+from cl.methods.terms.cloob import CLOOBConfig
 from cl.methods.terms.fit import FitConfig
+from cl.methods.terms.gap import GapConfig
+from cl.methods.terms.infoloob import InfoLOOBConfig
+from cl.methods.terms.m2mix import M2MixConfig
 from cl.methods.terms.names import NamesConfig
+from cl.methods.terms.siglip import SigLIPConfig
 from cl.methods.terms.vocabulary import VocabularyConfig
 
-AnyTerm = Annotated[FitConfig | VocabularyConfig | NamesConfig | AlignConfig, Field(discriminator="kind")]
+AnyTerm = Annotated[
+    FitConfig | InfoLOOBConfig | CLOOBConfig | SigLIPConfig | GapConfig | M2MixConfig | VocabularyConfig | NamesConfig | AlignConfig,
+    Field(discriminator="kind"),
+]
 
 __all__ = ["AnyTerm", "Needs", "Term", "TermConfig"]
