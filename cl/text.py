@@ -1,4 +1,4 @@
-"""Words in sentences: lists that are cut, the name that was meant, names without what people mean nothing by."""
+"""Words in sentences: lists that are cut, one and several, the name that was meant, names without what people mean nothing by."""
 
 import difflib
 import unicodedata
@@ -12,6 +12,15 @@ def some(words: Sequence[object], most: int = 3) -> str:
     'a, b, c and 1 more'
     """
     return ", ".join(str(w) for w in words[:most]) + (f" and {len(words) - most} more" if len(words) > most else "")
+
+
+def count(number: int, one: str, several: str = "") -> str:
+    """A number with its noun, and its verb where that changes with it; `several`: of any number but one, by default with an s.
+
+    >>> count(1, "image"), count(0, "image"), count(1234, "image"), count(1, "class waits", "classes wait")
+    ('1 image', '0 images', '1,234 images', '1 class waits')
+    """
+    return f"{number:,} {one if number == 1 else several or f'{one}s'}"
 
 
 def did_you_mean(word: str, known: Sequence[str]) -> str:

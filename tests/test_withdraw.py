@@ -111,7 +111,7 @@ def test_one_image_of_a_customer_is_nowhere_any_more(making: Path) -> None:
     assert any(".dvc-remote" in each for each in before)
     exemplars = {state: len(images_in(state / WEIGHTS)) for state in states}
 
-    with pytest.raises(DataError, match="1 of 1 images are not in it"):
+    with pytest.raises(DataError, match="1 of 1 image is not in it"):
         draw_up(place, making / "data", "one", ["nobody"], "", "")
     told = carried_out(making, "inbox/one", ["red-0-0"])
     assert holders(making, image) == []
@@ -241,6 +241,32 @@ def test_a_tombstone_keeps_the_number_and_the_name(tmp_path: Path) -> None:
     (folder / "withdrawn-0009.json").write_text("{}")
     with pytest.raises(DataError, match=r"withdrawn-0009\.json"):
         sessions(folder)
+
+
+def test_images_that_are_withdrawn_already_are_told_and_what_cannot_be_read_is_too(making: Path) -> None:
+    place, folder = Place(making), making / "data" / "inbox"
+    arrive(making, "one", (0, 1))
+    before = (folder / "0001-one" / "session.json").read_text()
+    pinned(making)
+    state, step = place.steps / "states" / "damaged", place.steps / "steps" / "odd"
+    state.mkdir(parents=True)
+    step.mkdir(parents=True)
+    (state / "state.json").write_text("{")
+    (step / "result.json").write_text("{")
+    told = " ".join(carried_out(making, "one", ["red-0-0", "red-0-1"]))
+    assert "inbox/0001-one: written again without 2 images" in told and "off the shelf" not in told
+    assert told.count("damaged/state.json") == 2 and "whether it holds some of it: to be sure, delete" in told, "before, and after"
+    assert f"{step / 'result.json'}: cannot be read" in told
+    assert "withdrawn" not in before and sessions(folder)[0].withdrawn == 2 and len(read(folder, sessions(folder)[0])[0]) == 10
+    for images in (["red-0-0"], ["red-0-1", "green-0-1"]):
+        with pytest.raises(DataError, match=r"not in it \('red-0-\d'\); 2 images of it are withdrawn already, and nothing is kept"):
+            draw_up(place, making / "data", "one", images, "", "")
+    shutil.rmtree(state)
+    told = " ".join(carried_out(making, "one", ["green-0-1"]))
+    assert sessions(folder)[0].withdrawn == 3 and "without 1 image;" in told and "damaged" not in told
+    assert "inbox/0001-one: off the shelf" in " ".join(carried_out(making, "one"))
+    with pytest.raises(DataError, match="it is withdrawn already, from inbox"):
+        draw_up(place, making / "data", "one", None, "", "")
 
 
 @pytest.mark.parametrize("name", ["../one", "inbox/../one", "nobody", "/etc/one", ""])

@@ -38,6 +38,7 @@ class Entry(Config):
     test: NonNegativeInt = Field(description="number of rows; 0 only where supervision is none")
     source: str = Field(description="name of the file or folder it came from")
     quarantined: NonNegativeInt = Field(description="how many samples of the source were left out")
+    withdrawn: NonNegativeInt = Field(0, description="how many rows had to go since; nothing says which")
 
     @property
     def folder(self) -> str:
@@ -47,6 +48,10 @@ class Entry(Config):
         '0007-may'
         """
         return f"{self.number:04d}-{self.name}"
+
+    def text(self) -> str:
+        """What `session.json` says; of what was never withdrawn from, as releases wrote it that knew of no such thing."""
+        return self.model_dump_json(indent=1, exclude=None if self.withdrawn else {"withdrawn"}) + "\n"
 
 
 class Seen(NamedTuple):
@@ -243,7 +248,7 @@ def _write(folder: Path, entry: Entry, train: ImageTable, test: ImageTable) -> N
     try:
         write({split: rows for split, rows in (("train", train), ("test", test)) if len(rows)}, part)
         write_index([train, test], part / "index.parquet")
-        (part / "session.json").write_text(entry.model_dump_json(indent=1) + "\n", encoding="utf-8")
+        (part / "session.json").write_text(entry.text(), encoding="utf-8")
         land(part, folder / entry.folder)
     except OSError as error:
         raise DataError(f"{folder}: cannot be written ({error.strerror}); free space or choose another data root") from error

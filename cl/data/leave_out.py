@@ -45,7 +45,9 @@ def lessened(folder: Path, entry: Entry, leave: Callable[[bytes], bool]) -> tupl
             f"session {entry.name!r}: no {'test' if len(stay['train']) else 'training'} image would be left; withdraw all of it"
         )
     content = digest(entry.supervision, stay["train"], stay["test"])
-    return entry.model_copy(update={"digest": content, "train": len(stay["train"]), "test": len(stay["test"])}), stay
+    train, test = len(stay["train"]), len(stay["test"])
+    gone = entry.withdrawn + entry.train + entry.test - train - test
+    return entry.model_copy(update={"digest": content, "train": train, "test": test, "withdrawn": gone}), stay
 
 
 def rewrite(folder: Path, entry: Entry, leave: Callable[[bytes], bool]) -> Entry:
@@ -62,7 +64,7 @@ def rewrite(folder: Path, entry: Entry, leave: Callable[[bytes], bool]) -> Entry
         with beside(place / "index.parquet") as part:
             write_index([stay["train"], stay["test"]], part)
         with beside(place / "session.json") as part:
-            part.write_text(said.model_dump_json(indent=1) + "\n", encoding="utf-8")
+            part.write_text(said.text(), encoding="utf-8")
     except OSError as error:
         raise DataError(f"{place}: cannot be written ({error.strerror}); free space or make it writable") from error
     return said

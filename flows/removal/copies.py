@@ -6,9 +6,12 @@ import shutil
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
+from cl.disk.tensors import tensor_names
 from cl.errors import StoreError
 from cl.store.holds import Wanted, forget, holds
+from cl.store.store import WEIGHTS, read_state
 from flows.intake.dropped import DONE, REFUSED, session_of
 from flows.settings import Place
 
@@ -44,13 +47,33 @@ def rehearsed(place: Place) -> list[Path]:
     return [each for each in sorted((place.steps / "states").glob("[!.]*")) if each.is_dir() and not each.is_symlink()]
 
 
-def purge(place: Place, sought: Sought, watched: Sequence[Path]) -> tuple[int, int]:
-    """Remove every copy; returns how many files or folders went, and how many states lost rows.
+def damaged(place: Place) -> list[str]:
+    """What is wrong with states of which nobody can read what they keep; those that were pruned keep nothing."""
+    found = []
+    for state in rehearsed(place):
+        try:
+            if not read_state(state).pruned or (state / WEIGHTS).exists():
+                tensor_names(state / WEIGHTS)
+        except StoreError as error:
+            found.append(str(error))
+    return found
+
+
+class Purged(NamedTuple):
+    """How many files or folders went, how many states lost rows, and what is wrong with those that could not be read."""
+
+    gone: int
+    lost: int
+    unread: tuple[str, ...]
+
+
+def purge(place: Place, sought: Sought, watched: Sequence[Path]) -> Purged:
+    """Remove every copy.
 
     Raises:
         StoreError: one cannot be removed.
     """
-    gone, lost = 0, 0
+    gone, lost, unread = 0, 0, list[str]()
     for path in list(found(place, sought, watched)):
         try:
             if path.is_dir() and not path.is_symlink():
@@ -65,9 +88,9 @@ def purge(place: Place, sought: Sought, watched: Sequence[Path]) -> tuple[int, i
     for state in rehearsed(place):
         try:
             lost += forget(state, sought.wanted) > 0
-        except StoreError:  # damaged already: nobody can read anything out of it, unless the images are in its file as they are
-            continue
-    return gone, lost
+        except StoreError as error:  # the images may be in its file as they are
+            unread.append(f"{error}; nobody can say whether it holds some of it: to be sure, delete {state}")
+    return Purged(gone, lost, tuple(unread))
 
 
 def watched_in(place: Place) -> list[Path]:

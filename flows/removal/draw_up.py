@@ -13,27 +13,25 @@ from cl.data.collection import Entry
 from cl.data.leave_out import lessened, rows
 from cl.data.tombs import tombstones
 from cl.errors import DataError, StoreError
-from cl.text import some
+from cl.text import count, some
 from flows.data import objects
 from flows.data.pinned import pin_file
 from flows.data.versions import version
 from flows.history.conclude import conclude
 from flows.history.entries import Withdrawn, entry_of, history_of
-from flows.history.standing import Standing, chain
+from flows.history.standing import Standing
 from flows.learn.job import Job
 from flows.line.work import Work
-from flows.project import own_models
-from flows.registry.champion import versions_of
-from flows.removal.copies import watched_in
+from flows.removal.copies import damaged, watched_in
+from flows.removal.holding import elsewhere, holding, ran_sessions, taught
 from flows.removal.orders import Order, new_id, pending
-from flows.removal.prune import versions_in
 from flows.removal.spare import histories
 from flows.removal.without import Remedy, features_of, prints, remedy
 from flows.settings import Place
-from flows.tracking.runs import STATE, connect
+from flows.tracking.runs import connect
 
 if TYPE_CHECKING:
-    from mlflow import MlflowClient
+    pass
 
 REBUILD = "evergreen update CONFIG --rebuild"
 
@@ -80,13 +78,14 @@ def draw_up(
         lessened(folder, entry, order.wanted)  # what cannot be done is told now
     order, client = replace(order, objects=tuple(sorted(inside))), connect(place)
     told, models, derived = list[str](), dict[str, dict[str, object]](), list[str]()
+    ran, unread = ran_sessions(place)
     for model in histories(place):
         standing = conclude(history_of(place, model).read())
         if standing.opened is None or folder.name not in _collections(standing):
             continue
         at = worker(place, standing, data)
         found = remedy(at, standing, entry.name, order.wanted, order.whole, order.id)
-        held = tuple(sorted(_holding(place, client, model, standing, entry.name), key=int))
+        held = tuple(sorted(holding(place, client, model, standing, entry.name, ran), key=int))
         salted = None if order.whole else tuple(sorted(_salted(each) for each in order.prints))
         said = Withdrawn(phase="intent", session=entry.name, images=salted, versions=held, into=found.into, line=found.line, why=why, by=by)
         models[model] = entry_of(said)[1]
@@ -94,7 +93,10 @@ def draw_up(
         derived += [f"interim/{state}" for state in _learning(standing, entry.name)]
         champion = standing.champion.version if standing.champion else None
         told.append(_told_of(model, held, found, champion))
-    told += [f"model {each} learned it in a run, and has no history: delete it in MLflow" for each in _elsewhere(place, client, entry.name)]
+    others = elsewhere(place, client, entry.name, ran)
+    told += [f"model {each} learned it in a run, and has no history: delete it in MLflow" for each in others]
+    told += [f"{file}: cannot be read, so nobody can say which version of a run came of it" for file in unread]
+    told += [f"{each}; nobody can say whether it holds some of it" for each in damaged(place)]
     if revisions := objects.named_by(data, order.objects):
         told.append(
             f"git keeps {len(revisions)} revisions of {pin_file(data).name} that name it ({some(revisions, 5)}): they cannot be checked "
@@ -114,7 +116,8 @@ def worker(place: Place, standing: Standing, data: Path) -> Work:
 
 def _located(data: Path, name: str) -> tuple[Path, Entry]:
     into, _, session = name.rpartition("/")
-    places = [place for place in sorted(data.glob("[!.]*")) if place.is_dir() and not place.is_symlink() and collection.numbered(place)]
+    folders = [place for place in sorted(data.glob("[!.]*")) if place.is_dir() and not place.is_symlink()]
+    places = [place for place in folders if collection.numbered(place) or tombstones(place)]  # also where all of it is withdrawn
     found = [
         (place, entry) for place in places if into in ("", place.name) for entry in collection.sessions(place) if entry.name == session
     ]
@@ -137,11 +140,25 @@ def _chosen(folder: Path, entry: Entry, images: Sequence[str] | None) -> tuple[s
         return {each for _, each in every}, [row for row, _ in every]
     unknown = [wanted for wanted in images if not any(wanted in pair for pair in every)]
     if unknown or not images:
-        raise DataError(
-            f"session {entry.name!r}: {len(unknown)} of {len(images)} images are not in it ({unknown[0] if unknown else ''!r:.80})"
-        )
+        raise DataError(f"session {entry.name!r}: {_not_in(unknown, len(images))}{_already(entry)}")
     hashes = {each for row, each in every if {row, each} & set(images)}
     return hashes, [row for row, each in every if each in hashes]  # the same image may lie there twice
+
+
+def _not_in(unknown: Sequence[str], asked: int) -> str:
+    if not asked:
+        return "no image of it is named; give ids of rows or SHA-256 of images, or leave --images out"
+    return f"{len(unknown)} of {count(asked, 'image is', 'images are')} not in it ({unknown[0]!r:.80})"
+
+
+def _already(entry: Entry) -> str:
+    """Which images are withdrawn already is kept nowhere, and that some are is."""
+    return (
+        f"; {count(entry.withdrawn, 'image of it is', 'images of it are')} withdrawn already, and nothing is kept that says which: "
+        "if what is missing was among them, it is gone; leave it out of the list"
+        if entry.withdrawn
+        else ""
+    )
 
 
 def _salted(image: str) -> str:
@@ -162,50 +179,10 @@ def _collections(standing: Standing) -> set[str]:
     return {Path(path).name for path in (*standing.opened.stream.get("sources", ()), *sources)}
 
 
-def _holding(place: Place, client: "MlflowClient", model: str, standing: Standing, session: str) -> set[str]:
-    """The versions of a model whose states have learned a session, by its history and by the steps of runs."""
-    held = versions_in(history_of(place, model).read())
-    if model in own_models(place, client):
-        held |= {str(each.version): each.tags[STATE] for each in versions_of(client, model) if STATE in each.tags}
-    ran = _ran(place)
-    return {number for number, state in held.items() if session in _sessions(standing, state) | ran.get(state, set())}
-
-
-def _ran(place: Place) -> dict[str, set[str]]:
-    """The sessions of each state that a run made."""
-    steps = {}
-    for file in (place.steps / "steps").glob("*/result.json"):
-        try:
-            said = json.loads(file.read_text(encoding="utf-8"))
-            steps[said["key"]] = (said["state"], said["parent"], said["session"])
-        except (OSError, ValueError, KeyError, TypeError):
-            continue
-    found: dict[str, set[str]] = {}
-    for key in steps:
-        own, now = set(), key
-        while now in steps:
-            own.add(steps[now][2])
-            now = steps[now][1] if steps[now][1] != now else ""
-        found[steps[key][0]] = own
-    return found
-
-
 def _learning(standing: Standing, session: str) -> set[str]:
     """States of which half may lie there, and which have learned the session by then."""
-    half = standing.open if standing.open and session in _sessions(standing, standing.open.parent, standing.open.session) else None
-    return {state for state in standing.tree if session in _sessions(standing, state)} | ({half.state} if half else set())
-
-
-def _sessions(standing: Standing, state: str | None, *more: str) -> set[str]:
-    return {*more, *(learned.session for learned in chain(standing, state))}
-
-
-def _elsewhere(place: Place, client: "MlflowClient", session: str) -> list[str]:
-    known, ran = set(histories(place)), _ran(place)
-    names = [name for name in own_models(place, client) if name not in known]
-    return [
-        f"{name}/{each.version}" for name in names for each in versions_of(client, name) if session in ran.get(each.tags.get(STATE, ""), ())
-    ]
+    half = standing.open if standing.open and session in taught(standing, standing.open.parent, standing.open.session) else None
+    return {state for state in standing.tree if session in taught(standing, state)} | ({half.state} if half else set())
 
 
 def _told_of(model: str, held: Sequence[str], found: Remedy, champion: str | None) -> str:

@@ -14,6 +14,7 @@ from pydantic import TypeAdapter
 from cl.data import collection
 from cl.data.leave_out import bury, rewrite
 from cl.errors import DataError, EvergreenError
+from cl.text import count
 from flows.data import objects
 from flows.data.pinned import pin_file
 from flows.data.shelf import alone
@@ -130,8 +131,12 @@ def _delete(place: Place, order: Order, tell: Tell) -> None:
     for name in order.derived:
         path = place.steps / name
         shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
-    gone, lost = purge(place, order.sought, [Path(each) for each in order.watched])
-    tell(f"{order.name}: off the shelf; {len(order.objects)} objects of DVC, {gone} copies, and rows in {lost} states are gone")
+    purged = purge(place, order.sought, [Path(each) for each in order.watched])
+    what = "off the shelf" if order.whole else f"written again without {count(len(order.ids), 'image')}"
+    copies = f"{count(len(order.objects), 'object')} of DVC, {count(purged.gone, 'copy', 'copies')}"
+    tell(f"{order.name}: {what}; {copies}, and rows in {count(purged.lost, 'state')} are gone")
+    for remark in purged.unread:
+        tell(remark)
     try:
         if after and after != before and (address := push(data)):
             tell(f"{pin_file(data).name}: sent to {address}")
