@@ -14,10 +14,10 @@ def some(words: Sequence[object], most: int = 3) -> str:
     return ", ".join(str(w) for w in words[:most]) + (f" and {len(words) - most} more" if len(words) > most else "")
 
 
-def count(number: int, one: str, several: str = "") -> str:
+def plural(number: int, one: str, several: str = "") -> str:
     """A number with its noun, and its verb where that changes with it; `several`: of any number but one, by default with an s.
 
-    >>> count(1, "image"), count(0, "image"), count(1234, "image"), count(1, "class waits", "classes wait")
+    >>> plural(1, "image"), plural(0, "image"), plural(1234, "image"), plural(1, "class waits", "classes wait")
     ('1 image', '0 images', '1,234 images', '1 class waits')
     """
     return f"{number:,} {one if number == 1 else several or f'{one}s'}"

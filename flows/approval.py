@@ -71,7 +71,7 @@ def ask(job: Job, outcome: dict[str, Any]) -> Question | None:
         return None
     asked = Question(run, url_for("flow-run", run) or "", until)
     note(client, outcome["run"], asked)
-    waits = f"version {version} of {name} waits for a person until {asked.deadline} ({hours:g} hours)"
+    waits = f"version {version} of {name} waits for a person until {asked.deadline} ({hours:g} {'hour' if hours == 1 else 'hours'})"
     watch().tell(
         f"{title(job)}: {waits}: click Resume at {asked.page} (sign in on the start page first), or: evergreen promote {name} {version}"
     )

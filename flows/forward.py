@@ -8,7 +8,7 @@ from typing import Any
 
 from cl.errors import StoreError
 from cl.learning.learner import steps_over
-from cl.text import some
+from cl.text import plural, some
 from flows.history.conclude import conclude
 from flows.history.entries import Abandoned, Opened, Verdict, history_of, note, open_with
 from flows.history.standing import Standing, Word, chain
@@ -188,6 +188,10 @@ def follow(at: Work, run: str) -> None:
     )
 
 
+def _every(sessions: int) -> str:
+    return f"all {sessions} sessions are learned" if sessions > 1 else f"{plural(sessions, 'session is', 'sessions are')} learned"
+
+
 def _outcome(at: Work, run: str, learned: list[str], ruling: Ruling | None) -> dict[str, Any]:
     standing = at.standing()
     waiting = [arrival.name for arrival in at.waiting(standing)]
@@ -201,7 +205,11 @@ def _outcome(at: Work, run: str, learned: list[str], ruling: Ruling | None) -> d
         why = ruling.why if ruling else "up to date"
         every = [name for name, each in standing.sessions.items() if each.word == Word.LEARNED]
         hint = "" if at.arrivals.grows else "; it reads no collection, so what `evergreen ingest` takes in is for another config"
-        told = f"{len(waiting)} sessions wait; left waiting: {why}" if waiting else f"all {len(every)} sessions are learned; {why}{hint}"
+        told = (
+            f"{plural(len(waiting), 'session waits', 'sessions wait')}; left waiting: {why}"
+            if waiting
+            else f"{_every(len(every))}; {why}{hint}"
+        )
         watch().tell(f"{at.config.name}: {told}")
     else:
         why = ruling.why if ruling else "what was begun is learned"

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+from cl.text import plural
+
 if TYPE_CHECKING:
     from cl.evaluation.matrix import Change
 
@@ -128,9 +130,9 @@ def what(beat: Beat, brief: bool = False) -> str:
     if beat.doing == "beginning":
         return "begins"
     if beat.doing == "examining":
-        return f"examined on {beat.done}{of}{beat.total} sets"
+        return f"examined on {beat.done}{of}{plural(beat.total, 'set')}"
     rounds = "" if beat.turns == 1 else f" of round {beat.turn + 1} of {beat.turns or 'nobody knows how many'}"
-    return f"{beat.done}{of}{beat.total} steps{rounds}"
+    return f"{beat.done}{of}{plural(beat.total, 'step')}{rounds}"
 
 
 def span(seconds: float) -> str:
@@ -169,5 +171,5 @@ def line(ended: Ended) -> str:
         + ("" if change.before is None else f" (before: {100 * change.before:.1f})")
         for change in ended.changes
     ]
-    took = "; learned before" if ended.known else f"; {ended.steps} steps in {span(ended.seconds)}" if ended.steps else ""
+    took = "; learned before" if ended.known else f"; {plural(ended.steps, 'step')} in {span(ended.seconds)}" if ended.steps else ""
     return f"{place(*ended[:4])}: {', '.join(told)}{took}"

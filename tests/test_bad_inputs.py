@@ -466,7 +466,7 @@ TABLES: dict[str, tuple[str, bytes, str]] = {
         b"image,label\n" + ROW.replace(b",a blue square", b"") + b"x.png,caf\xe9\n",
         "no row would be left of",
     ),
-    "csv of which no row can be used": ("t.csv", b"image,label\ngone.png,blue\n", "none of 1 rows can be used"),
+    "csv of which no row can be used": ("t.csv", b"image,label\ngone.png,blue\n", "none of 1 row can be used"),
     "empty parquet": ("t.parquet", b"", "cannot be read as .parquet"),
     "parquet that is cut short": ("t.parquet", _parquet()[:-30], "cannot be read as .parquet"),
     "parquet with a flipped bit": ("t.parquet", flipped(_parquet(), 0.98), "t.parquet"),

@@ -471,6 +471,6 @@ def test_every_kind_of_entry_is_told_or_left_out_on_purpose() -> None:
         ("to retry", "2", "", ""),
         ("accepted by a person", "2", "", "seen"),
         ("abandoned", "2", "", "the head moved"),
-        ("withdrawn", "1 images of 2", "2", ""),
-        ("pruned", "", "1", "the weights of 1 states"),
+        ("withdrawn", "1 image of 2", "2", ""),
+        ("pruned", "", "1", "the weights of 1 state"),
     ]

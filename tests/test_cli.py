@@ -282,7 +282,7 @@ def test_a_schedule_that_is_none(refused: Refused, config: Path, monkeypatch: py
 
 def test_a_report_of_what_was_never_learned(refused: Refused, config: Path) -> None:
     assert "none of 2 streams is learned with these settings, data and code" in refused("report", "colours.yaml")
-    assert "none of 1 streams is learned" in refused("report", "colours.yaml", "--method", "finetune", "--out", "mine")
+    assert "none of 1 stream is learned" in refused("report", "colours.yaml", "--method", "finetune", "--out", "mine")
 
 
 def test_a_model_is_not_pretrained_over_another(refused: Refused, project: Path) -> None:
@@ -386,7 +386,7 @@ def test_data_is_taken_in_pinned_and_shown_in_a_line_each(evergreen: Evergreen, 
     (project / "birds.csv").write_text("image,label,split\n1.png,red,train\n2.png,red,test\n")
     added = evergreen("data", "add", "birds", "birds.csv")
     *told, taken, pinned = added.err.splitlines()
-    assert (added.code, added.out, taken) == (0, "", "birds: train 1, test 1 rows, 1 classes")
+    assert (added.code, added.out, taken) == (0, "", "birds: train 1, test 1 rows, 1 class")
     assert told == ["columns: image as image, label as label, split as split", "read as a CSV table"]
     assert pinned.startswith("data.dvc now pins ") and pinned.endswith("`git add data.dvc` and commit to keep this version")
     assert evergreen("data", "add", "birds", "birds.csv", "--replace").err.splitlines()[-1].startswith("data.dvc is up to date")

@@ -111,7 +111,7 @@ def test_a_csv_that_is_not_utf8_is_told(tmp_path):
     put(tmp_path, "a.png")
     (tmp_path / "t.csv").write_bytes("path,label\na.png,Käse\n".encode("latin-1"))
     with pytest.raises(
-        DataError, match=r"1 of 1 rows are not UTF-8 \(column 'label' reads as Latin-1: 'Käse'\), and no row would be left of Käse; save"
+        DataError, match=r"1 of 1 row is not UTF-8 \(column 'label' reads as Latin-1: 'Käse'\), and no row would be left of Käse; save"
     ):
         read(tmp_path / "t.csv")
 

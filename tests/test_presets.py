@@ -54,7 +54,7 @@ def test_shots_can_be_those_of_the_published_session_lists(tmp_path: Path) -> No
     stream = built("cpe_clip_mini_imagenet", tmp_path, "stream.lists=mini_imagenet/index_list")
     assert all(len(s.data) == 25 and not any("_4.png" in row for row in s.data.ids) for s in stream.sessions[1:])
     (lists / "session_3.txt").write_text("a/b/nowhere.jpg\n")
-    with pytest.raises(DataError, match=r"session_3.txt: 1 of 1 images are not among the session's \(nowhere\)"):
+    with pytest.raises(DataError, match=r"session_3.txt: 1 of 1 image is not among the session's \(nowhere\)"):
         built("cpe_clip_mini_imagenet", tmp_path, "stream.lists=mini_imagenet/index_list")
     (lists / "session_3.txt").unlink()
     with pytest.raises(DataError, match=r"lists names the folder of session_2.txt"):

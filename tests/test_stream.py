@@ -26,7 +26,7 @@ def test_a_session_needs_images_a_test_and_labels_it_knows():
         Stream("s", (replace(made, tests=()),))
     with pytest.raises(DataError, match="no training image"):
         replace(made, data=made.data.take([]))
-    with pytest.raises(DataError, match="label 'green' is not among its 1 classes"):
+    with pytest.raises(DataError, match="label 'green' is not among its 1 class"):
         replace(made, classes=(0,))
     with pytest.raises(DataError, match="class 7 is outside its vocabulary of 2"):
         replace(made, classes=(0, 7))
@@ -37,7 +37,7 @@ def test_an_evaluation_set_needs_what_its_kind_asks_for():
         EvalSet("x", "classify", table([0, 1], 4, labels=False), names([0, 1]))
     with pytest.raises(DataError, match="8 of 8 test images have no caption"):
         EvalSet("x", "retrieve", table([0, 1], 4))
-    with pytest.raises(DataError, match="label 'green' is not among its 1 classes"):
+    with pytest.raises(DataError, match="label 'green' is not among its 1 class"):
         EvalSet("x", "classify", table([0, 1], 4), names([0]))
     with pytest.raises(DataError, match="no test image"):
         EvalSet("x", "retrieve", table([], 4))

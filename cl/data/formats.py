@@ -23,7 +23,7 @@ from cl.data.rows import finish, usable
 from cl.data.table import SCHEMA, SPLITS, ImageTable, concat, openable
 from cl.data.told import Told, Topic, merged
 from cl.errors import DataError
-from cl.text import did_you_mean, some
+from cl.text import did_you_mean, plural, some
 
 _BROKEN = (pa.ArrowException, OSError, ValueError, OverflowError, RecursionError)  # UnicodeError is a ValueError
 _HARMLESS = (Reason.DUPLICATE, Reason.LONG)  # says nothing that another row does not say; a model cuts it
@@ -135,7 +135,9 @@ def _read(given: Path, path: Path, reading: Reading) -> Look:
     splits = {name: concat(found[name]) for name in SPLITS if name in found}
     for name, table in splits.items():
         if twice := [each for each, count in Counter(table.ids).items() if count > 1]:
-            raise DataError(f"{given}: {name} holds {len(twice)} ids twice ({some(twice)}); ids must be unique, so rename or remove them")
+            raise DataError(
+                f"{given}: {name} holds {plural(len(twice), 'id')} twice ({some(twice)}); ids must be unique, so rename or remove them"
+            )
     reading.tell(Topic.LAYOUT, *dict.fromkeys(part.words for part in parts))
     if path.is_dir() and not any(part.literal for part in parts):
         _unnamed(reading)
@@ -225,7 +227,7 @@ def _picked(raw: pa.Table, file: Path, part: Part, reading: Reading, ours: bool)
     literal = part.literal or ours
     parts = list(_readable(raw, taken, file, literal, reading))
     if not parts:
-        raise DataError(f"{file}: none of {raw.num_rows} rows can be used: {summary(reading.problems)}")
+        raise DataError(f"{file}: none of {plural(raw.num_rows, 'row')} can be used: {summary(reading.problems)}")
     return pa.concat_tables(parts)
 
 

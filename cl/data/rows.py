@@ -17,7 +17,7 @@ from cl.data.layouts.places import Places
 from cl.data.layouts.reading import SPLITS, Reading
 from cl.data.table import SCHEMA, ImageTable
 from cl.errors import DataError
-from cl.text import some
+from cl.text import plural, some
 
 
 def usable(table: pa.Table, file: Path, base: Path, reading: Reading, mixed: bool, ours: bool) -> pa.Table:
@@ -57,7 +57,7 @@ def usable(table: pa.Table, file: Path, base: Path, reading: Reading, mixed: boo
     table = _located(table, paths, inline)
     keep = _once(table, names, [row for row, fault in enumerate(faults) if not fault], where, reading)
     if not keep:
-        raise DataError(f"{file}: none of {len(paths)} rows can be used: {summary(reading.problems)}")
+        raise DataError(f"{file}: none of {plural(len(paths), 'row')} can be used: {summary(reading.problems)}")
     return table if len(keep) == len(paths) else table.take(pa.array(keep, pa.int64()))
 
 
@@ -154,7 +154,10 @@ def _no_class_lost(table: pa.Table, faults: Sequence[Fault | None], file: Path) 
     left = {label for label, fault in zip(labels, faults, strict=True) if not (fault and fault[0] == Reason.NOT_UTF8)}
     if lost := [label for label in bad if label is not None and label not in left]:
         first = next(fault[1] for fault in faults if fault and fault[0] == Reason.NOT_UTF8)
-        told = f"{sum(bad.values())} of {len(labels)} rows are not UTF-8 ({first}), and no row would be left of {some(lost)}"
+        told = (
+            f"{sum(bad.values())} of {plural(len(labels), 'row is', 'rows are')} not UTF-8 ({first}), and no row would be "
+            f"left of {some(lost)}"
+        )
         raise DataError(f"{file}: {told}; save the table as UTF-8")
 
 

@@ -16,7 +16,7 @@ from PIL import Image
 from cl.data.images import decode, opened
 from cl.disk.durable import beside
 from cl.errors import DataError
-from cl.text import some
+from cl.text import plural, some
 
 Supervision = Literal["labels", "captions", "both", "none"]  # what rows teach with
 SCHEMA = pa.schema(
@@ -178,7 +178,7 @@ def openable(rows: ImageTable, where: str, look: Callable[[bytes, str], object] 
         each = map if look is opened else pool.map  # headers are read by Python, which gains nothing from threads
         problems = [told for told in each(fault, rows.ids, rows.table["image"]) if told]
     if problems:
-        raise DataError(f"{where}: {len(problems)} of {len(rows)} images cannot be used. {some(problems)}")
+        raise DataError(f"{where}: {len(problems)} of {plural(len(rows), 'image')} cannot be used. {some(problems)}")
 
 
 def write(splits: Mapping[str, ImageTable], folder: Path) -> None:

@@ -21,7 +21,7 @@ from cl.errors import DataError
 from cl.methods.base import Method
 from cl.methods.losses import precise
 from cl.streams.stream import EvalSet
-from cl.text import some
+from cl.text import plural, some
 
 VERSION = 1  # of what a score means; see cl/store/units.py
 
@@ -108,7 +108,9 @@ def _classify(method: Method, examined: EvalSet, data: ImageTable, features: Flo
     index = {known.name: position for position, known in enumerate(examined.classes)}
     unknown = sorted({str(label) for label in data.labels if label not in index})
     if unknown:
-        raise DataError(f"evaluation set {examined.name}: {len(unknown)} labels are no candidate class ({some(unknown)})")
+        raise DataError(
+            f"evaluation set {examined.name}: {plural(len(unknown), 'label is', 'labels are')} no candidate class ({some(unknown)})"
+        )
     targets = np.array([index[label or ""] for label in data.labels])
     logits = torch.cat([precise(method.classify(images, features)).cpu() for images in _images(method, data, config)]).numpy()
     hits = logits.argmax(-1) == targets

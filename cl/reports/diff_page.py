@@ -7,6 +7,7 @@ from cl.reports.heat import css
 from cl.reports.page import SHOTS, environment
 from cl.reports.panels import gallery, signed
 from cl.reports.tables import percent
+from cl.text import plural
 
 _LISTED = 60  # sets
 
@@ -67,10 +68,10 @@ def verdict(found: Comparison) -> str:
     if known:
         images = sum(each.images for each in known)
         broke, mended = sum(each.broke for each in known), sum(each.mended for each in known)
-        parts.append(f"of {images:,} labelled images {broke:,} broke and {mended:,} came right")
+        parts.append(f"of {plural(images, 'labelled image')} {broke:,} broke and {mended:,} came right")
     if others := [each for each in found.sets if each.before is None]:
         images, differ = sum(each.images for each in others), sum(each.differ or 0 for each in others)
-        parts.append(f"the two differ on {differ:,} of {images:,} images that nobody has labelled")
+        parts.append(f"the two differ on {differ:,} of {plural(images, 'image')} that nobody has labelled")
     told = "; ".join(parts) or "nothing was asked"
     return f"{told[0].upper()}{told[1:]}."
 
@@ -78,10 +79,17 @@ def verdict(found: Comparison) -> str:
 def _set(each: SetChange) -> dict[str, Any]:
     if each.before is None or each.after is None:
         share = (each.differ or 0) / max(1, each.images)
-        return {"name": each.name, "text": f"{each.differ or 0:,} of {each.images:,} images", "bars": [_bar("differ", "fade", share)]}
+        return {
+            "name": each.name,
+            "text": f"{each.differ or 0:,} of {plural(each.images, 'image')}",
+            "bars": [_bar("differ", "fade", share)],
+        }
     interval = "" if each.low is None else f" [{signed(_or_nan(each.low))}, {signed(_or_nan(each.high))}]"
     what = "image-to-text R@10" if each.kind == "retrieve" else "top-1"
-    text = f"{what} {percent(each.before)} to {percent(each.after)}: {signed(each.after - each.before)}{interval}, {each.images:,} images"
+    text = (
+        f"{what} {percent(each.before)} to {percent(each.after)}: {signed(each.after - each.before)}{interval}, "
+        f"{plural(each.images, 'image')}"
+    )
     bars = [_bar("came right", "gain", each.mended / each.images), _bar("broke", "loss", each.broke / each.images)]
     return {"name": each.name, "text": text, "bars": bars}
 

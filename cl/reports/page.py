@@ -20,6 +20,7 @@ from cl.reports.report import Report
 from cl.reports.sections import sections
 from cl.reports.tables import DEFINITIONS, REFERENCES, columns, grouped, overview
 from cl.reports.verdict import verdicts
+from cl.text import plural
 
 _NAMED = 12  # sessions and sets that are listed by name
 _DRAWN = 9  # methods whose loss is drawn
@@ -103,8 +104,7 @@ def _contents(found: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _lead(report: Report) -> str:
-    count = len(report.sessions)
-    return f"{count} session{'' if count == 1 else 's'}: {_some(report.sessions)}. Scores in percent."
+    return f"{plural(len(report.sessions), 'session')}: {_some(report.sessions)}. Scores in percent."
 
 
 def _some(names: Sequence[str]) -> str:

@@ -10,6 +10,7 @@ from cl.reports.gallery import Block, Comparison
 from cl.reports.report import Report
 from cl.reports.tables import REFERENCES, percent
 from cl.reports.verdict import Verdict, points
+from cl.text import plural
 
 _ROWS = 200  # classes and confusions that are listed of a method
 _WORDS = {"promoted": "became champion", "refused": "was refused", "waiting": "waits for a person's word"}
@@ -28,7 +29,7 @@ def version_of(report: Report) -> dict[str, Any]:
     word, reason = report.gate.get("word", ""), report.gate.get("reason", "")
     broken = [check["bound"] for check in report.gate.get("checks", []) if check.get("holds") == "NO"]
     if len(broken) > 1:
-        reason = f"{len(broken)} of {len(report.gate['checks'])} bounds do not hold, {broken[0]} among them"
+        reason = f"{len(broken)} of {plural(len(report.gate['checks']), 'bound')} do not hold, {broken[0]} among them"
     told = f"{report.method}, seed {report.provenance.seed}: {report.version}"
     return {"no": word not in ("", "promoted"), "text": f"{told} {_WORDS[word]}: {reason}." if word in _WORDS else f"{told}."}
 

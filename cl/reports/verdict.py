@@ -11,6 +11,7 @@ from cl.evaluation.evaluate import unpack
 from cl.evaluation.matrix import bootstrap, forgetting, last
 from cl.reports.kinds import SHOWN, mixed, split
 from cl.reports.report import Report
+from cl.text import plural
 
 
 class Moved(NamedTuple):
@@ -69,13 +70,13 @@ def _verdict(method: str, metric: str, members: Sequence[Report], both: bool) ->
     parts = []
     if gained.by == gained.by:
         word, shown = ("gained", gained) if gained.by >= 0 else ("lost", gained.turned())
-        count = _sets(len(members[0].matrix.known), "taught set")
-        parts.append(f"{word} {shown.told()} points on {count} ({points(now - gained.by)} to {points(now)})")
+        sets = plural(len(members[0].matrix.known), "taught set")
+        parts.append(f"{word} {shown.told()} points on {sets} ({points(now - gained.by)} to {points(now)})")
     if forgot == forgot:
         parts.append(f"forgot {points(forgot)} of what it had learned" if forgot > 0 else "forgot nothing")
     if lost.by == lost.by:
-        count = _sets(len(members[0].matrix.probes), "probe")
-        parts.append(f"lost {lost.told()} on {count}" if lost.by >= 0 else f"gained {lost.turned().told()} on {count} that nobody taught")
+        sets = plural(len(members[0].matrix.probes), "probe")
+        parts.append(f"lost {lost.told()} on {sets}" if lost.by >= 0 else f"gained {lost.turned().told()} on {sets} that nobody taught")
     told = "; ".join(parts) or "nothing was measured"
     return Verdict(method, metric, gained, forgot, lost, now, f"{metric}: {told}." if both else f"{told[0].upper()}{told[1:]}.")
 
@@ -98,10 +99,6 @@ def moved(members: Sequence[Report], columns: Sequence[int]) -> Moved:
         return Moved(by)
     mean, low, high = bootstrap([np.mean(each, axis=0) for each in now], [np.mean(each, axis=0) for each in then])
     return Moved(by, by + low - mean, by + high - mean)
-
-
-def _sets(count: int, what: str) -> str:
-    return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -18,6 +18,7 @@ from cl.methods import Method
 from cl.methods.persist import CLIP, left_out, memory, put, restore
 from cl.release import code_version, made_with
 from cl.store.store import NOTE, WEIGHTS, State, beneath, checked, foundation, now
+from cl.text import plural
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class Dropped:
     why: Why
 
     def __str__(self) -> str:
-        of = f"{self.tensors} tensor{'s' * (self.tensors != 1)}, {self.size:,} bytes"
+        of = f"{plural(self.tensors, 'tensor')}, {plural(self.size, 'byte')}"
         return f"the memory of {self.method or 'its method'} ({of}): {self.why.value.replace('{now}', self.now)}"
 
 

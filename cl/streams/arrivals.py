@@ -18,7 +18,7 @@ from cl.streams.build import drafted, probed, read_sources, tested, withheld_of
 from cl.streams.config import CollectionStream, StreamConfig
 from cl.streams.cut import Draft, Sources, drafts
 from cl.streams.stream import EvalSet, Session
-from cl.text import some
+from cl.text import plural, some
 
 
 class Arrival(NamedTuple):
@@ -123,11 +123,17 @@ class Arrivals:
         mine = set(self.draft(name).train.ids)
         for other in learned:
             if other in self.there() and (same := mine.intersection(self.draft(other).train.ids)):
-                return f"{len(same)} of its training rows are those of session {other!r}, which is learned ({some(sorted(same))})"
+                return (
+                    f"{plural(len(same), 'of its training rows is one', 'of its training rows are those')} of session "
+                    f"{other!r}, which is learned ({some(sorted(same))})"
+                )
         tests = {other: self.test_rows(other) for other in (name, *learned) if other in self.there()}
         for where, rows in (*tests.items(), *((probe.name, probe.data) for probe in self.probes())):
             if leaked := mine.intersection(rows.ids):
-                return f"{len(leaked)} of its training images examine {where!r} ({some(sorted(leaked))}); keep each image (id) in one split"
+                return (
+                    f"{plural(len(leaked), 'of its training images examines', 'of its training images examine')} "
+                    f"{where!r} ({some(sorted(leaked))}); keep each image (id) in one split"
+                )
         return None
 
     def session(self, name: str, index: int, known: Mapping[str, ClassName]) -> tuple[Session, dict[str, str]]:

@@ -16,7 +16,7 @@ from cl.streams.config import CollectionStream, Probe, StreamConfig
 from cl.streams.cut import Draft, Sources, chosen, drafts, source_of
 from cl.streams.doubts import alike, same_images, same_prompts
 from cl.streams.stream import EvalSet, Kind, Session, Stream
-from cl.text import some
+from cl.text import plural, some
 
 __all__ = ["StreamConfig", "build_stream", "class_names"]
 
@@ -144,7 +144,8 @@ def _arriving(draft: Draft, supervision: Supervision, where: str) -> list[str]:
     lacking = [name for name in asked if name not in taught]
     if lacking:
         raise DataError(
-            f"{where}: {len(lacking)} of {len(asked)} tested classes have no training image ({some(lacking)}); "
+            f"{where}: {len(lacking)} of {plural(len(asked), 'tested class has', 'tested classes have')} no training image "
+            f"({some(lacking)}); "
             "add images, drop those test rows, or list the classes of the session"
         )
     return taught
@@ -164,7 +165,10 @@ def _supervised(train: ImageTable, supervision: Supervision, names: Sequence[str
         )
     lost = [name for name in names if name not in labels] if "label" not in dropped else []
     if lost:
-        raise DataError(f"{where}: {len(lost)} of {len(names)} classes have no training image ({some(lost)}); add images, or raise limit")
+        raise DataError(
+            f"{where}: {len(lost)} of {plural(len(names), 'class has', 'classes have')} no training image ({some(lost)}); "
+            f"add images, or raise limit"
+        )
     return train.without(*dropped)
 
 
@@ -227,6 +231,7 @@ def _no_leak(stream: Stream) -> None:
         leaked = [sample for sample in test.data.ids if sample in teaches]
         if leaked:
             raise DataError(
-                f"evaluation set {test.name!r}: {len(leaked)} of {len(test.data)} images also teach session {teaches[leaked[0]]!r} "
+                f"evaluation set {test.name!r}: {len(leaked)} of "
+                f"{plural(len(test.data), 'image also teaches', 'images also teach')} session {teaches[leaked[0]]!r} "
                 f"({some(leaked)}); keep each image (id) in one split"
             )

@@ -29,7 +29,7 @@ from cl.streams.config import (
     TimeStream,
 )
 from cl.streams.doubts import left_out
-from cl.text import did_you_mean, some
+from cl.text import did_you_mean, plural, some
 
 Sources = Mapping[str, Mapping[str, ImageTable]]  # source name -> split -> rows
 
@@ -73,7 +73,8 @@ def _every_domain(sources: Sources) -> Iterator[SessionSpec]:
         domains = [domain for domain in pc.unique(column).to_pylist() if domain is not None]
         if domains and column.null_count:
             raise DataError(
-                f"source {source!r}: {column.null_count} of {len(column)} training images have no domain; name it, or list the sessions"
+                f"source {source!r}: {column.null_count} of "
+                f"{plural(len(column), 'training image has', 'training images have')} no domain; name it, or list the sessions"
             )
         for domain in domains:
             yield SessionSpec(name=domain if len(sources) == 1 else f"{source} {domain}", source=source, domains=(domain,))
@@ -100,7 +101,8 @@ def _part(data: ImageTable, part: tuple[int, int] | None, where: str) -> ImageTa
     number, parts = part
     if not number <= parts <= len(data):
         raise DataError(
-            f"{where}: part {number} of {parts} of {len(data)} training images does not exist; give [1, {parts}] to [{parts}, {parts}]"
+            f"{where}: part {number} of {parts} of {plural(len(data), 'training image')} does not exist; give [1, {parts}] "
+            f"to [{parts}, {parts}]"
         )
     return data.take(range((number - 1) * len(data) // parts, number * len(data) // parts))
 
@@ -132,7 +134,8 @@ def _groups(config: ClassStream | FewShotStream, names: Sequence[str]) -> list[S
     count = config.sessions or left // config.ways
     if left < config.ways * max(count, 1) or (config.sessions is None and left % config.ways):
         raise DataError(
-            f"stream {config.name!r}: {len(names)} classes cannot be cut into a base of {config.base} and {config.sessions or 'whole'} "
+            f"stream {config.name!r}: {plural(len(names), 'class', 'classes')} cannot be cut into a base of {config.base} "
+            f"and {config.sessions or 'whole'} "
             f"sessions of {config.ways}; change base or ways, or say how many sessions"
         )
     starts = range(config.base, config.base + count * config.ways, config.ways)
@@ -162,7 +165,8 @@ def _listed(data: ImageTable, folder: Path, number: int) -> ImageTable:
     found = {PurePosixPath(row).stem: place for place, row in enumerate(data.ids)}
     if lost := sorted(wanted - set(found)):
         raise DataError(
-            f"{file}: {len(lost)} of {len(wanted)} images are not among the session's ({some(lost)}); check data and class order"
+            f"{file}: {len(lost)} of {plural(len(wanted), 'image is', 'images are')} not among the session's ({some(lost)}); "
+            f"check data and class order"
         )
     return data.take(sorted(found[name] for name in wanted))
 
@@ -173,7 +177,9 @@ def _shots(data: ImageTable, group: Sequence[str], config: FewShotStream) -> Ima
     for name in group:
         rows = [row for row, label in enumerate(labels) if label == name]
         if len(rows) < config.shots:
-            raise DataError(f"class {name!r}: {len(rows)} training images, but shots is {config.shots}; add images or ask for fewer")
+            raise DataError(
+                f"class {name!r}: {plural(len(rows), 'training image')}, but shots is {config.shots}; add images or ask for fewer"
+            )
         order = torch.randperm(len(rows), generator=generator(config.seed, "shots", name)).tolist()
         drawn += sorted(rows[i] for i in order[: config.shots])
     return data.take(drawn)
@@ -185,7 +191,8 @@ def _by_time(config: TimeStream, sources: Sources) -> Iterator[Draft]:
     for split, data in (("train", train), (config.test_split, test)):
         if undated := data.table["time"].null_count:
             raise DataError(
-                f"source {source!r}: {undated} of {len(data)} {split} images have no time; add a column time, or say which with time:"
+                f"source {source!r}: {undated} of {plural(len(data), f'{split} image has', f'{split} images have')} no time; "
+                f"add a column time, or say which with time:"
             )
     cuts = list(config.cuts or _equal_parts(train, config.parts or 2, source))
     written = _writer(cuts)
@@ -203,7 +210,8 @@ def _equal_parts(data: ImageTable, parts: int, source: str) -> list[datetime]:
     cuts = sorted({times[round(i * len(times) / parts)] for i in range(1, parts)} - {times[0]})
     if len(cuts) < parts - 1:
         raise DataError(
-            f"source {source!r}: its {len(set(times))} different times cannot be cut into {parts} parts; ask for fewer, or give cuts"
+            f"source {source!r}: its {plural(len(set(times)), 'different time')} cannot be cut into {parts} parts; ask for "
+            f"fewer, or give cuts"
         )
     return cuts
 

@@ -16,7 +16,7 @@ from cl.data.table import ImageTable, concat
 from cl.data.told import Told
 from cl.errors import DataError
 from cl.names import usable
-from cl.text import some
+from cl.text import plural, some
 
 Candidates = Literal["own", "seen", "all"]
 Kind = Literal["classify", "retrieve"]
@@ -44,7 +44,8 @@ class EvalSet:
             _known(f"evaluation set {self.name!r}", self.data, self.classes, complete=True)
         elif bare := pc.sum(pc.equal(pc.list_value_length(self.data.table["captions"]), 0)).as_py():
             raise DataError(
-                f"evaluation set {self.name!r}: {bare} of {len(self.data)} test images have no caption; retrieval needs them all"
+                f"evaluation set {self.name!r}: {bare} of {plural(len(self.data), 'test image has', 'test images have')} no "
+                f"caption; retrieval needs them all"
             )
 
     @cached_property
@@ -218,10 +219,14 @@ def joint(stream: Stream) -> Stream:
 def _known(whose: str, data: ImageTable, classes: tuple[ClassName, ...], *, complete: bool) -> None:
     labels = data.table["label"]
     if complete and labels.null_count:
-        raise DataError(f"{whose}: {labels.null_count} of {len(data)} images have no label; classification needs them all")
+        raise DataError(
+            f"{whose}: {labels.null_count} of {plural(len(data), 'image has', 'images have')} no label; classification needs them all"
+        )
     strange = sorted(set(pc.unique(labels).to_pylist()) - {None} - {c.name for c in classes})
     if strange:
-        raise DataError(f"{whose}: label {some([repr(label) for label in strange])} is not among its {len(classes)} classes")
+        raise DataError(
+            f"{whose}: label {some([repr(label) for label in strange])} is not among its {plural(len(classes), 'class', 'classes')}"
+        )
 
 
 def _hash(*parts: Any) -> str:

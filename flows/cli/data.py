@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from cl.errors import DataError
+from cl.text import plural, some
 from flows.cli.options import RootOption
 from flows.console import bar, err, out, table
 from flows.settings import begin
@@ -74,7 +75,10 @@ def add(
         err().print(str(remark), soft_wrap=True)
     rows = ", ".join(f"{split} {len(data):,}" for split, data in splits.items())
     classes = len({label for data in splits.values() for label in data.classes()})
-    err().print(f"{name}: {rows} rows, {classes} classes{', of which nothing is written' if dry_run else ''}", soft_wrap=True)
+    err().print(
+        f"{name}: {rows} rows, {plural(classes, 'class', 'classes')}{', of which nothing is written' if dry_run else ''}",
+        soft_wrap=True,
+    )
     if dry_run:
         return
     with alone(place):
@@ -90,7 +94,6 @@ def status(data_root: RootOption = None) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from cl.text import some
     from flows.data.pinned import mend
     from flows.data.versions import remote, version
 

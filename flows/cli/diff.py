@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from cl.errors import ConfigError
+from cl.text import plural
 from flows.cli.models import listed, opened
 from flows.cli.options import RootOption
 from flows.console import bar, err, out, table
@@ -43,7 +44,6 @@ def diff(
     out().print(table(f"{found.before} → {found.after} (percent)", *summary(found)))
     for told, groups in (("broke", found.broke), ("came right", found.mended), ("differ", found.differ)):
         for group in [each for each in groups if each.was][:_GROUPS]:
-            count = f"{group.images} image{'' if group.images == 1 else 's'}"
-            out().print(f"{told}: {group.was} → {group.now}, {count} of {group.set}", soft_wrap=True)
+            out().print(f"{told}: {group.was} → {group.now}, {plural(group.images, 'image')} of {group.set}", soft_wrap=True)
     out().print(verdict(found), soft_wrap=True)
     err().print(f"Report: {folder / 'diff.html'}", soft_wrap=True)

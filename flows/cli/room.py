@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cl.errors import ConfigError
+from cl.text import plural
 from flows.cli.options import RootOption
 from flows.console import err, out, table
 from flows.settings import begin, check_project
@@ -88,7 +89,11 @@ def withdraw(
     wanted = None if images is None else _listed(images)
     order, told = draw_up(place, place.data_in(data_root), session, wanted, why, whoami(), watched or ())
     what = "all of it" if order.whole else "of it"
-    out().print(f"{order.name}: {len(order.ids)} images, {what}; {len(order.objects)} objects of DVC hold it, or list it", soft_wrap=True)
+    out().print(
+        f"{order.name}: {plural(len(order.ids), 'image')}, {what}; "
+        f"{plural(len(order.objects), 'object of DVC holds it, or lists it', 'objects of DVC hold it, or list it')}",
+        soft_wrap=True,
+    )
     for line in told:
         out().print(line, soft_wrap=True)
     if dry_run or not _asked("withdraw it? This cannot be undone.", yes):
@@ -141,4 +146,4 @@ def _bytes(size: int) -> str:
     for unit, each in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if size >= each:
             return f"{size / each:.1f} {unit}"
-    return f"{size} bytes"
+    return plural(size, "byte")

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from cl.errors import ConfigError
+from cl.text import plural
 from flows.cli.options import RootOption, SetOption
 from flows.console import err, out, table
 from flows.settings import Place, begin, check_project, stores
@@ -115,7 +116,9 @@ def verify_resume(
         scratch = _new(keep) if keep else Path(folder)
         verdict = verify(Trial(job.settings["name"], words, place.root, job.folder), scratch, kills, seed, err().print)
     rows = [(check.what, check.whole, check.broken, "yes" if check.equal else "NO") for check in verdict.checks]
-    out().print(table(f"{verdict.kills} kills over {verdict.seconds:.0f} s", ["what", "undisturbed", "killed and resumed", "equal"], rows))
+    out().print(
+        table(f"{plural(verdict.kills, 'kill')} over {verdict.seconds:.0f} s", ["what", "undisturbed", "killed and resumed", "equal"], rows)
+    )
     if not all(check.equal for check in verdict.checks):
         raise typer.Exit(1)
 

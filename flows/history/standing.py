@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, NamedTuple
 
+from cl.text import plural
 from flows.history.entries import Began, Classes, Learned, Opened, Pruned, Verdict, Withdrawn
 from flows.history.line import Gos, Tree, root
 
@@ -117,7 +118,7 @@ class Standing:
         """Why a version must not be served or become champion; None: nothing speaks against it."""
         for each in self.withdrawals:
             if version in each.versions:
-                images = "" if each.images is None else f"{len(each.images)} images of "
+                images = "" if each.images is None else f"{plural(len(each.images), 'image')} of "
                 return f"it holds {images}session {each.session!r}, withdrawn" + (f" ({each.why})" if each.why else "")
         return "its weights were pruned" if version in self.pruned_versions else None
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple, assert_never
 
 from cl.disk.journal import Entry
-from cl.text import some
+from cl.text import plural, some
 from flows.history.entries import (
     Abandoned,
     Accept,
@@ -78,13 +78,13 @@ def _line(when: str, said: Fact) -> Line | None:
         case Abandoned():
             return Line(when, "abandoned", said.session, why=said.why)
         case Withdrawn():
-            part = "" if said.images is None else f"{len(said.images)} images of "
+            part = "" if said.images is None else f"{plural(len(said.images), 'image')} of "
             what = "withdrawn" if said.phase == "done" else "being withdrawn"
             return Line(when, what, f"{part}{said.session}", some(said.versions, 10), said.by, said.why)
         case Pruned():
             if said.phase == "intent":
                 return None
-            return Line(when, "pruned", "", some(said.versions, 10), why=f"the weights of {len(said.states)} states")
+            return Line(when, "pruned", "", some(said.versions, 10), why=f"the weights of {plural(len(said.states), 'state')}")
         case _:
             assert_never(said)
 

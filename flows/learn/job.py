@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cl.errors import ConfigError, MethodError, StoreError
+from cl.text import plural
 from flows.settings import Place
 
 if TYPE_CHECKING:
@@ -260,7 +261,7 @@ def finished(jobs: Sequence[Job]) -> "list[tuple[Job, list[Step]]]":
             found.append((job, steps))
     if not found:
         raise StoreError(
-            f"none of {len(jobs)} streams is learned with these settings, data and code; `evergreen run` or `compare` learns them"
+            f"none of {plural(len(jobs), 'stream')} is learned with these settings, data and code; `evergreen run` or `compare` learns them"
         )
     return found
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from cl.learning.interim import Interim
+from cl.text import plural
 from flows.learn.job import Job, outlined, turns
 from flows.pace import standing
 from flows.settings import Place
@@ -65,7 +66,7 @@ def half(store: Path, state: str) -> str:
     cursor = Interim(store / "interim" / state, 0).cursor()
     if cursor is None:
         return ""
-    return f"{cursor.done} of {cursor.steps} steps" + (f" of round {cursor.turn + 1}" if cursor.turn else "")
+    return f"{cursor.done} of {plural(cursor.steps, 'step')}" + (f" of round {cursor.turn + 1}" if cursor.turn else "")
 
 
 def where(place: Place, key: str) -> str:

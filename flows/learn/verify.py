@@ -21,6 +21,7 @@ from mlflow import MlflowClient
 from cl.disk.files import read_json
 from cl.disk.seal import sha256
 from cl.errors import LearningError
+from cl.text import plural
 from flows.learn.progress import half
 from flows.servers.children import die_with_parent
 from flows.settings import Place
@@ -104,7 +105,7 @@ def verify(trial: Trial, scratch: Path, kills: int, seed: int, tell: Callable[[s
             if not run(trial, broken, moment).killed:
                 break
             struck += 1
-            tell(f"kill {struck} of {kills}: {learned(broken)} states learned, {half_learned(broken)}")
+            tell(f"kill {struck} of {kills}: {plural(learned(broken), 'state')} learned, {half_learned(broken)}")
         else:
             run(trial, broken)
         checks += compare(expected, facts(broken, trial.name))

@@ -8,6 +8,7 @@ from prefect.artifacts import create_table_artifact
 
 from cl.data.table import ImageTable, concat
 from cl.streams.arrivals import Arrival
+from cl.text import plural
 from flows.history.entries import Learned
 from flows.history.standing import Standing, Word
 from flows.learn.job import Job
@@ -31,7 +32,10 @@ class Ruling(NamedTuple):
 def whether(job: Job, standing: Standing, waiting: Sequence[Arrival]) -> Ruling:
     """What the policy says of the sessions that wait; told to whoever watches."""
     found = _rule(job, standing, waiting)
-    watch().tell(f"{work(job).config.name}: {len(waiting)} sessions wait; {'learning' if found.learn else 'left waiting'}: {found.why}")
+    watch().tell(
+        f"{work(job).config.name}: {plural(len(waiting), 'session waits', 'sessions wait')}; "
+        f"{'learning' if found.learn else 'left waiting'}: {found.why}"
+    )
     return found
 
 
@@ -43,7 +47,7 @@ def _rule(job: Job, standing: Standing, waiting: Sequence[Arrival]) -> Ruling:
     if not standing.line or policy.policy == "every":
         return Ruling(True, "every session is learned")
     if policy.policy == "samples":
-        return Ruling(images >= policy.samples, f"{images:,} new images, and the policy wants {policy.samples:,}")
+        return Ruling(images >= policy.samples, f"{plural(images, 'new image')}, and the policy wants {policy.samples:,}")
     return _drift(job, [arrival.name for arrival in waiting])
 
 
@@ -62,7 +66,9 @@ def _drift(job: Job, names: list[str]) -> Ruling:
     before, after = (image_features(method, rows, at.config.evaluate) for rows in (known, fresh))
     found = drift(before, after, policy.false_alarms, seed=at.config.seed)
     create_table_artifact(
-        key=f"{slug(at.config.name)}-drift", table=[shown(found)], description=f"{at.config.name}: drift of {len(fresh):,} new images"
+        key=f"{slug(at.config.name)}-drift",
+        table=[shown(found)],
+        description=f"{at.config.name}: drift of {plural(len(fresh), 'new image')}",
     )
     compared = f"distance {found.value:.4f}, threshold {found.threshold:.4f}"
     measured = f"{found.false_alarms:.1%} false alarms measured, {found.asked:.1%} asked for"

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from cl.errors import DataError
 from cl.onward import go_on
-from cl.text import some
+from cl.text import plural, some
 from flows.history.entries import Adopted, Champion, Learned, Rebuilt, note
 from flows.history.standing import Standing
 from flows.learn.job import Job
@@ -16,7 +16,7 @@ from flows.line.grow import examine, recorded, stepped
 from flows.line.line_page import page
 from flows.line.ruling import best, rule
 from flows.line.work import Work, work
-from flows.pace import Ended
+from flows.pace import Ended, span
 from flows.registry.champion import CHALLENGER, CHAMPION, change
 from flows.watch import watch
 
@@ -45,8 +45,8 @@ def planned(at: Work, standing: Standing) -> str:
     every = sum(arrival.images for name, arrival in at.arrivals.there().items() if name in names)
     about = took * every / images
     return (
-        f"{at.config.name}: learns {len(names)} sessions anew from the base model ({some(names)}), beside champion "
-        f"{standing.champion.version if standing.champion else 'none'}; about {about / 60:.0f} min of learning, by what it took before"
+        f"{at.config.name}: learns {plural(len(names), 'session')} anew from the base model ({some(names)}), beside champion "
+        f"{standing.champion.version if standing.champion else 'none'}; about {span(about)} of learning, by what it took before"
         if standing.line
         else f"{at.config.name}: nothing is learned yet, so there is nothing to learn anew"
     )

@@ -16,6 +16,7 @@ from cl.plan import Plan
 from cl.reports.report import Report
 from cl.run import Step, revive
 from cl.streams.stream import EvalSet
+from cl.text import plural
 from cl.text import some as some_of
 from flows.history.entries import Learned
 from flows.learn.job import planned
@@ -109,7 +110,9 @@ def course(
         raise StoreError(f"model {version.name} version {version.version}: {told}; give the data as it was with --data-rev")
     steps = steps_of(place, client, version)
     if len(steps) <= len(report.sessions):
-        missing = f"{len(report.sessions) + 1 - len(steps)} of {len(report.sessions) + 1} steps are not in {place.steps}"
+        missing = (
+            f"{len(report.sessions) + 1 - len(steps)} of {plural(len(report.sessions) + 1, 'step is', 'steps are')} not in {place.steps}"
+        )
         raise StoreError(f"model {version.name} version {version.version}: {missing}; --set NAME works without them")
     exam, limit = plan.stream.exam(len(report.sessions)), plan.config.evaluate.limit
     asked, there = ([_of(spread(each.data, some), kind, name) for each in exam] for some in (limit, None))

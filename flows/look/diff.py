@@ -20,7 +20,7 @@ from cl.store.bundle import Bundle
 from cl.streams.build import class_names
 from cl.streams.intake import take
 from cl.streams.stream import EvalSet
-from cl.text import some
+from cl.text import plural, some
 from flows.learn.job import outlined
 from flows.line.asked import Asked
 from flows.registry.as_learned import as_learned
@@ -98,7 +98,9 @@ def _of_folder(on: Path, before: Bundle, after: Bundle, labels: Sequence[str], t
     found = {name: rows for name, rows in parts.items() if len(rows)}
     candidates = list(dict.fromkeys([*(labels or [each.name for model in (before, after) for each in model.classes]), *data.classes()]))
     if len(candidates) < 2 and found.keys() - {"captioned"}:
-        raise DataError(f"{on}: found {len(candidates)} classes to choose from, expected two or more; name them: --labels a,b,c")
+        raise DataError(
+            f"{on}: found {plural(len(candidates), 'class', 'classes')} to choose from, expected two or more; name them: --labels a,b,c"
+        )
     for name, rows in found.items():
         called = title if len(found) == 1 else f"{title}, {name}"
         yield _captioned(called, rows, before, after) if name == "captioned" else _asked(called, rows, candidates, before, after, tell)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from pydantic import TypeAdapter, ValidationError
 
 from cl.errors import DataError, StoreError
-from cl.text import some
+from cl.text import plural, some
 from flows.history.standing import Standing, Word
 from flows.history.standing import rows as rows_of
 from flows.learn.progress import moment
@@ -48,7 +48,7 @@ def rows(standing: Standing, waiting: Sequence[str]) -> list[tuple[str, str, str
 def told(standing: Standing, name: str) -> Iterator[str]:
     """Who leads, and what a person can do, in lines."""
     if standing.champion:
-        yield f"champion of {name}: version {standing.champion.version}, after {len(standing.line)} sessions"
+        yield f"champion of {name}: version {standing.champion.version}, after {plural(len(standing.line), 'session')}"
     if standing.waiting:
         asked = standing.waiting.session
         yes = f"evergreen promote {name} {standing.waiting.version}"

@@ -13,7 +13,7 @@ from cl.data.collection import Entry
 from cl.data.leave_out import lessened, rows
 from cl.data.tombs import tombstones
 from cl.errors import DataError, StoreError
-from cl.text import count, some
+from cl.text import plural, some
 from flows.data import objects
 from flows.data.pinned import pin_file
 from flows.data.versions import version
@@ -99,7 +99,8 @@ def draw_up(
     told += [f"{each}; nobody can say whether it holds some of it" for each in damaged(place)]
     if revisions := objects.named_by(data, order.objects):
         told.append(
-            f"git keeps {len(revisions)} revisions of {pin_file(data).name} that name it ({some(revisions, 5)}): they cannot be checked "
+            f"git names it in {plural(len(revisions), 'revision')} of {pin_file(data).name} ({some(revisions, 5)}), which "
+            f"cannot be checked "
             "out whole any more; what other clones and remotes keep goes there with `dvc gc --workspace --cloud --remote NAME`"
         )
     return replace(order, models=models, derived=tuple(dict.fromkeys(derived))), told
@@ -148,13 +149,13 @@ def _chosen(folder: Path, entry: Entry, images: Sequence[str] | None) -> tuple[s
 def _not_in(unknown: Sequence[str], asked: int) -> str:
     if not asked:
         return "no image of it is named; give ids of rows or SHA-256 of images, or leave --images out"
-    return f"{len(unknown)} of {count(asked, 'image is', 'images are')} not in it ({unknown[0]!r:.80})"
+    return f"{len(unknown)} of {plural(asked, 'image is', 'images are')} not in it ({unknown[0]!r:.80})"
 
 
 def _already(entry: Entry) -> str:
     """Which images are withdrawn already is kept nowhere, and that some are is."""
     return (
-        f"; {count(entry.withdrawn, 'image of it is', 'images of it are')} withdrawn already, and nothing is kept that says which: "
+        f"; {plural(entry.withdrawn, 'image of it is', 'images of it are')} withdrawn already, and nothing is kept that says which: "
         "if what is missing was among them, it is gone; leave it out of the list"
         if entry.withdrawn
         else ""

@@ -14,7 +14,7 @@ from pydantic import TypeAdapter
 from cl.data import collection
 from cl.data.leave_out import bury, rewrite
 from cl.errors import DataError, EvergreenError
-from cl.text import count
+from cl.text import plural
 from flows.data import objects
 from flows.data.pinned import pin_file
 from flows.data.shelf import alone
@@ -132,9 +132,9 @@ def _delete(place: Place, order: Order, tell: Tell) -> None:
         path = place.steps / name
         shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
     purged = purge(place, order.sought, [Path(each) for each in order.watched])
-    what = "off the shelf" if order.whole else f"written again without {count(len(order.ids), 'image')}"
-    copies = f"{count(len(order.objects), 'object')} of DVC, {count(purged.gone, 'copy', 'copies')}"
-    tell(f"{order.name}: {what}; {copies}, and rows in {count(purged.lost, 'state')} are gone")
+    what = "off the shelf" if order.whole else f"written again without {plural(len(order.ids), 'image')}"
+    copies = f"{plural(len(order.objects), 'object')} of DVC, {plural(purged.gone, 'copy', 'copies')}"
+    tell(f"{order.name}: {what}; {copies}, and rows in {plural(purged.lost, 'state')} are gone")
     for remark in purged.unread:
         tell(remark)
     try:

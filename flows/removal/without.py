@@ -17,6 +17,7 @@ from cl.methods.persist import memory
 from cl.store.store import NOTE, WEIGHTS, now, read_state, whole
 from cl.store.subtract import CLOSED, subtract
 from cl.streams.arrived import collection_of
+from cl.text import plural
 from flows.history.entries import Learned
 from flows.history.standing import Standing, chain
 from flows.line.grow import method_of
@@ -157,7 +158,11 @@ def measure(at: Work, standing: Standing, state: str, session: str) -> str:
     questions = at.line(path, sets.every).questions(len(path), exams)
     cells = ask(state, lambda: method_of(at, path[-1]), at.start, questions)
     scores = [_headline(cells[name].metrics) for name in names(questions, at.config.evaluate)]
-    return f"measured on {len(scores)} sets: {sum(scores) / len(scores):.3f} on average" if scores else "no set is left to measure it on"
+    return (
+        f"measured on {plural(len(scores), 'set')}: {sum(scores) / len(scores):.3f} on average"
+        if scores
+        else "no set is left to measure it on"
+    )
 
 
 def _headline(metrics: dict[str, float]) -> float:

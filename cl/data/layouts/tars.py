@@ -15,7 +15,7 @@ from cl.data.layouts import encodings
 from cl.data.layouts.reading import IMAGES, Reading
 from cl.data.told import Topic
 from cl.errors import DataError
-from cl.text import some
+from cl.text import plural, some
 
 _KINDS = tuple(kind[1:] for kind in sorted(IMAGES))
 _META = re.compile(r"__[^/]*__($|/)")  # what WebDataset keeps for itself
@@ -58,7 +58,9 @@ def tar(file: Path, reading: Reading) -> pa.Table:
     columns = list(dict.fromkeys(name for row in rows for name in row))
     folders = {row["id"].rpartition("/")[0] for row in rows}
     if len(folders) > 1 and set(columns) == {"image", "id"}:
-        told = f"its images lie in {len(folders)} folders and have no .cls, .txt or .json beside them, so nothing in it is a label"
+        told = (
+            f"its images lie in {plural(len(folders), 'folder')} and have no .cls, .txt or .json beside them, so nothing in it is a label"
+        )
         raise DataError(f"{file}: {told}. If the folders are classes, unpack it and give the folder, or a .zip of it")
     return pa.table({name: [row.get(name) for row in rows] for name in columns} | {PLACE: [row["id"] for row in rows]})
 
