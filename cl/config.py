@@ -1,17 +1,16 @@
 """Settings are closed: frozen pydantic models read from YAML, with dotted overrides on top."""
 
-import difflib
 import os
 import re
-import reprlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from pydantic import ValidationError as PydanticError
 
 from cl.errors import ConfigError
+from cl.explain import explain, told
 from cl.names import usable
 from cl.plain_yaml import LARGEST, parse
 
@@ -72,6 +71,17 @@ class TrainConfig(Config):
     device: Literal["auto", "cpu", "gpu"] = "auto"
 
 
+def _overlay(given: dict[str, Any]) -> dict[str, Any]:
+    try:
+        TrainConfig.model_validate(given)
+    except PydanticError as error:
+        raise told(explain(error, given, TrainConfig)) from error
+    return given
+
+
+Overlay = Annotated[dict[str, Any], AfterValidator(_overlay)]  # some training settings, to lay over others
+
+
 class EvalConfig(Config):
     """How a matrix row is measured."""
 
@@ -121,16 +131,24 @@ def override(tree: dict[str, Any], assignments: Sequence[str]) -> dict[str, Any]
         key, equals, text = assignment.partition("=")
         if not equals or not key:
             raise ConfigError(f"override {assignment!r}: expected dotted.key=value, such as train.lr=1e-4")
-        node = result
-        *parents, leaf = key.split(".")
-        for parent in parents:
-            child = node.get(parent, {})
-            if not isinstance(child, dict):
-                raise ConfigError(f"override {assignment!r}: {parent!r} holds {child!r}, not a group of settings")
-            node[parent] = {**child}
-            node = node[parent]
-        node[leaf] = _number(parse(text, f"override {assignment!r:.200}"))
+        result = _put(result, key.split("."), _number(parse(text, f"override {assignment!r:.200}")), f"override {assignment!r}")
     return result
+
+
+def _put(node: Any, path: Sequence[str], value: Any, source: str) -> Any:
+    # a copy of the node with the value at the path: names lead into groups, numbers into lists
+    part, *rest = path
+    if not isinstance(node, dict | list):
+        raise ConfigError(f"{source}: there is {node!r} where {part!r} should be, not a group of settings")
+    if isinstance(node, list):
+        if not (part.isdecimal() and int(part) < len(node)):
+            raise ConfigError(f"{source}: {part!r} is no place in a list of {len(node)}; they count from 0")
+        place = int(part)
+        return [*node[:place], _put(node[place], rest, value, source) if rest else value, *node[place + 1 :]]
+    inner = node.get(part, {})
+    if rest and not isinstance(inner, dict | list):
+        raise ConfigError(f"{source}: {part!r} holds {inner!r}, not a group of settings")
+    return {**node, part: _put(inner, rest, value, source) if rest else value}
 
 
 def _number(value: Any) -> Any:
@@ -151,57 +169,3 @@ def validate(schema: type[C], tree: dict[str, Any], source: str) -> C:
         return schema.model_validate(tree)
     except PydanticError as error:
         raise ConfigError(f"{source}: {explain(error, tree, schema)}") from error
-
-
-def explain(error: PydanticError, tree: Any, schema: type[BaseModel] | None = None) -> str:
-    """One line for a pydantic error: `train.lrr: unknown setting, did you mean lr?; train.lr: input should be greater than 0`."""
-    told = []
-    for problem in error.errors()[:3]:
-        where = _path(problem["loc"], tree)
-        if problem["type"] == "extra_forbidden":
-            word, known = str(problem["loc"][-1]), _known(schema, problem["loc"][:-1])
-            close = [name for name in known if len(word) > 2 and word in name] or difflib.get_close_matches(word, known)
-            told.append(f"{where}: unknown setting" + (f", did you mean {close[0]}?" if close else ""))
-        elif problem["type"] == "missing":
-            told.append(f"{where}: this setting is required")
-        else:
-            told.append(f"{where}: {problem['msg'][0].lower()}{problem['msg'][1:]} (found {_short(problem['input'])})")
-    more = error.error_count() - len(told)
-    return "; ".join(told) + (f"; and {more} more" if more > 0 else "")
-
-
-def _short(value: Any) -> str:
-    shown = reprlib.Repr()  # YAML's aliases make a thousand million words of ten lines
-    shown.maxlevel, shown.maxstring = 3, 80
-    return shown.repr(value)[:80]
-
-
-def _path(loc: Sequence[str | int], tree: Any) -> str:
-    # pydantic names the chosen member of a union as if it were a key; what was given has no such key
-    told = []
-    for place, part in enumerate(loc):
-        inside = (isinstance(tree, dict) and part in tree) or (
-            isinstance(tree, list | tuple) and isinstance(part, int) and part < len(tree)
-        )
-        if not inside and place < len(loc) - 1 and isinstance(part, str):
-            continue
-        told.append(str(part))
-        tree = tree[part] if inside else None
-    return ".".join(told) or "top level"
-
-
-def _known(schema: type[BaseModel] | None, loc: Sequence[str | int]) -> list[str]:
-    # names of the settings at a place; a part of the place that is no setting names the chosen member of a union
-    groups = [schema] if schema else []
-    for part in loc:
-        inner = [each for group in groups if part in group.model_fields for each in _groups(group.model_fields[str(part)].annotation)]
-        chosen = [group for group in groups if any(part in get_args(field.annotation) for field in group.model_fields.values())]
-        groups = inner or chosen or groups
-    return [name for group in groups for name in group.model_fields]
-
-
-def _groups(annotation: Any) -> Iterator[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield annotation
-    for part in get_args(annotation):
-        yield from _groups(part)

@@ -1,17 +1,18 @@
 """What a run is made of, read from YAML; and a comparison, which is many runs."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from pydantic import Field, NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveInt, TypeAdapter, ValidationError
 
 from cl.config import Config, EvalConfig, TrainConfig, override, read_yaml, validate
 from cl.errors import ConfigError
 from cl.evaluation.gate import GateConfig
 from cl.learning.host import device
 from cl.methods import CONFIGS, AnyMethodConfig
+from cl.methods.compose import spelled_out
 from cl.models.clip import ModelConfig
 from cl.pretrain import PretrainConfig
 from cl.streams.build import StreamConfig
@@ -77,24 +78,36 @@ def read_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
     Raises:
         ConfigError: names the setting by its path.
     """
-    return parse_config(override(read_yaml(path), overrides), str(path))
+    return parse_config(overridden(read_yaml(path), overrides), str(path))
+
+
+def overridden(tree: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """The tree with overrides, one after the other; one that changes a method, or a part of it, finds a bare name spelled out."""
+    for each in overrides:
+        tree = override(_spelled_out(tree), [each])
+    return tree
+
+
+def _spelled_out(tree: dict[str, Any]) -> dict[str, Any]:
+    given = tree.get("method")
+    method = {"name": given} if isinstance(given, str) else given
+    return tree | {"method": spelled_out(method)} if isinstance(method, dict) else tree
 
 
 def parse_config(tree: dict[str, Any], source: str) -> RunConfig:
     """A run from plain values; `method` may be a bare name, and defaults to finetune."""
-    method = tree.get("method", "finetune")
-    if isinstance(method, str):
-        method = {"name": method}
+    tree = _spelled_out({"method": "finetune"} | tree)
+    method = tree["method"]
     if isinstance(method, dict) and method.get("name") not in CONFIGS:
         raise ConfigError(
             f"{source}: method.name: unknown method {method.get('name')!r}; there are {', '.join(sorted(CONFIGS))}, and joint in compare"
         )
-    return validate(RunConfig, {**tree, "method": method}, source)
+    return validate(RunConfig, tree, source)
 
 
 def label(config: RunConfig) -> str:
     """What a run's method is called in tables."""
-    name = config.method.label or config.method.name
+    name = config.method.label or config.method.title()
     return ("joint" if name == "finetune" else f"joint {name}") if config.joint else name
 
 
@@ -115,6 +128,14 @@ def variants(config: RunConfig) -> list[RunConfig]:
     if twice:
         raise ConfigError(f"{config.name}: compare: {twice[0][0]} with seed {twice[0][1]} stands there twice; give each method its label")
     return runs
+
+
+def called(method: Mapping[str, Any]) -> str:
+    """What tables call a method that a record holds, which another release may have written."""
+    try:
+        return str(method.get("label") or TypeAdapter(AnyMethodConfig).validate_python(method).title())
+    except ValidationError:
+        return str(method.get("name"))
 
 
 class Placed(Protocol):

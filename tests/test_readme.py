@@ -59,6 +59,13 @@ def test_the_settings_of_the_readme_are_valid() -> None:
     assert text and parse_config(yaml.safe_load(text[1]), "README").method.name == "vr_lwf"
 
 
+def test_the_three_ways_to_write_a_method_are_valid_and_each_is_another_recipe() -> None:
+    bare = {"name": "x", "stream": {"kind": "domains", "sources": {"d": "d"}}}
+    ways = [parse_config(bare | tree, "README").method for tree in yaml.safe_load_all(blocks(READMES[0], "yaml")[0])]
+    assert [way.name for way in ways] == ["vr_lwf", "vr_lwf", "recipe"]
+    assert len({str(way.spelled()) for way in ways}) == 3
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / "flows" / "configs").rglob("*.yaml")), ids=lambda path: "-".join(path.parts[-2:])[:-5])
 def test_every_shipped_config_is_valid_with_every_method_it_compares(path: Path) -> None:
     assert len({label(run) for run in variants(read_config(path))}) >= 4

@@ -14,13 +14,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import Field, NonNegativeInt, PositiveInt, ValidationError
 
-from cl.config import Config, explain
+from cl.config import Config
 from cl.data.table import ImageTable, Supervision, concat, write
 from cl.data.tombs import NAME as NAME
 from cl.data.tombs import tombstones
 from cl.disk import beneath
 from cl.disk.durable import land
 from cl.errors import DataError
+from cl.explain import explain
 from cl.text import some
 
 _FOLDER = re.compile(rf"(\d{{4,}})-({NAME})")

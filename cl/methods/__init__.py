@@ -5,6 +5,7 @@ from typing import Annotated, get_args
 from pydantic import Field
 
 from cl.methods.base import Batch, Method, MethodConfig
+from cl.methods.compose import RecipeConfig
 from cl.methods.cpe_clip import CPEClipConfig
 from cl.methods.ewc import EWCConfig
 from cl.methods.gda import GDAConfig
@@ -35,7 +36,8 @@ AnyMethodConfig = Annotated[
     | RidgeConfig
     | GDAConfig
     | CPEClipConfig
-    | PseudolabelConfig,
+    | PseudolabelConfig
+    | RecipeConfig,
     Field(discriminator="name"),
 ]
 

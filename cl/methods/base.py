@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from pydantic import Field
 from torch import Tensor, nn
 
-from cl.config import Config, Name
+from cl.config import Config, Name, Overlay
 from cl.data.classes import ClassName
 from cl.data.table import ImageTable
 from cl.models.clip import Clip
@@ -41,8 +41,8 @@ class MethodConfig(Config):
     learns: ClassVar[tuple[str, ...]] = ("labels", "captions")  # what a session must have some of
 
     label: Name | None = None  # what tables call it, where one method stands there twice
-    train: dict[str, Any] = Field({}, description="training settings that this method wants otherwise")
-    later: dict[str, Any] = Field({}, description="the same, from the second session on")
+    train: Overlay = Field({}, description="training settings that this method wants otherwise")
+    later: Overlay = Field({}, description="the same, from the second session on")
 
     @classmethod
     def called(cls) -> str:
@@ -52,6 +52,10 @@ class MethodConfig(Config):
     def located(self, root: Path) -> Self:
         """The same settings with relative paths of data starting at `root`."""
         return self
+
+    def title(self) -> str:
+        """What tables call it where it has no label."""
+        return self.called()
 
     def wants(self) -> tuple[str, ...]:
         """What a session must have some of."""

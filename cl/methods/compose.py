@@ -7,6 +7,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from cl.explain import told
 from cl.methods.base import MethodConfig
 from cl.methods.memories import AnyMemory
 from cl.methods.merges import AnyMerge
@@ -21,7 +22,20 @@ from cl.models.clip import Clip
 SEATS = ("tune", "memory", "merge", "rounds")  # fields that hold one part or none; a new one is a field in both classes below
 
 
-class RecipeConfig(MethodConfig):
+class Composed(MethodConfig):
+    """Settings that name parts; a part may be a bare kind, as a method may be a bare name."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _kinds(cls, given: Any) -> Any:
+        return spelled_out(given) if isinstance(given, dict) else given
+
+    def seated(self) -> dict[str, PartConfig]:
+        """The parts that stand alone, by their field."""
+        return {seat: part for seat in SEATS if (part := getattr(self, seat, None)) is not None}
+
+
+class RecipeConfig(Composed):
     """Any combination that has a meaning: terms over a tuner, with a memory and a merge where they are wanted."""
 
     name: Literal["recipe"] = "recipe"
@@ -35,15 +49,11 @@ class RecipeConfig(MethodConfig):
     def _meaningful(self) -> Self:
         there = [term for term in self.terms if not term.absent()]
         if not there:
-            raise ValueError("every term weighs 0, so that nothing would be minimised; give one a weight")
+            raise told("every term weighs 0, so that nothing would be minimised; give one a weight")
         for term, kind in product(there, {term.called() for term in there}):
             if kind in term.against:
-                raise ValueError(f"{term.called()} beside {kind} has no meaning: {term.against[kind]}; leave one of them out")
+                raise told(f"{term.called()} beside {kind} has no meaning: {term.against[kind]}; leave one of them out")
         return self
-
-    def seated(self) -> dict[str, PartConfig]:
-        """The parts that stand alone, by their field."""
-        return {seat: part for seat in SEATS if (part := getattr(self, seat, None)) is not None}
 
     def parts(self) -> list[PartConfig]:
         """All parts, terms first."""
@@ -53,6 +63,11 @@ class RecipeConfig(MethodConfig):
         """Each part's."""
         seated = {seat: part.located(root) for seat, part in self.seated().items()}
         return self.model_copy(update=seated | {"terms": tuple(term.located(root) for term in self.terms)})
+
+    def title(self) -> str:
+        """Its terms, then what stands alone: "infoloob + vocabulary / lora"."""
+        terms = " + ".join(term.called() for term in self.terms)
+        return " / ".join([terms, *(part.called() for part in self.seated().values())])
 
     def wants(self) -> tuple[str, ...]:
         """What every part can learn from."""
@@ -82,7 +97,7 @@ class RecipeConfig(MethodConfig):
         return parts | self.changed("name", "label", "train", "later", "terms", *SEATS)
 
 
-class PresetConfig(MethodConfig):
+class PresetConfig(Composed):
     """A recipe with a name; a part that is given here takes the place of the preset's own."""
 
     tune: AnyTuner | None = Field(None, description="what moves, where that is not the preset's own")
@@ -95,12 +110,27 @@ class PresetConfig(MethodConfig):
 
     def expanded(self) -> RecipeConfig:
         """The same, with the parts that are given."""
-        given = {seat: part for seat in SEATS if (part := getattr(self, seat, None)) is not None}
-        return self.recipe().model_copy(update=given)
+        return self.recipe().model_copy(update=self.seated())
+
+    @model_validator(mode="after")
+    def _all_of_it_counts(self) -> Self:
+        # a setting of a part that another takes the place of would be ignored in silence
+        whole, without = self.expanded(), self.recipe()
+        for name, field in type(self).model_fields.items():
+            if name in SEATS or field.is_required() or getattr(self, name) == field.get_default(call_default_factory=True):
+                continue
+            other = self.model_copy(update={name: field.get_default(call_default_factory=True)})
+            if other.recipe() != without and other.expanded() == whole:
+                raise told(f"{name} sets what {' and '.join(self.seated())} takes the place of; leave {name} out, or say it there")
+        return self
 
     def located(self, root: Path) -> Self:
         """The parts that are given, each located."""
-        return self.model_copy(update={seat: part.located(root) for seat in SEATS if (part := getattr(self, seat, None)) is not None})
+        return self.model_copy(update={seat: part.located(root) for seat, part in self.seated().items()})
+
+    def title(self) -> str:
+        """Its name, and the parts that are given: "vr_lwf / lora"."""
+        return " / ".join([self.called(), *(part.called() for part in self.seated().values())])
 
     def wants(self) -> tuple[str, ...]:
         """As the recipe does."""
@@ -129,6 +159,21 @@ def laid_over(*groups: dict[str, Any]) -> dict[str, Any]:
     for group in groups:
         told |= ({"lr_epochs": None} if "lr" in group and told.get("lr_epochs") else {}) | group
     return told
+
+
+def spelled_out(given: dict[str, Any]) -> dict[str, Any]:
+    """A method's settings with a group for each part that is a bare kind.
+
+    >>> spelled_out({"tune": "lora", "terms": ["clip", {"kind": "align"}]})
+    {'tune': {'kind': 'lora'}, 'terms': [{'kind': 'clip'}, {'kind': 'align'}]}
+    """
+    seats = {seat: _part(given[seat]) for seat in SEATS if seat in given}
+    terms = given.get("terms")
+    return given | seats | ({"terms": [_part(term) for term in terms]} if isinstance(terms, list | tuple) else {})
+
+
+def _part(given: Any) -> Any:
+    return {"kind": given} if isinstance(given, str) else given
 
 
 def _free(kind: str, taken: dict[str, Term]) -> str:

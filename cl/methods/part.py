@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Self
 from pydantic import Field
 from torch import Tensor, nn
 
-from cl.config import Config
+from cl.config import Config, Overlay
 
 
 class PartConfig(Config):
@@ -15,8 +15,8 @@ class PartConfig(Config):
 
     learns: ClassVar[tuple[str, ...]] = ("labels", "captions")  # what a session must have some of where this part takes part
 
-    train: dict[str, Any] = Field({}, description="training settings that this part wants otherwise")
-    later: dict[str, Any] = Field({}, description="the same, from the second session on")
+    train: Overlay = Field({}, description="training settings that this part wants otherwise")
+    later: Overlay = Field({}, description="the same, from the second session on")
 
     @classmethod
     def called(cls) -> str:

@@ -141,7 +141,7 @@ def check_methods(jobs: Sequence[Job]) -> None:
     """
     faults = {}
     for job in jobs:
-        name = job.settings["method"]["label"] or job.settings["method"]["name"]
+        name = label(job)
         if name not in faults:
             try:
                 planned(job)
@@ -170,11 +170,10 @@ def settings(config: str | dict[str, Any], overrides: Sequence[str], place: Plac
     Raises:
         ConfigError: no such file, or a setting is wrong; names the setting by its path.
     """
-    from cl.config import override
-    from cl.run_config import parse_config, read_config
+    from cl.run_config import overridden, parse_config, read_config
 
     if isinstance(config, dict):
-        return parse_config(override(config, overrides), "config")
+        return parse_config(overridden(config, overrides), "config")
     return read_config(find_config(config, place), overrides)
 
 

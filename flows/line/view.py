@@ -9,7 +9,7 @@ from cl.evaluation.line import Exam, Line
 from cl.learning.cost import Cost
 from cl.release import made_with
 from cl.reports.report import Provenance, Report
-from cl.run_config import label, parse_config
+from cl.run_config import called, label, parse_config
 from cl.steps import Step, summed
 from cl.store.store import State, read_state
 from flows.history.entries import Learned
@@ -71,7 +71,7 @@ def _scale(row: dict[str, Cell]) -> float:
 
 def _method(at: Work, path: Sequence[Learned]) -> str:
     """What the methods of a line are called, in the order in which they took over."""
-    used = [learned.config["method"].get("label") or learned.config["method"]["name"] for learned in path]
+    used = [called(learned.config["method"]) for learned in path]
     return ", then ".join(dict.fromkeys(used)) or label(at.config)
 
 
