@@ -5,7 +5,7 @@ from typing import Annotated, get_args
 from pydantic import Field
 
 from cl.methods.base import Batch, Method, MethodConfig
-from cl.methods.compose import RecipeConfig
+from cl.methods.compose import SEATS, RecipeConfig, kinds
 from cl.methods.cpe_clip import CPEClipConfig
 from cl.methods.ewc import EWCConfig
 from cl.methods.gda import GDAConfig
@@ -43,4 +43,6 @@ AnyMethodConfig = Annotated[
 
 CONFIGS: dict[str, type[MethodConfig]] = {config.model_fields["name"].default: config for config in get_args(get_args(AnyMethodConfig)[0])}
 
-__all__ = ["CONFIGS", "AnyMethodConfig", "Batch", "Method", "MethodConfig"]
+PARTS = {seat: kinds(seat) for seat in ("terms", *SEATS) if seat in RecipeConfig.model_fields}  # of recipes, by field and kind
+
+__all__ = ["CONFIGS", "PARTS", "AnyMethodConfig", "Batch", "Method", "MethodConfig"]

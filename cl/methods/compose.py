@@ -1,9 +1,10 @@
 """Recipes as settings: any parts that have a meaning together, and presets, which are recipes with a name and a paper."""
 
 from abc import abstractmethod
+from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
@@ -147,6 +148,18 @@ class PresetConfig(Composed):
     def spelled(self) -> dict[str, Any]:
         """As the recipe is."""
         return self.expanded().spelled()
+
+
+def kinds(seat: str) -> dict[str, type[PartConfig]]:
+    """What may stand in a field of a recipe, by kind and in the order of its union."""
+    return {part.called(): part for part in _members(RecipeConfig.model_fields[seat].annotation)}
+
+
+def _members(annotation: Any) -> Iterator[type[PartConfig]]:
+    if isinstance(annotation, type) and issubclass(annotation, PartConfig):
+        yield annotation
+    for part in get_args(annotation):
+        yield from _members(part)
 
 
 def laid_over(*groups: dict[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, get_type_hints
 
 from pydantic import Field
 from torch import Tensor, nn
@@ -22,6 +22,11 @@ class PartConfig(Config):
     def called(cls) -> str:
         """Its kind."""
         return str(cls.model_fields["kind"].default)
+
+    @classmethod
+    def makes(cls) -> "type[Part]":
+        """What its `build` says that it gives."""
+        return get_type_hints(vars(cls)["build"])["return"]
 
     def wants(self) -> tuple[str, ...]:
         """What a session must have some of, for this part as it is set."""

@@ -26,7 +26,7 @@ from cl.evaluation import evaluate as evaluation
 from cl.evaluation.evaluate import evaluate
 from cl.learning import learner
 from cl.learning.learner import learn
-from cl.methods import CONFIGS, Batch, Method
+from cl.methods import CONFIGS, PARTS, Batch, Method
 from cl.store.units import units
 from cl.streams.stream import Session
 from tests import make
@@ -87,13 +87,25 @@ def versions(case: str) -> dict[str, int]:
 
 def defaults() -> dict[str, Any]:
     """Settings as they are where nobody sets them, with the versions of the units that answer for them: names leave them out."""
+    but = {"label", "train", "later"}
+    parts = {
+        f"{seat}: {kind}": {
+            "units": {config.makes().__name__: config.makes().version},
+            "settings": config().model_dump(mode="json", exclude=but),
+        }
+        for seat, kinds in PARTS.items()
+        for kind, config in kinds.items()
+    }
     methods = {
-        name: {"units": versions(name), "settings": config().model_dump(mode="json", exclude={"label", "train", "later"})}
+        name: {
+            "units": versions(name),
+            "settings": config().model_dump(mode="json", exclude=but | ({*PARTS} if name == "recipe" else set())),
+        }
         for name, config in CONFIGS.items()
     }
     train = {"units": {"learner": learner.VERSION}, "settings": TrainConfig().model_dump(mode="json")}
     asked = {"units": {"evaluate": evaluation.VERSION}, "settings": EvalConfig().model_dump(mode="json")}
-    return {"train": train, "evaluate": asked} | methods
+    return {"train": train, "evaluate": asked} | methods | parts
 
 
 def kept(case: str) -> dict[str, Any]:
