@@ -85,9 +85,9 @@ def test_steps_and_samples_are_counted_as_they_are_taken(settings: dict[str, Any
 def test_reference_images_are_a_whole_batch_also_beside_a_short_one() -> None:
     method = CONFIGS["zscl"](texts=4).build(make.tiny(), 0)
     table, counts = make.table((0, 1, 2, 3), 4), []
-    method._tables = (table, None)  # type: ignore[attr-defined]
-    inner = method.reference_images  # type: ignore[attr-defined]
-    method.reference_images = lambda batch: counts.append((len(batch.images), len(found := inner(batch)))) or found  # type: ignore[attr-defined]
+    term = method.terms["reference"]  # type: ignore[attr-defined]
+    term._tables, inner = (table, None), term.pixels
+    term.pixels = lambda view: counts.append((len(view.batch.images), len(found := inner(view)))) or found
     learn(method, make.session(1, (0, 1), (0, 1), each=5), TrainConfig(epochs=1, batch_size=8, device="cpu"), 0)
     assert counts == [(8, 8), (2, 8)]
 

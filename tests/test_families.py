@@ -77,9 +77,9 @@ def test_random_texts_are_what_the_tokenizer_itself_would_have_written(clip: tup
 def test_random_texts_too_long_for_the_context_are_refused_before_training(clip: tuple[str, Clip]) -> None:
     _, model = clip
     session = make.session(1, (0, 1), (0, 1))
-    for method, part in (("vr_lwf", "the term vocabulary"), ("lwf_vr_zscl", "lwf_vr_zscl"), ("zscl", "zscl")):
+    for method, part in (("vr_lwf", "vocabulary"), ("lwf_vr_zscl", "reference"), ("zscl", "reference")):
         built = CONFIGS[method](length=40).build(model, 0)
-        with pytest.raises(MethodError, match=rf"session 1 .*{part} learns on random texts, and 38 words do not fit its context"):
+        with pytest.raises(MethodError, match=rf"session 1 .*the term {part} learns on random texts, and 38 words do not fit its context"):
             built.check(session)
 
 

@@ -33,7 +33,7 @@ def test_a_method_takes_just_the_sessions_that_it_says_it_learns_from(name: str)
         except MethodError:
             continue
         taken.append(kind)
-    assert tuple(taken) == config.learns
+    assert tuple(taken) == config.wants()
 
 
 CONFIG = """

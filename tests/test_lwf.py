@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import nn
 
 from cl.config import TrainConfig
 from cl.disk.tensors import read_tensors, write_tensors
@@ -16,10 +15,14 @@ from cl.errors import MethodError
 from cl.learning.learner import learn
 from cl.learning.loader import Collate, Rows
 from cl.methods.base import Batch, Method, MethodConfig
-from cl.methods.finetune import Finetune
 from cl.methods.losses import distillation
-from cl.methods.lwf import Distilling, LwFConfig, WeightEnsemble
+from cl.methods.merges.ensemble import Ensemble
 from cl.methods.persist import memory, restore
+from cl.methods.presets.finetune import FinetuneConfig
+from cl.methods.presets.lwf import LwFConfig
+from cl.methods.recipe import Recipe
+from cl.methods.view import Site
+from cl.models.clip import Clip
 from cl.streams.stream import Session
 from tests import make
 
@@ -73,11 +76,16 @@ def continues_as_if_never_saved(config: MethodConfig, sessions: Iterable[Session
     return after
 
 
-def started(config: LwFConfig | None = None, known: tuple[int, ...] = (0, 1, 2)) -> tuple[Distilling, Session]:
+def started(config: LwFConfig | None = None, known: tuple[int, ...] = (0, 1, 2)) -> tuple[Recipe, Session]:
     """A method in double precision with a session begun."""
     method, session = (config or LwFConfig()).build(make.tiny().double(), 0), make.session(1, known, known)
     method.begin(session)
     return method, session
+
+
+def teacher_of(method: Recipe) -> Clip:
+    """The model as the session found it."""
+    return method.teacher("session").clip
 
 
 def test_both_directions_have_the_published_values() -> None:
@@ -106,9 +114,9 @@ def test_the_terms_are_those_of_plain_loops_over_images_and_class_names() -> Non
     batch = batch_of(method, session)
     with torch.no_grad():
         terms = method.losses(batch)
-        texts = method.teacher.encode_text(method.clip.tokenize([f"a {make.COLOURS[c]} square" for c in (0, 1, 2)]))
+        texts = teacher_of(method).encode_text(method.clip.tokenize([f"a {make.COLOURS[c]} square" for c in (0, 1, 2)]))
         student, teacher = (
-            (method.clip.scale() * clip.encode_image(batch.images) @ texts.T).numpy() for clip in (method.clip, method.teacher)
+            (method.clip.scale() * clip.encode_image(batch.images) @ texts.T).numpy() for clip in (method.clip, teacher_of(method))
         )
     assert student.shape == (6, 3)
     assert terms["keep_images"].item() == pytest.approx(0.5 * kl(teacher, student, 1.7), rel=1e-10)
@@ -125,7 +133,7 @@ def test_a_teacher_equal_to_the_student_leaves_only_the_smoothed_cross_entropy()
         gradients = torch.autograd.grad(terms[name], list(method.trainable()), allow_unused=True, retain_graph=True)
         assert all(g is None or g.abs().max() < 1e-10 for g in gradients)
     with torch.no_grad():
-        logits = method.clip.scale() * method.encode_image(batch.images) @ method.candidate_features().T
+        logits = method.clip.scale() * method.encode_image(batch.images) @ method.tuner.classes(session.vocabulary).T
     assert terms["classify"].item() == pytest.approx(F.cross_entropy(logits, batch.labels, label_smoothing=0.2).item(), abs=1e-12)
 
 
@@ -139,7 +147,7 @@ def test_the_image_tower_gets_the_gradient_and_texts_scale_and_teacher_get_none(
             assert parameter.grad is None, name
     towers = [p.grad for n, p in method.clip.model.named_parameters() if n.startswith("visual.")]
     assert all(g is not None for g in towers) and sum(g.abs().sum() for g in towers) > 0
-    assert all(p.grad is None for p in method.teacher.parameters())
+    assert all(p.grad is None for p in teacher_of(method).parameters())
 
 
 @pytest.mark.parametrize("term", ["keep_images", "keep_texts"])
@@ -164,7 +172,8 @@ def test_the_order_of_the_texts_changes_nothing() -> None:
     batch = batch_of(method, session)
     with torch.no_grad():
         before = method.losses(batch)
-        method._texts = method._texts[[2, 0, 1]]
+        term = method.terms["class_texts"]
+        term._texts = term._texts[[2, 0, 1]]
         after = method.losses(batch)
     for name in ("keep_images", "keep_texts"):
         assert after[name].item() == pytest.approx(before[name].item(), rel=1e-12)
@@ -172,21 +181,21 @@ def test_the_order_of_the_texts_changes_nothing() -> None:
 
 def test_the_teacher_encodes_the_texts_once_per_session(monkeypatch: pytest.MonkeyPatch) -> None:
     method, session = started()
-    monkeypatch.setattr(method.teacher, "encode_text", lambda tokens: pytest.fail("texts encoded again"))
+    monkeypatch.setattr(teacher_of(method), "encode_text", lambda tokens: pytest.fail("texts encoded again"))
     for step in range(3):
         method.losses(batch_of(method, session, step=step))
 
 
 def test_the_teacher_shares_no_storage_and_stays_while_the_student_moves() -> None:
     method, session = started()
-    before = copy.deepcopy(method.teacher.state_dict())
-    assert not {p.data_ptr() for p in method.clip.parameters()} & {p.data_ptr() for p in method.teacher.parameters()}
+    before = copy.deepcopy(teacher_of(method).state_dict())
+    assert not {p.data_ptr() for p in method.trainable()} & {p.data_ptr() for p in teacher_of(method).parameters()}
     optimizer = torch.optim.AdamW(method.trainable(), lr=1e-3)
     for step in range(3):
         optimizer.zero_grad()
         sum(method.losses(batch_of(method, session, step=step)).values()).backward()
         optimizer.step()
-    assert all(torch.equal(before[name], value) for name, value in method.teacher.state_dict().items())
+    assert all(torch.equal(before[name], value) for name, value in teacher_of(method).state_dict().items())
     with torch.no_grad():  # were the two one model, there would be nothing to keep
         assert method.losses(batch_of(method, session))["keep_images"] > 1e-8
 
@@ -195,10 +204,10 @@ def test_a_new_session_has_the_model_of_the_one_before_as_its_teacher() -> None:
     method = LwFConfig().build(make.tiny(), 0)
     first, second = make.stream((0, 1), (2, 3)).sessions
     learn(method, first, FAST, 0)
-    assert method._teachers == [] and method._texts.numel() == 0
+    assert not method._teachers and method.terms["class_texts"]._texts.numel() == 0
     learned = copy.deepcopy(method.clip.state_dict())
     method.begin(second)
-    assert all(torch.equal(learned[name], value) for name, value in method.teacher.state_dict().items())
+    assert all(torch.equal(learned[name], value) for name, value in teacher_of(method).state_dict().items())
 
 
 def test_the_logit_scale_never_moves() -> None:
@@ -208,31 +217,31 @@ def test_the_logit_scale_never_moves() -> None:
     assert method.clip.logit_scale.item() == before
 
 
-class Plain(Finetune):
-    def trainable(self) -> Iterable[nn.Parameter]:
-        return [parameter for parameter in self.clip.parameters() if parameter is not self.clip.logit_scale]
+def plain(seed: int = 0, smoothing: float = 0.0) -> Recipe:
+    """Fine-tuning of all that it trains."""
+    return FinetuneConfig(scale="frozen", smoothing=smoothing).build(make.tiny(), seed)
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])
 def test_without_weights_it_is_plain_fine_tuning_with_as_much_smoothing_bit_for_bit(smoothing: float) -> None:
     session = make.session(1, (0, 1), (0, 1))
     method = LwFConfig(image_weight=0, text_weight=0, smoothing=smoothing).build(make.tiny(), 0)
-    plain = Plain(make.tiny(), 0, smoothing=smoothing)
-    for each in (method, plain):
+    tuned = plain(smoothing=smoothing)
+    for each in (method, tuned):
         learn(each, session, FAST, 0)
     assert not torch.equal(method.clip.model.visual.proj, make.tiny().model.visual.proj)
-    for (name, mine), theirs in zip(method.clip.state_dict().items(), plain.clip.state_dict().values(), strict=True):
+    for (name, mine), theirs in zip(method.clip.state_dict().items(), tuned.clip.state_dict().values(), strict=True):
         assert torch.equal(mine, theirs), name
 
 
 def test_rows_of_both_kinds_weigh_as_in_fine_tuning() -> None:
     session = make.session(1, (0, 1), (0, 1), captions=True)
-    method, plain = LwFConfig(smoothing=0).build(make.tiny().double(), 0), Finetune(make.tiny().double(), 0)
-    for each in (method, plain):
+    method, tuned = (config.build(make.tiny().double(), 0) for config in (LwFConfig(smoothing=0), FinetuneConfig()))
+    for each in (method, tuned):
         each.begin(session)
     batch = batch_of(method, session)
     batch = batch._replace(labels=batch.labels.where(torch.arange(6) < 2, -1))
-    mine, theirs = method.losses(batch), plain.losses(batch)
+    mine, theirs = method.losses(batch), tuned.losses(batch)
     for name in ("classify", "contrast"):
         assert mine[name].item() == pytest.approx(theirs[name].item(), abs=1e-12)
 
@@ -246,13 +255,13 @@ def test_a_session_without_class_names_is_refused_before_it_is_learned() -> None
 class Recorded:
     """The weights after each step of a method, and those it started with."""
 
-    def __init__(self, method: Distilling) -> None:
-        self.weights = [{name: p.detach().clone() for name, p in method._weights().items()}]
+    def __init__(self, method: Recipe) -> None:
+        self.weights = [{name: p.detach().clone() for name, p in method.tuner.weights().items()}]
         self._method, self._after = method, method.after_step
         method.after_step = self.after_step  # type: ignore[method-assign]
 
     def after_step(self) -> None:
-        self.weights.append({name: p.detach().clone() for name, p in self._method._weights().items()})
+        self.weights.append({name: p.detach().clone() for name, p in self._method.tuner.weights().items()})
         self._after()
 
 
@@ -262,18 +271,28 @@ def test_a_session_ends_with_the_mean_of_its_start_every_so_many_steps_and_the_l
     recorded = Recorded(method)
     learn(method, make.session(1, (0, 1), (0, 1)), FAST.model_copy(update={"max_steps": steps}), 0)
     assert len(recorded.weights) == steps + 1
-    for name, parameter in method._weights().items():
+    for name, parameter in method.tuner.weights().items():
         mean = np.mean([recorded.weights[position][name].double().numpy() for position in counted], axis=0)
         np.testing.assert_allclose(parameter.detach().numpy(), mean, atol=1e-6, err_msg=name)
     assert not torch.equal(method.clip.model.visual.proj, recorded.weights[-1]["model.visual.proj"])
 
 
 def test_as_long_as_the_authors_an_ensemble_has_their_twelve_snapshots() -> None:
-    ensemble = WeightEnsemble({"w": torch.zeros(1, dtype=torch.float64)}, 100)
+    class Weights:
+        def __init__(self) -> None:
+            self.w = torch.zeros(1, dtype=torch.float64)
+
+        def weights(self) -> dict[str, torch.Tensor]:
+            return {"w": self.w}
+
+    ensemble, tuner = Ensemble(100), Weights()
+    at = Site(tuner, None, None, 0, None, None)  # type: ignore[arg-type]
+    ensemble.start(at)
     for step in range(1001):
-        ensemble.offer({"w": torch.tensor([float(step)], dtype=torch.float64)})
-    expected = sum(range(0, 1001, 100)) / 12
-    assert ensemble.close({"w": torch.tensor([1000.0])})["w"].item() == pytest.approx(expected) and ensemble.count == 12
+        tuner.w.fill_(step)
+        ensemble.step(tuner.weights())  # type: ignore[arg-type]
+    ensemble.close(at)
+    assert tuner.w.item() == pytest.approx(sum(range(0, 1001, 100)) / 12) and ensemble.count == 12
 
 
 def test_the_pull_is_the_sum_of_squared_moves_since_the_session_began() -> None:
@@ -307,14 +326,14 @@ def loss_of(method: Method, session: Session) -> float:
 def test_it_learns_and_what_it_knew_about_its_class_names_moves_less_than_in_fine_tuning() -> None:
     session = make.session(1, (0, 1, 2), (0, 1, 2), each=4)
     train = TrainConfig(max_steps=6, batch_size=6, lr=1e-3, device="cpu")
-    teacher, untaught = make.tiny(), loss_of(Plain(make.tiny(), 0), session)
-    images = batch_of(Plain(teacher, 0), session, rows=12).images
+    teacher, untaught = make.tiny(), loss_of(plain(), session)
+    images = batch_of(plain(), session, rows=12).images
     with torch.no_grad():
         texts = teacher.encode_text(teacher.tokenize([known.prompts[0] for known in session.vocabulary]))
         target = teacher.scale() * teacher.encode_image(images) @ texts.T
     for seed in range(3):
         moved = []
-        for method in (Plain(make.tiny(), seed), LwFConfig(smoothing=0).build(make.tiny(), seed)):
+        for method in (plain(seed), LwFConfig(smoothing=0).build(make.tiny(), seed)):
             learn(method, session, train, seed)
             with torch.no_grad():
                 moved.append(distillation(method.clip.scale() * method.clip.encode_image(images) @ texts.T, target, 2).item())

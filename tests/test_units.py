@@ -8,8 +8,8 @@ import pytest
 from cl.data import images
 from cl.data.table import ImageTable
 from cl.methods import CONFIGS
-from cl.methods.finetune import Finetune
 from cl.methods.memories.exemplars import Rehearsal
+from cl.methods.recipe import Recipe
 from cl.methods.terms.fit import Fit
 from cl.store.units import units
 from tests import make, test_run
@@ -72,7 +72,8 @@ def test_what_a_session_and_its_rows_are_called_is_in_no_name() -> None:
 
 def test_a_version_is_of_the_very_class_and_one_where_nobody_raised_it(monkeypatch: pytest.MonkeyPatch) -> None:
     method = CONFIGS["zscl"]().build(make.tiny(), 0)
-    assert set(units(method).values()) == {1} and {"ZSCL", "Distilling", "Finetune", "Method", "learner"} <= set(units(method))
-    monkeypatch.setattr(Finetune, "version", 3)
-    raised = units(method)
-    assert raised["Finetune"] == 3 and raised["ZSCL"] == raised["Method"] == 1
+    before = units(method)
+    assert {"Recipe", "Method", "Whole", "Fit", "Reference", "L2", "Ensemble", "learner"} <= set(before)
+    monkeypatch.setattr(Recipe, "version", 3)
+    monkeypatch.setattr(Fit, "version", 4)
+    assert units(method) == before | {"Recipe": 3, "Fit": 4}

@@ -9,10 +9,14 @@ from cl.config import TrainConfig, validate
 from cl.data.table import ImageTable, write
 from cl.errors import ConfigError, DataError, MethodError
 from cl.learning.learner import learn
-from cl.methods.base import Method
+from cl.methods.base import Batch, Method
 from cl.methods.presets.finetune import FinetuneConfig
-from cl.methods.zscl import ZSCL, LwFVRZSCLConfig, ReferenceConfig, ZSCLConfig
+from cl.methods.presets.zscl import AskedConfig, LwFVRZSCLConfig, ZSCLConfig
+from cl.methods.recipe import Recipe
+from cl.methods.terms.reference import Reference
+from cl.methods.view import View
 from cl.models.clip import Clip
+from cl.streams.stream import Session
 from tests import make
 from tests.test_lwf import FAST, batch_of, continues_as_if_never_saved, kl, loss_of, shaken
 
@@ -26,10 +30,26 @@ def data(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def built(config: ReferenceConfig, data: Path | None = None, seed: int = 0) -> ZSCL:
-    method = (config.located(data) if data else config).build(make.tiny(), seed)  # type: ignore[attr-defined]
-    assert isinstance(method, ZSCL)
-    return method
+def built(config: AskedConfig, data: Path | None = None, seed: int = 0) -> Recipe:
+    return (config.located(data) if data else config).build(make.tiny(), seed)
+
+
+def asked(method: Recipe) -> Reference:
+    """The term that asks the teacher."""
+    term = method.terms["reference"]
+    assert isinstance(term, Reference)
+    return term
+
+
+def drawn(method: Recipe, session: Session) -> torch.Tensor:
+    """Tokens of the texts of a session."""
+    return asked(method).drawn(method.tuner, session.index)
+
+
+def images_of(method: Recipe, batch: Batch) -> torch.Tensor | None:
+    """The reference images of a step."""
+    assert method.lesson
+    return asked(method).pixels(View(batch, method.lesson, method.tuner, method.seed))
 
 
 def pixels(clip: Clip, table: ImageTable) -> torch.Tensor:
@@ -49,9 +69,9 @@ def test_the_defaults_are_those_of_the_authors_scripts() -> None:
 def test_random_texts_are_drawn_once_per_session_and_again_alike_after_a_restart() -> None:
     first, second = make.stream((0, 1), (2, 3)).sessions
     one, two, other = built(LwFVRZSCLConfig(texts=30)), built(LwFVRZSCLConfig(texts=30)), built(LwFVRZSCLConfig(texts=30), seed=1)
-    texts = one.reference_texts(first)
-    assert torch.equal(texts, two.reference_texts(first))
-    assert not torch.equal(texts, one.reference_texts(second)) and not torch.equal(texts, other.reference_texts(first))
+    texts = drawn(one, first)
+    assert torch.equal(texts, drawn(two, first))
+    assert not torch.equal(texts, drawn(one, second)) and not torch.equal(texts, drawn(other, first))
     assert texts.shape == (30, 12) and (texts[:, 0] == one.clip.sot).all() and (texts[:, -1] == one.clip.eot).all()
     assert texts[:, 1:-1].max() < one.clip.sot
 
@@ -66,9 +86,10 @@ def test_the_terms_are_those_of_plain_loops_over_reference_images_and_captions(d
     with torch.no_grad():
         terms = method.losses(batch)
         images = pixels(method.clip, table).double()
-        texts = method.teacher.encode_text(method.clip.tokenize(list(dict.fromkeys(t for each in table.captions for t in each))))
+        old = method.teacher("original").clip
+        texts = old.encode_text(method.clip.tokenize(list(dict.fromkeys(t for each in table.captions for t in each))))
         # all six rows are asked about, in whatever order; neither term depends on it
-        student, teacher = ((method.clip.scale() * c.encode_image(images) @ texts.T).numpy() for c in (method.clip, method.teacher))
+        student, teacher = ((method.clip.scale() * c.encode_image(images) @ texts.T).numpy() for c in (method.clip, old))
         plain = FinetuneConfig().build(method.clip, 0)
         plain.begin(session)
         assert terms["classify"].item() == pytest.approx(plain.losses(batch)["classify"].item(), rel=1e-12)
@@ -86,7 +107,7 @@ def test_the_gradient_passes_through_the_image_tower_alone(data: Path) -> None:
     for name, parameter in method.clip.model.named_parameters():
         assert (parameter.grad is not None) == name.startswith("visual."), name
     assert method.clip.model.visual.proj.grad.abs().sum() > 0
-    assert all(p.grad is None for p in method.teacher.parameters())
+    assert all(p.grad is None for p in method.teacher("original").clip.parameters())
 
 
 def test_zscl_asks_the_original_model_and_lwf_vr_the_one_before_the_session() -> None:
@@ -97,7 +118,7 @@ def test_zscl_asks_the_original_model_and_lwf_vr_the_one_before_the_session() ->
         learn(method, first, FAST, 0)
         learned = {name: value.clone() for name, value in method.clip.state_dict().items()}
         method.begin(second)
-        found = method.teacher.state_dict()
+        found = method.teacher(config.teacher).clip.state_dict()
         assert all(torch.equal(found[name], value) for name, value in (original if expected else learned).items())
         assert not torch.equal(learned["model.visual.proj"], original["model.visual.proj"])
 
@@ -106,7 +127,7 @@ def test_without_a_reference_the_images_are_the_batch_and_the_texts_random() -> 
     method, session = built(ZSCLConfig(texts=9)), make.session(1, (0, 1), (0, 1))
     method.begin(session)
     batch = batch_of(method, session)
-    assert method.reference_images(batch) is batch.images and method._texts.shape[0] == 9
+    assert images_of(method, batch) is None and asked(method)._texts.shape[0] == 9
     assert method.sources() == ("", "")
 
 
@@ -116,7 +137,7 @@ def test_every_reference_image_comes_up_once_before_any_comes_up_again(data: Pat
     known = pixels(method.clip, make.table((6, 7), 3, seed=8))
 
     def rows(step: int) -> list[int]:
-        found = method.reference_images(batch_of(method, session, rows=2, step=step))
+        found = images_of(method, batch_of(method, session, rows=2, step=step))
         return [int((known - image).abs().flatten(1).sum(1).argmin()) for image in found]
 
     first, second = ([row for step in steps for row in rows(step)] for steps in ((0, 1, 2), (3, 4, 5)))
@@ -127,7 +148,7 @@ def test_every_reference_image_comes_up_once_before_any_comes_up_again(data: Pat
 def test_a_reference_smaller_than_the_batch_is_taken_whole(data: Path) -> None:
     method, session = built(LwFVRZSCLConfig(reference="images", texts=9), data), make.session(1, (0, 1), (0, 1))
     method.begin(session)
-    assert len(method.reference_images(batch_of(method, session, rows=10))) == 6
+    assert len(images_of(method, batch_of(method, session, rows=10))) == 6
 
 
 def test_captions_come_from_the_sentences_else_from_the_reference_else_texts_are_random(data: Path) -> None:
@@ -136,10 +157,10 @@ def test_captions_come_from_the_sentences_else_from_the_reference_else_texts_are
     pairs = built(LwFVRZSCLConfig(reference="pairs"), data)
     captions = {"a purple square", "a orange square"} | {f"{c} number {i}" for c in ("purple", "orange") for i in range(3)}
     for method in (both, pairs):
-        tokens = method.reference_texts(session)
+        tokens = drawn(method, session)
         assert {tuple(row) for row in tokens.tolist()} == {tuple(row) for row in method.clip.tokenize(sorted(captions)).tolist()}
-    assert len(built(LwFVRZSCLConfig(reference="pairs", captions=5), data).reference_texts(session)) == 5
-    assert built(LwFVRZSCLConfig(reference="images", texts=9), data).reference_texts(session).shape == (9, 12)
+    assert len(drawn(built(LwFVRZSCLConfig(reference="pairs", captions=5), data), session)) == 5
+    assert drawn(built(LwFVRZSCLConfig(reference="images", texts=9), data), session).shape == (9, 12)
 
 
 def test_the_reference_data_is_part_of_what_it_learns_from(data: Path) -> None:

@@ -10,16 +10,16 @@ from cl.methods.cpe_clip import CPEClipConfig
 from cl.methods.ewc import EWCConfig
 from cl.methods.gda import GDAConfig
 from cl.methods.linear_probe import LinearProbeConfig
-from cl.methods.lwf import LwFConfig
 from cl.methods.presets.finetune import FinetuneConfig
+from cl.methods.presets.lwf import LwFConfig
 from cl.methods.presets.mod_x import ModXConfig
 from cl.methods.presets.replay import ReplayConfig
 from cl.methods.presets.vr_lwf import VRLwFConfig
 from cl.methods.presets.wise_ft import WiSEFTConfig
+from cl.methods.presets.zscl import LwFVRZSCLConfig, ZSCLConfig
 from cl.methods.pseudolabel import PseudolabelConfig
 from cl.methods.ridge import RidgeConfig
 from cl.methods.zero_shot import ZeroShotConfig
-from cl.methods.zscl import LwFVRZSCLConfig, ZSCLConfig
 
 AnyMethodConfig = Annotated[
     ZeroShotConfig

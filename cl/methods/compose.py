@@ -72,7 +72,7 @@ class RecipeConfig(Composed):
 
     def wants(self) -> tuple[str, ...]:
         """What every part can learn from."""
-        return tuple(kind for kind in self.learns if all(kind in part.wants() for part in self.parts()))
+        return tuple(kind for kind in self.learns if all(kind in part.wants() for part in self.parts() if not part.absent()))
 
     def training(self, later: bool) -> dict[str, Any]:
         """What the parts want, then what is said for all of them."""

@@ -7,6 +7,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 import torch
 from jaxtyping import Bool, Float, Int
+from PIL import Image
 from torch import Tensor, nn
 
 from cl.data.classes import ClassName
@@ -54,7 +55,7 @@ class Lesson:
 
 
 class Reader(Protocol):
-    """What makes token ids of words, without any weight."""
+    """What makes token ids of words and pixels of images, without any weight."""
 
     def tokenize(self, texts: Sequence[str]) -> Int[Tensor, "n t"]:
         """Token ids of texts."""
@@ -64,6 +65,9 @@ class Reader(Protocol):
 
     def frame(self) -> Frame:
         """What stands around words, and which ids are words."""
+
+    def transform(self) -> Callable[[Image.Image], Float[Tensor, "3 h w"]]:
+        """Image to pixels, uncropped."""
 
 
 class Pairs(NamedTuple):
@@ -196,7 +200,7 @@ class View:
 
     @property
     def reader(self) -> Reader:
-        """What reads texts."""
+        """What reads texts and images."""
         return self._encoder.clip
 
     def draw(self, what: str, *counter: int) -> torch.Generator:

@@ -125,7 +125,7 @@ def methods() -> None:
     from cl.methods import CONFIGS
     from cl.run_config import methods as known
 
-    rows = [(name, " or ".join(CONFIGS[name].learns), words) for name, words in known().items()]
+    rows = [(name, " or ".join(CONFIGS[name]().wants()), words) for name, words in known().items()]
     out().print(table("", ["method", "learns from", "what it does"], rows))
 
 

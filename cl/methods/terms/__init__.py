@@ -6,17 +6,31 @@ from pydantic import Field
 
 from cl.methods.terms.align import AlignConfig
 from cl.methods.terms.base import Needs, Term, TermConfig
+from cl.methods.terms.class_texts import ClassTextsConfig
 from cl.methods.terms.cloob import CLOOBConfig
 from cl.methods.terms.fit import FitConfig
 from cl.methods.terms.gap import GapConfig
 from cl.methods.terms.infoloob import InfoLOOBConfig
+from cl.methods.terms.l2 import L2Config
 from cl.methods.terms.m2mix import M2MixConfig
 from cl.methods.terms.names import NamesConfig
+from cl.methods.terms.reference import ReferenceConfig
 from cl.methods.terms.siglip import SigLIPConfig
 from cl.methods.terms.vocabulary import VocabularyConfig
 
 AnyTerm = Annotated[
-    FitConfig | InfoLOOBConfig | CLOOBConfig | SigLIPConfig | GapConfig | M2MixConfig | VocabularyConfig | NamesConfig | AlignConfig,
+    FitConfig
+    | InfoLOOBConfig
+    | CLOOBConfig
+    | SigLIPConfig
+    | GapConfig
+    | M2MixConfig
+    | VocabularyConfig
+    | NamesConfig
+    | ClassTextsConfig
+    | ReferenceConfig
+    | AlignConfig
+    | L2Config,
     Field(discriminator="kind"),
 ]
 

@@ -1,0 +1,52 @@
+"""ZSCL, and LwF-VR as its authors ran it: distillation on texts that stand for all the model knows (arXiv:2303.06628)."""
+
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field, NonNegativeFloat, PositiveInt
+
+from cl.methods.presets.lwf import DistillingConfig
+from cl.methods.terms.reference import ReferenceConfig, rooted
+from cl.methods.view import Kind
+
+
+class AskedConfig(DistillingConfig):
+    """What the teacher is asked about; paths are relative to the data folder, or absolute."""
+
+    reference: str | None = Field(None, description="data whose train images the teacher is asked about; default: each batch's own")
+    sentences: str | None = Field(
+        None, description="data whose train captions are the texts; default: the reference's, random texts where it has none"
+    )
+    captions: PositiveInt = Field(20_000, description="at most this many of those captions, drawn anew each session")
+    texts: PositiveInt = Field(1000, description="random texts per session")
+    length: int = Field(12, ge=3, description="tokens per random text, start and end included")
+
+    def located(self, root: Path) -> Self:
+        """The same settings with relative paths starting at `root`."""
+        return super().located(root).model_copy(update=rooted(root, reference=self.reference, sentences=self.sentences))
+
+    def kept(self) -> ReferenceConfig:
+        """What is said of reference images over reference texts."""
+        return ReferenceConfig(**self.same("reference", "sentences", "captions", "texts", "length"))
+
+
+class ZSCLConfig(AskedConfig):
+    """Distillation over reference texts and images, with an ensemble of weights (arXiv:2303.06628).
+
+    Weights, temperature and ensemble as in the authors' code, where `l2` 0 is called ZSCL*. Without `reference` the teacher is asked
+    about each batch as it was cropped for training, which their code never does.
+    """
+
+    name: Literal["zscl"] = "zscl"
+    teacher: Kind = "original"
+    ensemble: PositiveInt | None = 100
+    l2: NonNegativeFloat = 1.0
+
+
+class LwFVRZSCLConfig(AskedConfig):
+    """VR-LwF with the losses of the ZSCL authors, which is not the method of arXiv:2207.09248 (vr_lwf).
+
+    Its images are the batch's own unless `reference` names others: the authors' are other images of the session, not cropped.
+    """
+
+    name: Literal["lwf_vr_zscl"] = "lwf_vr_zscl"
