@@ -126,8 +126,9 @@ class Recipe(Method):
         assert self.lesson is not None
         step = View(batch, self.lesson, self.tuner, self.seed, full=self.full, teacher=self.teacher)
         losses: dict[str, Tensor] = {}
-        for kind, term in zip(self.terms, self._terms(), strict=True):
-            losses |= {f"{kind}.{name}" if name in losses else name: loss for name, loss in term(step).items()}
+        with self.tuner.step():
+            for kind, term in zip(self.terms, self._terms(), strict=True):
+                losses |= {f"{kind}.{name}" if name in losses else name: loss for name, loss in term(step).items()}
         return losses
 
     def teacher(self, kind: Kind) -> Tuner:
@@ -214,9 +215,9 @@ class Recipe(Method):
         return views
 
     def train(self, mode: bool = True) -> Self:
-        """Change the mode; a clip that the tuner leaves as it is stays in eval mode, since dropout would blur what does not learn."""
+        """Change the mode, but for a clip that the tuner leaves as it is."""
         super().train(mode)
-        if len(self.tuner.fixed) == 2:
+        if self.tuner.resting:
             self.clip.eval()
         return self
 

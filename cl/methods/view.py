@@ -97,7 +97,7 @@ class View:
     @property
     def images(self) -> Float[Tensor, "b d"]:
         """Image features of the batch."""
-        return self._once("images", lambda: self._encoder.image(self.batch.images, self.batch.rows))
+        return self._once("images", lambda: self._encoder.image(self.batch.images))
 
     @property
     def captions(self) -> Float[Tensor, "m d"]:

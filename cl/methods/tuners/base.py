@@ -2,7 +2,8 @@
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Literal, Self, TypeVar
 
 from jaxtyping import Float, Int
@@ -15,6 +16,12 @@ from cl.models.zero_shot import class_features
 from cl.streams.stream import Session
 
 Tower = Literal["image", "text"]
+Towers = Literal["image", "text", "both"]
+TOWERS: dict[Towers, frozenset[Tower]] = {
+    "image": frozenset({"image"}),
+    "text": frozenset({"text"}),
+    "both": frozenset({"image", "text"}),
+}
 T = TypeVar("T", bound="Tuner")
 
 
@@ -38,6 +45,7 @@ class Tuner(Part, ABC):
     """
 
     fixed: frozenset[Tower] = frozenset()  # towers whose features do not move: they may be computed once
+    resting: bool = False  # the clip is left as it is and stays in eval mode: dropout would blur what does not learn
 
     def __init__(self, clip: Clip) -> None:
         super().__init__()
@@ -52,8 +60,8 @@ class Tuner(Part, ABC):
     def weights(self) -> Mapping[str, nn.Parameter]:
         """What descends, by name and in order: the clip's under its own names, whatever is added under `tuner.` and its name here."""
 
-    def image(self, pixels: Float[Tensor, "n 3 h w"], rows: Int[Tensor, " n"] | None = None) -> Float[Tensor, "n d"]:
-        """Unit-length features of images; `rows` are their positions in the lesson's table, where they are of it."""
+    def image(self, pixels: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n d"]:
+        """Unit-length features of images."""
         return self.clip.encode_image(pixels)
 
     def text(self, tokens: Int[Tensor, "n t"]) -> Float[Tensor, "n d"]:
@@ -86,6 +94,11 @@ class Tuner(Part, ABC):
         """What the learning rate is multiplied with in a session."""
         return 1.0
 
+    @contextmanager
+    def step(self) -> Iterator[None]:
+        """The forward pass of one step: no weight moves in it, and one backward pass follows."""
+        yield
+
     def before_step(self) -> None:
         """Gradients are complete and not yet clipped."""
 
@@ -107,7 +120,7 @@ class Tuner(Part, ABC):
 class Plain(Tuner):
     """A clip as it is; nothing moves."""
 
-    fixed = frozenset({"image", "text"})
+    fixed, resting = TOWERS["both"], True
 
     def weights(self) -> Mapping[str, nn.Parameter]:
         """None."""
