@@ -78,7 +78,7 @@ def test_a_method_that_cannot_enter_the_models_towers_is_refused_by_name_before_
     monkeypatch.setattr("cl.plan.base_model", lambda *_: bidirectional)
     with pytest.raises(MethodError, match=r"^cpe_clip cannot learn with this model: text prompts need open_clip's causal text transformer"):
         planned(data, method="cpe_clip")
-    with pytest.raises(MethodError, match="vr_lwf learns on random texts, and 98 words do not fit its context"):
+    with pytest.raises(MethodError, match="the term vocabulary learns on random texts, and 98 words do not fit its context"):
         planned(data, method={"name": "vr_lwf", "length": 100})
 
 
