@@ -401,6 +401,10 @@ def test_a_model_is_one_row_with_its_sessions_and_what_waits(place: Place) -> No
     assert (found.state, found.sessions, found.version) == ("waiting", "learned 2, waiting 1, set aside 1", "2, champion")
     assert found.note == f"four to learn; learned by Evergreen 0.1.9, this is {metadata.version('evergreen-clip')}"
     assert found.command == "evergreen update colours.yaml"
+    run = tracker.client.search_runs([tracker.experiment])[0].info.run_id
+    tracker.client.set_tag(run, COMMAND, "evergreen update colours.yaml --set gate.drop=1 --data-root data --set seed=2")
+    assert row(place, tracker).command == "evergreen update colours.yaml --data-root data", "what was set for one time is not set again"
+    tracker.client.set_tag(run, COMMAND, "evergreen update colours.yaml")
 
     for said in (Skipped(session="four"), *flat([good("five", "d", "b", "4")])):
         note(history_of(place, "colours"), said)

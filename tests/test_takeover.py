@@ -19,14 +19,19 @@ from cl.methods.presets.replay import ReplayConfig
 from cl.models.clip import ModelConfig, load
 from cl.store.states import load_state
 from flows.forward import catch_up, open_history
-from flows.history.entries import Champion, note
+from flows.history.entries import Champion, Withdrawn, fact, note
 from flows.history.standing import Standing, Word
+from flows.history.story import story
 from flows.learn.job import job_of, planned, prepared
 from flows.learn.session import tracker_of
+from flows.line.entered import model_run
 from flows.line.work import Work, work
-from flows.registry.champion import before, change
+from flows.look.status import streams
+from flows.registry.champion import before, change, history
 from flows.stream import learn_stream
+from flows.takeover.past import steps_to
 from flows.takeover.takeover import take_over
+from flows.tracking.runs import KEY
 from tests.make import table
 from tests.old_projects import unpack
 
@@ -90,6 +95,30 @@ def test_a_project_of_0_1_0_is_what_it_was(name: str, project: Path) -> None:
     exams = [each.exam for each in now.line]
     assert [bool(each) for each in exams] == [name != "gone"] + [True] * (len(line) - 1)
     assert at.remarks(now) == (["learned, and absent now: s1; what they taught stays"] if name == "gone" else [])
+
+
+def test_what_was_learned_before_keeps_its_own_time_and_is_one_row_of_status(project: Path) -> None:
+    at = at_hand(old("last_refused", project))
+    client = tracker_of(at.job).client
+    assert [row.sessions for row in streams(at.place, client)] == ["3 of 3", "2 of 3"]  # two commands
+    now, entries = standing_of(at), at.journal.read()
+    keys = [client.get_run(str(client.get_model_version("colours", version).run_id)).data.tags[KEY] for version in "123"]
+    finished = {last.session: last.finished for key in keys for last in steps_to(at.place, key)[-1:]}
+    assert [each.happened for each in now.line] == [finished["s1"], finished["s2"]] and max(finished.values()) < entries[0].when
+    assert {status.when[:10] for status in now.sessions.values()} == {finished["s1"][:10]} != {entries[0].when[:10]}
+    crowned = [said.happened for entry in entries if isinstance(said := fact(entry), Champion)]
+    assert crowned == [made.when for made in history(at.place, client, "colours") if made.alias == "champion"]
+    lines = list(story(entries))
+    assert lines[0].why == "taken over from Evergreen 0.1.0 with 2 states, verified"
+    assert {line.when[:10] for line in lines[1:]} == {finished["s1"][:10]} and "champion (taken_over)" not in str(lines)
+    with model_run(at.job, entries[0].id):
+        pass
+    (row,) = streams(at.place, client)
+    assert (row.sessions, row.version) == ("learned 2, set aside 1", "2, champion"), "its runs are told by their history alone"
+    for phase in ("intent", "done"):
+        note(at.journal, Withdrawn(phase=phase, session="s1", versions=("1", "2"), why="not ours", by="Ann"))  # type: ignore[arg-type]
+    (row,) = streams(at.place, client)
+    assert row.sessions == "learned 1, set aside 1, withdrawn 1", "what is withdrawn counts once"
 
 
 def test_rows_of_0_1_0_are_cells_of_today(project: Path) -> None:

@@ -2,6 +2,7 @@
 
 A release that reads a kind, a word or a field that it does not know says so and stops: what a later one meant by it may be that
 the model must not be served. States are named by their keys, versions as MLflow numbers them, sessions by the names of their stream.
+An entry says when it was written; `happened` (ISO 8601, UTC) says when it was so, where that was before: what an earlier release learned.
 """
 
 from collections.abc import Sequence
@@ -87,6 +88,7 @@ class Learned:
     versions: dict[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
     images: int = 0
+    happened: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, config=_CLOSED)
@@ -108,6 +110,7 @@ class Verdict:
     reason: str = ""
     policy: Policy = "set_aside"
     by: str = ""
+    happened: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, config=_CLOSED)
@@ -124,6 +127,7 @@ class Champion:
     by: str = ""
     how: How = "gate"
     phase: Phase = "done"
+    happened: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, config=_CLOSED)
@@ -262,6 +266,11 @@ def entry_of(fact: Fact) -> tuple[str, dict[str, Any]]:
     """The kind and the fields of the entry that says it."""
     kind = type(fact).__name__.lower()
     return kind, _KINDS[kind].dump_python(fact, mode="json")
+
+
+def moment_of(entry: Entry, said: Fact) -> str:
+    """When it was so what an entry says (ISO 8601, UTC), whenever that was written down."""
+    return getattr(said, "happened", "") or entry.when
 
 
 def fact(entry: Entry) -> Fact:

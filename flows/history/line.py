@@ -61,7 +61,7 @@ class Line:
         for learned in line:
             if learned.parent != before:
                 raise StoreError(f"{learned.state} stands on {learned.parent}, and the line before it ends in {before}")
-            self.know(learned, when)
+            self.know(learned, learned.happened or when)
             before = learned.state
 
     def known(self, state: str) -> Learned:

@@ -1,7 +1,7 @@
 """A model's history as people read it: an entry a line, oldest first."""
 
-from collections.abc import Iterable, Iterator
-from typing import NamedTuple, assert_never
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple, assert_never
 
 from cl.disk.journal import Entry
 from cl.text import plural, some
@@ -12,6 +12,7 @@ from flows.history.entries import (
     Began,
     Champion,
     Fact,
+    How,
     Learned,
     Opened,
     Pruned,
@@ -21,9 +22,18 @@ from flows.history.entries import (
     Verdict,
     Withdrawn,
     fact,
+    moment_of,
 )
 
-_HOW = {"gate": "champion", "promote": "champion", "outside_confirmed": "champion, as MLflow has it", "rollback": "champion again"}
+_HOW: dict[How, str] = {
+    "gate": "champion",
+    "promote": "champion",
+    "outside_confirmed": "champion, as MLflow has it",
+    "rollback": "champion again",
+    "withdraw": "champion, without what is withdrawn",
+    "rebuild": "champion, learned anew",
+    "taken_over": "champion",
+}
 
 
 class Line(NamedTuple):
@@ -49,14 +59,14 @@ def story(entries: Iterable[Entry]) -> Iterator[Line]:
         follows = isinstance(said, Champion) and intended is not None and (said.version, said.how) == (intended.version, intended.how)
         if isinstance(said, Champion):
             intended = said if said.phase == "intent" else None
-        if (line := _line(entry.when[:19].replace("T", " "), said)) and not follows:
+        if (line := _line(moment_of(entry, said)[:19].replace("T", " "), said)) and not follows:
             yield line
 
 
 def _line(when: str, said: Fact) -> Line | None:
     match said:
         case Opened():
-            return Line(when, "history begins", why=f"taken over: {_taken(said)}" if said.taken_over else "")
+            return Line(when, "history begins", why=_taken(said.taken_over) if said.taken_over else "")
         case Began():
             return None
         case Learned():
@@ -67,7 +77,7 @@ def _line(when: str, said: Fact) -> Line | None:
         case Champion():
             if said.how == "gate":  # the verdict has said so
                 return None
-            return Line(when, _HOW.get(said.how, f"champion ({said.how})"), "", said.version, said.by, said.why)
+            return Line(when, _HOW[said.how], "", said.version, said.by, said.why)
         case Adopted():
             return Line(when, "adopted", some([each.session for each in said.line], 10), said.version, why="learned by `run`")
         case Rebuilt():
@@ -89,5 +99,11 @@ def _line(when: str, said: Fact) -> Line | None:
             assert_never(said)
 
 
-def _taken(said: Opened) -> str:
-    return ", ".join(f"{name}: {value}" for name, value in (said.taken_over or {}).items())[:200]
+def _taken(over: Mapping[str, Any]) -> str:
+    """How a line was taken over, in words.
+
+    >>> _taken({"how": "by name only", "why": "the data of s1 are not here any more", "states": 2, "release": "", "code": "5e5e"})
+    'taken over from Evergreen 0.1.0 with 2 states, by name only: the data of s1 are not here any more'
+    """
+    release, why = over.get("release") or "0.1.0", over.get("why")
+    return f"taken over from Evergreen {release} with {plural(int(over.get('states', 0)), 'state')}, {over.get('how')}{why and f': {why}'}"

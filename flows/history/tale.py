@@ -30,6 +30,7 @@ from flows.history.entries import (
     Skipped,
     Verdict,
     Withdrawn,
+    moment_of,
 )
 from flows.history.line import Line, mates
 from flows.history.standing import Holder, Word
@@ -79,7 +80,7 @@ class Tale:
         Raises:
             StoreError: it speaks of a state that none before it learned, or is the wrong one to begin with.
         """
-        self.last, self.when = entry.seq, entry.when
+        self.last, self.when = entry.seq, moment_of(entry, said)
         if isinstance(said, Opened) == (self.opened is not None):
             raise StoreError(f"a history begins with 'opened', once, and this is {'another' if self.opened else 'none'}")
         if isinstance(said, Verdict | Champion | Rebuilt) and said.version and said.state:

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,10 +14,11 @@ from cl.errors import DataError, StoreError
 from cl.release import made_with
 from cl.text import some
 from flows.history.conclude import conclude
-from flows.history.entries import history_of
+from flows.history.entries import Opened, fact, history_of
 from flows.history.line import release_of
 from flows.history.standing import Standing, Word
 from flows.learn.progress import half
+from flows.removal.prune import versions_in
 from flows.settings import Place
 from flows.tracking.runs import KEY
 
@@ -48,6 +50,27 @@ def told(place: Place, run: Run) -> Told | None:
     return Told(counted(standing, late), _champion(standing), _notes(place, standing, late), late)
 
 
+class TakenOver(NamedTuple):
+    """When a model's history was taken over from what runs had learned, and the versions that it speaks of."""
+
+    when: datetime
+    versions: frozenset[str]
+
+
+def taken_over(place: Place) -> dict[str, TakenOver]:
+    """Of the models whose history was taken over, by name; not of one whose history cannot be read."""
+    found = {}
+    for file in (place.runs / "history").glob("*.jsonl"):
+        try:
+            entries = history_of(place, file.stem).read()
+            opened = fact(entries[0]) if entries else None
+            if isinstance(opened, Opened) and opened.taken_over:
+                found[file.stem] = TakenOver(datetime.fromisoformat(entries[0].when), frozenset(versions_in(entries)))
+        except StoreError:  # which the model's own row says
+            continue
+    return found
+
+
 def counted(standing: Standing, late: Sequence[str]) -> str:
     """How many sessions are learned, wait, and are not in the line.
 
@@ -56,7 +79,8 @@ def counted(standing: Standing, late: Sequence[str]) -> str:
     'learned 0, waiting 2'
     """
     words = [each.word for name, each in standing.sessions.items() if name not in late]
-    counts = {"learned": len(standing.line), "waiting": len(late)}
+    learned = [each.session for each in standing.line if each.session not in standing.tombstones]
+    counts = {"learned": len(learned), "waiting": len(late)}
     for word in (Word.ASKED, Word.ASIDE, Word.SKIPPED, Word.BACK, Word.WITHDRAWN):
         counts[str(word)] = words.count(word)
     return ", ".join(f"{word} {count}" for word, count in counts.items() if count or word == "learned")

@@ -1,6 +1,7 @@
 """How learning stands: every stream that MLflow knows, what a person or the gate said of its model, and what to type to go on."""
 
-from collections.abc import Sequence
+import shlex
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from textwrap import shorten
@@ -13,7 +14,7 @@ from cl.data.collection import numbered
 from cl.text import some
 from flows.learn.failures import Failure, failures
 from flows.learn.progress import half, moment, where
-from flows.look.model_status import PREFIX, listed, told
+from flows.look.model_status import PREFIX, TakenOver, listed, taken_over, told
 from flows.project import own_experiments
 from flows.registry.champion import CHALLENGER, CHAMPION, history, holder
 from flows.registry.question import GATE, REASON, WAITING, answer_in, said, standing
@@ -54,7 +55,9 @@ def streams(place: Place, client: MlflowClient) -> list[Stream]:
     alike: dict[tuple[str, ...], list[Run]] = {}
     for run in sorted(client.search_runs(experiments, f"tags.`{KIND}` = 'stream'"), key=_moved, reverse=True):
         alike.setdefault(_same(run), []).append(run)
-    rows = [(_moved(runs[0]), _stream(place, client, runs), key[-1]) for key, runs in alike.items()]
+    over = taken_over(place)
+    mine = {key: runs for key, runs in alike.items() if not _taken(runs, over)}
+    rows = [(_moved(runs[0]), _stream(place, client, runs), key[-1]) for key, runs in mine.items()]
     for failure in failures(place):
         command = as_update(failure.command)
         moved, row, _ = known = next((each for each in rows if each[-1] == command), (None, _unheard(failure), command))
@@ -127,7 +130,7 @@ def _model_row(place: Place, run: Run) -> Stream:
         version=found.version,
         when=moment(datetime.fromtimestamp((run.info.end_time or run.info.start_time) / 1000, UTC)),
         note="; ".join([*error, *([pulse] if running and (pulse := where(place, tags[KEY])) else []), *found.notes]),
-        command=command if late or status != "FINISHED" else "",
+        command=_once(command) if status == "FINISHED" and late else command if status != "FINISHED" else "",
         model=slug(tags.get("evergreen.stream", "")),
     )
 
@@ -188,6 +191,24 @@ def as_update(command: str) -> str:
     'evergreen update birds.yaml --set seed=1'
     """
     return command.replace("evergreen run ", "evergreen update ", 1)
+
+
+def _once(command: str) -> str:
+    """A command without the settings that somebody gave it for one time.
+
+    >>> _once("evergreen update birds.yaml --set gate.drop=1 --data-root data")
+    'evergreen update birds.yaml --data-root data'
+    """
+    words = shlex.split(command)
+    return shlex.join(word for before, word in zip(["", *words], words, strict=False) if "--set" not in (before, word))
+
+
+def _taken(runs: Sequence[Run], over: Mapping[str, TakenOver]) -> bool:
+    """Whether what the runs of a stream learned is a model's history by now, and none of them has moved since."""
+    known = over.get(slug(runs[0].data.tags.get("evergreen.stream", "")))
+    if known is None or runs[0].data.tags[KEY].startswith(PREFIX) or _moved(runs[0]) > known.when:
+        return False
+    return any(MODEL in run.data.tags and _number(run) in known.versions for run in runs)
 
 
 def _same(run: Run) -> tuple[str, ...]:

@@ -81,6 +81,7 @@ def _learned(place: Place, settings: dict[str, Any], step: Step, before: Step, i
         versions=dict(noted.versions),
         seconds=step.cost.seconds,
         images=taught.images,
+        happened=step.finished,
     )
 
 

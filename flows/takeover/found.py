@@ -82,6 +82,7 @@ def _add(at: Work, found: Found, version: Past, step: Step, parent: str | None, 
         code=version.code or step.code,
         versions=dict(version.versions),
         seconds=step.cost.seconds,
+        happened=step.finished,
     )
     arrivals = at.then(learned)
     arrival = arrivals.there().get(step.session) if arrivals else None

@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Collection
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import mlflow
@@ -34,6 +35,7 @@ class Past:
     code: str
     base: str  # digest of the base model's weights; "": not recorded
     versions: dict[str, str]  # of Evergreen and of libraries
+    judged: str  # when its run ended, which is when the gate had spoken (ISO 8601, UTC); "": it has not
     classes: tuple[ClassName, ...] | None  # that it had learned, in order; None: its files do not say so any more
 
     @property
@@ -49,7 +51,8 @@ def past(client: MlflowClient, version: ModelVersion) -> Past | None:
         ConfigError: its recorded settings are damaged.
     """
     try:
-        tags = client.get_run(str(version.run_id)).data.tags
+        run = client.get_run(str(version.run_id))
+        tags = run.data.tags
         text = text_of(version, "config.yaml")
     except (MlflowException, StoreError):
         return None
@@ -67,8 +70,18 @@ def past(client: MlflowClient, version: ModelVersion) -> Past | None:
         code=tags.get("evergreen.code", ""),
         base=base[1] if base else "",
         versions=_versions(version),
+        judged=iso(run.info.end_time),
         classes=_classes(version),
     )
+
+
+def iso(milliseconds: int | None) -> str:
+    """A time of MLflow's as histories have it.
+
+    >>> iso(1_700_000_000_123), iso(None)
+    ('2023-11-14T22:13:20.123000+00:00', '')
+    """
+    return "" if milliseconds is None else datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="microseconds")
 
 
 def steps_to(place: Place, key: str, known: Collection[str] = ()) -> list[Step]:

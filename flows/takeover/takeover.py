@@ -94,7 +94,7 @@ def _facts(at: Work, found: Found, line: Sequence[Learned], changes: Sequence[Ch
         yield Pruned(phase="done", states=tuple(sorted(missing)))
     for each in changes:
         held = found.ends.get(each.after)
-        yield Champion(version=each.after, state=held, before=each.before, why=each.why, by=each.who, how="taken_over")
+        yield Champion(version=each.after, state=held, before=each.before, why=each.why, by=each.who, how="taken_over", happened=each.when)
     crowned = {found.ends[each.after]: each for each in changes if each.after in found.ends}
     yield from (_inside(found, learned.state, crowned.get(learned.state)) for learned in line)
 
@@ -122,7 +122,8 @@ def _verdict(found: Found, state: str, **said: Any) -> Verdict:
     last = found.learned[found.ends[version.version]]
     reason = version.reason if last.state == state else f"together with {last.session}: {version.reason}"
     own = version.version if last.state == state else None
-    return Verdict(**{"state": state, "session": learned.session, "version": own, "bounds": version.bounds, "reason": reason} | said)
+    known = {"state": state, "session": learned.session, "version": own, "bounds": version.bounds, "reason": reason}
+    return Verdict(**known | {"happened": version.judged} | said)
 
 
 def _aside(found: Found, state: str) -> Verdict:
@@ -133,7 +134,7 @@ def _aside(found: Found, state: str) -> Verdict:
 def _inside(found: Found, state: str, crowned: Change | None) -> Verdict:
     word = found.of[state].word
     if crowned and word != "promoted":  # somebody has decided otherwise
-        return _verdict(found, state, word="accepted", reason=crowned.why, by=crowned.who)
+        return _verdict(found, state, word="accepted", reason=crowned.why, by=crowned.who, happened=crowned.when)
     if word == "refused":
         return _verdict(found, state, word="refused", policy="keep", by="the gate")
     return _verdict(found, state, word="accepted", by="the gate")
