@@ -19,7 +19,7 @@ from cl.methods import Method
 from cl.plan import Plan, plan
 from cl.release import code_version, made_with
 from cl.reports.report import Provenance, Report
-from cl.run_config import RunConfig, label, methods, parse_config, read_config, train_config, variants
+from cl.run_config import RunConfig, label, parse_config, read_config, train_config, variants
 from cl.steps import Asked, Step, read_step, step_of, summed, write_step
 from cl.store.bundle import Bundle
 from cl.store.states import Origin, keep_state, load_state, revive
@@ -36,7 +36,6 @@ __all__ = [
     "load_method",
     "load_state",
     "measured",
-    "methods",
     "parse_config",
     "plan",
     "read_config",

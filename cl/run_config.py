@@ -164,8 +164,3 @@ def check_device(config: RunConfig) -> None:
     groups = [config.method.training(False), config.method.training(True), *config.per_session.values()]
     for wanted in {config.train.device, *(str(group["device"]) for group in groups if "device" in group)}:
         device(wanted)
-
-
-def methods() -> dict[str, str]:
-    """What there is to choose from: name and first line of its description."""
-    return {name: (config.__doc__ or "").splitlines()[0] for name, config in CONFIGS.items()}

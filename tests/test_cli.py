@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import prefect  # noqa: F401 - before PREFECT_API_URL is set, so that later tests do not inherit it
 import pytest
+import yaml
 from PIL import Image
 
 from cl.errors import ConfigError
@@ -291,7 +292,7 @@ def test_a_model_is_not_pretrained_over_another(refused: Refused, project: Path)
 
 
 COMMANDS = {
-    "": ["run", "update", "compare", "up", "serve", "methods", "report", "pretrain", "data"],
+    "": ["run", "update", "compare", "up", "serve", "methods", "parts", "report", "pretrain", "data"],
     "run": ["CONFIG", "--method", "--seed", "--set", "--data-root", "--data-rev"],
     "update": ["CONFIG", "--method", "--seed", "--set", "--data-root", "--rebuild", "--yes"],
     "compare": ["CONFIG", "--set", "--data-root", "--data-rev"],
@@ -326,7 +327,8 @@ COMMANDS = {
     "diff": ["A", "B", "--on", "--labels", "--out", "--data-root", "--data-rev"],
     "predict": ["IMAGE...", "--labels", "--query", "--model", "--as-of", "--template"],
     "export": ["MODEL", "folder", "--layout", "open_clip", "hugging_face"],
-    "methods": ["List the methods"],
+    "methods": ["List the methods", "NAME"],
+    "parts": ["List the parts", "KIND"],
     "init": ["Make a folder a project", "--name", "--images", "--captions", "--model", "--no-git", "--no-dvc"],
     "report": ["CONFIG", "--out", "--method", "--seed", "--set", "--data-root", "--data-rev"],
     "pretrain": ["folder", "--data-root", "--set"],
@@ -373,6 +375,28 @@ def test_methods_lists_every_method_there_is(evergreen: Evergreen) -> None:
     answer = evergreen("methods")
     listed = {line.split()[0] for line in answer.out.splitlines() if line.strip()}
     assert answer.code == 0 and set(CONFIGS) <= listed
+
+
+def test_parts_lists_every_part_there_is_in_its_own_words(evergreen: Evergreen) -> None:
+    from cl.methods import PARTS
+
+    answer = evergreen("parts")
+    listed = {tuple(line.split()[:2]) for line in answer.out.splitlines() if line.strip()}
+    assert answer.code == 0 and {(seat, kind) for seat in PARTS for kind in PARTS[seat]} <= listed
+    assert "2207.09248" in answer.out
+    one = evergreen("parts", "vocabulary")
+    assert one.code == 0 and [word for word in ("texts", "100", "random texts per step", "session, original") if word not in one.out] == []
+
+
+def test_a_method_is_printed_as_yaml_to_paste(evergreen: Evergreen) -> None:
+    answer = evergreen("methods", "vr_lwf")
+    tree = yaml.safe_load(answer.out)
+    assert answer.code == 0 and "arXiv:2207.09248" in answer.out and tree["method"]["name"] == "recipe"
+
+
+@pytest.mark.parametrize("words", [("methods", "vr_lfw"), ("parts", "vocabulry")])
+def test_a_method_or_part_that_there_is_not(refused: Refused, words: tuple[str, str]) -> None:
+    assert "; did you mean v" in refused(*words)
 
 
 def test_data_is_taken_in_pinned_and_shown_in_a_line_each(evergreen: Evergreen, project: Path) -> None:

@@ -7,7 +7,9 @@ import pytest
 import yaml
 
 from cl.errors import ConfigError
-from cl.methods import AnyMethodConfig
+from cl.methods import CONFIGS, AnyMethodConfig
+from cl.methods.compose import PresetConfig
+from cl.methods.describe import as_yaml
 from cl.run_config import called, label, overridden, parse_config, train_config, variants
 from tests import make, test_run
 from tests.test_run import planned
@@ -105,6 +107,16 @@ def test_tables_call_a_recipe_by_its_parts() -> None:
         "clip / whole",
         "clip + vocabulary / whole",
     ]
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_method_printed_as_yaml_is_that_method(name: str) -> None:
+    printed = parse_config({**BARE, **yaml.safe_load(as_yaml(name))}, "printed")
+    named = parse_config({**BARE, "method": name}, "named")
+    assert printed.method.spelled() == named.method.spelled()
+    assert (printed.method.name == "recipe") == (name == "recipe" or isinstance(named.method, PresetConfig))
+    for later in (False, True):
+        assert printed.method.training(later) == named.method.training(later)
 
 
 def test_a_record_of_a_method_that_is_not_known_here_is_called_by_its_name() -> None:

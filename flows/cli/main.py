@@ -27,6 +27,9 @@ from flows.cli import (
     init as cli_init,
 )
 from flows.cli import (
+    methods as cli_methods,
+)
+from flows.cli import (
     models as cli_models,
 )
 from flows.cli import (
@@ -119,17 +122,6 @@ def compare(config: ConfigArgument, settings: SetOption = None, data_root: RootO
 
 
 @app.command(rich_help_panel=_LEARNING)
-def methods() -> None:
-    """List the methods there are, and what a session must hold for each: labels, captions, or neither."""
-    begin(writes=False)
-    from cl.methods import CONFIGS
-    from cl.run_config import methods as known
-
-    rows = [(name, " or ".join(CONFIGS[name]().wants()), words) for name, words in known().items()]
-    out().print(table("", ["method", "learns from", "what it does"], rows))
-
-
-@app.command(rich_help_panel=_LEARNING)
 def report(
     config: ConfigArgument,
     folder: Annotated[Path, typer.Option("--out", help="Where to write report.md and report.html.")] = Path("report"),
@@ -176,7 +168,7 @@ def pretrain(
 
 
 _PANELS: dict[str, tuple[Callable[..., Any], ...]] = {
-    _LEARNING: (cli_init.init, cli_update.update),
+    _LEARNING: (cli_methods.methods, cli_methods.parts, cli_init.init, cli_update.update),
     "New data": (cli_ingest.ingest, cli_ingest.watch),
     "Models": (
         *(cli_models.predict, cli_models.export, cli_models.promote, cli_models.rollback),
