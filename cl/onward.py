@@ -68,7 +68,9 @@ def onward(config: RunConfig, root: Path, session: Session, withheld: Mapping[st
     return Onward(config, root, session, withheld, train, parent, name, identity, told)
 
 
-def go_on(step: Onward, store: Path, *, logger: Logger | None = None, progress: Progress | None = None) -> tuple[State, Dropped | None]:
+def go_on(
+    step: Onward, store: Path, *, logger: Logger | None = None, progress: Progress | None = None
+) -> tuple[State, tuple[Dropped, ...]]:
     """The state, found or learned, and what a switch of method left behind. Being killed leaves nothing half-written.
 
     Raises:
@@ -79,7 +81,7 @@ def go_on(step: Onward, store: Path, *, logger: Logger | None = None, progress: 
     known = whole(store / "states" / step.state) if (store / "states" / step.state).exists() else None
     keep_memory()
     with threads(step.config.threads):
-        method, dropped = load_state(step.build, name, step.parent, store, step.made) if step.parent else (step.build(), None)
+        method, dropped = load_state(step.build, name, step.parent, store, step.made) if step.parent else (step.build(), ())
         if known is None:
             learned = learn(method, step.session, step.train, step.config.seed, logger=logger, progress=progress, interim=interim)
             record = method.record(step.session, step.withheld)

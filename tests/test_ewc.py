@@ -9,21 +9,39 @@ import torch.nn.functional as F
 from torch import nn
 
 from cl.config import TrainConfig
+from cl.errors import MethodError
 from cl.learning.learner import learn
-from cl.methods.ewc import EWC, EWCConfig, fisher_diagonal, pair_losses
+from cl.methods.base import Method
+from cl.methods.compose import RecipeConfig
 from cl.methods.losses import contrastive
+from cl.methods.memories.exemplars import ReservoirConfig
+from cl.methods.presets.ewc import EWCConfig
 from cl.methods.presets.finetune import FinetuneConfig
+from cl.methods.recipe import Recipe
+from cl.methods.terms.fit import FitConfig
+from cl.methods.terms.hold import Hold, HoldConfig, fisher_diagonal, pair_losses
+from cl.methods.terms.vocabulary import VocabularyConfig
+from cl.methods.tuners.whole import Whole
+from cl.models.flops import counted
 from cl.streams.stream import Session
 from tests import make
 from tests.test_lwf import FAST, batch_of, continues_as_if_never_saved, loss_of, shaken
 
 
-def measured(method: EWC, session: Session) -> torch.Tensor:
+def hold_of(method: Method) -> Hold:
+    """The term that holds."""
+    assert isinstance(method, Recipe)
+    term = method.terms["hold"]
+    assert isinstance(term, Hold)
+    return term
+
+
+def measured(method: Recipe, session: Session) -> torch.Tensor:
     """The importance after a session whose weights nothing moved."""
     method.begin(session)
     with torch.no_grad():  # as the learner ends a session
         method.end(session)
-    return method.importance.clone()
+    return hold_of(method).importance.clone()
 
 
 def test_the_importance_of_a_logistic_regression_is_the_known_one() -> None:
@@ -129,16 +147,16 @@ def test_the_hold_is_half_lambda_times_the_weighted_squared_move() -> None:
     hold.backward()
     gradient = torch.cat([p.grad.flatten() for p in method.clip.parameters()])
     assert torch.allclose(gradient, 30.0 * importance * move, rtol=1e-9, atol=1e-15) and gradient.abs().sum() > 0
-    assert method.importance.grad is None
+    assert hold_of(method).importance.grad is None
 
 
 def test_importances_have_the_names_and_shapes_of_the_weights() -> None:
     method = EWCConfig(part="image").build(make.tiny(), 0)
-    parts = method.importances()
+    parts = hold_of(method).importances(method.tuner.weights())
     assert {name: part.shape for name, part in parts.items()} == {
         name: p.shape for name, p in method.clip.named_parameters() if "visual." in name or "logit_scale" in name
     }
-    method.importance.fill_(2.0)
+    hold_of(method).importance.fill_(2.0)
     assert all((part == 2).all() for part in parts.values())
 
 
@@ -147,7 +165,7 @@ def test_without_weight_it_is_plain_fine_tuning_bit_for_bit() -> None:
     for session in make.stream((0, 1), (2, 3), each=4).sessions:
         learn(method, session, FAST, 0)
         learn(plain, session, FAST, 0)
-    assert method.importance.sum() > 0
+    assert hold_of(method).importance.sum() > 0
     for (name, mine), theirs in zip(method.clip.state_dict().items(), plain.clip.state_dict().values(), strict=True):
         assert torch.equal(mine, theirs), name
 
@@ -155,7 +173,7 @@ def test_without_weight_it_is_plain_fine_tuning_bit_for_bit() -> None:
 def test_saved_and_loaded_it_goes_on_as_if_nothing_had_happened(tmp_path: Path) -> None:
     config, path = EWCConfig(weight=1e4, samples=2), tmp_path / "state.safetensors"
     method = continues_as_if_never_saved(config, make.stream((0, 1), (2, 3)).sessions, path)
-    assert isinstance(method, EWC) and method.importance.sum() > 0
+    assert hold_of(method).importance.sum() > 0
 
 
 def test_with_a_hold_the_first_session_is_forgotten_less_and_the_second_still_learned() -> None:
@@ -171,3 +189,67 @@ def test_with_a_hold_the_first_session_is_forgotten_less_and_the_second_still_le
             learn(method, second, train, seed)
         assert loss_of(held, first) - before[0] < 0.5 * (loss_of(free, first) - before[0])
         assert loss_of(held, second) < 0.8 * before[1]
+
+
+def by_hand(session: Session, candidates: tuple[int, ...]) -> torch.Tensor:
+    """Mean squared gradient over a session's labelled rows, each alone, among the given classes of its vocabulary."""
+    clip, total = make.tiny().double(), 0.0
+    index = {known.name: place for place, known in enumerate(session.vocabulary)}
+    tokens = clip.tokenize([session.vocabulary[place].prompts[0] for place in candidates])
+    for row, label in enumerate(session.data.labels):
+        image = clip.encode_image(clip.transform()(session.data.image(row)).double()[None])
+        logits = clip.scale() * image @ clip.encode_text(tokens).T
+        loss = F.cross_entropy(logits, torch.tensor([candidates.index(index[str(label)])]))
+        gradients = torch.autograd.grad(loss, list(clip.parameters()), allow_unused=True)
+        total = total + torch.cat(
+            [torch.zeros_like(p).flatten() if g is None else g.flatten() ** 2 for g, p in zip(gradients, clip.parameters(), strict=True)]
+        )
+    return total / len(session.data)
+
+
+def test_with_a_memory_the_session_s_own_rows_tell_among_the_classes_of_the_lesson() -> None:
+    first, second = make.stream((0, 1), (2, 3), each=1).sessions
+    method = EWCConfig(samples=None, memory=ReservoirConfig(capacity=2)).build(make.tiny().double(), 0)
+    measured(method, first)
+    hold_of(method).importance.zero_()
+    found = measured(method, second)  # its exemplars are no part of it, their classes are
+    assert torch.allclose(found, by_hand(second, (0, 1, 2, 3)), rtol=1e-9, atol=1e-18) and found.sum() > 0
+    assert not torch.allclose(found, by_hand(second, (2, 3)), rtol=1e-3)
+
+
+def test_the_information_is_of_the_cross_entropy_whatever_the_objective() -> None:
+    session = make.session(1, (0, 1), (0, 1), each=1)
+    terms = (FitConfig(smoothing=0.3, scale=3.0), VocabularyConfig(texts=4), HoldConfig(samples=None))
+    found = measured(RecipeConfig(terms=terms).build(make.tiny().double(), 0), session)
+    assert torch.allclose(found, by_hand(session, (0, 1)), rtol=1e-9, atol=1e-18)
+
+
+def test_weights_that_grow_are_refused_by_name_before_anything_is_learned(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Whole, "grows", True)
+    with pytest.raises(
+        MethodError, match=r"session 1 \(session 1\): the term hold has an importance for each weight, and what is tuned grows"
+    ):
+        learn(EWCConfig().build(make.tiny(), 0), make.session(1, (0, 1), (0, 1)), FAST, 0)
+
+
+def test_what_told_no_importance_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    session = make.session(1, (0, 1), (0, 1), each=4, labels=False)
+    method = RecipeConfig(terms=(VocabularyConfig(texts=4), HoldConfig())).build(make.tiny(), 0)
+    learn(method, session, FAST, 0)
+    assert "session 1 (session 1): no row has a label or a caption" in caplog.text and not hold_of(method).importance.any()
+
+
+@pytest.mark.parametrize("kind", ["labels", "captions"])
+def test_of_a_long_end_two_turns_are_counted_and_stand_for_the_others(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    session = make.session(1, (0, 1), (0, 1), each=20, labels=kind == "labels", captions=kind == "captions")
+
+    def flops() -> int:
+        method = EWCConfig(samples=None).build(make.tiny(), 0)
+        method.begin(session)
+        with torch.no_grad():
+            return counted(lambda: method.end(session))[1]
+
+    by_two = flops()
+    monkeypatch.setattr("cl.methods.recipe.alike", lambda turns, sizes: iter(turns))
+    # captions: the last of three turns has half as many rows, and each row's way back goes through its whole turn
+    assert by_two == flops() if kind == "labels" else by_two == pytest.approx(flops(), rel=0.15)

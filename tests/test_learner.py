@@ -14,9 +14,9 @@ from cl.errors import LearningError, MethodError
 from cl.learning.learner import Learner, learn, schedule
 from cl.learning.loader import Collate, Order, Rows
 from cl.methods.base import MethodConfig
-from cl.methods.ewc import EWCConfig
 from cl.methods.gda import GDAConfig
 from cl.methods.linear_probe import LinearProbeConfig
+from cl.methods.presets.ewc import EWCConfig
 from cl.methods.presets.finetune import FinetuneConfig
 from cl.methods.presets.replay import ReplayConfig
 from cl.methods.ridge import RidgeConfig

@@ -120,4 +120,4 @@ def test_what_earlier_releases_noted_is_read(states: Path, noted: tuple[str, ...
     old = {name: value for name, value in unsealed(json.loads(file.read_text()), "x", ()).items() if name in noted}
     write_json(sealed(old) if "code" in noted else old, file)
     state = checked(states / "whole")
-    assert (state.stands_on, state.parent, state.method, state.versions, state.format) == (None, None, "", {}, FORMAT)
+    assert (state.stands_on, state.parent, state.method, state.versions, state.format) == (None, None, "", {}, 1)

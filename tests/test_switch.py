@@ -101,7 +101,7 @@ def test_the_clip_carries_over_and_memory_only_to_the_same_method(first: Learnt,
     method, dropped = load_state(builder(after), after, before, store)
     assert_same(clip_of(method), clip_of(methods[before]))
     assert_same(own(method), own(methods[before]) if before == after else fresh(after))
-    assert (dropped is not None) == (before != after and bool(own(methods[before])))
+    assert bool(dropped) == (before != after and bool(own(methods[before])))
 
 
 @pytest.mark.parametrize(("before", "after"), LEARNED)
@@ -211,12 +211,13 @@ def test_under_other_settings_memory_is_carried_over_whole_or_not_at_all(name: s
     keep(tmp_path, "one", before, name, None, 1)
     method, dropped = load_state(build, name, "one", tmp_path)
     if (name, was, now) in CARRIED:
-        assert dropped is None
+        assert dropped == ()
         assert_same(state(method), state(before))
     else:
         held = own(before)
         size = sum(value.nbytes for value in held.values())
-        assert dropped == Dropped(name, name, len(held), size, Why.SETTINGS)
+        (part,) = before.bounds()
+        assert dropped == (Dropped(name, name, len(held), size, Why.SETTINGS, part),)
         assert_same(own(method), own(build()))
         assert_same(clip_of(method), clip_of(before))
     learn(method, taught(name, 2), ONE, 0)
@@ -227,7 +228,7 @@ def test_random_features_of_another_seed_are_not_those_that_were_summed_up(tmp_p
     method = config.build(base(), 0)
     learn(method, taught("ridge", 1), ONE, 0)
     keep(tmp_path, "one", method, "ridge", None, 1)
-    assert load_state(lambda: config.build(base(), 0), "ridge", "one", tmp_path)[1] is None
+    assert load_state(lambda: config.build(base(), 0), "ridge", "one", tmp_path)[1] == ()
     assert load_state(lambda: config.build(base(), 1), "ridge", "one", tmp_path)[1]
 
 
@@ -250,18 +251,18 @@ def test_a_whole_model_after_one_tower_after_a_whole_model(first: Learnt, tmp_pa
         reference = by_hand(build, reference)
         for each in (method, reference):
             learn(each, taught("finetune", 2), ONE, 0)
-        assert dropped is None
+        assert dropped == ()
         keep(tmp_path, str(index), method, "finetune", str(index - 1), index)
         assert_alike(revive(build(), str(index), tmp_path), reference)
 
 
 def test_what_is_dropped_is_told_in_words(first: Learnt) -> None:
-    _, dropped = load_state(builder("finetune"), "finetune", "gda", first[0])
+    _, (dropped,) = load_state(builder("finetune"), "finetune", "gda", first[0])
     size = sum(value.nbytes for value in own(first[1]["gda"]).values())
     assert str(dropped) == f"the memory of gda (3 tensors, {size:,} bytes): finetune has no use for it"
     assert str(replace(dropped, tensors=1, why=Why.SETTINGS)).endswith(
         "(1 tensor, " + f"{size:,} bytes): it does not fit the settings of now"
-    )  # type: ignore[type-var]
+    )
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -272,11 +273,11 @@ def test_what_earlier_releases_learned_goes_on_with_its_memory(first: Learnt, na
     noted = unsealed(read_json(file), "x", ())
     write_json({key: noted[key] for key in ("sha256", "cost", "record")}, file)  # as release 0.1.0 wrote it
     found, dropped = load_state(builder(name), name, "old", tmp_path)
-    assert dropped is None
+    assert dropped == ()
     assert_alike(found, method)
     other, left = load_state(builder("finetune"), "finetune", "old", tmp_path)
     assert_same(clip_of(other), clip_of(method))
-    assert (left is None) == (not own(method)) and (left is None or left.method == "")
+    assert bool(left) == bool(own(method)) and all(each.method == "" for each in left)
 
 
 def test_a_state_of_another_model_is_refused(first: Learnt, tmp_path: Path) -> None:
@@ -340,3 +341,40 @@ def test_a_bundle_holds_the_whole_model_whatever_its_state_stands_on(first: Lear
     write_bundle(Bundle(revive(build(), f"{name} to leave", first[0]), config, 0, ("a {} square",)), tmp_path / "bundle")
     assert torch.equal(answers(read_bundle(tmp_path / "bundle").method), answers(method))
     assert not torch.equal(answers(method), answers(builder(name, **settings)()))
+
+
+ACROSS: list[tuple[str, dict[str, Any], str, dict[str, Any], list[str], list[str]]] = [
+    ("replay", {}, "vr_lwf", {"memory": {"kind": "reservoir"}}, ["memory"], []),
+    ("vr_lwf", {"memory": {"kind": "reservoir"}}, "replay", {}, ["memory"], []),
+    ("replay", {}, "vr_lwf", {"memory": {"kind": "session_balanced"}}, [], ["memory"]),
+    ("ewc", {"memory": {"kind": "class_balanced"}}, "replay", {"policy": "class_balanced"}, ["memory"], ["terms.hold"]),
+    ("ewc", {"memory": {"kind": "reservoir"}}, "ewc", {}, ["terms.hold"], ["memory"]),
+    ("ewc", {"memory": {"kind": "reservoir"}}, "ewc", {"part": "image"}, [], ["terms.hold", "memory"]),
+]
+
+
+@pytest.mark.parametrize(("before", "was", "after", "now", "goes_on", "stays"), ACROSS)
+def test_another_recipe_goes_on_with_the_parts_it_has_too(before, was, after, now, goes_on, stays, tmp_path: Path) -> None:
+    reference, build = builder(before, **was)(), builder(after, **now)
+    learn(reference, taught(before, 1), ONE, 0)
+    keep(tmp_path, "one", reference, before, None, 1)
+    method, dropped = load_state(build, after, "one", tmp_path)
+
+    def of(tensors: dict[str, Tensor], parts: list[str]) -> dict[str, Tensor]:
+        return {name: value for name, value in tensors.items() if any(name.startswith(f"{part}.") for part in parts)}
+
+    assert_same(of(state(method), goes_on), of(state(reference), goes_on))
+    assert len(of(state(method), goes_on)) == len(goes_on)
+    assert sorted(each.part for each in dropped) == sorted(stays)
+    here = method.bounds()
+    assert {each.why for each in dropped} <= {Why.METHOD, Why.SETTINGS}
+    assert all((each.why is Why.SETTINGS) == (each.part in here) for each in dropped)
+    learn(method, taught(after, 2), ONE, 0)
+
+
+def test_a_part_that_is_left_behind_is_told_by_name(tmp_path: Path) -> None:
+    method = builder("ewc")()
+    learn(method, taught("ewc", 1), ONE, 0)
+    keep(tmp_path, "one", method, "ewc", None, 1)
+    (left,) = load_state(builder("finetune"), "finetune", "one", tmp_path)[1]
+    assert str(left) == f"the memory of ewc (terms.hold: 1 tensor, {left.size:,} bytes): finetune has no use for it"

@@ -21,7 +21,7 @@ from cl.learning.loader import Collate, Order, Rows, batches, samples
 from cl.learning.progress import Progress, Teller
 from cl.methods.base import Batch, Method
 from cl.methods.losses import precise
-from cl.models.flops import Flops
+from cl.models.flops import Flops, counted
 from cl.seeds import derive
 from cl.streams.stream import Session
 
@@ -175,7 +175,7 @@ def learn(
             keeper.over(took)
     method.eval()
     with torch.no_grad():
-        flops = method.finish(session)
+        _, flops = counted(lambda: method.end(session))
     before = keeper.before if keeper else 0.0
     return Learned(took.steps, took.samples, before + time.perf_counter() - started, took.flops + flops)
 

@@ -7,9 +7,9 @@ from pydantic import Field
 from cl.methods.base import Batch, Method, MethodConfig
 from cl.methods.compose import SEATS, RecipeConfig, kinds
 from cl.methods.cpe_clip import CPEClipConfig
-from cl.methods.ewc import EWCConfig
 from cl.methods.gda import GDAConfig
 from cl.methods.linear_probe import LinearProbeConfig
+from cl.methods.presets.ewc import EWCConfig
 from cl.methods.presets.finetune import FinetuneConfig
 from cl.methods.presets.lwf import LwFConfig
 from cl.methods.presets.mod_x import ModXConfig

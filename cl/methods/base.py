@@ -15,7 +15,6 @@ from cl.config import Config, Name, Overlay
 from cl.data.classes import ClassName
 from cl.data.table import ImageTable
 from cl.models.clip import Clip
-from cl.models.flops import counted
 from cl.models.zero_shot import class_features
 from cl.streams.stream import Session
 
@@ -114,6 +113,10 @@ class Method(nn.Module, ABC):
         """The parameters that descend; none at all means there is nothing to train by gradient."""
         return self.clip.parameters()
 
+    def bounds(self) -> dict[str, dict[str, str | int]]:
+        """What its tensors mean nothing without, by what their names begin with: "" for a method that is not made of parts."""
+        return {"": {"kind": type(self).__name__, **self.bound}}
+
     def sources(self) -> tuple[str, ...]:
         """Digests of the tables that it learns from beside its sessions."""
         return ()
@@ -138,11 +141,10 @@ class Method(nn.Module, ABC):
         yield self.begin(session)
 
     def end(self, session: Session) -> None:
-        """The session is learned: drop what was only for it, keep what must be kept."""
+        """The session is learned: drop what was only for it, keep what must be kept.
 
-    def finish(self, session: Session) -> int:
-        """`end`, and the FLOPs it took; otherwise where an end repeats itself, since going through every operation is slow."""
-        return counted(lambda: self.end(session))[1]
+        Its FLOPs are counted: a loop that repeats itself goes through `cl.models.flops.alike`.
+        """
 
     def record(self, session: Session, truth: Mapping[str, str]) -> list[dict[str, Any]]:
         """Rows of a table about the session just learned, beyond its losses; `truth`: withheld labels by sample id, to judge by."""

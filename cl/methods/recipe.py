@@ -22,6 +22,7 @@ from cl.methods.terms.base import Rows, Term
 from cl.methods.tuners.base import Tuner, base
 from cl.methods.view import Kind, Lesson, Site, View
 from cl.models.clip import Clip
+from cl.models.flops import alike
 from cl.streams.stream import Session
 
 
@@ -59,7 +60,6 @@ class Recipe(Method):
         self.tuner, self.terms = tuner, nn.ModuleDict(dict(terms))
         self.memory, self.merge, self.several = memory, merge, rounds
         self.drop_last = drop_last
-        self.bound = {key: value for part in (memory, merge) if part for key, value in part.bound().items()}
         self.lesson: Lesson | None = None
         wanted = {kind for term in self._terms() for kind in term.needs().teachers}
         # a teacher is no memory: kept out of the module tree, it is neither saved nor trained
@@ -69,6 +69,10 @@ class Recipe(Method):
     def units(self) -> dict[str, int]:
         """Its own, and each part's."""
         return super().units() | {type(part).__name__: part.version for _, part in self._parts()} | {"view": view.VERSION}
+
+    def bounds(self) -> dict[str, dict[str, str | int]]:
+        """Of each part that has tensors of its own."""
+        return {name: {"kind": type(part).__name__, **part.bound()} for name, part in self._parts() if part.state_dict()}
 
     def _parts(self) -> Iterator[tuple[str, Part]]:
         """Each under the name that its tensors begin with in a state."""
@@ -207,10 +211,12 @@ class Recipe(Method):
 
     def _views(self, lesson: Lesson) -> Callable[[ImageTable, int], Iterator[View]]:
         def views(table: ImageTable, size: int) -> Iterator[View]:
-            for start in range(0, len(table), size):
-                rows = range(start, min(start + size, len(table)))
+            blocks = [range(start, min(start + size, len(table))) for start in range(0, len(table), size)]
+            of, last = replace(lesson, data=table, own=None), None
+            for rows in alike(blocks, [len(rows) for rows in blocks]):
                 batch = plain_batch(self.clip, table.take(list(rows)), lesson, rows)
-                yield View(batch, replace(lesson, data=table), self.tuner, self.seed, full=size, teacher=self.teacher)
+                last = View(batch, of, self.tuner, self.seed, full=size, teacher=self.teacher, after=last)
+                yield last
 
         return views
 

@@ -20,6 +20,7 @@ from cl.streams.stream import Session
 
 VERSION = 1  # see cl/store/units.py
 
+_LASTING = ("classes", "vocabulary", "scale")  # of a view: the same for every batch
 Kind = Literal["session", "original"]  # a teacher: the model as this session found it, or the base model
 
 
@@ -82,15 +83,24 @@ class View:
     """A batch under a lesson, as one encoder sees it.
 
     What is asked later than the step began is computed as if it had been asked then: under the same grad mode and the same autocast.
-    `full` is how many rows a whole batch has, which the last of an epoch may not have.
+    `full` is how many rows a whole batch has, which the last of an epoch may not have. A view `after` another, of the same lesson and
+    with no step between them, takes over what does not depend on the batch.
     """
 
     def __init__(
-        self, batch: Batch, lesson: Lesson, encoder: Tuner, seed: int, *, full: int = 0, teacher: Callable[[Kind], Tuner] | None = None
+        self,
+        batch: Batch,
+        lesson: Lesson,
+        encoder: Tuner,
+        seed: int,
+        *,
+        full: int = 0,
+        teacher: Callable[[Kind], Tuner] | None = None,
+        after: "View | None" = None,
     ) -> None:
         self.batch, self.lesson, self.seed, self.full = batch, lesson, seed, full or len(batch.labels)
         self._encoder, self._teacher = encoder, teacher
-        self._known: dict[Any, Any] = {}
+        self._known: dict[Any, Any] = {key: after._known[key] for key in _LASTING if key in after._known} if after else {}
         device = batch.images.device.type
         self._mode = torch.is_grad_enabled(), device, torch.get_autocast_dtype(device), torch.is_autocast_enabled(device)
 

@@ -19,6 +19,7 @@ from cl.errors import StoreError
 from cl.methods import CONFIGS, AnyMethodConfig, Method, MethodConfig
 from cl.methods.persist import memory, restore
 from cl.models.clip import ModelConfig, load
+from cl.store.old_names import renamed
 from cl.streams.build import class_names
 
 CLIP, MEMORY, NOTE = "clip", "memory.safetensors", "bundle.json"
@@ -107,4 +108,5 @@ def _remember(method: Method, path: Path, digest: str) -> None:
     tensors = read_tensors(path)
     if sha256(path) != digest:
         raise StoreError(f"{path}: damaged, it is not what was written; fetch it again")
-    restore(method, tensors | {name: tensor for name, tensor in memory(method).items() if name.startswith("clip.")}, str(path))
+    now = memory(method)
+    restore(method, renamed(tensors, now) | {name: tensor for name, tensor in now.items() if name.startswith("clip.")}, str(path))

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
-from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,8 @@ from cl.learning.learner import Learned
 from cl.methods import Method
 from cl.methods.persist import CLIP, left_out, memory, put, restore
 from cl.release import code_version, made_with
+from cl.store.adopt import Why, adopt
+from cl.store.old_names import renamed
 from cl.store.store import NOTE, WEIGHTS, State, beneath, checked, foundation, now
 from cl.text import plural
 
@@ -31,25 +32,20 @@ class Origin:
     index: int
 
 
-class Why(StrEnum):
-    """Why the memory that lies in a state is not gone on with; in the value the method that goes on stands for {now}."""
-
-    METHOD = "{now} has no use for it"
-    SETTINGS = "it does not fit the settings of now"
-
-
 @dataclass(frozen=True)
 class Dropped:
-    """The memory that a switch leaves behind: prompts, heads, exemplars, statistics. The clip's weights are no part of it."""
+    """What a switch leaves behind of one part: prompts, heads, exemplars, statistics. The clip's weights are none of it."""
 
     method: str  # that made it; "": of a release that did not note it
     now: str
     tensors: int
     size: int  # bytes
     why: Why
+    part: str = ""  # what the names of its tensors begin with; "": of a method that is not made of parts
 
     def __str__(self) -> str:
-        of = f"{plural(self.tensors, 'tensor')}, {plural(self.size, 'byte')}"
+        which = "" if self.part in ("", "memory") else f"{self.part}: "
+        of = f"{which}{plural(self.tensors, 'tensor')}, {plural(self.size, 'byte')}"
         return f"the memory of {self.method or 'its method'} ({of}): {self.why.value.replace('{now}', self.now)}"
 
 
@@ -76,7 +72,7 @@ def keep_state(store: Path, name: str, method: Method, learned: Learned, record:
             record=record,
             code=code_version(),
             stands_on=below,
-            bound=method.bound,
+            bound=method.bounds(),
             finished=now(),
             versions=made_with(),
             **asdict(origin),
@@ -94,16 +90,16 @@ def revive(method: Method, state: str, store: Path) -> Method:
     folder = store / "states" / state
     _found(folder)
     put(method, beneath(folder), str(folder))
-    restore(method, read_tensors(folder / WEIGHTS), str(folder))
+    restore(method, renamed(read_tensors(folder / WEIGHTS), memory(method)), str(folder))
     return method.eval()
 
 
-def load_state(build: Callable[[], Method], name: str, state: str, store: Path, made: str = "") -> tuple[Method, Dropped | None]:
+def load_state(build: Callable[[], Method], name: str, state: str, store: Path, made: str = "") -> tuple[Method, tuple[Dropped, ...]]:
     """The method that `build` makes over the base model, called `name`, as it goes on from a state, whatever made that.
 
-    The clip's weights carry over, trained or frozen by whatever method. What the state remembers beside them carries over if the same
-    method made it and it fits the settings of now; else the method's own memory starts empty, and what is left behind is told. What
-    `build` took from the base model, an original teacher, stays the base model's.
+    The clip's weights carry over, trained or frozen by whatever method. What the state remembers beside them carries over part by part,
+    where the method has a part of that kind and it fits the settings of now; else that part starts empty, and what is left behind is
+    told. What `build` took from the base model, an original teacher, stays the base model's.
 
     Args:
         build: makes the method that goes on.
@@ -121,8 +117,8 @@ def load_state(build: Callable[[], Method], name: str, state: str, store: Path, 
     kept = read_tensors(folder / WEIGHTS)
     own = {key: tensor for key, tensor in kept.items() if not key.startswith(CLIP)}
     put(method, beneath(folder) | {key: tensor for key, tensor in kept.items() if key not in own}, str(folder))
-    why = _adopt(method, name, own, found)
-    return method.eval(), Dropped(found.method, name, len(own), _size(own), why) if why and own else None
+    dropped = adopt(method, name, own, found)
+    return method.eval(), tuple(Dropped(found.method, name, len(held), _size(held), why, part) for part, held, why in dropped)
 
 
 def _found(folder: Path) -> State:
@@ -132,21 +128,6 @@ def _found(folder: Path) -> State:
         raise PrunedError(f"{error}; `evergreen run` with its config learns it again") from error
     except StoreError as error:
         raise StoreError(f"{folder}: this state is not there or was damaged ({error}); run the stream again to make it") from error
-
-
-def _adopt(method: Method, name: str, own: Mapping[str, Tensor], made: State) -> Why | None:
-    """Put in what fits all of it, or none of it; says why where it is none."""
-    fresh = {key: tensor.clone() for key, tensor in memory(method).items() if not key.startswith(CLIP)}
-    if made.method not in ("", name) or (not made.method and fresh.keys() != own.keys()):
-        return Why.METHOD
-    if fresh.keys() != own.keys() or made.bound not in (None, method.bound):
-        return Why.SETTINGS
-    try:
-        method.load_state_dict(dict(own), strict=False)
-    except RuntimeError:  # another shape; what did fit is in, and goes out again
-        method.load_state_dict(fresh, strict=False)
-        return Why.SETTINGS
-    return None
 
 
 def _size(tensors: Mapping[str, Tensor]) -> int:

@@ -18,7 +18,7 @@ from cl.learning.cost import Cost
 from cl.methods.persist import CLIP
 
 NOTE, WEIGHTS = "state.json", "state.safetensors"
-FORMAT = 1  # of the names that tensors have in a state's file: raised where they change, and then the older ones are still read
+FORMAT = 2  # of the names that tensors have in a state's file: raised where they change, and then the older ones are still read
 
 # what version 0.1.0 wrote of a state
 _STATE = ("sha256", "cost", "record")
@@ -39,7 +39,7 @@ class State:
     stands_on: str | None = None  # the state that holds the clip's weights that this one leaves out; None: the base model does
     format: int = FORMAT
     method: str = ""
-    bound: dict[str, Any] | None = None  # as in `Method`: what its memory means nothing without
+    bound: dict[str, Any] | None = None  # as `Method.bounds`, by part; in format 1, of the whole method
     parent: str | None = None  # the state that it was learned from
     session: str = ""
     index: int = 0
@@ -59,13 +59,13 @@ def read_state(folder: Path) -> State:
     """
     file = folder / NOTE
     noted = unsealed(read_json(file), str(file), _STATE)
-    written = noted.get("format", FORMAT)
+    written = noted.get("format", 1)
     if isinstance(written, int) and written > FORMAT:
         raise NewerError(
             f"{file}: written by a later release of Evergreen (format {written}, this one reads up to {FORMAT}); install that one"
         )
     try:
-        state = State(**{**_known(State, noted), "cost": Cost(**_known(Cost, noted["cost"]))})
+        state = State(**{"format": 1, **_known(State, noted), "cost": Cost(**_known(Cost, noted["cost"]))})
     except (KeyError, TypeError) as error:  # JSON of something else
         raise StoreError(f"{file}: damaged, it is not what was written ({error})") from error
     below = state.stands_on

@@ -92,9 +92,9 @@ def learn(job: Job, run_id: str, session: str) -> None:
         watch().tell(f"{at.config.name}: {session}: goes on after {far}")
     with _attempt(job, run_id, step) as logger:
         state, dropped = go_on(step, at.place.steps, logger=logger, progress=watch().progress)
-    if dropped:
-        watch().tell(f"{at.config.name}: {session}: left behind: {dropped}")
-    learned = replace(recorded(at, step, began.config, path, [str(dropped)] if dropped else []), seconds=state.cost.seconds)
+    for each in dropped:
+        watch().tell(f"{at.config.name}: {session}: left behind: {each}")
+    learned = replace(recorded(at, step, began.config, path, [str(each) for each in dropped]), seconds=state.cost.seconds)
     examine(at, step, learned, path)
     note(at.journal, learned)
     changes = changed(at, standing, (*path, learned))

@@ -75,7 +75,7 @@ def _anew(job: Job, session: str, path: Sequence[Learned], last: int) -> Learned
     step = stepped(at, session, path, job.settings)
     watch().begin(at.config.name, len(path) + 1, last, session)
     state, dropped = go_on(step, at.place.steps, progress=watch().progress)
-    learned = replace(recorded(at, step, job.settings, path, [str(dropped)] if dropped else []), seconds=state.cost.seconds)
+    learned = replace(recorded(at, step, job.settings, path, [str(each) for each in dropped]), seconds=state.cost.seconds)
     examine(at, step, learned, path)
     changes = changed(at, at.standing(), (*path, learned))
     watch().end(Ended(at.config.name, len(path) + 1, last, session, False, state.cost.steps, state.cost.seconds, changes))

@@ -27,6 +27,7 @@ from cl.evaluation.evaluate import evaluate
 from cl.learning import learner
 from cl.learning.learner import learn
 from cl.methods import CONFIGS, PARTS, Batch, Method
+from cl.store.old_names import renamed
 from cl.store.units import units
 from cl.streams.stream import Session
 from tests import make
@@ -231,8 +232,12 @@ def write(case: str) -> None:
 
 
 def rename(case: str) -> None:
-    """Keep which units take part now beside the numbers that are kept: the tests say whether those still come out."""
-    content = {"units": versions(case), "numbers": kept(case)["numbers"]}
+    """Keep which units take part now, and what tensors are called, beside the numbers that are kept: tests say if they still come out."""
+    named, told = build(CASES[case]).state_dict(), kept(case)["numbers"]
+    for numbers_of in told.values():
+        if numbers_of != "refused":
+            numbers_of["weights"] = renamed(numbers_of["weights"], named)
+    content = {"units": versions(case), "numbers": told}
     (VALUES / f"{case}.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 

@@ -59,8 +59,8 @@ def test_what_an_earlier_release_learned_goes_on_with_its_buffer_and_under_anoth
     newest = next(step["state"] for step in steps if step["index"] == 2)
     model = ModelConfig(name=f"local-dir:{root / 'base'}")
     replay, dropped = load_state(lambda: ReplayConfig(capacity=3).build(load(model), 0), "replay", newest, store)
-    assert dropped is None and len(replay.memory.exemplars.rows) == 6  # type: ignore[union-attr, arg-type]
+    assert dropped == () and len(replay.memory.exemplars.rows) == 6  # type: ignore[union-attr, arg-type]
     gda, left = load_state(lambda: GDAConfig().build(load(model), 0), "gda", newest, store)
     weights = read_tensors(store / "states" / newest / "state.safetensors")
     assert all(torch.equal(value, weights[f"clip.{name}"]) for name, value in gda.clip.state_dict().items())
-    assert left is not None and left.tensors == 1 and str(left).endswith("gda has no use for it")
+    assert len(left) == 1 and left[0].tensors == 1 and str(left[0]).endswith("gda has no use for it")

@@ -10,6 +10,7 @@ from cl.methods.terms.class_texts import ClassTextsConfig
 from cl.methods.terms.cloob import CLOOBConfig
 from cl.methods.terms.fit import FitConfig
 from cl.methods.terms.gap import GapConfig
+from cl.methods.terms.hold import HoldConfig
 from cl.methods.terms.infoloob import InfoLOOBConfig
 from cl.methods.terms.l2 import L2Config
 from cl.methods.terms.m2mix import M2MixConfig
@@ -30,7 +31,8 @@ AnyTerm = Annotated[
     | ClassTextsConfig
     | ReferenceConfig
     | AlignConfig
-    | L2Config,
+    | L2Config
+    | HoldConfig,
     Field(discriminator="kind"),
 ]
 

@@ -4,7 +4,7 @@ import copy
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Literal, Self, TypeVar
+from typing import ClassVar, Literal, Self, TypeVar
 
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -44,6 +44,7 @@ class Tuner(Part, ABC):
     the clip, its own weights, and what it is asked.
     """
 
+    grows: ClassVar[bool] = False  # whether a session may add values to its weights
     fixed: frozenset[Tower] = frozenset()  # towers whose features do not move: they may be computed once
     resting: bool = False  # the clip is left as it is and stays in eval mode: dropout would blur what does not learn
 
