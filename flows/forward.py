@@ -22,6 +22,7 @@ from flows.line.rebuild import rebuild
 from flows.line.verdict import crown, judge, settle
 from flows.line.work import Work, identity_of, work
 from flows.registry.champion import CHAMPION, change, find, holder, versions_of
+from flows.registry.lost import lost
 from flows.registry.question import WAITING
 from flows.removal.withdraw import finish
 from flows.settings import Place
@@ -136,7 +137,8 @@ def open_history(at: Work) -> str:
         facts = take_over(at, tracker.client)
         if not facts and holder(tracker.client, name_of(at), CHAMPION):
             raise StoreError(
-                f"model {name_of(at)} has a champion, and {at.journal.path} and the states it was learned with are not here; share the "
+                lost(at.place, tracker.client, name_of(at))
+                or f"model {name_of(at)} has a champion, and {at.journal.path} and the states it was learned with are not here; share the "
                 f"folder {at.place.runs} of the machine that learned it, or give the config another name"
             )
         opening = Opened(model=name_of(at), stream=identity_of(at.config.stream), base=at.base)

@@ -1,6 +1,7 @@
 """What people see of a model's history and do with it: sessions listed, retried, skipped, accepted; versions promoted and rolled back."""
 
 import json
+import re
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
@@ -13,8 +14,11 @@ from typer.testing import CliRunner
 from cl.data.collection import append
 from cl.errors import StoreError
 from cl.learning.interim import START, Interim
+from cl.run_config import parse_config
+from cl.streams.arrivals import Arrival
 from flows.by_hand import promote, rollback
 from flows.cli.main import app
+from flows.forward import open_history
 from flows.history.conclude import standing_of
 from flows.history.entries import (
     Abandoned,
@@ -33,12 +37,14 @@ from flows.history.entries import (
     history_of,
     note,
 )
+from flows.history.since import since
 from flows.history.standing import Word
 from flows.history.story import story
 from flows.history.wishes import accept, retry, skip
 from flows.learn.job import job_of
 from flows.learn.progress import of_model
 from flows.line import entered
+from flows.line.work import work
 from flows.look.listed import only
 from flows.look.status import Stream, streams
 from flows.registry.champion import CHAMPION, change, history, holder
@@ -48,8 +54,9 @@ from flows.registry.question import note as ask
 from flows.settings import Place
 from flows.tracking.runs import COMMAND, KEY, MODEL, STATE, Tracker, connect, locked
 from tests.make import table
-from tests.telling import OPENED, Step, bad, began, entries, flat, good, learn, learned, says, stand
+from tests.telling import OPENED, Step, bad, began, crown, entries, flat, good, learn, learned, says, stand
 
+STREAM = {"kind": "collection", "sources": {"inbox": "inbox"}, "template": "a {} square", "candidates": "seen"}
 TWO = [good("one", "a", None, "1"), good("two", "b", "a", "2")]
 
 
@@ -433,8 +440,7 @@ def test_a_model_whose_history_is_elsewhere_is_told(place: Place) -> None:
 
 def test_the_run_of_a_model_is_alive_while_somebody_is_at_it(place: Place) -> None:
     append(place.data / "inbox", "one", {"train": table((0, 1), 2), "test": table((0, 1), 1, seed=5)}, "labels")
-    stream = {"kind": "collection", "sources": {"inbox": "inbox"}, "template": "a {} square", "candidates": "seen"}
-    job = job_of({"name": "colours", "model": {"name": "tiny"}, "method": "finetune", "stream": stream}, whole=False)
+    job = job_of({"name": "colours", "model": {"name": "tiny"}, "method": "finetune", "stream": STREAM}, whole=False)
     with entered.model_run(job, "x") as run:
         assert streams(place, connect(place))[0].state == "running", "whoever looks does not take it for a dead process's"
     assert connect(place).get_run(run).info.status == "FINISHED"
@@ -453,13 +459,55 @@ def test_a_config_is_told_by_the_history_of_its_model() -> None:
     assert rows[3].note.startswith("because of three (2026-01-01")
 
 
+def test_a_history_that_is_gone_is_told_as_that_and_what_waits_is_listed_before_there_is_one(place: Place, tmp_path: Path) -> None:
+    append(place.data / "inbox", "one", {"train": table((0, 1), 2), "test": table((0, 1), 1, seed=5)}, "labels")
+    stream = 'stream: {kind: collection, sources: {inbox: inbox}, template: "a {} square", candidates: seen}'
+    (tmp_path / "colours.yaml").write_text(f"name: colours\nmodel: {{name: tiny}}\nmethod: finetune\n{stream}\n")
+    for words in (["colours", "--config", "colours.yaml"], ["--config", "colours.yaml"]):
+        assert "one waiting" in evergreen("sessions", *words)
+    assert "`evergreen update CONFIG` begins one" in evergreen("sessions", "colours", code=2)
+    client = registered(place, "a", champion="1")
+    assert "`evergreen update CONFIG` begins one" in evergreen("sessions", "colours", code=2), "`run` made it, which has no history"
+    client.set_tag(run_of(client, "1"), "evergreen.kind", "session")
+    assert "colours.jsonl is not here, nor is what it learned; share the folder" in evergreen("sessions", "colours", code=2)
+    (place.steps / "states" / "a").mkdir(parents=True)
+    told = "colours.jsonl is not here, though what it learned is: put a copy of that file back"
+    assert told in evergreen("sessions", "colours", code=2)
+    with pytest.raises(StoreError, match=re.escape(told)):
+        open_history(work(job_of("colours.yaml", whole=False)))
+
+
+def test_a_setting_that_nobody_set_has_not_changed() -> None:
+    stated = {"name": "colours", "model": {"name": "tiny"}, "method": "finetune", "stream": STREAM}
+    now = parse_config(stated, "test").model_dump(mode="json")
+    before = {**now, "method": {"name": "finetune"}, "train": {name: value for name, value in now["train"].items() if name != "epochs"}}
+    assert len(now["method"]) > 1, "what finetune has at its default"
+    quiet, told = (
+        [line for line in since(learned("1", "a", config=before), replace(began("2", "b"), config=config)) if "settings changed" in line]
+        for config in (now, {**now, "train": {**now["train"], "epochs": 7}})
+    )
+    assert quiet == [] and told == ["since 1: settings changed: train.epochs unset -> 7"]
+
+
+def test_what_a_person_accepted_is_not_said_to_be_tried_again(place: Place) -> None:
+    from flows.line.policy import _rule
+
+    append(place.data / "inbox", "three", {"train": table((0, 1), 2), "test": table((0, 1), 1, seed=5)}, "labels")
+    noted(place, TWO, bad("three", "c", "b", "3"), good("four", "d", "b", "4"), Accept(session="three", by="ann"))
+    job = job_of({"name": "colours", "model": {"name": "tiny"}, "method": "finetune", "stream": STREAM}, whole=False)
+    waiting = [Arrival("three", "inbox", "c", 2)]
+    assert _rule(job, work(job).standing(), waiting).why == "three was accepted by a person, and is learned from the head of now"
+
+
 def test_every_kind_of_entry_is_told_or_left_out_on_purpose() -> None:
     line = (learned("1", "a"),)
     said: list[Fact] = [
         began("1", "a"),
         learned("1", "a", dropped=("the buffer",)),
         Adopted(version="2", line=line),
-        Rebuilt(version="3", state="a", line=line),
+        Adopted(version="", line=line),
+        Rebuilt(version="3", state="a", line=line, why="learned anew"),
+        crown("3", "a", "rebuild"),
         Retry(session="2", by="ann"),
         Accept(session="2", why="seen", by="ann"),
         Abandoned(state="b", session="2", why="the head moved"),
@@ -471,7 +519,8 @@ def test_every_kind_of_entry_is_told_or_left_out_on_purpose() -> None:
     assert told == [
         ("learned", "1", "", "left behind: the buffer"),
         ("adopted", "1", "2", "learned by `run`"),
-        ("learned anew", "1", "3", ""),
+        ("learned anew", "1", "", "beside the champion; the gate has not spoken yet"),
+        ("promoted", "1", "3", "learned anew"),
         ("to retry", "2", "", ""),
         ("accepted by a person", "2", "", "seen"),
         ("abandoned", "2", "", "the head moved"),

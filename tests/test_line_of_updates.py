@@ -66,6 +66,7 @@ def test_a_line_of_updates_is_traced_bisected_reported_and_takes_in_what_a_run_l
     version = find(client, "growing", CHAMPION)
     first = standing_of(place, "growing")
     origin = lineage(place, client, version)
+    assert [row[5] for row in origin.sessions] == ["–", "1"], "its own version is that of its last session"
     assert [row[4] for row in origin.sessions] == [learned.state for learned in first.line]
     assert origin.facts["libraries"].startswith("evergreen-clip ") and origin.facts["code"] == first.line[0].code
     _broken(place, client, version)

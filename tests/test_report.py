@@ -12,7 +12,7 @@ from cl.errors import StoreError
 from cl.evaluation.evaluate import pack
 from cl.evaluation.matrix import Matrix, summary
 from cl.learning.cost import Cost
-from cl.reports.figures import curves, heat_map
+from cl.reports.figures import curves, heat_map, losses
 from cl.reports.heat import heat
 from cl.reports.items import Figure, Metric, Table, Tag, compared, items
 from cl.reports.kinds import worst
@@ -100,6 +100,13 @@ def test_a_report_of_0_1_0_is_read() -> None:
     assert set(told) - set(old) == {"firsts", "losses", "version", "gate"}
     back = Report.from_json(old)
     assert back.version == "" and back.gate == {} and markdown([back]) == markdown([make_report()])
+
+
+def test_the_loss_of_a_session_of_one_step_is_seen() -> None:
+    short, long = (((0,), (1.5,)), (tuple(range(20)), (1.0,) * 20))
+    (panel,) = losses({"finetune": [short, long]}).axes
+    drawn = [line for line in panel.lines if len(line.get_xdata()) != 2]
+    assert [line.get_marker() for line in drawn] == ["o", "None"], "a line of one point is nothing"
 
 
 def test_top_1_is_not_averaged_with_recall() -> None:

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -29,6 +30,8 @@ from flows.history.entries import Accept, Retry, Withdrawn, history_of, note
 from flows.history.standing import Standing
 from flows.learn.failures import failures
 from flows.learn.job import collections, job_of, planned, settings
+from flows.line.view import report_of_line
+from flows.line.work import work
 from flows.registry.champion import CHAMPION, change, holder
 from flows.serve import deployments
 from flows.settings import Place
@@ -287,6 +290,9 @@ def test_what_follows_an_accepted_session_is_held_against_that_and_the_next_agai
     client = connect(Place(stored))
     told = [mlflow.artifacts.load_dict(f"runs:/{client.get_model_version('growing', version).run_id}/gate.json") for version in "123"]
     assert [(each["champion"], each["accepted"]) for each in told] == [(None, None), (None, "second"), ("2", None)]
+    at, standing = work(job_of(config)), stands(stored)
+    started = datetime.fromisoformat(report_of_line(at, standing, standing.line).provenance.started)
+    assert abs((started - datetime.fromisoformat(standing.sessions["first"].when)).total_seconds()) < 60
     bounds = [{check["bound"] for check in each["checks"]} for each in told]
     assert "first against the model after second" in bounds[1] and "first against the champion" in bounds[2]
     assert all(before is not None for _, before in told[1]["scores"].values())

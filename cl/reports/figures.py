@@ -15,6 +15,7 @@ from cl.names import in_figure
 PALETTE = ("#7f7f7f", "#D55E00", "#000000", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 DASHES = ("--", "-", ":", "-", "-", "-", "-", "-")
 _ALONE = 3  # the place in both of a method that is drawn alone
+_LINE = 8  # points from which on a line of losses needs no dots
 PANELS, POINTS, LINES = 12, 60, 40  # sets that are drawn, points of a line, rows and columns of a heat map
 ASIDE = " (left out)"  # behind the name of a set whose session is not among those learned: set aside, skipped, rolled back
 
@@ -122,7 +123,8 @@ def losses(found: Mapping[str, Sequence[tuple[Sequence[int], Sequence[float]]]])
         start = 0
         for steps, values in sessions:
             colour = PALETTE[(turn if len(found) > 1 else _ALONE) % len(PALETTE)]
-            panel.plot([start + step for step in steps], values, color=colour, linewidth=1.2)
+            dots = {"marker": "o", "markersize": 3} if len(steps) < _LINE else {}  # of one point there is no line
+            panel.plot([start + step for step in steps], values, color=colour, linewidth=1.2, **dots)
             start += max(steps, default=0) + 1
             panel.axvline(start - 0.5, color="0.75", linewidth=0.6, zorder=0)
         panel.set_title(in_figure(method), fontsize=9.5, loc="left")

@@ -11,7 +11,7 @@ from cl.text import some
 from flows.cli.models import ModelArgument, WhyOption
 from flows.cli.options import RootOption
 from flows.console import out, table
-from flows.settings import Place, begin, check_project
+from flows.settings import Place, begin, check_project, stores
 
 if TYPE_CHECKING:
     from flows.history.entries import Retry, Skipped
@@ -26,6 +26,7 @@ def sessions(
     data_root: RootOption = None,
 ) -> None:
     """List what became of each session: learned, set aside, skipped, rolled back, waiting for a person; why, and since when."""
+    from flows.history.conclude import standing_of
     from flows.look.listed import arrivals_of, only, rows, told
 
     place = begin(writes=False)
@@ -34,7 +35,7 @@ def sessions(
     name = slug(model or (at.config.name if at else only(place)))
     if at and slug(at.config.name) != name:
         raise StoreError(f"--config {config}: it is for the model {slug(at.config.name)}, and not for {name}")
-    standing = _stands(place, name)
+    standing = standing_of(place, name) if at else _stands(place, name)
     waiting = [arrival.name for arrival in at.waiting(standing)] if at else []
     out().print(table(name, ["session", "state", "why", "since (UTC)", "weights"], rows(standing, waiting)))
     for line in told(standing, name):
@@ -127,9 +128,13 @@ def _wish(model: str, write: Callable[[Place, str, "Standing"], str]) -> None:
 def _stands(place: Place, name: str) -> "Standing":
     from flows.history.conclude import standing_of
     from flows.look.listed import histories
+    from flows.registry.lost import lost
+    from flows.tracking.runs import connect
 
     standing = standing_of(place, name)
     if standing.opened is None:
+        if stores(place) and (why := lost(place, connect(place), name)):
+            raise StoreError(why)
         there = histories(place)
         told = f"there are histories of {some(there, 10)}" if there else "`evergreen update CONFIG` begins one"
         raise StoreError(f"model {name}: it has no history here; {told}")

@@ -75,13 +75,16 @@ def _line(when: str, said: Fact) -> Line | None:
         case Verdict():
             return Line(when, said.word, said.session, said.version or "", said.by, said.reason)
         case Champion():
-            if said.how == "gate":  # the verdict has said so
+            if said.how in ("gate", "rebuild"):  # the verdict, or that it was learned anew, has said so
                 return None
             return Line(when, _HOW[said.how], "", said.version, said.by, said.why)
         case Adopted():
-            return Line(when, "adopted", some([each.session for each in said.line], 10), said.version, why="learned by `run`")
+            learned = some([each.session for each in said.line], 10)
+            if not said.version:
+                return Line(when, "learned anew", learned, why="beside the champion; the gate has not spoken yet")
+            return Line(when, "adopted", learned, said.version, why="learned by `run`")
         case Rebuilt():
-            return Line(when, "learned anew", some([each.session for each in said.line], 10), said.version, said.by, said.why)
+            return Line(when, "promoted", some([each.session for each in said.line], 10), said.version, said.by, said.why)
         case Skipped() | Retry() | Accept():
             word = {"Skipped": "skipped", "Retry": "to retry", "Accept": "accepted by a person"}[type(said).__name__]
             return Line(when, word, said.session, "", said.by, "" if isinstance(said, Retry) else said.why)

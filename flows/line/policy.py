@@ -42,6 +42,8 @@ def whether(job: Job, standing: Standing, waiting: Sequence[Arrival]) -> Ruling:
 def _rule(job: Job, standing: Standing, waiting: Sequence[Arrival]) -> Ruling:
     policy, images = work(job).config.update, sum(arrival.images for arrival in waiting)
     wanted = [each.name for each in waiting if each.name in standing.sessions and standing.sessions[each.name].word == Word.AGAIN]
+    if wanted and wanted[0] in standing.overruled:
+        return Ruling(True, f"{wanted[0]} was accepted by a person, and is learned from the head of now")
     if wanted:
         return Ruling(True, f"{wanted[0]} is to be tried again")
     if not standing.line or policy.policy == "every":

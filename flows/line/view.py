@@ -1,6 +1,7 @@
 """A model's line as a report: every row and number read from cells, none computed again."""
 
 from collections.abc import Sequence
+from datetime import datetime, timedelta
 
 from cl.evaluation.ask import names
 from cl.evaluation.cells import Cell, Cells
@@ -86,5 +87,12 @@ def _provenance(at: Work, path: Sequence[Learned]) -> Provenance:
         base_model=f"{config.model.name} ({at.base})",
         config=last.config,
         versions=made_with(),
-        started="",
+        started=_began(at, path[0]),
     )
+
+
+def _began(at: Work, first: Learned) -> str:
+    """When learning of the first session began (ISO 8601, UTC); of one that release 0.1.0 learned, about when."""
+    noted = read_state(at.place.steps / "states" / first.state)
+    ended = noted.finished or first.happened
+    return (datetime.fromisoformat(ended) - timedelta(seconds=noted.cost.seconds)).isoformat(timespec="seconds") if ended else ""

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from typing import Any, NamedTuple
 
 import mlflow
@@ -9,7 +10,7 @@ from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 
 from cl.disk.seal import unsealed
-from cl.errors import StoreError
+from cl.errors import ConfigError, StoreError
 from cl.reports.report import FIRST, Report
 from cl.run import Step, parse_config
 from cl.steps import read_step
@@ -29,7 +30,7 @@ class Lineage(NamedTuple):
     version: str
     facts: dict[str, str]
     sessions: list[tuple[str, str, str, str, str, str]]
-    settings: dict[str, str]
+    settings: dict[str, str]  # of all its sessions, in their order where they differ
 
 
 def lineage(place: Place, client: MlflowClient, found: ModelVersion) -> Lineage:
@@ -48,6 +49,7 @@ def lineage(place: Place, client: MlflowClient, found: ModelVersion) -> Lineage:
     if len(states) != len(report.sessions) + 1:
         states = ["–"] * (len(report.sessions) + 1)
     parents = [versions[state] for state in states[:-1] if state in versions]
+    holders = {**versions, states[-1]: found}
     facts = {
         "method": f"{report.method}, seed {source.seed}",
         "base model": source.base_model,
@@ -70,11 +72,11 @@ def lineage(place: Place, client: MlflowClient, found: ModelVersion) -> Lineage:
             f"{cost.samples:,}",
             f"{cost.seconds:.0f}",
             state,
-            str(versions[state].version) if state in versions else "–",
+            str(holders[state].version) if state in holders else "–",
         )
         for name, cost, state in zip(report.sessions, report.costs, states[1:], strict=True)
     ]
-    return Lineage(str(found.version), facts, sessions, _settings(source.config))
+    return Lineage(str(found.version), facts, sessions, _settings([learned.config for learned in path] or [source.config]))
 
 
 def line_of(place: Place, version: ModelVersion) -> tuple[Learned, ...]:
@@ -133,8 +135,17 @@ def _versions(client: MlflowClient, found: ModelVersion) -> list[ModelVersion]:
     )
 
 
-def _settings(config: dict[str, Any]) -> dict[str, str]:
-    """What was set otherwise than by default, of what makes a model."""
-    told = parse_config(config, "config of the version").model_dump(mode="json", exclude_defaults=True)
-    told |= {"method": {"name": config["method"]["name"], **told.get("method", {})}}
+def _settings(configs: Sequence[dict[str, Any]]) -> dict[str, str]:
+    """What was set otherwise than by default, of what makes a model; of several sessions one value after the other where they differ."""
+    each = [_set(config) for config in configs]
+    names = sorted(dict.fromkeys(name for one in each for name in one), key=lambda name: _TOLD.index(name.partition(".")[0]))
+    return {name: ", then ".join(value for value, _ in groupby(one.get(name, "default") for one in each)) for name in names}
+
+
+def _set(config: dict[str, Any]) -> dict[str, str]:
+    try:
+        told = parse_config(config, "config of the version").model_dump(mode="json", exclude_defaults=True)
+        told |= {"method": {"name": config["method"]["name"], **told.get("method", {})}}
+    except ConfigError:  # of another release: all that it had
+        told = config
     return flat({name: told[name] for name in _TOLD if name in told})
