@@ -495,7 +495,7 @@ def test_what_a_person_accepted_is_not_said_to_be_tried_again(place: Place) -> N
     append(place.data / "inbox", "three", {"train": table((0, 1), 2), "test": table((0, 1), 1, seed=5)}, "labels")
     noted(place, TWO, bad("three", "c", "b", "3"), good("four", "d", "b", "4"), Accept(session="three", by="ann"))
     job = job_of({"name": "colours", "model": {"name": "tiny"}, "method": "finetune", "stream": STREAM}, whole=False)
-    waiting = [Arrival("three", "inbox", "c", 2)]
+    waiting = [Arrival("three", "inbox", 2, "c")]
     assert _rule(job, work(job).standing(), waiting).why == "three was accepted by a person, and is learned from the head of now"
 
 
