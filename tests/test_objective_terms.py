@@ -148,9 +148,9 @@ def test_terms_that_all_weigh_nothing_are_refused() -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_labels_alone_are_refused_by_name_where_only_captions_would_be_seen(kind: str) -> None:
     labels, captions = make.session(1, (0, 1), (0, 1)), make.session(1, (0, 1), (0, 1), labels=False, captions=True)
-    method = recipe({"kind": "clip"}, {"kind": kind})
+    method = recipe({"kind": "clip", "scale": 10}, {"kind": kind})
     method.check(captions)
-    recipe({"kind": "clip"}, {"kind": kind, "labels": "pairs"}).check(labels)
+    recipe({"kind": "clip", "scale": 10}, {"kind": kind, "labels": "pairs"}).check(labels)
     if kind == "clip":
         method.check(labels)
         return

@@ -5,10 +5,11 @@ from typing import Annotated, get_args
 from pydantic import Field
 
 from cl.methods.base import Batch, Method, MethodConfig
-from cl.methods.compose import SEATS, RecipeConfig, kinds
+from cl.methods.compose import RecipeConfig, kinds
 from cl.methods.cpe_clip import CPEClipConfig
 from cl.methods.gda import GDAConfig
 from cl.methods.linear_probe import LinearProbeConfig
+from cl.methods.part import SEATS
 from cl.methods.presets.ewc import EWCConfig
 from cl.methods.presets.finetune import FinetuneConfig
 from cl.methods.presets.lwf import LwFConfig

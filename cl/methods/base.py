@@ -8,12 +8,14 @@ from typing import Any, ClassVar, NamedTuple, Self
 
 import torch
 from jaxtyping import Bool, Float, Int
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from cl.config import Config, Name, Overlay
 from cl.data.classes import ClassName
 from cl.data.table import ImageTable
+from cl.explain import told
+from cl.methods.part import SEATS
 from cl.models.clip import Clip
 from cl.models.zero_shot import class_features
 from cl.streams.stream import Session
@@ -42,6 +44,19 @@ class MethodConfig(Config):
     label: Name | None = None  # what tables call it, where one method stands there twice
     train: Overlay = Field({}, description="training settings that this method wants otherwise")
     later: Overlay = Field({}, description="the same, from the second session on")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _placed(cls, given: Any) -> Any:
+        # a part where there is no place for one is told as that, not as an unknown word
+        odd = [name for name in ("terms", *SEATS) if isinstance(given, dict) and name in given and name not in cls.model_fields]
+        if odd:
+            raise told(cls._no_place(odd[0]))
+        return given
+
+    @classmethod
+    def _no_place(cls, part: str) -> str:
+        return f"{cls.called()} is no recipe, so it has no place for {part}; `evergreen methods` says what is made of parts"
 
     @classmethod
     def called(cls) -> str:

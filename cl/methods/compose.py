@@ -2,7 +2,6 @@
 
 from abc import abstractmethod
 from collections.abc import Iterator
-from itertools import product
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
@@ -10,17 +9,16 @@ from pydantic import Field, model_validator
 
 from cl.explain import told
 from cl.methods.base import MethodConfig
+from cl.methods.combine import Parts, refused
 from cl.methods.memories import AnyMemory
 from cl.methods.merges import AnyMerge
-from cl.methods.part import PartConfig
+from cl.methods.part import SEATS, PartConfig
 from cl.methods.recipe import Recipe
 from cl.methods.terms import AnyTerm, Term
 from cl.methods.terms.fit import FitConfig
 from cl.methods.tuners import AnyTuner
 from cl.methods.tuners.whole import WholeConfig
 from cl.models.clip import Clip
-
-SEATS = ("tune", "memory", "merge", "rounds")  # fields that hold one part or none; a new one is a field in both classes below
 
 
 class Composed(MethodConfig):
@@ -48,12 +46,8 @@ class RecipeConfig(Composed):
 
     @model_validator(mode="after")
     def _meaningful(self) -> Self:
-        there = [term for term in self.terms if not term.absent()]
-        if not there:
-            raise told("every term weighs 0, so that nothing would be minimised; give one a weight")
-        for term, kind in product(there, {term.called() for term in there}):
-            if kind in term.against:
-                raise told(f"{term.called()} beside {kind} has no meaning: {term.against[kind]}; leave one of them out")
+        if why := refused(Parts([term for term in self.terms if not term.absent()], self.seated())):
+            raise told(why)
         return self
 
     def parts(self) -> list[PartConfig]:
@@ -105,6 +99,13 @@ class PresetConfig(Composed):
     memory: AnyMemory | None = Field(None, description="what of earlier sessions is kept, where that is not the preset's own")
     merge: AnyMerge | None = Field(None, description="what becomes of the weights, where that is not the preset's own")
 
+    @classmethod
+    def _no_place(cls, part: str) -> str:
+        name = cls.called()
+        if part != "terms":
+            return f"{name} has no place for {part}"
+        return f"{name} keeps the terms of its paper; `evergreen methods {name}` prints it as a recipe, whose terms can be changed"
+
     @abstractmethod
     def recipe(self) -> RecipeConfig:
         """The recipe that these settings stand for."""
@@ -117,6 +118,8 @@ class PresetConfig(Composed):
     def _all_of_it_counts(self) -> Self:
         # a setting of a part that another takes the place of would be ignored in silence
         whole, without = self.expanded(), self.recipe()
+        if why := refused(Parts([term for term in whole.terms if not term.absent()], whole.seated())):
+            raise told(why)
         for name, field in type(self).model_fields.items():
             if name in SEATS or field.is_required() or getattr(self, name) == field.get_default(call_default_factory=True):
                 continue

@@ -9,6 +9,13 @@ from torch import Tensor, nn
 
 from cl.config import Config, Overlay
 
+SEATS = (
+    "tune",
+    "memory",
+    "merge",
+    "rounds",
+)  # fields of a recipe that hold one part or none; a new one is a field in compose's two classes
+
 
 class PartConfig(Config):
     """Settings of a part; each kind adds `kind: Literal[...]`, its knobs, and `build`."""

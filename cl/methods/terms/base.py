@@ -1,8 +1,7 @@
 """Something minimised: what teaches and what holds back are one type, and each sees a step through a view alone."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from typing import ClassVar, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from jaxtyping import Float
 from torch import Tensor
@@ -25,8 +24,6 @@ class Needs(NamedTuple):
 
 class TermConfig(PartConfig):
     """Settings of a term; a subclass adds `kind: Literal[...]` and its knobs."""
-
-    against: ClassVar[Mapping[str, str]] = {}  # kinds of terms beside which it has no meaning, and why
 
     def build(self, tuner: Tuner, seed: int) -> "Term":
         """The term, for what the tuner moves."""

@@ -1,6 +1,6 @@
 """m2-Mix: negatives that are mixtures of an image and its text, on the arc between the two (arXiv:2203.03897)."""
 
-from typing import ClassVar, Literal
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float
@@ -15,8 +15,6 @@ from cl.methods.view import Pairs, View
 
 class M2MixConfig(ObjectiveConfig):
     """Contrastive against mixtures of images and their texts, beside an objective (arXiv:2203.03897)."""
-
-    against: ClassVar[dict[str, str]] = {"align": "it moves the very similarities to other pairs that align holds where they were"}
 
     kind: Literal["m2mix"] = "m2mix"
     weight: NonNegativeFloat = Field(0.1, description="weight (authors: 0.001 to 0.05)")

@@ -62,8 +62,9 @@ class Vocabulary(Term):
         tokens = vocabulary_texts(
             view.reader, config.texts, config.length, view.draw("vocabulary"), strict_official=config.strict_official
         ).to(view.images.device)
-        target = similarities(teacher.scale, teacher.images, teacher.text("random", tokens))
-        student = similarities(view.scale, view.images, view.text("random", tokens))
+        key = f"random {tuple(tokens.shape)} {config.strict_official}"  # two terms may draw other texts
+        target = similarities(teacher.scale, teacher.images, teacher.text(key, tokens))
+        student = similarities(view.scale, view.images, view.text(key, tokens))
         return {"vocabulary": config.alpha * distillation(student, target, config.temperature)}
 
 

@@ -1,0 +1,114 @@
+"""Which parts have no meaning together: one table, which is what is checked, what is told, and the page about it (cl/README.md)."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+from cl.methods.part import PartConfig
+from cl.methods.terms.base import TermConfig
+from cl.methods.terms.objective import ObjectiveConfig
+
+_STRENGTH = ("weight", "alpha")  # by which a term is multiplied
+
+
+class Parts(NamedTuple):
+    """What a recipe is to be made of: the terms that weigh something, and what stands alone by its field."""
+
+    terms: Sequence[TermConfig]
+    seats: Mapping[str, PartConfig]
+
+    def kinds(self) -> set[str]:
+        """The kinds of the terms."""
+        return {term.called() for term in self.terms}
+
+
+class Refusal(NamedTuple):
+    """A combination that has no meaning; `met` is missing where a part says so itself, once it is built or sees a session."""
+
+    what: str
+    why: str  # and what to do
+    example: str  # a method that is refused, as YAML
+    met: Callable[[Parts], bool] | None = None
+
+
+def _nothing(parts: Parts) -> bool:
+    return not parts.terms
+
+
+def _nobody_teaches(parts: Parts) -> bool:
+    return bool(parts.terms) and not any(isinstance(term, ObjectiveConfig) for term in parts.terms)
+
+
+def _twice(parts: Parts) -> bool:
+    said = [{name: value for name, value in term.spelled().items() if name not in _STRENGTH} for term in parts.terms]
+    return any(said.count(each) > 1 for each in said)
+
+
+def _changed_factors(parts: Parts) -> bool:
+    merge = parts.seats.get("merge")
+    return parts.seats["tune"].called() == "lora" and merge is not None and merge.called() in ("interpolate", "ensemble")
+
+
+REFUSALS = (
+    Refusal(
+        "terms that all weigh 0",
+        "every term weighs 0, so that nothing would be minimised; give one a weight",
+        "{name: recipe, terms: [{kind: clip, weight: 0}]}",
+        _nothing,
+    ),
+    Refusal(
+        "only terms that hold back",
+        "none of the terms teaches, and those that hold back have nothing to hold; put an objective beside them, such as clip",
+        "{name: recipe, terms: [vocabulary, l2]}",
+        _nobody_teaches,
+    ),
+    Refusal(
+        "one term twice",
+        "one term stands there twice, with the same settings; leave it in once, with the weights added",
+        "{name: recipe, terms: [clip, {kind: vocabulary, alpha: 1}, {kind: vocabulary, alpha: 2}]}",
+        _twice,
+    ),
+    Refusal(
+        "`align` beside `m2mix`",
+        "m2mix beside align has no meaning: it moves the very similarities to other pairs that align holds where they were; leave one of "
+        "them out",
+        "{name: recipe, terms: [clip, m2mix, align]}",
+        lambda parts: {"m2mix", "align"} <= parts.kinds(),
+    ),
+    Refusal(
+        "a merge of LoRA's factors",
+        "the mean of two products of factors is not the product of their means; merge over another tuner, or leave the merge out",
+        "{name: recipe, tune: lora, merge: interpolate}",
+        _changed_factors,
+    ),
+    Refusal(
+        "two tuners",
+        "tune: expected a group of settings",
+        "{name: recipe, tune: [{kind: whole}, {kind: lora}]}",
+    ),
+    Refusal(
+        "a part of a closed form",
+        "is no recipe, so it has no place for",
+        "{name: ridge, terms: [clip]}",
+    ),
+    Refusal(
+        "the terms of a preset",
+        "keeps the terms of its paper; `evergreen methods vr_lwf` prints it as a recipe, whose terms can be changed",
+        "{name: vr_lwf, terms: [clip]}",
+    ),
+    Refusal(
+        "a setting of a preset whose part is another's",
+        "part sets what tune takes the place of; leave part out, or say it there",
+        "{name: vr_lwf, part: image, tune: lora}",
+    ),
+)
+
+
+def refused(parts: Parts) -> str | None:
+    """Why these parts have no meaning together; None where they have one."""
+    return next((refusal.why for refusal in REFUSALS if refusal.met and refusal.met(parts)), None)
+
+
+def table() -> str:
+    """All of it in Markdown."""
+    rows = [f"| {refusal.what} | {refusal.why} | `{refusal.example}` |" for refusal in REFUSALS]
+    return "\n".join(["| what | what is told | such as |", "|---|---|---|", *rows])

@@ -1,0 +1,43 @@
+"""What has no meaning is refused by name before anything is learned, and the table about it is what is checked."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from cl.errors import ConfigError
+from cl.methods.combine import REFUSALS, Refusal, table
+from cl.run_config import parse_config
+
+README = Path(__file__).parents[1] / "cl" / "README.md"
+BARE = {"name": "x", "stream": {"kind": "domains", "sources": {"d": "d"}}}
+NEAR = [  # each has a meaning, though it is near one that has none
+    "{name: recipe, terms: [{kind: clip, weight: 0}, infoloob]}",
+    "{name: recipe, terms: [clip, vocabulary, l2]}",
+    "{name: recipe, terms: [clip, {kind: clip, scale: 10}]}",
+    "{name: recipe, terms: [clip, {kind: vocabulary, texts: 5}, {kind: vocabulary, texts: 6}]}",
+    "{name: recipe, terms: [clip, {kind: m2mix, weight: 0}, align]}",
+    "{name: recipe, tune: projections, merge: interpolate}",
+    "{name: vr_lwf, tune: lora}",
+]
+
+
+@pytest.mark.parametrize("refusal", REFUSALS, ids=lambda refusal: refusal.what)
+def test_what_the_table_says_is_refused_with_its_words(refusal: Refusal) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_config({**BARE, "method": yaml.safe_load(refusal.example)}, "here")
+    assert str(caught.value).startswith("here: method") and refusal.why in str(caught.value)
+
+
+@pytest.mark.parametrize("text", NEAR)
+def test_what_is_near_it_is_taken(text: str) -> None:
+    parse_config({**BARE, "method": yaml.safe_load(text)}, "here")
+
+
+def test_a_preset_with_a_part_changed_is_held_to_the_table_too() -> None:
+    with pytest.raises(ConfigError, match="the mean of two products of factors"):
+        parse_config({**BARE, "method": {"name": "wise_ft", "tune": "lora"}}, "here")
+
+
+def test_the_table_in_the_readme_is_this_one() -> None:
+    assert table() in README.read_text(encoding="utf-8"), table()
