@@ -10,6 +10,7 @@ from torch import Tensor
 from cl.disk.files import new_folder, write_json
 from cl.disk.seal import sealed
 from cl.disk.tensors import read_tensors, write_tensors
+from cl.disk.unchanged import remember
 from cl.errors import PrunedError, StoreError
 from cl.learning.cost import Cost
 from cl.learning.learner import Learned
@@ -18,7 +19,7 @@ from cl.methods.persist import CLIP, left_out, memory, put, restore
 from cl.release import code_version, made_with
 from cl.store.adopt import Why, adopt
 from cl.store.old_names import renamed
-from cl.store.store import NOTE, WEIGHTS, State, beneath, checked, foundation, now
+from cl.store.store import HASHED, NOTE, WEIGHTS, State, beneath, checked, foundation, now
 from cl.text import plural
 
 
@@ -78,6 +79,7 @@ def keep_state(store: Path, name: str, method: Method, learned: Learned, record:
             **asdict(origin),
         )
         write_json(sealed(asdict(state)), folder / NOTE)
+        remember(folder / WEIGHTS, state.sha256, folder / HASHED)
     return state
 
 

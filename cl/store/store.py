@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,11 +13,12 @@ from torch import Tensor
 from cl.disk.files import read_json, write_json
 from cl.disk.seal import sealed, sha256, unsealed
 from cl.disk.tensors import read_tensors, tensor_names
+from cl.disk.unchanged import hashed
 from cl.errors import NewerError, PrunedError, StoreError
 from cl.learning.cost import Cost
 from cl.methods.persist import CLIP
 
-NOTE, WEIGHTS = "state.json", "state.safetensors"
+NOTE, WEIGHTS, HASHED = "state.json", "state.safetensors", "hashed.json"
 FORMAT = 2  # of the names that tensors have in a state's file: raised where they change, and then the older ones are still read
 
 # what version 0.1.0 wrote of a state
@@ -102,16 +103,29 @@ def foundation(states: Path, parent: str | None, left_out: Collection[str]) -> s
 def checked(folder: Path) -> State:
     """The state in a folder, if its weights, and those of all it stands on, are what they were when they were written.
 
+    For who loads them: all of them are read.
+
     Raises:
         StoreError: names what is missing or damaged.
         NewerError: a later release wrote it.
     """
+
+    def read(below: Path) -> str:
+        found = sha256(below / WEIGHTS)
+        if found not in (read_state(below).sha256, read_state(below).becomes):  # bits may also turn where the system notes no change
+            (below / HASHED).unlink(missing_ok=True)
+        return found
+
+    return _sound(folder, read)
+
+
+def _sound(folder: Path, digest: Callable[[Path], str]) -> State:
     for below in reversed(_chain(folder)):
         state = read_state(below)
         if state.pruned:
             raise PrunedError(f"{below}: its weights were dropped by `evergreen prune` ({state.pruned}){_under(below, folder)}")
         try:
-            what = "" if sha256(below / WEIGHTS) in (state.sha256, state.becomes) else "damaged, it is not what was written"
+            what = "" if digest(below) in (state.sha256, state.becomes) else "damaged, it is not what was written"
         except OSError as error:
             what = f"cannot be read ({error.strerror})"
         if what:
@@ -120,13 +134,15 @@ def checked(folder: Path) -> State:
 
 
 def whole(folder: Path) -> State | None:
-    """The same, or None where it has to be learned again, which is told.
+    """The state in a folder, or None where it has to be learned again, which is told.
+
+    Weights that are as they were when they were last read are not read again: who loads them does (`checked`).
 
     Raises:
         NewerError: a later release wrote it.
     """
     try:
-        return checked(folder)
+        return _sound(folder, lambda below: hashed(below / WEIGHTS, below / HASHED))
     except StoreError as error:
         tell(folder, error, "it is learned again")
         return None

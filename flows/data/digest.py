@@ -2,15 +2,13 @@
 
 import hashlib
 import os
-import time
 from contextlib import suppress
 from pathlib import Path
 
 from cl.disk.files import read_json, write_json
 from cl.disk.seal import sealed, sha256, unsealed
+from cl.disk.unchanged import lasting, noted
 from cl.errors import DataError, StoreError
-
-_YOUNG = 2_000_000_000  # nanoseconds: one that was written so lately may change again within the same tick of the clock
 
 
 def digest(folder: Path, kept: Path | None = None) -> str:
@@ -28,15 +26,14 @@ def digest(folder: Path, kept: Path | None = None) -> str:
         name = path.relative_to(folder).as_posix()
         try:
             seen = path.stat()
-            stamp = [seen.st_size, seen.st_ino, seen.st_mtime_ns, seen.st_ctime_ns]
             found = known.get(name, [None])
-            hashed = str(found[-1]) if found[:-1] == stamp else sha256(path)
+            hashed = str(found[-1]) if found[:-1] == noted(seen) else sha256(path)
         except OSError as error:
             raise DataError(f"{path}: cannot be read ({error.strerror})") from error
         state.update(f"{name}\0".encode())
         state.update(bytes.fromhex(hashed))
-        if time.time_ns() - max(seen.st_mtime_ns, seen.st_ctime_ns) > _YOUNG:
-            now[name] = [*stamp, hashed]
+        if lasting(seen):
+            now[name] = [*noted(seen), hashed]
     if kept and now != known:
         with suppress(OSError):  # what is not remembered is read again
             kept.parent.mkdir(parents=True, exist_ok=True)
