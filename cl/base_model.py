@@ -16,13 +16,13 @@ from cl.models.clip import ModelConfig
 from cl.models.source import CONFIG
 from cl.pretrain import pretrain, save_pretrained
 from cl.run_config import RunConfig
-from cl.streams.build import build_stream
+from cl.streams.outline import stream_of
 from cl.streams.stream import Session
 
 _SEAL = ".seal.json"  # beside the folder, which holds the model alone
 
 
-def settle(config: RunConfig, data_root: Path, models: Path, progress: Progress | None = None) -> RunConfig:
+def settle(config: RunConfig, data_root: Path, models: Path, progress: Progress | None = None, outlines: Path | None = None) -> RunConfig:
     """The same run with a model that is there.
 
     Only a run that says how (`pretrain`) and whose `model.name` is a `local-dir:` that does not exist gets another model. It
@@ -33,7 +33,7 @@ def settle(config: RunConfig, data_root: Path, models: Path, progress: Progress 
     """
     if config.pretrain is None or not absent(config.model):
         return config
-    first = build_stream(config.stream, data_root).sessions[0]
+    first = stream_of(config.stream, data_root, outlines).sessions[0]
     recipe = json.dumps([first.digest, config.pretrain.model_dump(mode="json")], sort_keys=True)
     folder = models / hashlib.sha256(recipe.encode()).hexdigest()[:24]
     if not _whole(folder):

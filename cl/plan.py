@@ -21,9 +21,10 @@ from cl.methods.zero_shot import ZeroShotConfig
 from cl.models.clip import Clip, ModelConfig, load
 from cl.run_config import RunConfig, train_config
 from cl.store.units import units
-from cl.streams.build import StreamConfig, build_stream
+from cl.streams.config import StreamConfig
 from cl.streams.doubts import cut
-from cl.streams.stream import Session, Stream, joint
+from cl.streams.outline import joint_of, stream_of
+from cl.streams.stream import Session, Stream
 from cl.text import did_you_mean
 
 
@@ -80,15 +81,16 @@ class Plan:
         return [*self.stream.told, *cut(captions, base_model(self.config.model, True).tokenizer, "{} tokens that the model")]
 
 
-def plan(config: RunConfig, data_root: Path, data_version: str, learns: bool = True) -> Plan:
+def plan(config: RunConfig, data_root: Path, data_version: str, learns: bool = True, outlines: Path | None = None) -> Plan:
     """Build the stream and the chain of keys; say now what a method could not use later.
 
-    Who only looks at what was learned (not `learns`) needs the keys alone: no tokenizer is built and no session checked.
+    Who only looks at what was learned (not `learns`) needs the keys alone: no tokenizer is built and no session checked. With a folder of
+    `outlines` (`cl.streams.outline`) no image is opened of a stream that was planned before.
 
     Raises:
         ConfigError, DataError, ModelError, MethodError: what is wrong with settings, data, model, or a session.
     """
-    stream = read_stream(config, data_root, data_version)
+    stream = read_stream(config, data_root, data_version, outlines)
     base = base_model(config.model, learns)
     method = build_method(config.method.located(data_root), base, config.seed)
     _meant(config, [session.name for session in stream.sessions])
@@ -144,13 +146,13 @@ def build_method(config: MethodConfig, clip: Clip, seed: int) -> Method:
         raise MethodError(f"{config.called()} cannot learn with this model: {error}") from error
 
 
-def read_stream(config: RunConfig, data_root: Path, data_version: str) -> Stream:
+def read_stream(config: RunConfig, data_root: Path, data_version: str, outlines: Path | None = None) -> Stream:
     """The stream of a config, whatever its method; kept, so that a plan made next has the same sessions though more have come in.
 
     Raises:
         ConfigError, DataError: what is wrong with its settings or data.
     """
-    return _stream(config.stream.model_dump_json(), str(data_root), data_version, config.joint)
+    return _stream(config.stream.model_dump_json(), data_root, data_version, config.joint, outlines)
 
 
 def _meant(config: RunConfig, sessions: Sequence[str]) -> None:
@@ -161,11 +163,12 @@ def _meant(config: RunConfig, sessions: Sequence[str]) -> None:
 
 
 @functools.lru_cache(maxsize=2)
-def _stream(config: str, root: str, data_version: str, together: bool) -> Stream:
+def _stream(config: str, root: Path, data_version: str, together: bool, outlines: Path | None) -> Stream:
     # the methods of a comparison share one stream, and with it the pixels decoded for evaluation
+    made: StreamConfig = TypeAdapter(StreamConfig).validate_json(config)
     if together:
-        return joint(_stream(config, root, data_version, False))
-    return build_stream(TypeAdapter(StreamConfig).validate_json(config), Path(root))
+        return joint_of(_stream(config, root, data_version, False, outlines), made, root, outlines)
+    return stream_of(made, root, outlines)
 
 
 @functools.lru_cache(maxsize=2)

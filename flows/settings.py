@@ -80,6 +80,11 @@ class Place:
         return self.runs / "steps"
 
     @property
+    def outlines(self) -> Path | None:
+        """Streams without their images, see `cl.streams.outline`; None where nothing is kept at all."""
+        return self.runs / "outlines" if self.runs.is_dir() else None
+
+    @property
     def reports(self) -> Path:
         """The last report of every stream and comparison."""
         return self.runs / "reports"

@@ -76,6 +76,18 @@ def test_a_listing_is_remembered_by_settings_and_version_and_reads_no_image(root
             other.there()
 
 
+def test_a_listing_of_data_that_lie_beside_the_root_is_made_again_once_they_change(root: Path, tmp_path: Path) -> None:
+    shutil.copytree(root / "colours", tmp_path / "elsewhere" / "colours")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "colours").symlink_to(tmp_path / "elsewhere" / "colours")
+    far = {"sources": {"colours": {"path": str(tmp_path / "elsewhere" / "colours")}}}
+    before = [Arrivals(config("classes", **changes), tmp_path / "data", tmp_path / "kept", "v1").there() for changes in ({}, far)]
+    write({"train": make.table(range(5), 3), "test": make.table(range(5), 2, seed=50)}, tmp_path / "elsewhere" / "colours")
+    after = [Arrivals(config("classes", **changes), tmp_path / "data", tmp_path / "kept", "v1").there() for changes in ({}, far)]
+    assert [list(each) for each in before] == [["classes 1-2", "classes 3-4", "classes 5-6"]] * 2
+    assert [list(each) for each in after] == [["classes 1-2", "classes 3-4", "classes 5-5"]] * 2
+
+
 def test_rows_that_are_taught_or_examined_elsewhere_are_found(root: Path) -> None:
     parts = [{"name": "one", "part": [1, 2]}, {"name": "two", "part": [2, 2]}, {"name": "again", "part": [1, 2]}]
     arrivals = Arrivals(config("listed", sessions=parts), root)

@@ -27,6 +27,7 @@ from flows.history.conclude import conclude
 from flows.history.entries import Learned, Withdrawn, history_of
 from flows.history.standing import Standing, Word
 from flows.removal import withdraw
+from flows.removal.copies import Sought, found, purge
 from flows.removal.draw_up import draw_up
 from flows.removal.orders import pending, write
 from flows.settings import Place
@@ -300,6 +301,15 @@ def test_an_image_is_found_in_whatever_holds_it(tmp_path: Path) -> None:
     (tmp_path / "notes.yaml").write_text(yaml.safe_dump({"a": 1}))
     found = {path.name for path in tmp_path.rglob("*") if path.is_file() and holds(path, wanted)}
     assert found == {"train.parquet", "plain", "some.tar"}
+
+
+def test_what_planning_keeps_of_rows_goes_too(tmp_path: Path) -> None:
+    kept = Place(tmp_path).runs / "outlines" / "stream.parquet"  # ids, labels and captions
+    kept.parent.mkdir(parents=True)
+    kept.write_bytes(b"rows")
+    sought = Sought("inbox", "may", "0001-may", False, ("a",), lambda image: False)
+    assert list(found(Place(tmp_path), sought, [])) == [kept]
+    assert purge(Place(tmp_path), sought, []) == (1, 0) and not kept.exists()
 
 
 @pytest.mark.slow

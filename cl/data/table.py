@@ -33,13 +33,43 @@ SPLITS = ("train", "val", "test")
 
 
 class ImageTable:
-    """Rows that all follow SCHEMA. Immutable: every operation gives a new table over the same bytes."""
+    """Rows that all follow SCHEMA. Immutable: every operation gives a new table over the same bytes.
+
+    `index` is all of them but the images. Whoever asks for no image opens none: see `outlined`.
+    """
+
+    _read: Callable[[], "ImageTable"]  # only where images are not there yet
 
     def __init__(self, table: pa.Table) -> None:
-        self.table = _checked(table)
+        self._table: pa.Table | None = _checked(table)
+        self.index = self._table.drop_columns(["image"])
 
     def __len__(self) -> int:
-        return int(self.table.num_rows)
+        return int(self.index.num_rows)
+
+    @classmethod
+    def outlined(cls, index: pa.Table, read: Callable[[], "ImageTable"]) -> "ImageTable":
+        """The rows of an `index` whose images are not there yet: `read` gives the very same rows with them, once one is needed."""
+        made = cls.__new__(cls)
+        made._table, made._read, made.index = None, read, index
+        return made
+
+    def known_as(self, content: str) -> "ImageTable":
+        """The same table, for who knows what `content` says of it: no image is opened to say it."""
+        self.__dict__["_content"] = content
+        return self
+
+    @property
+    def table(self) -> pa.Table:
+        """All columns. Images that are not there yet are read.
+
+        Raises:
+            DataError: they cannot be, or are no longer those that were outlined.
+        """
+        if self._table is None:
+            self._table = self._read().table
+            del self._read  # and with it what else it holds
+        return self._table
 
     @classmethod
     def of(
@@ -59,22 +89,22 @@ class ImageTable:
     @property
     def ids(self) -> list[str]:
         """Sample ids, in row order."""
-        return self.table["id"].to_pylist()
+        return self.index["id"].to_pylist()
 
     @property
     def labels(self) -> list[str | None]:
         """Class names, in row order; None where a sample has none."""
-        return self.table["label"].to_pylist()
+        return self.index["label"].to_pylist()
 
     @property
     def captions(self) -> list[list[str]]:
         """Captions, in row order; an empty list where a sample has none."""
-        return self.table["captions"].to_pylist()
+        return self.index["captions"].to_pylist()
 
     @property
     def domains(self) -> list[str | None]:
         """Domain names, in row order."""
-        return self.table["domain"].to_pylist()
+        return self.index["domain"].to_pylist()
 
     def classes(self) -> list[str]:
         """Distinct labels in order of first appearance."""
@@ -82,31 +112,43 @@ class ImageTable:
 
     def take(self, rows: Sequence[int]) -> "ImageTable":
         """The given rows, in the given order."""
-        return ImageTable(self.table.take(pa.array(rows, pa.int64())))
+        chosen = pa.array(rows, pa.int64())
+        return self._changed(lambda table: table.take(chosen))
 
     def where(self, keep: Sequence[bool]) -> "ImageTable":
         """The rows for which `keep` is true."""
-        return ImageTable(self.table.filter(pa.array(keep, pa.bool_())))
+        chosen = pa.array(keep, pa.bool_())
+        return self._changed(lambda table: table.filter(chosen))
 
     def without(self, *columns: str) -> "ImageTable":
         """The same rows with `label` and/or `captions` forgotten."""
         blank = {"label": pa.nulls(len(self), pa.string()), "captions": pa.array([[]] * len(self), SCHEMA.field("captions").type)}
-        table = self.table
-        for name in columns:
-            table = table.set_column(SCHEMA.get_field_index(name), SCHEMA.field(name), blank[name])
-        return ImageTable(table)
+        return self._replaced({name: blank[name] for name in columns})
 
     def unlabelled(self, rows: Collection[int]) -> "ImageTable":
         """The same rows, the given ones without their label."""
         if not rows:
             return self
         labels = [None if row in rows else label for row, label in enumerate(self.labels)]
-        return ImageTable(self.table.set_column(SCHEMA.get_field_index("label"), SCHEMA.field("label"), pa.array(labels, pa.string())))
+        return self._replaced({"label": pa.array(labels, pa.string())})
 
     def under(self, prefix: str) -> "ImageTable":
         """The same rows, `prefix/` before their ids."""
-        ids = pc.binary_join_element_wise(pa.scalar(prefix), self.table["id"], "/")
-        return ImageTable(self.table.set_column(0, SCHEMA.field("id"), ids))
+        return self._replaced({"id": pc.binary_join_element_wise(pa.scalar(prefix), self.index["id"], "/")})
+
+    def _replaced(self, columns: Mapping[str, pa.Array]) -> "ImageTable":
+        def change(table: pa.Table) -> pa.Table:
+            for name, values in columns.items():
+                table = table.set_column(table.schema.get_field_index(name), SCHEMA.field(name), values)
+            return table
+
+        return self._changed(change)
+
+    def _changed(self, change: Callable[[pa.Table], pa.Table]) -> "ImageTable":
+        """What a change of rows, or of columns other than the images, makes; it opens no image."""
+        if self._table is None:
+            return ImageTable.outlined(change(self.index), lambda: ImageTable(change(self.table)))
+        return ImageTable(change(self._table))
 
     def image(self, row: int) -> Image.Image:
         """The decoded RGB image of one row.
@@ -140,8 +182,14 @@ class ImageTable:
 
 
 def concat(tables: Sequence[ImageTable]) -> ImageTable:
-    """All rows of all tables, in order."""
-    return ImageTable(pa.concat_tables([t.table for t in tables])) if tables else ImageTable(SCHEMA.empty_table())
+    """All rows of all tables, in order; it opens no image."""
+    if not tables:
+        return ImageTable(SCHEMA.empty_table())
+    if any(each._table is None for each in tables):
+        return ImageTable.outlined(
+            pa.concat_tables([each.index for each in tables]), lambda: ImageTable(pa.concat_tables([each.table for each in tables]))
+        )
+    return ImageTable(pa.concat_tables([each.table for each in tables]))
 
 
 def hold_out(data: ImageTable, share: float, seed: int = 0) -> tuple[ImageTable, ImageTable]:

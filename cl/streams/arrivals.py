@@ -9,7 +9,7 @@ from typing import NamedTuple
 from cl.data.classes import ClassName
 from cl.data.collection import Entry, listed
 from cl.data.table import ImageTable
-from cl.data.told import Told
+from cl.data.told import Told, Topic
 from cl.disk.files import read_json, write_json
 from cl.disk.seal import sealed, unsealed
 from cl.errors import DataError, StoreError
@@ -17,6 +17,7 @@ from cl.streams.arrived import arrived, collection_of, examined
 from cl.streams.build import drafted, probed, read_sources, tested, withheld_of
 from cl.streams.config import CollectionStream, StreamConfig
 from cl.streams.cut import Draft, Sources, drafts
+from cl.streams.outline import files_of
 from cl.streams.stream import EvalSet, Session
 from cl.text import plural, some
 
@@ -41,8 +42,7 @@ class Arrivals:
         """`listings`: a folder that remembers what a stream was cut into, by its settings and the `version` of its data."""
         self.config, self.root = config, root
         self.told: list[Told] = []
-        asked = hashlib.sha256(f"{config.model_dump_json()}\0{version}".encode()).hexdigest()[:24]
-        self._listing = listings / f"{asked}.json" if listings and version else None
+        self._listings, self._version = listings, version
 
     @cached_property
     def _entries(self) -> dict[str, Entry]:
@@ -86,16 +86,26 @@ class Arrivals:
         if isinstance(self.config, CollectionStream):
             source = Path(self.config.sources[self.config.source or next(iter(self.config.sources))].path).name
             return {name: Arrival(name, source, entry.train, entry.digest) for name, entry in self._entries.items()}
-        if self._listing is None or (known := _read(self._listing)) is None:
+        listing = self._listing()
+        if listing is None or (known := _read(listing)) is None:
             whole = ", ".join(sorted(self.config.sources))
             known = [
                 Arrival(name, draft.spec.source or whole, len(draft.train), f"{draft.train.content()}{draft.test.content()}")
                 for name, draft in self._drafts.items()
             ]
-            if self._listing:
-                self._listing.parent.mkdir(parents=True, exist_ok=True)
-                write_json(sealed({"sessions": known}), self._listing)
+            if listing and not any(
+                each.topic is Topic.LINKED for each in self.told
+            ):  # images elsewhere may change and nothing here shows it
+                listing.parent.mkdir(parents=True, exist_ok=True)
+                write_json(sealed({"sessions": known}), listing)
         return {arrival.name: arrival for arrival in known}
+
+    def _listing(self) -> Path | None:
+        """The version is that of the data root, and a source may lie beside it or be a link: its files are looked at themselves."""
+        if not (self._listings and self._version):
+            return None
+        asked = f"{self.config.model_dump_json()}\0{self._version}\0{files_of(self.config, self.root)}"
+        return self._listings / f"{hashlib.sha256(asked.encode()).hexdigest()[:24]}.json"
 
     def entry(self, name: str) -> Entry:
         """What a collection notes of a session.

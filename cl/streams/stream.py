@@ -42,7 +42,7 @@ class EvalSet:
             raise DataError(f"evaluation set {self.name!r}: no test image; add some, or leave the set out")
         if self.kind == "classify":
             _known(f"evaluation set {self.name!r}", self.data, self.classes, complete=True)
-        elif bare := pc.sum(pc.equal(pc.list_value_length(self.data.table["captions"]), 0)).as_py():
+        elif bare := pc.sum(pc.equal(pc.list_value_length(self.data.index["captions"]), 0)).as_py():
             raise DataError(
                 f"evaluation set {self.name!r}: {bare} of {plural(len(self.data), 'test image has', 'test images have')} no "
                 f"caption; retrieval needs them all"
@@ -198,14 +198,18 @@ def line_up(start: str, classes: Iterable[ClassName]) -> str:
     return start
 
 
-def joint(stream: Stream) -> Stream:
-    """The same data as one session: the usual upper bound. Every taught set stays a set of its own."""
+def joint(stream: Stream, content: str | None = None) -> Stream:
+    """The same data as one session: the usual upper bound. Every taught set stays a set of its own.
+
+    `content`: that of all training rows (`cl.data.table.ImageTable.content`), where it is known.
+    """
     last = stream.sessions[-1]
+    # two sessions may teach the same image; its rows must not share an id once they lie in one table
+    data = concat([session.data.under(session.name) for session in stream.sessions])
     session = Session(
         index=1,
         name="joint",
-        # two sessions may teach the same image; its rows must not share an id once they lie in one table
-        data=concat([session.data.under(session.name) for session in stream.sessions]),
+        data=data if content is None else data.known_as(content),
         tests=tuple(test for session in stream.sessions for test in session.tests),
         classes=tuple(sorted({index for session in stream.sessions for index in session.classes})),
         vocabulary=last.vocabulary,
@@ -217,7 +221,7 @@ def joint(stream: Stream) -> Stream:
 
 
 def _known(whose: str, data: ImageTable, classes: tuple[ClassName, ...], *, complete: bool) -> None:
-    labels = data.table["label"]
+    labels = data.index["label"]
     if complete and labels.null_count:
         raise DataError(
             f"{whose}: {labels.null_count} of {plural(len(data), 'image has', 'images have')} no label; classification needs them all"

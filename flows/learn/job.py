@@ -83,9 +83,9 @@ def job_of(
     past = materialise(folder, data_rev, place.versions) if data_rev else None
     with nullcontext() if past else alone(place):  # else a session could come in between the version named and the sessions read
         seen = past or version(folder)
-        run = settle(run, Path(seen.folder), place.runs / "models", watch().progress)
+        run = settle(run, Path(seen.folder), place.runs / "models", watch().progress, place.outlines)
         if whole:
-            read_stream(run, Path(seen.folder), seen.digest)
+            read_stream(run, Path(seen.folder), seen.digest, place.outlines)
     return Job(_json(run), seen.folder, seen.digest, seen.pinned, data_rev, str(place.root))
 
 
@@ -222,7 +222,7 @@ def _plan(job: Job, learns: bool) -> "Plan":
     from cl.run import plan
     from cl.run_config import parse_config
 
-    return plan(parse_config(job.settings, "config"), Path(job.folder), job.data, learns)
+    return plan(parse_config(job.settings, "config"), Path(job.folder), job.data, learns, job.place.outlines)
 
 
 def turns(job: Job, learns: bool = True) -> list[Turn]:

@@ -33,6 +33,7 @@ class Sought:
 def found(place: Place, sought: Sought, watched: Sequence[Path]) -> Iterator[Path]:
     """Files and folders that hold some of it, or tell of it, and can go; no link is followed."""
     yield from _fetched(place, sought)
+    yield from _files(place.runs / "outlines")  # ids, labels and captions; they are made again
     yield from _quarantined(place, sought)
     yield from (path for path in _files(place.runs / "dropped") if holds(path, sought.wanted))
     yield from (path.parent for path in _files(place.steps / "interim") if path.suffix == ".safetensors" and holds(path, sought.wanted))

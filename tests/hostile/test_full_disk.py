@@ -132,7 +132,9 @@ def test_a_full_disk_is_one_sentence_of_every_command(
 ) -> None:
     config = lay_out(stored)
     error = OSError(errno.ENOSPC, "No space left on device", "/data/x")
-    where = {"update": "cl.streams.arrivals.drafts", "status": "cl.plan.build_stream", "run": "cl.plan.build_stream"}[command]
+    where = {"update": "cl.streams.arrivals.drafts", "status": "cl.streams.outline.build_stream", "run": "cl.streams.outline.build_stream"}[
+        command
+    ]
     monkeypatch.setattr(where, lambda *_: (_ for _ in ()).throw(error))
     answer = evergreen(command, config)
     assert answer.code == 2 and answer.err.splitlines()[-1].startswith("evergreen: /data/x: no space left on the disk")

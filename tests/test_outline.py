@@ -1,0 +1,274 @@
+"""A stream that was cut before is planned without its images, unless anything has changed; what is learned is found without its weights."""
+
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from pydantic import TypeAdapter
+
+from cl.data.collection import append
+from cl.data.table import write
+from cl.disk.unchanged import remember
+from cl.errors import DataError, StoreError
+from cl.plan import Plan, _stream, plan
+from cl.run import advance, find, load_method, report, run
+from cl.run_config import parse_config
+from cl.store.store import HASHED, WEIGHTS, read_state
+from cl.streams import outline
+from cl.streams.build import build_stream
+from cl.streams.config import StreamConfig
+from cl.streams.outline import joint_of, stream_of
+from cl.streams.stream import Stream
+from tests import make
+
+KINDS: dict[str, dict[str, Any]] = {
+    "folders": {
+        "kind": "classes",
+        "sources": {"shapes": "shapes"},
+        "increment": 2,
+        "test_split": "held_out",
+        "labelled": {"shots": 2},
+        "candidates": "seen",
+    },
+    "tables": {
+        "kind": "listed",
+        "sources": {"colours": "colours"},
+        "supervision": "both",
+        "limit": 5,
+        "sessions": [{"name": name, "classes": own} for name, own in (("a", ["red", "green"]), ("b", ["blue"]))],
+        "probes": [{"name": "all", "limit": 4}],
+    },
+    "collection": {"kind": "collection", "sources": {"inbox": "inbox"}, "candidates": "all"},
+}
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Three data sets, which count as old enough for a change to show."""
+    monkeypatch.setattr("cl.disk.unchanged._YOUNG", -1)
+    root = tmp_path / "data"
+    write({"train": make.table(range(4), 6, captions=True), "test": make.table(range(4), 3, seed=50, captions=True)}, root / "colours")
+    for name, own in (("one", (0, 1)), ("two", (2,))):
+        append(root / "inbox", name, {"train": make.table(own, 3), "test": make.table(own, 2, seed=50)}, "labels")
+    append(root / "inbox", "bare", {"train": make.table((0,), 3, seed=9)}, "none")
+    for colour in range(4):
+        folder = root / "shapes" / make.COLOURS[colour]
+        folder.mkdir(parents=True)
+        for seed in range(5):
+            (folder / f"{seed}.png").write_bytes(make.png(colour, seed))
+    return root
+
+
+def config(kind: str, **changes: Any) -> StreamConfig:
+    made: StreamConfig = TypeAdapter(StreamConfig).validate_python(KINDS[kind] | changes)
+    return made
+
+
+def told(stream: Stream) -> tuple[Any, ...]:
+    """All that planning asks of a stream."""
+    rows = [data for session in stream.sessions for data in (session.data, *(test.data for test in session.tests))]
+    rows += [probe.data for probe in stream.probes]
+    asked = [stream.questions(index) for index in range(len(stream.sessions) + 1)]
+    columns = [(each.ids, each.labels, each.captions, each.domains, each.index["time"].to_pylist()) for each in rows]
+    return stream.digest, asked, columns, dict(stream.withheld), stream.told, stream.taught, [each.vocabulary for each in stream.sessions]
+
+
+@contextmanager
+def opened(below: Path) -> Any:
+    """The files below a folder that are opened meanwhile, by whatever part of Python."""
+    found: list[str] = []
+    listening = True
+
+    def hear(event: str, arguments: tuple[Any, ...]) -> None:
+        if listening and event == "open" and str(arguments[0]).startswith(str(below)):
+            found.append(str(arguments[0]))
+
+    sys.addaudithook(hear)
+    try:
+        yield found
+    finally:
+        listening = False
+
+
+def refuse(*_: Any) -> Any:
+    pytest.fail("read")
+
+
+@pytest.mark.parametrize("together", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_stream_cut_before_is_the_same_and_opens_no_image_until_one_is_needed(root, tmp_path, monkeypatch, kind, together) -> None:
+    def made(outlines: Path | None) -> Stream:
+        found = stream_of(config(kind), root, outlines)
+        return joint_of(found, config(kind), root, outlines) if together else found
+
+    whole = made(None)
+    expected = told(whole)
+    assert told(made(tmp_path / "outlines")) == expected
+    with monkeypatch.context() as patch, opened(root) as files:
+        patch.setattr(outline, "build_stream", refuse)
+        found = made(tmp_path / "outlines")
+        assert told(found) == expected
+        for session in found.sessions:  # neither do rows that are chosen by what they say
+            assert session.data.where([label is None or bool(label) for label in session.data.labels]).take([0]).without("captions").ids
+        with pytest.raises(pytest.fail.Exception):
+            found.sessions[0].data.image(0)
+    assert not files
+    found = made(tmp_path / "outlines")
+    with opened(root) as files:
+        for one, two in zip(found.exam(1), whole.exam(1), strict=True):
+            assert one.data.table.equals(two.data.table)
+        for ours, theirs in zip(found.sessions, whole.sessions, strict=True):
+            assert ours.data.table.equals(theirs.data.table) and ours.data.take([1]).table.equals(theirs.data.take([1]).table)
+    assert files if kind == "folders" else True  # Arrow opens its files itself
+
+
+def edit(root: Path) -> None:
+    """Another image of the same length under the same name, the time of writing set back."""
+    file = root / "shapes" / "red" / "0.png"
+    before, content = file.stat(), bytearray(file.read_bytes())
+    content[content.index(b"IDAT") + 20] ^= 1
+    with file.open("r+b") as same:
+        same.write(content)
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert (file.stat().st_size, file.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+
+
+def more(root: Path) -> None:
+    (root / "shapes" / "red" / "9.png").write_bytes(make.png(0, 9))
+
+
+def less(root: Path) -> None:
+    (root / "shapes" / "red" / "3.png").unlink()
+
+
+def renamed(root: Path) -> None:
+    (root / "shapes" / "red" / "3.png").rename(root / "shapes" / "green" / "7.png")
+
+
+@pytest.mark.parametrize("change", [edit, more, less, renamed])
+def test_any_change_of_the_data_is_noticed(root, tmp_path, change: Callable[[Path], None]) -> None:
+    before = stream_of(config("folders"), root, tmp_path / "outlines")
+    change(root)
+    after = stream_of(config("folders"), root, tmp_path / "outlines")
+    assert told(after) == told(build_stream(config("folders"), root)) and after.digest != before.digest
+    assert told(stream_of(config("folders"), root, tmp_path / "outlines")) == told(after)
+
+
+def test_other_settings_and_other_code_cut_anew(root, tmp_path, monkeypatch) -> None:
+    stream_of(config("tables"), root, tmp_path)
+    assert told(stream_of(config("tables", limit=4), root, tmp_path)) == told(build_stream(config("tables", limit=4), root))
+    monkeypatch.setattr(outline, "code_version", lambda: "later")
+    monkeypatch.setattr(outline, "build_stream", refuse)
+    with pytest.raises(pytest.fail.Exception):
+        stream_of(config("tables"), root, tmp_path)
+
+
+@pytest.mark.parametrize("suffix", [".json", ".parquet", ".joint.json"])
+def test_a_damaged_outline_is_noticed_and_made_again(root, tmp_path, suffix) -> None:
+    def both() -> tuple[Any, ...]:
+        found = stream_of(config("tables"), root, tmp_path / "outlines")
+        return told(found), told(joint_of(found, config("tables"), root, tmp_path / "outlines"))
+
+    expected = both()
+    (file,) = [
+        each for each in (tmp_path / "outlines").iterdir() if each.name.endswith(suffix) and each.name.count(".") == suffix.count(".")
+    ]
+    whole = file.read_bytes()
+    for place in range(0, len(whole), max(1, len(whole) // 12)):
+        file.write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :])
+        assert both() == expected and file.read_bytes() == whole
+    for left in (whole[: len(whole) // 2], b"", b"[]", b'{"a": 1}'):
+        file.write_bytes(left)
+        assert both() == expected and file.read_bytes() == whole
+    file.unlink()
+    assert both() == expected and file.read_bytes() == whole
+
+
+def test_what_changes_after_it_was_planned_is_refused_where_it_is_needed(root, tmp_path) -> None:
+    stream_of(config("folders"), root, tmp_path)
+    found = stream_of(config("folders"), root, tmp_path)
+    edit(root)
+    with pytest.raises(DataError, match=r"'classes \d-\d': its images or labels have changed"):
+        [data.table for session in found.sessions for data in (session.data, session.tests[0].data)]
+
+
+def test_files_that_may_change_within_the_same_tick_and_images_that_lie_elsewhere_are_not_remembered(root, tmp_path, monkeypatch) -> None:
+    elsewhere = shutil.move(root / "shapes" / "red" / "0.png", tmp_path / "0.png")
+    (root / "shapes" / "red" / "0.png").symlink_to(elsewhere)
+    stream_of(config("folders"), root, tmp_path / "outlines")
+    assert not (tmp_path / "outlines").exists()
+    monkeypatch.setattr("cl.disk.unchanged._YOUNG", 10**12)
+    stream_of(config("tables"), root, tmp_path / "outlines")
+    assert not (tmp_path / "outlines").exists()
+
+
+def test_a_data_set_that_is_a_link_is_looked_at_where_it_lies(root, tmp_path) -> None:
+    shutil.move(root / "shapes", tmp_path / "shapes")
+    (root / "shapes").symlink_to(tmp_path / "shapes")
+    before = stream_of(config("folders"), root, tmp_path / "outlines")
+    edit(root)
+    assert stream_of(config("folders"), root, tmp_path / "outlines").digest != before.digest
+
+
+TREE: dict[str, Any] = {
+    "name": "shapes",
+    "model": {"name": "tiny"},
+    "stream": {"kind": "classes", "sources": {"shapes": "shapes"}, "increment": 2, "test_split": "held_out"},
+    "train": {"max_steps": 1, "batch_size": 4, "lr": 1e-3, "device": "cpu"},
+}
+
+
+def planned(root: Path, **changes: Any) -> Plan:
+    _stream.cache_clear()  # as another process would
+    return plan(parse_config(TREE | changes, "test"), root, "v1", outlines=root.parent / "outlines")
+
+
+@pytest.mark.parametrize("changes", [{"method": "finetune"}, {"method": "vr_lwf"}, {"method": "ridge", "joint": True}])
+def test_the_same_run_again_opens_no_image_and_hashes_no_weights(root, tmp_path, monkeypatch, changes) -> None:
+    store = tmp_path / "store"
+    first = run(planned(root, **changes), store)
+    with monkeypatch.context() as patch, opened(root) as files, opened(store / "states") as states:
+        for name in ("cl.disk.unchanged.sha256", "cl.store.store.sha256", "cl.streams.outline.build_stream"):
+            patch.setattr(name, refuse)
+        patch.setattr(Image, "open", refuse)
+        patch.setattr("cl.store.states.read_tensors", refuse)
+        work = planned(root, **changes)
+        steps = [find(work, index, store) for index in range(len(work.keys))]
+        assert all(steps) and report(work, steps).to_json() == first.to_json()
+        assert not [str(each) for each in work.remarks()]
+    assert not files and not [each for each in states if each.endswith(WEIGHTS)]
+
+
+def test_weights_that_changed_are_noticed_before_and_after_they_are_asked_for(root, tmp_path, caplog) -> None:
+    store = tmp_path / "store"
+    work = planned(root, method="finetune")
+    run(work, store)
+    folder = store / "states" / work.states[1]
+    whole = (folder / WEIGHTS).read_bytes()
+    broken = whole[:-1] + bytes([whole[-1] ^ 1])
+    (folder / WEIGHTS).write_bytes(broken)
+    assert find(work, 1, store) is None and "damaged, it is not what was written; it is learned again" in caplog.text
+    # bits that turned where the system notes nothing: told once they are loaded, and from then on
+    (folder / WEIGHTS).write_bytes(broken)
+    remember(folder / WEIGHTS, read_state(folder).sha256, folder / HASHED)
+    assert find(work, 1, store)
+    with pytest.raises(StoreError, match="damaged, it is not what was written"):
+        load_method(work, 1, store)
+    assert find(work, 1, store) is None
+    assert advance(work, 1, store) == find(work, 1, store) and (folder / WEIGHTS).read_bytes() == whole
+
+
+@pytest.mark.parametrize("left", [b"", b"{}", b'{"stamp": [], "sha256": "0"}'])
+def test_a_damaged_note_of_a_hash_is_made_again(root, tmp_path, monkeypatch, left) -> None:
+    work, store = planned(root, method="finetune"), tmp_path / "store"
+    advance(work, 0, store)
+    note = store / "states" / work.states[0] / HASHED
+    whole = note.read_bytes()
+    note.write_bytes(left)
+    assert find(work, 0, store) and note.read_bytes() == whole
