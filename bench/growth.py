@@ -125,6 +125,27 @@ def _classes(kept: Any) -> Any:
     return classes(kept)
 
 
+class Clock:
+    """Seconds, on the wall and of this process, inside functions; of one inside another once."""
+
+    def __init__(self) -> None:
+        self.wall, self.cpu, self.inside = 0.0, 0.0, False
+
+    def timed(self, function: Any) -> Any:
+        """The function, with its time counted."""
+
+        def inner(*arguments: Any, **options: Any) -> Any:
+            if self.inside:
+                return function(*arguments, **options)
+            self.inside, wall, cpu = True, time.perf_counter(), time.process_time()
+            try:
+                return function(*arguments, **options)
+            finally:
+                self.inside, self.wall, self.cpu = False, self.wall + time.perf_counter() - wall, self.cpu + time.process_time() - cpu
+
+        return inner
+
+
 def measure(folder: Path, upto: int, fresh: bool, at: tuple[int, ...] = AT) -> None:
     """Learn up to so many sessions, and tell what the last one took wherever that is asked."""
     import cl.evaluation.ask
@@ -137,7 +158,7 @@ def measure(folder: Path, upto: int, fresh: bool, at: tuple[int, ...] = AT) -> N
     from flows.tracking.runs import connect
     from flows.update import update
 
-    counts = {"evaluations": 0, "report": 0.0}
+    counts, report = {"evaluations": 0}, Clock()
     real = cl.evaluation.ask.each_score
 
     def counted(method: Any, sets: Any, config: Any) -> Any:
@@ -147,15 +168,7 @@ def measure(folder: Path, upto: int, fresh: bool, at: tuple[int, ...] = AT) -> N
 
     cl.evaluation.ask.each_score = counted
 
-    def timed(function: Any) -> Any:
-        def inner(*arguments: Any, **options: Any) -> Any:
-            started = time.perf_counter()
-            found = function(*arguments, **options)
-            counts["report"] += time.perf_counter() - started
-            return found
-
-        return inner
-
+    timed = report.timed
     flows.line.entered.report_of_line = timed(flows.line.entered.report_of_line)  # the report: its numbers, its curves, and its pages
     flows.line.entered._charts = timed(flows.line.entered._charts)
     cl.reports.items.whole = timed(lambda report, whole=cl.reports.items.whole: list(whole(report)))
@@ -168,24 +181,22 @@ def measure(folder: Path, upto: int, fresh: bool, at: tuple[int, ...] = AT) -> N
         have = len(list((folder / "data" / "inbox").glob("[0-9]*"))) if (folder / "data").exists() else 0
         for number in range(have + 1, done + step + 1):
             arrive(folder, number, fresh)
-        counts |= {"evaluations": 0, "report": 0.0}
-        started = time.perf_counter()
-        update(config)
-        took = time.perf_counter() - started
+        counts["evaluations"], report.wall, report.cpu = 0, 0.0, 0.0
+        whole, idle = Clock(), Clock()
+        whole.timed(update)(config)
         if done in at:
             asked = counts["evaluations"]
-            report = counts["report"]
-            started = time.perf_counter()
-            update(config)
-            idle = time.perf_counter() - started
+            idle.timed(update)(config)
             client = connect(place)
             runs = len(client.search_runs([each.experiment_id for each in client.search_experiments()], max_results=50_000))
-            line = {"sessions": done, "update_s": took - report, "report_s": report, "idle_s": idle, "evaluations": asked, "runs": runs}
+            line = {"sessions": done, "update_s": whole.wall - report.wall, "update_cpu_s": whole.cpu - report.cpu}
+            line |= {"report_s": report.wall, "report_cpu_s": report.cpu, "idle_s": idle.wall, "idle_cpu_s": idle.cpu}
+            line |= {"evaluations": asked, "runs": runs}
             with results.open("a") as file:
                 file.write(json.dumps(line) + "\n")
             print(line, flush=True)
         else:
-            print(f"{done + step} learned, {took / step:.2f} s each", flush=True)
+            print(f"{done + step} learned, {whole.wall / step:.2f} s each", flush=True)
 
 
 if __name__ == "__main__":
