@@ -309,7 +309,7 @@ def test_what_planning_keeps_of_rows_goes_too(tmp_path: Path) -> None:
     kept.write_bytes(b"rows")
     sought = Sought("inbox", "may", "0001-may", False, ("a",), lambda image: False)
     assert list(found(Place(tmp_path), sought, [])) == [kept]
-    assert purge(Place(tmp_path), sought, []) == (1, 0) and not kept.exists()
+    assert purge(Place(tmp_path), sought, []).gone == 1 and not kept.exists()
 
 
 @pytest.mark.slow
