@@ -57,6 +57,11 @@ class Recipe(Method):
         drop_last: bool = True,
     ) -> None:
         super().__init__(clip, seed)
+        if rounds and merge and merge.along:
+            raise MethodError(
+                "merge and rounds: a mean of the weights along a session has no meaning where rounds begin again from the same weights; "
+                "choose a merge that is made when the session is over"
+            )
         self.tuner, self.terms = tuner, nn.ModuleDict(dict(terms))
         self.memory, self.merge, self.several = memory, merge, rounds
         self.drop_last = drop_last

@@ -2,9 +2,11 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from typing import ClassVar
 
 from torch import nn
 
+from cl.errors import MethodError
 from cl.methods.part import Part, PartConfig
 from cl.methods.tuners.base import Tuner
 from cl.methods.view import Site
@@ -28,6 +30,8 @@ class Merge(Part, ABC):
     What it needs of earlier sessions is buffers, which outlive a session.
     """
 
+    along: ClassVar[bool] = False  # looks on at every step: no rounds that begin again from the same weights
+
     def before(self, at: Site) -> None:
         """Before anything else of a session: put the weights back that training goes on from, where the model that answers has others."""
 
@@ -40,3 +44,22 @@ class Merge(Part, ABC):
     @abstractmethod
     def close(self, at: Site) -> None:
         """The session is learned: put what the model answers with in the place of the weights."""
+
+
+def refuse(tuner: Tuner, kind: str, *, across: bool = False) -> None:
+    """Say that weights between two of the tuner's own are none of a model between the two; `across`: of two sessions.
+
+    Raises:
+        MethodError: names merge and tuner, and what to do.
+    """
+    moved = type(tuner).__name__
+    if not tuner.linear:
+        raise MethodError(
+            f"merge {kind}: the mean of two sets of what {moved} trains is not what is between the two models; choose merge interpolate "
+            "with reference original, which it scales exactly, or a tuner that trains the weights themselves"
+        )
+    if across and tuner.grows:
+        raise MethodError(
+            f"merge {kind}: what {moved} trains grows from session to session, so that two sessions' have no mean; choose merge ensemble, "
+            "or interpolate with reference session, which stay within one"
+        )

@@ -45,6 +45,7 @@ class Tuner(Part, ABC):
     """
 
     grows: ClassVar[bool] = False  # whether a session may add values to its weights
+    linear: ClassVar[bool] = True  # weights between two of its own compute as what is between the two does: merges ask that
     fixed: frozenset[Tower] = frozenset()  # towers whose features do not move: they may be computed once
     resting: bool = False  # the clip is left as it is and stays in eval mode: dropout would blur what does not learn
 
@@ -105,6 +106,10 @@ class Tuner(Part, ABC):
 
     def after_step(self) -> None:
         """The optimizer has just moved the weights."""
+
+    def shrink(self, share: float) -> None:
+        """Keep this share of the way from the clip to what the tuner makes of it, exactly; asked where `linear` does not hold."""
+        raise NotImplementedError
 
     def folded(self) -> Clip | None:
         """A plain CLIP with the same answers, if there is one; what is added to a clip says here how it goes into it."""

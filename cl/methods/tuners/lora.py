@@ -68,6 +68,8 @@ class LoRA(Tuner):
     gets the sum (attention reads its projections past their modules), and a frozen copy shares all of the clip.
     """
 
+    linear = False  # the product of two means is not the mean of two products
+
     def __init__(self, clip: Clip, seed: int, config: LoRAConfig) -> None:
         super().__init__(clip)
         self.factor = 1.0 if config.alpha is None else config.alpha / config.rank
@@ -118,6 +120,12 @@ class LoRA(Tuner):
         with torch.autocast(self.clip.device.type, enabled=False):  # a sum is no place for half precision
             factors = {name: (own[f"tuner.low.{_key(name)}.a"], own[f"tuner.low.{_key(name)}.b"]) for name in self._sites[tower]}
             return {name: changed(weights[name], a, b, self.factor) for name, (a, b) in factors.items()}
+
+    def shrink(self, share: float) -> None:
+        """Scale one factor of each product."""
+        with torch.no_grad():
+            for low in self.low.values():
+                low.b.mul_(share)  # type: ignore[operator]
 
     def folded(self) -> Clip:
         """A plain CLIP with the changed weights as its own."""
