@@ -21,7 +21,8 @@ from flows.history.standing import Holder, Standing, Word, chain
 from flows.history.wishes import candidate
 from flows.line.work import identity_of
 from flows.project import check_own
-from flows.registry.champion import CHAMPION, Change, before, change, earlier, find, holder, versions_of, whoami
+from flows.registry.champion import CHAMPION, before, change, earlier, find, holder, versions_of, whoami
+from flows.registry.changes import Change
 from flows.registry.lineage import report_of
 from flows.registry.question import GATE, REASON, settle
 from flows.settings import Place

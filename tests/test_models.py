@@ -309,14 +309,14 @@ def test_a_change_that_is_cut_short_leaves_one_of_the_two_and_a_history_that_agr
     assert [made.after for made in history(place, client, "colours")] == ["1"]
 
     notes: list[str] = []
-    note = registry._note
+    note = registry.note
 
     def once(*arguments: Any) -> None:
         notes.append("note")
         note(*arguments) if len(notes) == 1 else _dies()
 
     with monkeypatch.context() as broken:
-        broken.setattr(registry, "_note", once)
+        broken.setattr(registry, "note", once)
         with pytest.raises(OSError, match="killed"):
             change(place, client, "colours", CHAMPION, "2", "after the alias")
     assert holders(client)[CHAMPION] == "2"

@@ -268,7 +268,7 @@ def test_a_run_that_is_under_way_saves_and_leaves_before_serve_ends(project: Pat
 
         def steps() -> int:
             runs = client.search_runs([each.experiment_id for each in client.search_experiments()])
-            return sum("train/loss" in run.data.metrics for run in runs)
+            return sum("batch/loss" in run.data.metrics for run in runs)
 
         until(lambda: bool(steps()), "no step is logged")
         serving.process.send_signal(number)

@@ -25,7 +25,7 @@ from flows.intake.ingest import EVENT
 from flows.registry.champion import CHAMPION, history, holder
 from flows.servers.servers import HOST, answers
 from flows.settings import Place
-from flows.tracking.runs import KEY, KIND, LOGGED, MODEL, PARENT, SESSIONS, STATE
+from flows.tracking.runs import KEY, KIND, LOGGED, MODEL, PARENT, SESSION, SESSIONS, STATE
 from tests.make import COLOURS
 from tests.test_cli import EVERGREEN, left
 from tests.test_dvc import git
@@ -135,7 +135,7 @@ def everything_is_learned_once_and_in_order(project: Path, versions: dict[str, i
     assert len(streams) + len(parts) == len(runs) and len({run.data.tags[KEY] for run in streams}) == len(streams)
 
     # each state was trained in one run only: a second training would leave its points in another one, or in this one twice
-    trained = Counter(run.data.tags[STATE] for run in parts if "train/loss" in run.data.metrics)
+    trained = Counter(run.data.tags[STATE] for run in parts if "batch/loss" in run.data.metrics)
     assert len(trained) == len(entries) and set(trained.values()) == {1}
     states = {path.name for path in (place.steps / "states").iterdir()}
     assert len(states) == len(entries) + 1 and set(trained) < states  # and the model at the start
@@ -165,7 +165,7 @@ def everything_is_learned_once_and_in_order(project: Path, versions: dict[str, i
 def _is_one_chain(place: Place, stream: Run, parts: list[Run], entries: list[Entry]) -> None:
     """A stream's sessions, in its runs, its report and its steps: each once, in the order of their numbers."""
     names = [entry.name for entry in entries]
-    assert [run.info.run_name for run in parts] == ["start", *names]
+    assert [run.data.tags[SESSION] for run in parts] == ["start", *names]
     (learned,) = json.loads((place.reports / stream.info.run_id / "report.json").read_text())
     assert list(learned["sessions"]) == names and len(learned["matrix"]["rows"]) == len(names) + 1
     steps = [read_json(place.steps / "steps" / run.data.tags[KEY] / "result.json") for run in parts]

@@ -177,11 +177,11 @@ def test_step_metrics_travel_in_batches_and_none_is_lost() -> None:
 
 def test_steps_that_an_earlier_try_has_told_are_not_told_again() -> None:
     recorder = Recorder()
-    logger = StepLogger(recorder, "run", {"train/loss": 20, "train/lr": 10})  # type: ignore[arg-type]
+    logger = StepLogger(recorder, "run", {"batch/loss": 20, "batch/lr": 10})  # type: ignore[arg-type]
     for step in (10, 20, 30):
         logger.log_metrics({"train/loss": 1.0, "train/lr": 2.0}, step)
     logger.flush()
-    assert recorder.batches == [[("train/lr", 2.0, 20), ("train/loss", 1.0, 30), ("train/lr", 2.0, 30)]]
+    assert recorder.batches == [[("batch/lr", 2.0, 20), ("batch/loss", 1.0, 30), ("batch/lr", 2.0, 30)]]
 
 
 def test_a_tracking_server_that_is_away_for_a_while_costs_nothing() -> None:

@@ -146,8 +146,9 @@ def test_a_state_is_asked_what_is_new_and_the_model_has_one_run(config: str, sto
     update(config)
     client = connect(Place(stored))
     runs = client.search_runs([each.experiment_id for each in client.search_experiments()], max_results=100)
-    assert sorted(run.info.run_name for run in runs) == ["first", "growing", "second"]
-    (model,) = (run for run in runs if run.info.run_name == "growing")
+    whole = "growing model, finetune seed 0"
+    assert sorted(run.info.run_name for run in runs) == [f"first ({whole})", whole, f"second ({whole})"]
+    (model,) = (run for run in runs if run.info.run_name == whole)
     assert [point.step for point in client.get_metric_history(model.info.run_id, "top1/first")] == [1, 2]
     assert {run.info.status for run in runs} == {"FINISHED"} and model.data.tags["evergreen.gate"] == "promoted"
 

@@ -101,14 +101,17 @@ def metrics(report: Report, session: int) -> Iterator[Metric]:
 
 
 def compared(reports: Sequence[Report]) -> Iterator[Metric | Figure]:
-    """What a comparison comes to: the mean over seeds of each method's summary, and the curves over each other."""
+    """What a comparison comes to: the mean over seeds of each method's summary, and the curves over each other.
+
+    Charts are shown in the order of their names: that of the means puts them behind the streams' curves, `cl/...`.
+    """
     groups = grouped(reports)
     for method, members in groups.items():
         found = [summaries(member) for member in members]
         for name in found[0]:
             value = float(np.mean([each[name] for each in found]))
             if not np.isnan(value):
-                yield Metric(f"{name}/{method}", value, 0)
+                yield Metric(f"means/{name}/{method}", value, 0)
     longest = max(reports, key=lambda report: len(report.sessions))
     means = {method: mean([member.matrix for member in members]) for method, members in groups.items()}
     yield Figure("curves", curves(means, longest.sessions))

@@ -38,8 +38,9 @@ def up(
     ]
     check_free(servers)
     from flows.tracking.runs import connect
+    from flows.tracking.views import listed
 
-    connect(place)
+    client = connect(place)
 
     def ready() -> None:
         api, secret = servers[0].address, f'"${SERVER}"' if given else f'"$(cat {shlex.quote(str(path(place)))})"'
@@ -47,6 +48,7 @@ def up(
         for line in (
             f"Prefect  {api}  (asks for {kept}; `evergreen up --open` tells it to the browser)",
             f"MLflow   {servers[1].address if len(servers) > 1 else shown(uri)}/#/experiments?workflowType=machine_learning",
+            *(f"         {servers[-1].address}/{page}  ({name})" for name, page in listed(client) if len(servers) > 1),
             f"evergreen finds them by itself; for the prefect command: export PREFECT_API_URL={api}/api PREFECT_API_AUTH_STRING={secret}",
             *([f"Warning: {told}"] if (told := warning(host)) else []),
             "Ctrl-C stops them.",

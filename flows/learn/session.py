@@ -13,8 +13,9 @@ from prefect.context import TaskRunContext
 from prefect.tasks import Task
 
 from cl.errors import EvergreenError
+from cl.names import in_markdown
 from flows.learn.job import Job, Turn, planned, title
-from flows.pace import Ended
+from flows.pace import Ended, line
 from flows.settings import Place, tracking_uri
 from flows.watch import watch
 
@@ -87,6 +88,7 @@ def learn_session(job: Job, run_id: str, turn: Turn) -> dict[str, Any]:
 def log_session(job: Job, run_id: str, turn: Turn, steps: list[dict[str, Any]]) -> None:
     """Put a finished step on MLflow's charts: the stream's run at step = session, and the session's own nested run."""
     from cl.reports.items import metrics
+    from flows.tracking.notes import describe_run
 
     tracker = tracker_of(job)
     found = tracker.find(turn.key, "session", run_id)
@@ -98,6 +100,7 @@ def log_session(job: Job, run_id: str, turn: Turn, steps: list[dict[str, Any]]) 
         when = read(steps[-1]).finished  # not now: killed before the mark, it is all written again, and must be the same points
         tracker.write(run_id, known, when)
         tracker.write(child, (metric for metric in known if not metric.name.startswith("cl/")), when)  # those are about the whole stream
+        describe_run(tracker.client, child, in_markdown(line(_ended(job, turn, [read(step) for step in steps], known=False))))
         tracker.mark(child)
 
 

@@ -7,13 +7,16 @@ from typing import Any
 import yaml
 from prefect import task
 
-from cl.names import slug
+from cl.names import in_markdown, slug
+from cl.reports.card import rows_of
+from cl.reports.figures import LINES, thinned
 from cl.reports.items import Metric
 from cl.reports.report import Report
+from cl.reports.tables import percent
 from cl.run_config import parse_config
 from cl.store.bundle import Bundle
 from flows.history.standing import chain
-from flows.learn.job import Job
+from flows.learn.job import Job, label
 from flows.learn.session import RETRIED, tracker_of
 from flows.line.grow import method_of
 from flows.line.ruling import Ruled, told_of
@@ -21,9 +24,11 @@ from flows.line.view import report_of_line, step
 from flows.line.work import Work, classes, work
 from flows.registry.publish import own_command
 from flows.registry.question import BOUNDS, GATE, REASON
+from flows.tracking.notes import describe_run, reopen
 from flows.tracking.reap import reap_runs
 from flows.tracking.runs import COMMAND, MODEL, SESSIONS, STATE, Tracker, locked
 
+_NAME, _REASON = 60, 500  # characters of a set's name, and of what the gate said, in a description
 _SETS = 100  # of which a session's run has every metric, and not only the one that stands in the matrix
 CHARTED = "evergreen.charted"  # how many sessions the curves of a model's run have
 
@@ -35,9 +40,12 @@ def model_run(job: Job, opened: str) -> Iterator[str]:
     with locked(job.place, f"history-{opened}.lock"), tracker.answering():  # while it is held, the run is not a dead process's
         reap_runs(job.place, tracker.client)
         tags = job.tags() | {COMMAND: own_command()}
-        run, new = tracker.open(f"history-{opened}", "stream", at.config.name, tags, job.settings)
+        named = f"{at.config.name} model, {label(job)} seed {at.config.seed}"
+        run, new = tracker.open(f"history-{opened}", "stream", named, tags, job.settings)
         for name, value in () if new else tags.items():  # it is known by the settings and the data of now
             tracker.client.set_tag(run, name, value)
+        if not new:
+            tracker.client.update_run(run, name=named)
         if new:
             tracker.use_data(run, job.folder, job.data, {"pinned": str(job.pinned)})
         with tracker.ending(run):
@@ -68,7 +76,15 @@ def enter(job: Job, run_id: str, session: str, state: str) -> None:
         tracker.write(child, [*(every if len(found.row) <= _SETS else heads), *costs], found.finished or None)
         tracker.write(run_id, [*heads, *costs, Metric("geometry/logit_scale", found.scale, len(grown))], found.finished or None)
         tracker.client.set_tag(run_id, SESSIONS, str(len(grown)))
+        describe_run(tracker.client, child, _note(session, len(grown), heads))
         tracker.mark(child)
+
+
+def _note(session: str, number: int, heads: Sequence[Metric]) -> str:
+    """The page of a session's run, before the gate has spoken."""
+    some = [heads[place] for place in thinned(len(heads), LINES)]
+    rows = rows_of(["set", "score"], [[point.name.partition("/")[2][:_NAME], percent(point.value)] for point in some])
+    return "\n".join([f"{in_markdown(session)}, number {number} of the line: not judged yet.", "", *rows])
 
 
 def _points(row: Any, geometry: Any, equity: Any, number: int) -> Iterator[Metric]:
@@ -122,6 +138,8 @@ def say(job: Job, run_ids: Sequence[str], word: str, reason: str, ruled: Ruled |
         client.set_tag(run, REASON, reason[:4000])
         client.set_tag(run, BOUNDS, bounds)
         client.set_tag(run, GATE, word)
+        if word == "accepted":
+            reopen(client, run, f"Accepted: {in_markdown(reason[:_REASON])}")
         if ruled:
             client.log_dict(run, told_of(ruled), "gate.json")
 

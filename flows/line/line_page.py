@@ -25,6 +25,7 @@ from flows.line.entered import name_of, session_run
 from flows.line.grow import method_of
 from flows.line.view import report_of_line, step
 from flows.line.work import Work, work
+from flows.registry.cards import tell
 from flows.registry.pages import judged, loss_of
 from flows.tracking.runs import Tracker
 from flows.watch import watch
@@ -42,6 +43,7 @@ def page(job: Job, run_id: str, session: str, state: str, before: str | None) ->
     folder = job.place.reports / run_id
     write([report], folder, images(at, standing, path, before, report))
     tracker.client.log_artifacts(child, str(folder), "report")
+    tell(tracker, child, report, folder, above=run_id)
     return report.to_json()
 
 

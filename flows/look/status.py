@@ -20,7 +20,7 @@ from flows.registry.champion import CHALLENGER, CHAMPION, history, holder
 from flows.registry.question import GATE, REASON, WAITING, answer_in, said, standing
 from flows.settings import Place
 from flows.tracking.reap import held, reap_runs
-from flows.tracking.runs import AGAIN, COMMAND, ERROR, KEY, KIND, MODEL, PARENT, SESSIONS, STATE, owner, slug
+from flows.tracking.runs import AGAIN, COMMAND, ERROR, KEY, KIND, MODEL, PARENT, SESSION, SESSIONS, STATE, owner, slug
 
 _WORDS = {"FINISHED": "learned", "FAILED": "failed", "KILLED": "interrupted"}
 
@@ -142,7 +142,8 @@ def _learned(place: Place, client: MlflowClient, run: Run) -> tuple[int, list[st
     start = children[0].data.tags[KEY] if children else ""  # by its key: a session may be called start
     done = {child.data.tags[KEY] for child in children if child.info.status == "FINISHED"} - {start}
     cut = [child for child in children if child.info.status in ("RUNNING", "KILLED")]
-    return len(done), [f"{child.info.run_name}: {told}" for child in cut if (told := half(place.steps, child.data.tags.get(STATE, "")))]
+    halves = [(child, half(place.steps, child.data.tags.get(STATE, ""))) for child in cut]
+    return len(done), [f"{child.data.tags.get(SESSION, child.info.run_name)}: {told}" for child, told in halves if told]
 
 
 def _said(place: Place, tags: dict[str, str]) -> str:

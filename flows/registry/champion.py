@@ -1,13 +1,11 @@
 """Which version of a model is champion: aliases in MLflow's registry, each change noted there before and after it is made."""
 
 import getpass
-import json
 import socket
 import uuid
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any, Literal
 
 import mlflow
 from mlflow import MlflowClient
@@ -17,25 +15,13 @@ from mlflow.exceptions import MlflowException
 from cl.errors import StoreError
 from cl.text import some
 from flows.project import check_own, own_models
+from flows.registry import changes
+from flows.registry.changes import HISTORY, Change, hide, note
+from flows.registry.model_card import describe
 from flows.settings import Place
 from flows.tracking.runs import locked
 
 CHAMPION, CHALLENGER = "champion", "challenger"
-_HISTORY = "evergreen.history."
-
-
-@dataclass(frozen=True)
-class Change:
-    """One change of an alias; `intended` only between its note and its confirmation, or after a crash between them."""
-
-    when: str
-    who: str
-    alias: str
-    before: str | None
-    after: str
-    why: str
-    state: Literal["intended", "done", "abandoned"]
-    number: int = 0  # what happened first has the lower one, whatever the clock said; 0: from before there were numbers
 
 
 def change(place: Place, client: MlflowClient, name: str, alias: str, version: str, why: str, who: str | None = None) -> Change:
@@ -52,16 +38,18 @@ def change(place: Place, client: MlflowClient, name: str, alias: str, version: s
     check_own(place, client, name)
     with locked(place, f"registry-{name}.lock"):
         _settle(client, name)
+        hide(client, name)
         before = holder(client, name, alias)
         if before and str(before.version) == version:
             return Change(_now(), who or whoami(), alias, version, version, why, "done")
         number = 1 + max((made.number for _, made in _noted(client, name)), default=0)
         made = Change(_now(), who or whoami(), alias, str(before.version) if before else None, version, why, "intended", number)
-        key = f"{_HISTORY}{uuid.uuid4().hex}"
-        _note(client, name, key, made)
+        key = f"{HISTORY}{uuid.uuid4().hex}"
+        note(client, name, key, made)
         client.set_registered_model_alias(name, alias, version)
         made = replace(made, state="done")
-        _note(client, name, key, made)
+        note(client, name, key, made)
+        describe(client, name, versions_of(client, name))
     return made
 
 
@@ -202,21 +190,15 @@ def _settle(client: MlflowClient, name: str) -> None:
     pending = [(key, made) for key, made in _noted(client, name) if made.state == "intended"]
     for key, made in pending:
         now = holder(client, name, made.alias)
-        _note(client, name, key, replace(made, state="done" if now and str(now.version) == made.after else "abandoned"))
+        note(client, name, key, replace(made, state="done" if now and str(now.version) == made.after else "abandoned"))
 
 
 def _noted(client: MlflowClient, name: str) -> list[tuple[str, Change]]:
     try:
-        tags: dict[str, Any] = client.get_registered_model(name).tags
+        return changes.noted(client, name)
     except MlflowException as error:
         find(client, name, "1")
         raise StoreError(f"model {name}: {error.message}") from error
-    found = [(key, Change(**json.loads(value))) for key, value in tags.items() if key.startswith(_HISTORY)]
-    return sorted(found, key=lambda entry: (entry[1].number, entry[1].when))
-
-
-def _note(client: MlflowClient, name: str, key: str, made: Change) -> None:
-    client.set_registered_model_tag(name, key, json.dumps(asdict(made)))
 
 
 def _now() -> str:

@@ -3,6 +3,7 @@
 import base64
 import importlib.metadata
 import io
+import json
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -13,10 +14,12 @@ import numpy as np
 import pandas as pd
 from mlflow import MlflowClient
 from mlflow.entities import LoggedModel, LoggedModelStatus
+from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 from mlflow.types.schema import Array
+from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
 from PIL import Image
 
 import cl
@@ -43,8 +46,16 @@ def register(tracker: Tracker, run_id: str, name: str, bundle: Bundle, step: int
         _named(tracker, slug(name))
         made = tracker.client.create_model_version(slug(name), f"models:/{model}", run_id, tags=dict(tags), model_id=model)
         version = f"models:/{made.name}/{made.version}"
+        _shown(tracker.client, model, made)
     tracker.client.set_tag(run_id, MODEL, version)
     return version
+
+
+def _shown(client: MlflowClient, model: str, made: ModelVersion) -> None:
+    """Let MLflow's lists of runs say which version a logged model became, as `mlflow.register_model` does."""
+    known = json.loads(client.get_logged_model(model).tags.get(MLFLOW_MODEL_VERSIONS, "[]"))
+    now = {"name": made.name, "version": str(made.version)}
+    client.set_logged_model_tags(model, {MLFLOW_MODEL_VERSIONS: json.dumps([*(each for each in known if each != now), now])})
 
 
 def example() -> pd.DataFrame:

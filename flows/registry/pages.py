@@ -21,10 +21,13 @@ from cl.run import load_method
 from cl.run import report as made
 from flows.learn.job import Job, planned, title, turns
 from flows.learn.session import RETRIED, read, report_of, tracker_of
+from flows.registry.cards import tell
 from flows.registry.predict import served
 from flows.registry.question import GATE, REASON
 from flows.settings import Place, stores
 from flows.tracking.runs import KEY, MODEL, PARENT, Tracker
+from flows.tracking.steplog import STEPS
+from flows.tracking.views import NOTE
 from flows.watch import watch
 
 if TYPE_CHECKING:
@@ -39,8 +42,10 @@ def page(job: Job, run_id: str, steps: list[dict[str, Any]]) -> dict[str, Any]:
     """Write the report's files and keep them in MLflow, unless they are there as they would be; the report as plain values."""
     tracker, known = tracker_of(job), [read(step) for step in steps]
     report = told(tracker, job, run_id, report_of(job, steps))
-    folder, mark = job.place.reports / run_id, _mark(report)
-    if tracker.client.get_run(run_id).data.tags.get(PAGE) != mark or not (folder / "report.html").exists():
+    folder, mark, tags = job.place.reports / run_id, _mark(report), tracker.client.get_run(run_id).data.tags
+    if tags.get(PAGE) != mark or NOTE not in tags:
+        tell(tracker, run_id, report, folder)
+    if tags.get(PAGE) != mark or not (folder / "report.html").exists():
         write([report], folder, images(tracker, job, known, report))
         tracker.client.log_artifacts(run_id, str(folder), "report")
         tracker.client.set_tag(run_id, PAGE, mark)
@@ -138,7 +143,7 @@ def _losses(tracker: Tracker, job: Job, run_id: str) -> list[Losses]:
 
 def loss_of(tracker: Tracker, session: str, run_id: str) -> list[Losses]:
     """The loss of some steps of a session, by its run; nothing where none was told."""
-    points = tracker.client.get_metric_history(run_id, "train/loss")
+    points = tracker.client.get_metric_history(run_id, f"{STEPS}/loss") or tracker.client.get_metric_history(run_id, "train/loss")
     kept = [points[place] for place in thinned(len(points), POINTS)]
     return [Losses(session, tuple(point.step for point in kept), tuple(point.value for point in kept))] if kept else []
 

@@ -20,7 +20,8 @@ from cl.text import some
 from flows.history.entries import Champion, Fact, Learned, Opened, Pruned, Verdict
 from flows.line.entered import name_of
 from flows.line.work import Work
-from flows.registry.champion import CHAMPION, Change, history, holder, versions_of
+from flows.registry.champion import CHAMPION, history, holder, versions_of
+from flows.registry.changes import Change
 from flows.takeover.found import Found, add
 from flows.takeover.old_rows import carry
 from flows.takeover.past import past

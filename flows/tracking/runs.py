@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import json
 import os
+import shlex
 import urllib.request
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -30,10 +31,11 @@ from flows.causes import cause
 from flows.project import LOCK, claim, marks
 from flows.settings import Place, artifact_uri, check_writable, quiet, tracking_uri
 
-KEY, KIND, LOGGED, MODEL, STATE, COMPARISON, ERROR, SESSIONS, COMMAND, ATTEMPT, AGAIN = (
+KEY, KIND, LOGGED, MODEL, STATE, COMPARISON, ERROR, SESSION, SESSIONS, COMMAND, ATTEMPT, AGAIN = (
     f"evergreen.{name}"
-    for name in ("key", "kind", "logged", "model", "state", "comparison", "error", "sessions", "command", "attempt", "again")
+    for name in ("key", "kind", "logged", "model", "state", "comparison", "error", "session", "sessions", "command", "attempt", "again")
 )
+INHERITED = ("evergreen.stream", "evergreen.method", "evergreen.seed")  # what a session's run has of its stream's, for MLflow's columns
 PARENT = "mlflow.parentRunId"
 
 
@@ -157,7 +159,8 @@ class Tracker:
             if found:
                 self._go_on(found.info.run_id, lock)
                 return found.info.run_id, False
-            run = self.client.create_run(self.experiment, run_name=title, tags={KEY: key, KIND: kind, LOCK: lock, **tags})
+            source = {"mlflow.source.name": _brief(tags[COMMAND]), "mlflow.source.type": "LOCAL"} if tags.get(COMMAND) else {}
+            run = self.client.create_run(self.experiment, run_name=title, tags={KEY: key, KIND: kind, LOCK: lock, **source, **tags})
         self.client.log_batch(run.info.run_id, params=[Param(as_key(name), value[:6000]) for name, value in flat(config).items()])
         return run.info.run_id, True
 
@@ -171,16 +174,19 @@ class Tracker:
         marks = [InputTag("mlflow.data.context", "training"), *(InputTag(name, value) for name, value in tags.items())]
         self.client.log_inputs(run_id, [DatasetInput(dataset, marks)])
 
-    def attempt(self, parent: str, key: str, title: str, state: str) -> str:
+    def attempt(self, parent: str, key: str, session: str, state: str) -> str:
         """The nested run of a session, in state RUNNING: the one that was cut short goes on; after one that failed comes a new one."""
-        lock = self.client.get_run(parent).data.tags[LOCK]
+        whole = self.client.get_run(parent)
+        lock = whole.data.tags[LOCK]
         found = self.find(key, "session", parent)
         if found and found.info.status in ("RUNNING", "KILLED"):
             self._go_on(found.info.run_id, lock)
             return str(found.info.run_id)
         number = int(found.data.tags.get(ATTEMPT, 0)) + 1 if found else 0
-        tags = {KEY: key, KIND: "session", PARENT: parent, LOCK: lock, STATE: state, ATTEMPT: str(number)}
-        return str(self.client.create_run(self.experiment, run_name=title, tags=tags).info.run_id)
+        tags = {KEY: key, KIND: "session", PARENT: parent, LOCK: lock, STATE: state, SESSION: session, ATTEMPT: str(number)}
+        tags |= {name: whole.data.tags[name] for name in INHERITED if name in whole.data.tags}
+        named = f"{session} ({whole.info.run_name})"  # lists that are flat have many sessions of that name
+        return str(self.client.create_run(self.experiment, run_name=named, tags=tags).info.run_id)
 
     def reached(self, run_id: str) -> dict[str, int]:
         """The last step of each metric that a run has."""
@@ -258,11 +264,6 @@ class Tracker:
         """All that belongs to this run is written; writing it again would only repeat it."""
         self.client.set_tag(run_id, LOGGED, what)
 
-    def link(self, run_id: str | None = None) -> str:
-        """The address of this experiment, or of one run, behind the UI's own address."""
-        page = f"runs/{run_id}" if run_id else "runs?workflowType=machine_learning"
-        return f"#/experiments/{self.experiment}/{page}"
-
 
 def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     """Nested settings as dotted names and text.
@@ -277,6 +278,16 @@ def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
         else:
             result[f"{prefix}{name}"] = value if isinstance(value, str) else json.dumps(value)
     return result
+
+
+def _brief(command: str) -> str:
+    """A command with its config's name alone: MLflow shows what comes after a slash.
+
+    >>> _brief("evergreen run /home/ann/birds.yaml --set seed=1")
+    'evergreen run birds.yaml --set seed=1'
+    """
+    words = shlex.split(command)
+    return shlex.join([*words[:2], *(word.rsplit("/", 1)[-1] for word in words[2:3]), *words[3:]])
 
 
 def _answers(uri: str) -> None:

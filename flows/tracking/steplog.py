@@ -1,6 +1,7 @@
 """A Lightning logger that writes MLflow metrics in batches: one at every step makes a small model several times slower."""
 
 import logging
+import re
 import time
 from argparse import Namespace
 from collections.abc import Mapping
@@ -11,6 +12,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric
 from mlflow.exceptions import MlflowException
 
+STEPS = "batch"  # instead of Lightning's "train": charts stand in the order of their names, and a session's curves come first
 _BATCH = 1000  # the most that MLflow takes in one request
 _SECONDS = 5.0  # a chart that is watched lags behind by no more than this
 _AWAY = 60.0  # seconds until a server that did not answer is asked again: each time it may keep the training waiting
@@ -47,7 +49,8 @@ class StepLogger(Logger):
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Keep metrics for the next batch, which leaves when it is full or five seconds old; later where the server is away."""
         now, step = int(time.time() * 1000), step or 0
-        self.waiting += [Metric(name, float(value), now, step) for name, value in metrics.items() if step > self.reached.get(name, -1)]
+        named = {re.sub(r"^train/", f"{STEPS}/", name): value for name, value in metrics.items()}
+        self.waiting += [Metric(name, float(value), now, step) for name, value in named.items() if step > self.reached.get(name, -1)]
         if len(self.waiting) >= self.full or time.monotonic() > self.next:
             self.flush()
 
