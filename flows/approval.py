@@ -148,8 +148,11 @@ def _judged(found: ModelVersion, data_root: str | None, place: Place, client: Ml
 
 def _asked_elsewhere(parameters: dict[str, Any], once: str) -> str | None:
     """The id of the run that asks in our stead; None where nobody offers the deployment. The same `once` asks once."""
+    named = f"may {parameters['model']} version {parameters['version']} become champion?"  # from its first second
     try:
-        started: Any = run_deployment(DEPLOYMENT, parameters=parameters, timeout=0, as_subflow=False, idempotency_key=once)
+        started: Any = run_deployment(
+            DEPLOYMENT, parameters=parameters, flow_run_name=named, timeout=0, as_subflow=False, idempotency_key=once
+        )
     except ObjectNotFound:
         return None
     return str(started.id)

@@ -6,17 +6,17 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from prefect import flow, task
-from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner
 
 from cl.errors import ConfigError
 from flows.learn.job import Job, check_methods, jobs_of, planned, settings, title
 from flows.learn.pulse import followed
+from flows.learn.run_page import open_with, run_name
 from flows.learn.session import RETRIED, tracker_of
 from flows.servers.children import end_with
 from flows.settings import Place, quiet
-from flows.stream import Config, learn_stream, run_name
+from flows.stream import Config, learn_stream
 from flows.tracking.reap import alive
 from flows.watch import watch
 
@@ -97,11 +97,14 @@ def learn_one(job: Job, data_root: str | None, data_rev: str | None, threads: in
 @task(task_run_name="publish", **RETRIED)
 def publish_comparison(job: Job, learned: list[dict[str, Any]]) -> str:
     """One report over all streams: in MLflow as a run that the streams' runs point to, with each method's mean, and in Prefect."""
+    from cl.reports.card import compared_card, headline
     from cl.reports.items import compared
     from cl.reports.markdown import markdown
     from cl.reports.report import Report
     from cl.reports.write import write
+    from flows.registry.cards import tell_experiment
     from flows.registry.pages import shown
+    from flows.tracking.notes import describe_run
     from flows.tracking.runs import COMPARISON, locked, slug
 
     reports = [Report.from_json(stream["report"]) for stream in learned]
@@ -117,5 +120,9 @@ def publish_comparison(job: Job, learned: list[dict[str, Any]]) -> str:
             tracker.write(run, compared(reports), max(report.provenance.started for report in reports))
             for stream in learned:
                 tracker.client.set_tag(stream["run"], COMPARISON, run)
-    create_markdown_artifact(key=f"{slug(name)}-comparison", markdown=markdown(reports), description=f"{name}: all methods")
+            pages = [f"#/experiments/{tracker.experiment}/runs/{stream['run']}" for stream in learned]
+            describe_run(tracker.client, run, compared_card(reports, pages))
+            tell_experiment(tracker, slug(name))
+    heads = [headline(report) for report in reports]
+    open_with(f"{slug(name)}-comparison", markdown(reports), f"{name}: {'; '.join(heads)}", heads)
     return run

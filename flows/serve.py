@@ -4,13 +4,23 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 from uuid import UUID
 
+import httpx
 import psutil
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterDeploymentId,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+)
+from prefect.client.schemas.objects import StateType
 from prefect.deployments.runner import RunnerDeployment
 from prefect.events import DeploymentEventTrigger
+from prefect.exceptions import PrefectException
 from prefect.runner import Runner
 from prefect.types.entrypoint import EntrypointType
 
@@ -18,12 +28,14 @@ from cl.errors import ConfigError
 from flows.approval import approve
 from flows.compare import compare
 from flows.intake.ingest import EVENT, RESOURCE
+from flows.learn.run_page import named
 from flows.servers.entrypoints import only
 from flows.stream import learn_stream
 from flows.tracking.reap import SERVED
 from flows.update import update
 
 _RUNS = 8  # that may wait for a model's lock; only one learns
+_NAMED = 1.0  # seconds until a run that came in is looked for, which has Prefect's two words for a name
 _PATIENCE = 60.0  # seconds a run may take to finish its step and save
 
 
@@ -67,12 +79,41 @@ def serve(offered: Sequence[RunnerDeployment]) -> None:
     os.environ[SERVED] = str(os.getpid())
     signal.signal(signal.SIGINT, signal.default_int_handler)  # only in place of this one asyncio puts its own
     runner = Runner(limit=_RUNS)
-    only({cast(UUID, runner.add_deployment(each)): str(each.entrypoint) for each in offered})
+    served = {cast(UUID, runner.add_deployment(each)): each for each in offered}
+    only({own: str(each.entrypoint) for own, each in served.items()})
     with contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(_until_stopped(runner))
+        asyncio.run(_until_stopped(runner, {own: str(each.flow_name) for own, each in served.items()}))
 
 
-async def _until_stopped(runner: Runner) -> None:
+async def name_runs(flows: Mapping[UUID, str], known: dict[UUID, str]) -> None:
+    """Give runs that wait to begin the names that they will have: Prefect calls them by two words, until their process has started.
+
+    Args:
+        flows: the name of its flow, by the id of each deployment.
+        known: runs that have their name, by id; those named now are added.
+    """
+    waiting = FlowRunFilter(
+        deployment_id=FlowRunFilterDeploymentId(any_=list(flows)),
+        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.SCHEDULED, StateType.PENDING])),
+    )
+    async with get_client() as client:
+        for run in await client.read_flow_runs(flow_run_filter=waiting):
+            flow = flows.get(run.deployment_id) if run.deployment_id else None
+            if flow is None or flow == "approve" or run.id in known:  # `approve` is named by who asks
+                continue
+            known[run.id] = named(flow, run.parameters, run.expected_start_time)
+            await client.set_flow_run_name(run.id, known[run.id])
+
+
+async def _naming(flows: Mapping[UUID, str]) -> None:
+    known: dict[UUID, str] = {}
+    while True:
+        with contextlib.suppress(httpx.HTTPError, PrefectException):  # a server that is away is told by the runner
+            await name_runs(flows, known)
+        await asyncio.sleep(_NAMED)
+
+
+async def _until_stopped(runner: Runner, flows: Mapping[UUID, str]) -> None:
     orderly = cast(Callable[[int, Any], None], signal.getsignal(signal.SIGINT))  # asyncio's, which ends its tasks in order
 
     def stop(number: int, frame: Any) -> None:
@@ -84,4 +125,8 @@ async def _until_stopped(runner: Runner) -> None:
 
     signal.signal(signal.SIGINT, stop)
     runner.handle_sigterm = stop  # type: ignore[method-assign]  # its own leaves at once, and kills what runs
-    await runner.start()
+    naming = asyncio.create_task(_naming(flows))
+    try:
+        await runner.start()
+    finally:
+        naming.cancel()

@@ -3,7 +3,7 @@
 from contextlib import nullcontext
 from typing import Any
 
-from prefect import flow, runtime, task
+from prefect import flow, task
 from prefect.utilities.annotations import quote
 
 from flows.approval import approved, ask
@@ -11,6 +11,7 @@ from flows.history.entries import history_of
 from flows.learn.failures import noted
 from flows.learn.job import Job, learnable, planned, settings, title, turns
 from flows.learn.pulse import pulse_of
+from flows.learn.run_page import run_name
 from flows.learn.session import RETRIED, learn, log_session, tracker_of
 from flows.registry.judge import judge
 from flows.registry.pages import page
@@ -22,17 +23,6 @@ from flows.tracking.runs import MODEL, slug
 from flows.watch import watch, watched_by
 
 Config = str | dict[str, Any]
-
-
-def run_name() -> str:
-    """What a flow run is called in Prefect's UI."""
-    parameters = runtime.flow_run.parameters
-    config, overrides = parameters["config"], parameters.get("overrides") or []
-    if isinstance(config, str):
-        return " ".join([config.rsplit("/", 1)[-1].removesuffix(".yaml"), *overrides])
-    method = config.get("method", "finetune")
-    name = method if isinstance(method, str) else method.get("label") or method["name"]
-    return f"{config['name']} {'joint ' if config.get('joint') else ''}{name} seed {config.get('seed', 0)}"
 
 
 @flow(name="learn-stream", flow_run_name=run_name)

@@ -19,9 +19,11 @@ from flows.approval import approved, ask
 from flows.forward import catch_up
 from flows.learn.failures import noted
 from flows.learn.job import prepared, settings
+from flows.learn.run_page import run_name
+from flows.line.told import show
 from flows.registry.publish import own_command
 from flows.settings import Place, check_writable, quiet
-from flows.stream import Config, run_name
+from flows.stream import Config
 from flows.tracking.locks import alone
 from flows.tracking.reap import alive
 
@@ -46,6 +48,7 @@ def update(
             check_writable(place)
             job = prepared(config, overrides or [], data_root)
             outcome = catch_up(job, rebuild)
+            show(job, outcome)
             asked = ask(job, outcome)
         return approved(job, outcome, asked)
 

@@ -1,6 +1,5 @@
 """Flows: a stream is learned once, found again, told to MLflow and Prefect, and ends cleanly when something breaks."""
 
-import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -105,14 +104,16 @@ def test_a_stream_is_learned_once_and_found_again_with_the_same_matrix(config: P
     assert parent.data.params["train.lr"] == "0.001" and parent.data.params["seed"] == "11"
     assert parent.data.tags["evergreen.data"] == job_of(str(config)).data == parent.inputs.dataset_inputs[0].dataset.digest
     children = runs(project, "session")
-    assert [(run.info.run_name, run.info.status) for run in children] == [(name, "FINISHED") for name in learned]
+    assert [(run.info.run_name, run.info.status) for run in children] == [
+        (f"{name} (colours finetune seed 11)", "FINISHED") for name in learned
+    ]
     assert {run.data.tags["mlflow.parentRunId"] for run in children} == {parent.info.run_id}
 
     client = Tracker(Place(project), "colours").client
     rows = first["report"]["matrix"]["rows"]
     charted = client.get_metric_history(parent.info.run_id, "top1/classes 1-2")
     assert [(point.step, point.value) for point in charted] == [(step, row[0]) for step, row in enumerate(rows)]
-    assert [point.step for point in client.get_metric_history(children[1].info.run_id, "train/loss")] == [0]
+    assert [point.step for point in client.get_metric_history(children[1].info.run_id, "batch/loss")] == [0]
     assert {item.path for item in client.list_artifacts(parent.info.run_id)} >= {"matrix.json", "figures", "report", "config.yaml"}
     assert client.get_model_version("colours", "1").run_id == parent.info.run_id
     assert len(client.search_model_versions("name='colours'")) == 1
@@ -126,11 +127,13 @@ def test_prefects_page_shows_the_matrix_and_the_report(config: Path) -> None:
 
         def latest(key: str) -> Any:
             (found,) = client.read_artifacts(artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=[key])))
-            return found.data
+            return found
 
-        table, report = latest("colours-finetune-seed-12-matrix"), latest("colours-finetune-seed-12-report")
-    assert [row["after"] for row in json.loads(table)] == ["start", "classes 1-2", "classes 3-4"]
-    assert report.startswith("# colours")
+        report = latest("colours-finetune-seed-12-report")
+        run = client.read_flow_run(report.flow_run_id)
+    assert report.data.startswith("# colours") and report.description.startswith("top-1 ") and "| classes 3-4 |" in report.data
+    assert report.task_run_id is None and run.name == "colours finetune seed 12"  # the run's own page, before its tasks' tables
+    assert any(tag.startswith("top-1 ") and tag.endswith(" after 2 sessions") for tag in run.tags)
 
 
 @pytest.mark.usefixtures("unpublished")
@@ -215,11 +218,11 @@ def test_a_comparison_learns_every_method_and_links_their_runs_to_one_report(con
     assert [run.data.tags["evergreen.method"] for run in streams] == ["zero_shot", "finetune"]
     assert {run.data.tags["evergreen.comparison"] for run in streams} == {outcome["run"]}
     assert not any("mlflow.parentRunId" in run.data.tags for run in streams)  # folded under it, no method would be seen
-    assert {"last/zero_shot", "last/finetune", "average/finetune"} <= comparison.data.metrics.keys()
+    assert {"means/last/zero_shot", "means/last/finetune", "means/average/finetune"} <= comparison.data.metrics.keys()
     page = (config.parent / "mlruns" / "reports" / outcome["run"] / "report.md").read_text()
     assert "zero_shot" in page and "finetune" in page
     assert compare(str(config), ["seed=17"]) == outcome and len(runs(config.parent, "comparison")) == 1
-    points = Tracker(Place(config.parent), "colours").client.get_metric_history(outcome["run"], "last/finetune")
+    points = Tracker(Place(config.parent), "colours").client.get_metric_history(outcome["run"], "means/last/finetune")
     assert len(points) == 1  # compared again, they are the same points
 
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import yaml
 from prefect import runtime, task
-from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
 from flows.learn.job import Job, planned, title, turns
+from flows.learn.run_page import open_with
 from flows.learn.session import RETRIED, report_of, tracker_of
 from flows.tracking.reap import reap_runs
 from flows.watch import log
@@ -95,13 +95,14 @@ def publish(job: Job, run_id: str, steps: list[dict[str, Any]]) -> None:
 
 @task(task_run_name="show", **RETRIED)
 def show(job: Job, found: dict[str, Any]) -> None:
-    """The matrix as a table and the report as Markdown, on the page of the Prefect run."""
+    """The report as the Markdown page that the page of the Prefect run opens with, and what came of it beside the run's name."""
+    from cl.reports.card import headline
     from cl.reports.markdown import markdown
+    from cl.reports.panels import version_of
     from cl.reports.report import Report
     from flows.tracking.runs import slug
 
-    key, report = slug(title(job)), Report.from_json(found)
-    matrix = zip(("start", *report.sessions), report.matrix.rows, strict=True)
-    rows = [{"after": name, **dict(zip(report.matrix.sets, map(float, row), strict=True))} for name, row in matrix]
-    create_table_artifact(key=f"{key}-matrix", table=rows, description=title(job))
-    create_markdown_artifact(key=f"{key}-report", markdown=markdown([report]), description=title(job))
+    report = Report.from_json(found)
+    told = version_of(report)["text"] if report.version else title(job)
+    tags = [str(report.gate.get("word", "")), report.version, headline(report).partition(":")[0]]
+    open_with(f"{slug(title(job))}-report", markdown([report]), f"{headline(report)}; {told}", tags)
