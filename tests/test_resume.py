@@ -98,6 +98,7 @@ def test_a_session_that_was_cut_short_goes_on_to_the_same_bits(name: str, betwee
         ("zscl", {"ensemble": 2, "texts": 8}, {}),
         ("zscl", {"ensemble": 1, "l2": 0.1, "texts": 8}, {"precision": "bf16-mixed"}),
         ("vr_lwf", {"teacher": "original", "lwf": True, "texts": 8}, {}),
+        ("recipe", {"terms": [{"kind": "siglip", "labels": "pairs", "scale": "model"}, {"kind": "m2mix", "labels": "pairs"}]}, {}),
     ],
 )
 def test_whatever_the_optimizer_holds_comes_back(name: str, settings: dict[str, Any], train: dict[str, Any], tmp_path: Path) -> None:
