@@ -6,6 +6,7 @@ from jaxtyping import Float
 from pydantic import BeforeValidator, Field, PositiveFloat
 from torch import Tensor
 
+from cl.explain import told
 from cl.methods.objectives import infoloob
 from cl.methods.terms.objective import Objective, ObjectiveConfig, over_prompts
 from cl.methods.tuners.base import Tuner
@@ -14,7 +15,7 @@ from cl.methods.view import Pairs, View
 
 def _number(given: Any) -> Any:
     if given == "model":
-        raise ValueError("give a number: a scale that trains under this objective only ever grows")
+        raise told("give a number: a scale that trains under this objective only ever grows")
     return given
 
 
