@@ -50,7 +50,10 @@ class TrainConfig(Config):
         "cosine", description="cosine_epochs: one rate for each epoch, rising from zero in the first, as in the pseudolabel code"
     )
     clip_grad: PositiveFloat | None = 1.0
-    accumulate: PositiveInt = 1
+    accumulate: PositiveInt = Field(
+        1,
+        description="batches per step; each competes among its own rows alone: for a large batch in little memory, chunk",
+    )
     max_logit_scale: PositiveFloat | None = Field(
         None, description="exp(logit_scale) is held in [1, this] after each step; default: 100, or what the model came with if that is more"
     )
@@ -65,6 +68,11 @@ class TrainConfig(Config):
         False,
         description="true: random crop (scale 0.9 to 1), no mirror, since letters would change; crop_and_mirror: 8/7 of the size, "
         "a random crop of it, mirrored half of the time, as in VR-LwF's code",
+    )
+    devices: PositiveInt = Field(1, description="processes that learn together, each with a GPU of its own or a share of the CPU's threads")
+    strategy: Literal["ddp"] = "ddp"  # of Lightning, among devices
+    chunk: PositiveInt | None = Field(
+        None, description="images or texts encoded at a time: large batches in little memory, exactly, for one more forward pass"
     )
     workers: NonNegativeInt = 0
     checkpoint: NonNegativeFloat = Field(60.0, description="seconds between checkpoints within a session; 0: none")

@@ -117,7 +117,7 @@ def state_key(parent: str, session: str, train: TrainConfig, *switch: str) -> st
     `switch`: the `recipe_key`, where the parent was made by another one. What was chosen for a session is part of it: that may be chosen
     otherwise one day.
     """
-    return _key(parent, session, train.changed("device", "workers", "checkpoint"), *switch)
+    return _key(parent, session, train.changed("device", "devices", "strategy", "chunk", "workers", "checkpoint"), *switch)
 
 
 def check_session(config: RunConfig, method: Method, session: Session, train: TrainConfig) -> None:

@@ -14,8 +14,8 @@ from cl.errors import ConfigError
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4  # of glibc's malloc.h
 
 
-def device(wanted: str) -> torch.device:
-    """The device that `train.device` means here: auto is a GPU where there is one.
+def device(wanted: str, rank: int = 0) -> torch.device:
+    """The device that `train.device` means here: auto is a GPU where there is one, of several the one that has the rank's number.
 
     Raises:
         ConfigError: a GPU is asked for, and there is none.
@@ -23,7 +23,9 @@ def device(wanted: str) -> torch.device:
     there = wanted != "cpu" and torch.cuda.is_available()
     if wanted == "gpu" and not there:
         raise ConfigError("train.device: gpu, and this machine has none that torch can use; auto or cpu")
-    return torch.device("cuda" if there else "cpu")
+    if there and rank >= torch.cuda.device_count():
+        raise ConfigError(f"train.devices: {torch.cuda.device_count()} GPUs are here, and rank {rank} finds none; ask for fewer")
+    return torch.device("cuda", rank) if there else torch.device("cpu")
 
 
 @contextmanager

@@ -131,8 +131,8 @@ class Keeper(pl.Callback):
     A signal that comes within a step waits until the step is over and kept.
     """
 
-    def __init__(self, interim: Interim) -> None:
-        self.interim = interim
+    def __init__(self, interim: Interim, *, writes: bool = True) -> None:
+        self.interim, self.writes = interim, writes
         found = interim.read()
         self.cursor, self.saved = found or (START, {})
         self.before = self.cursor.seconds  # that earlier tries took
@@ -198,7 +198,7 @@ class Keeper(pl.Callback):
 
     def keep(self, trainer: pl.Trainer, learner: Any) -> None:
         """Write it down."""
-        if not self.interim.every:
+        if not self.interim.every or not self.writes:
             return
         for logger in trainer.loggers:
             logger.save()  # steps up to here are not taken again, so nobody would tell of them

@@ -19,6 +19,7 @@ from cl.learning.host import device, quiet
 from cl.learning.interim import START, Interim, Keeper, Took, walk
 from cl.learning.loader import Collate, Order, Rows, batches, samples
 from cl.learning.progress import Progress, Teller
+from cl.learning.ranks import Rank, crew, refuse
 from cl.methods.base import Batch, Method
 from cl.methods.losses import precise
 from cl.models.flops import Flops, counted
@@ -152,28 +153,48 @@ def learn(
         ConfigError: a GPU is asked for, and there is none.
         LearningError: a loss is not finite.
     """
-    started = time.perf_counter()
     method.check(session)
-    method.to(device(config.device))
+    refuse(method, settled(config, method))
+    if config.devices == 1:
+        return _learn(Rank(0, 1, 0), method, session, config, seed, interim, logger, progress)
+    with crew(config.devices, _learn, method, session, config, seed, interim) as rank:
+        return _learn(rank, method, session, config, seed, interim, logger, progress)
+
+
+def _learn(
+    rank: Rank,
+    method: Method,
+    session: Session,
+    config: TrainConfig,
+    seed: int,
+    interim: Interim | None,
+    logger: Logger | None = None,
+    progress: Progress | None = None,
+) -> Learned:
+    started = time.perf_counter()
+    method.to(device(config.device, rank.index))
+    method.chunk = config.chunk
     for choice in choices(config, method):
-        if choice.why:
+        if choice.why and rank.first:
             logging.getLogger(__name__).info("session %d (%s): %s", session.index, session.name, choice)
     config = settled(config, method)
     method.clip.batch_norm = config.batch_norm or "frozen"
     wanted = {id(parameter) for parameter in method.trainable()}
     for parameter in method.parameters():
         parameter.requires_grad_(id(parameter) in wanted)
-    keeper = Keeper(interim) if interim else None
+    keeper = Keeper(interim, writes=rank.first) if interim else None
     took = keeper.cursor.past if keeper else START.past
     for turn, data, flops in keeper.rounds(method, session) if keeper else walk(method.rounds(session)):
         count = steps_over(len(data), config) if wanted else 0
-        lesson = Lesson(session, data, seed, turn, count, took.steps)
+        lesson = Lesson(session, data, seed, turn, count, took.steps, rank)
         flops += count * _descend(method, lesson, config, logger, progress, keeper) if count else 0
         seen = samples(len(data), config.batch_size, count * config.accumulate, bool(config.drop_last)) if count else 0
         took = Took(took.steps + count, took.samples + seen, took.flops + flops)
         if keeper:
             keeper.over(took)
     method.eval()
+    if not rank.first:
+        return Learned(took.steps, took.samples, 0.0, 0)
     with torch.no_grad():
         _, flops = counted(lambda: method.end(session))
     before = keeper.before if keeper else 0.0
@@ -196,6 +217,7 @@ class Lesson(NamedTuple):
     turn: int
     steps: int
     before: int
+    rank: Rank
 
 
 def _descend(
@@ -207,7 +229,7 @@ def _descend(
     keeper: Keeper | None,
 ) -> int:
     """Steps over one table, from where its checkpoint left off; returns the FLOPs of each."""
-    session, data, seed, turn, steps, before = lesson
+    session, data, seed, turn, steps, before, rank = lesson
     rows = Rows(
         data, method.clip, method.vocabulary, augment=config.augment, pixels=method.pixels, seed=derive(seed, "rows", session.index, turn)
     )
@@ -218,11 +240,12 @@ def _descend(
     if learner.done == steps:
         return counter.flops * config.accumulate
     first, last = learner.done * config.accumulate, steps * config.accumulate
-    order = Order(len(rows), config.batch_size, last, derive(seed, "batches", session.index, turn), first, drop_last=bool(config.drop_last))
-    method.full = order.batch
+    drawn = derive(seed, "batches", session.index, turn)
+    cut = Order(len(rows), config.batch_size, last, drawn, first, drop_last=bool(config.drop_last), rank=rank.index, ranks=rank.count)
+    method.full = cut.batch
     loader = DataLoader(
         rows,
-        batch_sampler=order,
+        batch_sampler=cut,
         num_workers=config.workers,
         collate_fn=Collate(method.clip.tokenize, method.clip.dtype),
         generator=torch.Generator(),  # else it would draw a seed from the global one
@@ -232,7 +255,8 @@ def _descend(
         trainer = pl.Trainer(
             max_epochs=1,
             accelerator="gpu" if method.clip.device.type == "cuda" else "cpu",
-            devices=1,
+            devices=rank.count,
+            strategy=rank.strategy() if rank.count > 1 else "auto",
             precision=config.precision,
             gradient_clip_val=config.clip_grad,
             accumulate_grad_batches=config.accumulate,

@@ -47,6 +47,8 @@ class Rows(Dataset[Item]):
 
     def __getitem__(self, address: tuple[int, int, int]) -> Item:
         row, epoch, step = address
+        if row < 0:  # stands in where a rank has no row of a step
+            return self[(~row, epoch, step)]._replace(row=-1)
         texts = self.captions[row]
         text = texts[derive(self.seed, "caption", row, epoch) % len(texts)] if texts else ""
         return Item(self._image(row, epoch), self.labels[row], text, row, step)
@@ -85,9 +87,12 @@ class Collate:
 
 
 class Order(Sampler[list[tuple[int, int, int]]]):
-    """The batches of a session from a step on: a new permutation each epoch, fixed by the seed alone."""
+    """The batches of a session from a step on: a new permutation each epoch, fixed by the seed alone; of each batch a rank's own part."""
 
-    def __init__(self, rows: int, batch: int, steps: int, seed: int, start: int = 0, *, drop_last: bool = True) -> None:
+    def __init__(
+        self, rows: int, batch: int, steps: int, seed: int, start: int = 0, *, drop_last: bool = True, rank: int = 0, ranks: int = 1
+    ) -> None:
+        self.rank, self.ranks = rank, ranks
         self.rows, self.batch, self.steps, self.seed, self.start = rows, min(batch, rows), steps, seed, start
         self.per_epoch = batches(rows, batch, drop_last)
 
@@ -100,7 +105,11 @@ class Order(Sampler[list[tuple[int, int, int]]]):
             epoch, place = divmod(step, self.per_epoch)
             if epoch != last:
                 last, order = epoch, torch.randperm(self.rows, generator=generator(self.seed, "order", epoch))
-            yield [(int(row), epoch, step) for row in order[place * self.batch : (place + 1) * self.batch]]
+            yield [(row, epoch, step) for row in self._own(order[place * self.batch : (place + 1) * self.batch].tolist())]
+
+    def _own(self, rows: list[int]) -> list[int]:
+        first, last = (len(rows) * place // self.ranks for place in (self.rank, self.rank + 1))
+        return rows[first:last] or [~rows[0]]
 
 
 def batches(rows: int, batch: int, drop_last: bool) -> int:

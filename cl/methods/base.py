@@ -98,6 +98,7 @@ class Method(nn.Module, ABC):
     version: ClassVar[int] = 1  # of what this very class computes, not of its bases; see cl/store/units.py
     parts: ClassVar[tuple[ModuleType, ...]] = ()  # modules with a VERSION that take part beside those of every method
     pixels: bool = True  # False: `losses` reads no images (features are cached by row), so none are decoded
+    steps_apart: ClassVar[bool] = False  # whether a step may be cut among ranks and into chunks
     drop_last: bool = True  # whether the authors leave out an epoch's last, short batch; `train.drop_last` overrules it
 
     def __init__(self, clip: Clip, seed: int) -> None:
@@ -112,6 +113,7 @@ class Method(nn.Module, ABC):
         self.rate = 1.0  # times the learning rate: scaling a gradient would change nothing under Adam
         self.turns: int | None = None  # rounds of this session, told by `rounds` when the first begins; None: only the last one tells
         self.full = 0  # rows of a whole batch of this round, which the last of an epoch may not have
+        self.chunk: int | None = None  # how many images or texts are encoded at a time; None: all of a step
 
     def units(self) -> dict[str, int]:
         """The version of every unit that takes part in it, by name: its classes, and the modules that they share."""

@@ -44,6 +44,8 @@ class Recipe(Method):
         drop_last: whether an epoch's last, short batch is left out where no setting says it.
     """
 
+    steps_apart = True
+
     def __init__(
         self,
         clip: Clip,
@@ -133,7 +135,8 @@ class Recipe(Method):
     def losses(self, batch: Batch) -> dict[str, Float[Tensor, ""]]:
         """The losses of all terms."""
         assert self.lesson is not None
-        step = View(batch, self.lesson, self.tuner, self.seed, full=self.full, teacher=self.teacher)
+        own = View(batch, self.lesson, self.tuner, self.seed, full=self.full, teacher=self.teacher, chunk=self.chunk)
+        step = own.gathered()
         losses: dict[str, Tensor] = {}
         with self.tuner.step():
             for kind, term in zip(self.terms, self._terms(), strict=True):

@@ -9,9 +9,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from PIL import Image
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from cl.data.classes import ClassName
 from cl.data.table import ImageTable
+from cl.methods import gather
 from cl.methods.base import Batch
 from cl.methods.tuners.base import Tuner
 from cl.models.tokens import Frame
@@ -84,7 +86,8 @@ class View:
 
     What is asked later than the step began is computed as if it had been asked then: under the same grad mode and the same autocast.
     `full` is how many rows a whole batch has, which the last of an epoch may not have. A view `after` another, of the same lesson and
-    with no step between them, takes over what does not depend on the batch.
+    with no step between them, takes over what does not depend on the batch. With a `chunk`, what has a gradient is encoded so many at a
+    time and a second time on the way back: the same numbers, with the activations of one chunk in memory.
     """
 
     def __init__(
@@ -97,9 +100,11 @@ class View:
         full: int = 0,
         teacher: Callable[[Kind], Tuner] | None = None,
         after: "View | None" = None,
+        chunk: int | None = None,
+        share: "Share | None" = None,
     ) -> None:
-        self.batch, self.lesson, self.seed, self.full = batch, lesson, seed, full or len(batch.labels)
-        self._encoder, self._teacher = encoder, teacher
+        self.batch, self.lesson, self.seed, self.full = share.whole if share else batch, lesson, seed, full or len(batch.labels)
+        self._encoder, self._teacher, self._chunk, self._own, self._share = encoder, teacher, chunk, batch, share
         self._known: dict[Any, Any] = {key: after._known[key] for key in _LASTING if key in after._known} if after else {}
         device = batch.images.device.type
         self._mode = torch.is_grad_enabled(), device, torch.get_autocast_dtype(device), torch.is_autocast_enabled(device)
@@ -107,22 +112,22 @@ class View:
     @property
     def images(self) -> Float[Tensor, "b d"]:
         """Image features of the batch."""
-        return self._once("images", lambda: self._encoder.image(self.batch.images))
+        return self._once("images", lambda: self._encoded(self._encoder.image, self._own.images))
 
     @property
     def captions(self) -> Float[Tensor, "m d"]:
         """Text features of the captioned rows' captions."""
-        return self._once("captions", lambda: self._encoder.text(self.batch.texts[self.batch.captioned]))
+        return self._once("captions", self._captions)
 
     @property
     def classes(self) -> Float[Tensor, "k d"]:
         """Text features of the classes that compete."""
-        return self._once("classes", lambda: self._encoder.classes(self.lesson.names()))
+        return self._once("classes", lambda: self._named(self.lesson.names()))
 
     @property
     def vocabulary(self) -> Float[Tensor, "v d"]:
         """Text features of every class known by now."""
-        return self._once("vocabulary", lambda: self._encoder.classes(self.lesson.vocabulary))
+        return self._once("vocabulary", lambda: self._named(self.lesson.vocabulary))
 
     @property
     def scale(self) -> Float[Tensor, ""]:
@@ -131,11 +136,11 @@ class View:
 
     def text(self, key: str, tokens: Int[Tensor, "n t"]) -> Float[Tensor, "n d"]:
         """Features of other texts, encoded once per key."""
-        return self._once(("text", key), lambda: self._encoder.text(tokens))
+        return self._once(("text", key), lambda: self._chunks(self._encoder.text, tokens))
 
     def image(self, key: str, pixels: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n d"]:
         """Features of other images, encoded once per key."""
-        return self._once(("image", key), lambda: self._encoder.image(pixels))
+        return self._once(("image", key), lambda: self._chunks(self._encoder.image, pixels))
 
     @cached_property
     def labelled(self) -> Bool[Tensor, " b"]:
@@ -224,7 +229,49 @@ class View:
     def _taught(self, kind: Kind) -> "View":
         assert self._teacher is not None, "a term asks for a teacher that it did not say it needs"
         with torch.no_grad():
-            return View(self.batch, self.lesson, self._teacher(kind), self.seed, full=self.full)
+            return View(self._own, self.lesson, self._teacher(kind), self.seed, full=self.full, share=self._share)
+
+    def gathered(self) -> "View":
+        """The same step over the rows of all ranks, in the order of one rank that has them all; alone it is this view.
+
+        Images and captions are encoded where they lie. What is not of the batch is computed alike on every rank.
+        """
+        if not gather.together():
+            return self
+        own, device = self._own, self._own.labels.device
+        sizes = gather.counts(int((own.rows >= 0).sum()), device)
+        real = own.rows >= 0
+        labels, captioned, places = (gather.rows(each[real, None].long(), sizes)[:, 0] for each in (own.labels, own.captioned, own.rows))
+        texts = gather.rows(own.texts[real], sizes, self.reader.frame().pad)  # so filled up equal ones are equal
+        whole = Batch(own.images, labels, texts, captioned.bool(), places, own.step)
+        share = Share(whole, sizes, gather.counts(int(own.captioned[real].sum()), device))
+        return View(own, self.lesson, self._encoder, self.seed, full=self.full, teacher=self._teacher, chunk=self._chunk, share=share)
+
+    def _captions(self) -> Float[Tensor, "m d"]:
+        tokens = self._own.texts[self._own.captioned]
+        if self._share is None:
+            return self._chunks(self._encoder.text, tokens)
+        found = self._chunks(self._encoder.text, tokens if len(tokens) else self._own.texts[:1])
+        return gather.features(found, self._share.captions)
+
+    def _encoded(self, encode: Callable[..., Tensor], *own: Tensor) -> Tensor:
+        found = self._chunks(encode, *own)
+        return found if self._share is None else gather.features(found, self._share.images)
+
+    def _named(self, names: Sequence[ClassName]) -> Float[Tensor, "k d"]:
+        if not self._apart(len(names)):
+            return self._encoder.classes(names)
+        parts = [names[start : start + self._chunk] for start in range(0, len(names), self._chunk)]  # type: ignore[operator, arg-type]
+        return torch.cat([checkpoint(self._encoder.classes, part, use_reentrant=False) for part in parts])
+
+    def _chunks(self, encode: Callable[..., Tensor], *whole: Tensor) -> Tensor:
+        if not self._apart(len(whole[0])):
+            return encode(*whole)
+        parts = zip(*(each.split(self._chunk) for each in whole), strict=True)  # type: ignore[no-untyped-call]
+        return torch.cat([checkpoint(encode, *part, use_reentrant=False) for part in parts])
+
+    def _apart(self, size: int) -> bool:
+        return bool(self._chunk) and size > (self._chunk or 0) and torch.is_grad_enabled()
 
     def _once(self, key: Any, make: Callable[[], Any]) -> Any:
         if key not in self._known:
@@ -232,6 +279,14 @@ class View:
             with torch.set_grad_enabled(gradient), torch.autocast(device, dtype, enabled=cast):
                 self._known[key] = make()
         return self._known[key]
+
+
+class Share(NamedTuple):
+    """What part of a step this rank has: the whole batch without its pixels, and how many images and captions each rank brings."""
+
+    whole: Batch
+    images: list[int]
+    captions: list[int]
 
 
 class Site(NamedTuple):
