@@ -20,6 +20,7 @@ from cl.learning.interim import START, Interim, Keeper, Took, walk
 from cl.learning.loader import Collate, Order, Rows, batches, samples
 from cl.learning.progress import Progress, Teller
 from cl.learning.ranks import Rank, crew, refuse
+from cl.methods import gather
 from cl.methods.base import Batch, Method
 from cl.methods.losses import precise
 from cl.models.flops import Flops, counted
@@ -304,4 +305,4 @@ class Counted(pl.Callback):
         if self.counting:
             self.counting = False
             self.counter.__exit__(None, None, None)
-            self.flops = int(self.counter.get_total_flops())
+            self.flops = gather.total(int(self.counter.get_total_flops()))

@@ -20,6 +20,13 @@ def together() -> bool:
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
+def total(own: int) -> int:
+    """The sum of a number over all ranks; alone it is the number."""
+    if not together():
+        return own
+    return sum(counts(own, torch.device("cuda" if dist.get_backend() == "nccl" else "cpu")))
+
+
 def counts(own: int, device: torch.device) -> list[int]:
     """How many rows each rank has."""
     return [int(each) for each in _all(torch.tensor([own], device=device))]

@@ -1,0 +1,222 @@
+"""Several ranks compute what one does: every term, over batches of which one rank has only labels and the other only captions."""
+
+import multiprocessing
+import socket
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from cl.config import TrainConfig
+from cl.data.table import ImageTable, concat
+from cl.disk.tensors import read_tensors, write_tensors
+from cl.errors import MethodError
+from cl.learning.learner import learn
+from cl.learning.loader import Collate, Order, Rows
+from cl.learning.ranks import Rank
+from cl.methods import CONFIGS, Batch, gather
+from cl.methods.compose import RecipeConfig
+from cl.methods.recipe import Recipe
+from cl.methods.terms import AnyTerm
+from cl.methods.view import View
+from cl.streams.stream import Session
+from tests import make
+from tests.golden.numbers import _perturb
+
+KINDS = {config.model_fields["kind"].default: config for config in get_args(get_args(AnyTerm)[0])}
+SMALL = {"vocabulary": {"texts": 6}}
+# which rows of eight have labels, captions or both; the first rank has the first half
+BATCHES = {"labels": "LLLLLLLL", "captions": "CCCCCCCC", "apart": "LLLLCCCC", "mixed": "LBCLCBLC", "uneven": "LLLCC", "one": "C"}
+
+
+def session() -> Session:
+    made = make.session(1, (0, 1, 2), (0, 1, 2), each=4)
+    # the second caption comes twice, a rank apart, and is shorter than the others
+    texts = [["a long and winding caption"] if row % 3 else ["twice"] for row in range(len(made.data))]
+    table = made.data
+    return replace(made, data=ImageTable.of(table.ids, table.table["image"].to_pylist(), table.labels, texts))
+
+
+def rows(kinds: str) -> ImageTable:
+    data = session().data
+    cut = {"L": lambda one: one.without("captions"), "C": lambda one: one.without("label"), "B": lambda one: one}
+    return concat([cut[kind](data.take([row])) for row, kind in enumerate(kinds)])
+
+
+def built(kind: str) -> Recipe:
+    config = KINDS[kind](**SMALL.get(kind, {}))
+    terms = (config,) if kind == "clip" else (KINDS["clip"](), config)
+    method = RecipeConfig(terms=terms).build(make.tiny().double(), 0).double()
+    method.begin(session())
+    _perturb(method)
+    return method
+
+
+def gradients(method: Recipe, batch: Batch) -> dict[str, Tensor]:
+    losses = method.losses(batch)
+    torch.stack(list(losses.values())).sum().backward()
+    found = {f"gradient/{name}": torch.zeros_like(each) if each.grad is None else each.grad for name, each in method.named_parameters()}
+    return {f"loss/{name}": value.detach() for name, value in losses.items()} | found
+
+
+def part(method: Recipe, table: ImageTable, rank: int, ranks: int) -> Batch:
+    (own,) = Order(len(table), len(table), 1, 0, rank=rank, ranks=ranks)
+    data = Rows(table, method.clip, method.vocabulary)
+    return Collate(method.clip.tokenize, method.clip.dtype)([data[address] for address in own])
+
+
+def ranked(rank: int, ranks: int, port: int, folder: str) -> None:
+    """What one rank finds, its gradients averaged as data parallelism does; the first one writes all down."""
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=ranks)
+    found: dict[str, Tensor] = {}
+    for kind in KINDS:
+        for name, kinds in BATCHES.items():
+            method = built(kind)
+            each = gradients(method, part(method, rows(kinds), rank, ranks))
+            for tensor in (value for key, value in each.items() if key.startswith("gradient/")):
+                dist.all_reduce(tensor)
+                tensor.div_(ranks)
+            found |= {f"{kind}/{name}/{key}": value.contiguous() for key, value in each.items()}
+    real, gather.features = gather.features, _without_gradient  # as open_clip gathers by default
+    method = built("clip")
+    each = gradients(method, part(method, rows(BATCHES["captions"]), rank, ranks))
+    for tensor in (value for key, value in each.items() if key.startswith("gradient/")):
+        dist.all_reduce(tensor)
+        tensor.div_(ranks)
+    gather.features = real
+    found |= {f"wrong/{key}": value.contiguous() for key, value in each.items()}
+    if not rank:
+        write_tensors(found, Path(folder) / "found.safetensors")
+    dist.destroy_process_group()
+
+
+def _without_gradient(own: Tensor, sizes: list[int]) -> Tensor:
+    every = [torch.empty_like(own) for _ in sizes]
+    dist.all_gather(every, own.detach().contiguous())
+    every[dist.get_rank()] = own
+    return torch.cat(every)
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Tensor]:
+    folder = tmp_path_factory.mktemp("ranks")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    spawn = multiprocessing.get_context("spawn")
+    ranks = [spawn.Process(target=ranked, args=(rank, 2, port, str(folder)), daemon=True) for rank in range(2)]
+    for rank in ranks:
+        rank.start()
+    for rank in ranks:
+        rank.join(300)
+    assert [rank.exitcode for rank in ranks] == [0, 0]
+    return read_tensors(folder / "found.safetensors")
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("name", BATCHES)
+@pytest.mark.parametrize("kind", KINDS)
+def test_two_ranks_compute_what_one_does(kind: str, name: str, two: dict[str, Tensor], one_thread: None) -> None:
+    method = built(kind)
+    alone = gradients(method, part(method, rows(BATCHES[name]), 0, 1))
+    together = {key.removeprefix(f"{kind}/{name}/"): value for key, value in two.items() if key.startswith(f"{kind}/{name}/")}
+    assert together.keys() == alone.keys()
+    for key, value in alone.items():
+        bound = 1e-12 if key.startswith("loss/") else 1e-10
+        assert torch.allclose(together[key], value, rtol=bound, atol=bound), (key, float((together[key] - value).abs().max()))
+    assert alone["gradient/clip.model.logit_scale"].abs() > 0 or name in ("one",)
+
+
+def test_a_gather_without_gradient_is_found_out(two: dict[str, Tensor], one_thread: None) -> None:
+    method = built("clip")
+    alone = gradients(method, part(method, rows(BATCHES["captions"]), 0, 1))
+    key = "gradient/clip.model.visual.conv1.weight"
+    assert torch.allclose(two["wrong/loss/contrast"], alone["loss/contrast"], rtol=1e-12)
+    assert not torch.allclose(two[f"wrong/{key}"], alone[key], rtol=0.1)
+
+
+@pytest.mark.parametrize(("kind", "chunk"), [*((kind, 3) for kind in KINDS), ("clip", 1), ("clip", 100)])
+def test_chunks_compute_what_the_whole_does(kind: str, chunk: int, one_thread: None) -> None:
+    whole = built(kind)
+    batch = part(whole, rows(BATCHES["mixed"]), 0, 1)
+    cut = built(kind)
+    cut.chunk = chunk
+    for (key, want), (other, found) in zip(gradients(whole, batch).items(), gradients(cut, batch).items(), strict=True):
+        assert key == other and torch.allclose(found, want, rtol=1e-10, atol=1e-12), key
+
+
+def test_a_chunk_keeps_the_activations_of_few_images(one_thread: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    method = built("clip")
+    sizes: list[int] = []
+    real = method.tuner.image
+    monkeypatch.setattr(method.tuner, "image", lambda pixels, rows=None: sizes.append(len(pixels)) or real(pixels, rows))
+    method.chunk = 3
+    gradients(method, part(method, rows(BATCHES["mixed"]), 0, 1))
+    assert sizes == [3, 3, 2, 2, 3, 3]  # forward, and again on the way back, the last first
+    view = View(part(method, rows("LL"), 0, 1), method.lesson, method.tuner, 0, chunk=1)  # type: ignore[arg-type]
+    with torch.no_grad():
+        assert len(view.images) == 2
+
+
+def test_accumulating_is_not_a_large_batch(one_thread: None) -> None:
+    whole, halves = built("clip"), built("clip")
+    table = rows(BATCHES["captions"])
+    want = gradients(whole, part(whole, table, 0, 1))
+    for half in (table.take(range(4)), table.take(range(4, 8))):
+        gradients(halves, part(halves, half, 0, 1))
+    name = "clip.model.visual.conv1.weight"
+    found = dict(halves.named_parameters())[name].grad / 2  # type: ignore[operator]
+    assert not torch.allclose(found, want[f"gradient/{name}"], rtol=0.1)
+
+
+def test_an_order_is_cut_among_ranks_and_lost_by_none() -> None:
+    whole = list(Order(10, 7, 4, 3, drop_last=False))
+    parts = [list(Order(10, 7, 4, 3, drop_last=False, rank=rank, ranks=3)) for rank in range(3)]
+    for step, addresses in enumerate(whole):
+        assert [each for part in parts for each in part[step] if each[0] >= 0] == addresses
+    assert [len(each) for each in list(Order(1, 4, 2, 0, rank=0, ranks=2))] == [1, 1]  # a rank without a row stands by
+
+
+@pytest.mark.parametrize(
+    ("method", "train", "says"),
+    [
+        ({"name": "finetune"}, {"devices": 9, "batch_size": 8}, "train.batch_size: 8 is fewer rows than ranks"),
+        ({"name": "ridge"}, {"devices": 2}, "takes its steps whole"),
+        ({"name": "ridge"}, {"chunk": 2}, "train.chunk: 2, and Ridge takes its steps whole"),
+    ],
+)
+def test_what_ranks_and_chunks_cannot_do_is_refused(method: dict[str, Any], train: dict[str, Any], says: str) -> None:
+    made = CONFIGS[method["name"]](**method).build(make.tiny(), 0)
+    with pytest.raises(MethodError, match=says):
+        learn(made, make.session(1, (0, 1), (0, 1)), TrainConfig(device="cpu", **train), 0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["finetune", "vr_lwf", "mod_x"])
+def test_a_session_learned_by_two_ranks_is_the_session_learned_by_one(name: str, one_thread: None) -> None:
+    learned = []
+    for devices in (1, 2):
+        method = CONFIGS[name]().build(make.tiny().double(), 0).double()
+        train = TrainConfig(max_steps=3, batch_size=7, optimizer="sgd", lr=0.01, device="cpu", devices=devices, clip_grad=None)
+        took = learn(method, session(), train, 0)
+        assert (took.steps, took.samples) == (3, 21)
+        learned.append(method.state_dict())
+    for key, value in learned[0].items():
+        assert torch.allclose(value, learned[1][key], rtol=1e-9, atol=1e-10), key
+
+
+def test_the_first_rank_writes() -> None:
+    assert Rank(0, 2, 1).first and not Rank(1, 2, 1).first
