@@ -162,7 +162,7 @@ def test_a_chunk_keeps_the_activations_of_few_images(one_thread: None, monkeypat
     method = built("clip")
     sizes: list[int] = []
     real = method.tuner.image
-    monkeypatch.setattr(method.tuner, "image", lambda pixels, rows=None: sizes.append(len(pixels)) or real(pixels, rows))
+    monkeypatch.setattr(method.tuner, "image", lambda pixels: sizes.append(len(pixels)) or real(pixels))
     method.chunk = 3
     gradients(method, part(method, rows(BATCHES["mixed"]), 0, 1))
     assert sizes == [3, 3, 2, 2, 3, 3]  # forward, and again on the way back, the last first
