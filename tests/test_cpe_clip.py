@@ -12,9 +12,10 @@ from cl.errors import MethodError
 from cl.learning.learner import learn
 from cl.learning.loader import Collate, Rows
 from cl.methods.base import Batch
-from cl.methods.cpe_clip import CPEClip, CPEClipConfig
 from cl.methods.persist import memory, restore
+from cl.methods.presets.cpe_clip import CPEClipConfig
 from cl.methods.prompts import DeepPrompts, share, shortened
+from cl.methods.recipe import Recipe
 from cl.run_config import parse_config, train_config
 from cl.streams.stream import Session
 from tests import make
@@ -24,11 +25,11 @@ SGD = TrainConfig(
 )
 
 
-def method_of(seed: int = 0, **settings: object) -> CPEClip:
+def method_of(seed: int = 0, **settings: object) -> Recipe:
     return CPEClipConfig(**settings).build(make.tiny(), seed)
 
 
-def batch_of(method: CPEClip, session: Session, rows: int = 6) -> Batch:
+def batch_of(method: Recipe, session: Session, rows: int = 6) -> Batch:
     data = Rows(session.data, method.clip, session.vocabulary)
     return Collate(method.clip.tokenize)([data[(row, 0, 0)] for row in range(rows)])
 
@@ -37,7 +38,7 @@ def size(module: torch.nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def move(method: CPEClip, session: Session, config: TrainConfig) -> float:
+def move(method: Recipe, session: Session, config: TrainConfig) -> float:
     before = torch.cat([parameter.detach().flatten().clone() for parameter in method.trainable()])
     learn(method, session, config, 0)
     return float((torch.cat([parameter.detach().flatten() for parameter in method.trainable()]) - before).norm())
@@ -60,24 +61,24 @@ def test_the_same_seed_draws_the_same_prompts_and_leaves_the_global_generator_al
     torch.manual_seed(3)
     expected = torch.rand(1)
     torch.manual_seed(3)
-    first, second, third = method_of(), method_of(), method_of(seed=1)
+    first, second, third = (method_of(seed).tuner.prompts.tokens for seed in (0, 0, 1))
     assert torch.equal(torch.rand(1), expected)
-    assert torch.equal(first.prompts.tokens, second.prompts.tokens) and not torch.equal(first.prompts.tokens, third.prompts.tokens)
+    assert torch.equal(first, second) and not torch.equal(first, third)
 
 
 def test_depth_is_clipped_to_the_layers_of_both_towers() -> None:
     method = method_of()
     clip = method.clip
-    assert method.prompts.tokens.shape == (4, 2, 32)
-    assert size(method.prompts) == 4 * 2 * clip.text_width + clip.text_width * clip.image_width + clip.image_width
+    assert method.tuner.prompts.tokens.shape == (4, 2, 32)
+    assert size(method.tuner.prompts) == 4 * 2 * clip.text_width + clip.text_width * clip.image_width + clip.image_width
 
 
 def test_one_step_changes_prompts_and_bridge_and_no_weight_of_the_clip() -> None:
     method = method_of()
-    digest, before = method.clip.digest(), {name: value.clone() for name, value in method.prompts.state_dict().items()}
+    digest, before = method.clip.digest(), {name: value.clone() for name, value in method.tuner.prompts.state_dict().items()}
     learn(method, make.session(1, (0, 1), (0, 1)), SGD, 0)
     assert method.clip.digest() == digest
-    assert all(not torch.equal(value, before[name]) for name, value in method.prompts.state_dict().items())
+    assert all(not torch.equal(value, before[name]) for name, value in method.tuner.prompts.state_dict().items())
     assert all(parameter.grad is None for parameter in method.clip.parameters())
 
 
@@ -87,20 +88,20 @@ def test_the_gradient_reaches_the_prompts_of_every_layer_through_both_towers() -
         method = method_of(vision_mode=vision)
         method.begin(session)
         method.losses(batch_of(method, session))["classify"].backward()
-        per_layer = method.prompts.tokens.grad.abs().sum((1, 2))
+        per_layer = method.tuner.prompts.tokens.grad.abs().sum((1, 2))
         assert (per_layer > 0).all()
         if vision == "accumulate":
-            both = method.prompts.tokens.grad.clone()
-            assert method.prompts.bridge.weight.grad.abs().sum() > 0
+            both = method.tuner.prompts.tokens.grad.clone()
+            assert method.tuner.prompts.bridge.weight.grad.abs().sum() > 0
         else:
-            assert not torch.allclose(both, method.prompts.tokens.grad)
+            assert not torch.allclose(both, method.tuner.prompts.tokens.grad)
 
 
 def test_image_prompts_come_from_the_text_prompts_through_the_bridge_and_stand_behind_the_patches() -> None:
-    method = method_of()
-    vision = method.prompts.vision()
-    assert torch.allclose(vision.layers, method.prompts.tokens @ method.prompts.bridge.weight.T + method.prompts.bridge.bias)
-    assert (vision.mode, vision.place, method.prompts.text().mode) == ("accumulate", "after_patches", "replace")
+    prompts = method_of().tuner.prompts
+    vision = prompts.vision()
+    assert torch.allclose(vision.layers, prompts.tokens @ prompts.bridge.weight.T + prompts.bridge.bias)
+    assert (vision.mode, vision.place, prompts.text().mode) == ("accumulate", "after_patches", "replace")
 
 
 def test_alpha_is_the_share_of_new_classes_from_the_second_session_on() -> None:
@@ -158,11 +159,11 @@ def test_a_session_continues_the_prompts_with_a_new_optimizer_and_scores_all_cla
     resumed = method_of(seed=5)
     restore(resumed, kept, "kept")
     learn(resumed, second, train, 0)  # a momentum that outlived the session would part them
-    assert torch.equal(resumed.prompts.tokens, method.prompts.tokens)
+    assert torch.equal(resumed.tuner.prompts.tokens, method.tuner.prompts.tokens)
 
 
 def test_what_outlives_a_session_is_the_prompts_and_the_bridge_alone() -> None:
-    assert set(memory(method_of())) == {"prompts.tokens", "prompts.bridge.weight", "prompts.bridge.bias"}
+    assert set(memory(method_of())) == {"tuner.prompts.tokens", "tuner.prompts.bridge.weight", "tuner.prompts.bridge.bias"}
 
 
 def test_frozen_regularisation_keeps_prompts_and_bridge_after_the_first_session() -> None:
@@ -178,7 +179,7 @@ def test_without_image_prompts_features_are_computed_once_and_teach_the_same() -
     uncached.pixels = True
     learn(cached, session, config, 0)
     learn(uncached, session, config, 0)
-    assert torch.allclose(cached.prompts.tokens, uncached.prompts.tokens, atol=1e-5)
+    assert torch.allclose(cached.tuner.prompts.tokens, uncached.tuner.prompts.tokens, atol=1e-5)
     images = batch_of(cached, session).images
     assert torch.equal(cached.encode_image(images), cached.clip.encode_image(images))
 
@@ -232,10 +233,12 @@ def test_prompts_learn_to_tell_colours_apart() -> None:
 
 def test_settings_for_training_are_the_authors_unless_given() -> None:
     config = CPEClipConfig(train={"epochs": 6})
-    assert (config.train["epochs"], config.train["batch_size"], config.train["momentum"], config.later["batch_size"]) == (6, 32, 0.9, 4)
-    assert config.train["lr_epochs"][:5] == [0.001, 0.00298, 0.00496, 0.00694, 0.00892]
+    first, later = config.training(False), config.training(True)
+    assert (first["epochs"], first["batch_size"], first["momentum"]) == (6, 32, 0.9)
+    assert (later["epochs"], later["batch_size"], later["momentum"]) == (5, 4, 0.9)  # what is said of later sessions alone is said of them
+    assert first["lr_epochs"][:5] == [0.001, 0.00298, 0.00496, 0.00694, 0.00892]
     warm_up = [0.001 + (0.1 - 0.001) * epoch / 50 for epoch in range(6)]  # CosineAnnealingWarmupRestarts, stepped once per epoch
-    assert config.train["lr_epochs"] == pytest.approx(warm_up, abs=5e-6)
+    assert first["lr_epochs"] == pytest.approx(warm_up, abs=5e-6)
 
 
 def test_the_learning_rate_is_the_authors_of_each_epoch_times_alpha(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -248,7 +251,7 @@ def test_the_learning_rate_is_the_authors_of_each_epoch_times_alpha(monkeypatch:
         return step(optimizer, *rest, **more)
 
     monkeypatch.setattr(torch.optim.SGD, "step", noted)
-    learn(config.build(make.tiny(), 0), session, TrainConfig(**{**config.train, **config.later, "device": "cpu"}), 0)
+    learn(config.build(make.tiny(), 0), session, TrainConfig(**{**config.training(True), "device": "cpu"}), 0)
     per_epoch = [rate for rate in (0.001, 0.00298, 0.00496, 0.00694, 0.00892) for _ in range(16 // 4)]
     assert rates == pytest.approx([2 / 5 * rate for rate in per_epoch])
 

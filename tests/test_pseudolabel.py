@@ -14,9 +14,9 @@ from cl.errors import MethodError
 from cl.learning.learner import Learner, learn
 from cl.learning.loader import Collate, Rows
 from cl.methods.base import Batch
-from cl.methods.cpe_clip import CPEClipConfig
 from cl.methods.features import FeatureCache
 from cl.methods.persist import memory
+from cl.methods.presets.cpe_clip import CPEClipConfig
 from cl.methods.presets.finetune import FinetuneConfig
 from cl.methods.prompts import ImageContext, MixedPrompts, Mixing, TextContext
 from cl.methods.pseudolabel import Pseudolabel, PseudolabelConfig
@@ -302,7 +302,7 @@ def test_by_default_later_rounds_do_not_weigh_labels_up() -> None:
 
 @pytest.mark.parametrize("config", [PseudolabelConfig(modality="multimodal"), CPEClipConfig()], ids=lambda config: config.name)
 def test_biases_and_gains_of_prompts_decay_as_under_the_authors_plain_sgd(config: PseudolabelConfig | CPEClipConfig) -> None:
-    method, train = config.build(make.tiny(), 0), TrainConfig(**config.train)
+    method, train = config.build(make.tiny(), 0), TrainConfig(**config.training(False))
     flat = [parameter for parameter in method.trainable() if parameter.ndim < 2]
     before = [parameter.detach().clone() for parameter in method.trainable()]
     assert flat

@@ -16,7 +16,7 @@ from cl.disk.files import read_json, write_json
 from cl.disk.seal import unsealed
 from cl.errors import StoreError
 from cl.learning.learner import Learned, learn
-from cl.methods import CONFIGS, Method
+from cl.methods import CONFIGS, Method, MethodConfig
 from cl.models.clip import Clip
 from cl.store.bundle import Bundle, read_bundle, write_bundle
 from cl.store.states import Dropped, Origin, Why, keep_state, load_state, revive
@@ -40,9 +40,13 @@ def base() -> Clip:
 
 
 def builder(name: str, **settings: Any) -> Build:
+    return lambda: config_of(name, **settings).build(base(), 0)
+
+
+def config_of(name: str, **settings: Any) -> MethodConfig:
     config = CONFIGS[name]
     small = {key: value for key, value in (SMALL | {"depth": 2, "iterations": 1, "samples": 4}).items() if key in config.model_fields}
-    return lambda: config(**{**small, **settings}).build(base(), 0)
+    return config(**{**small, **settings})
 
 
 def answers(method: Method) -> Tensor:
@@ -337,8 +341,8 @@ def test_a_bundle_holds_the_whole_model_whatever_its_state_stands_on(first: Lear
     keep(first[0], f"{name} to leave", method, name, "finetune", 2)
     assert read_state(first[0] / "states" / f"{name} to leave").stands_on == "finetune"
     (tmp_path / "bundle").mkdir()
-    config = build().config if hasattr(build(), "config") else CONFIGS[name]()
-    write_bundle(Bundle(revive(build(), f"{name} to leave", first[0]), config, 0, ("a {} square",)), tmp_path / "bundle")
+    kept = revive(build(), f"{name} to leave", first[0])
+    write_bundle(Bundle(kept, config_of(name, **settings), 0, ("a {} square",)), tmp_path / "bundle")
     assert torch.equal(answers(read_bundle(tmp_path / "bundle").method), answers(method))
     assert not torch.equal(answers(method), answers(builder(name, **settings)()))
 

@@ -30,6 +30,11 @@ TUNERS: dict[str, dict[str, Any]] = {
     "projection of images": {"kind": "projections", "towers": "image", "scale": "frozen"},
     "lora": {"kind": "lora"},
     "lora of texts": {"kind": "lora", "towers": "text", "targets": ["qkv"], "rank": 2, "alpha": 1.0},
+    "bridged prompts": {"kind": "prompts", "depth": 2, "template": "{}."},
+    "bridged prompts of texts": {"kind": "prompts", "depth": 2, "vision_mode": "none", "scale": 50.0},
+    "text prompts": {"kind": "prompts", "form": "text", "length": 3, "template": "{}"},
+    "image prompts": {"kind": "prompts", "form": "visual", "length": 3},
+    "mixed prompts": {"kind": "prompts", "form": "multimodal", "length": 2},
 }
 LABELS_ALONE: set[str] = set()
 KINDS = ("labels", "captions")

@@ -1,7 +1,7 @@
 """Recipes as settings: any parts that have a meaning together, and presets, which are recipes with a name and a paper."""
 
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
@@ -70,10 +70,7 @@ class RecipeConfig(Composed):
 
     def training(self, later: bool) -> dict[str, Any]:
         """What the parts want, then what is said for all of them."""
-        own: dict[str, Any] = {}
-        for part in self.parts():
-            own = laid_over(own, part.train, part.later if later else {})
-        return laid_over(own, super().training(later))
+        return _training([*self.parts(), self], later)
 
     def build(self, clip: Clip, seed: int) -> Recipe:
         """The recipe over a clip that it may change."""
@@ -83,7 +80,7 @@ class RecipeConfig(Composed):
             if not config.absent():
                 terms[_free(config.kind, terms)] = config.build(tuner, seed)
         others: dict[str, Any] = {seat: getattr(self, seat).build(tuner, seed) for seat in self.seated() if seat != "tune"}
-        return Recipe(clip, seed, tuner=tuner, terms=terms, drop_last=self.drop_last, **others)
+        return Recipe(clip, seed, tuner=tuner, terms=terms, cache=self.tune.cached(tuner), drop_last=self.drop_last, **others)
 
     def spelled(self) -> dict[str, Any]:
         """The parts by kind, with what of each is not at its default: a preset and the same recipe spelled out are spelled alike."""
@@ -142,7 +139,8 @@ class PresetConfig(Composed):
 
     def training(self, later: bool) -> dict[str, Any]:
         """What the recipe's parts want, then what is said for all of them."""
-        return laid_over(self.expanded().training(later), super().training(later))
+        recipe = self.expanded()
+        return _training([*recipe.parts(), recipe, self], later)
 
     def build(self, clip: Clip, seed: int) -> Recipe:
         """The recipe over a clip that it may change."""
@@ -190,6 +188,11 @@ def spelled_out(given: dict[str, Any]) -> dict[str, Any]:
 
 def _part(given: Any) -> Any:
     return {"kind": given} if isinstance(given, str) else given
+
+
+def _training(said: Sequence[PartConfig | MethodConfig], later: bool) -> dict[str, Any]:
+    """What each says of all sessions, then what each says of `later` ones."""
+    return laid_over(*(each.train for each in said), *(each.later for each in said if later))
 
 
 def _free(kind: str, taken: dict[str, Term]) -> str:

@@ -41,6 +41,7 @@ class Recipe(Method):
         memory: of earlier sessions, or none.
         merge: of weights, or none.
         rounds: of a session; default: one.
+        cache: whether image features are computed once a lesson; the tuner moves none.
         drop_last: whether an epoch's last, short batch is left out where no setting says it.
     """
 
@@ -56,6 +57,7 @@ class Recipe(Method):
         memory: Memory | None = None,
         merge: Merge | None = None,
         rounds: Rounds | None = None,
+        cache: bool = False,
         drop_last: bool = True,
     ) -> None:
         super().__init__(clip, seed)
@@ -66,7 +68,7 @@ class Recipe(Method):
             )
         self.tuner, self.terms = tuner, nn.ModuleDict(dict(terms))
         self.memory, self.merge, self.several = memory, merge, rounds
-        self.drop_last = drop_last
+        self.drop_last, self.pixels = drop_last, not cache
         self.lesson: Lesson | None = None
         wanted = {kind for term in self._terms() for kind in term.needs().teachers}
         # a teacher is no memory: kept out of the module tree, it is neither saved nor trained
@@ -115,18 +117,30 @@ class Recipe(Method):
             self.merge.before(site)
         if self.memory:
             first = self.memory.mix(first)
-        self.tuner.begin(session)
+        self.tuner.begin(session, first.names())
         self.rate = self.tuner.rate(session)
         if "session" in self._wanted:
             self._teachers["session"] = self.tuner.frozen()
         site = self._site(session, first)
         for part in ([self.merge.start] if self.merge else []) + [term.begin for term in self._terms()]:
             part(site)
+        self.lesson, self.turns = first, 1
         lessons = self.several.lessons(first, site) if self.several else iter((first,))
-        for lesson in lessons:
+        for lesson in lessons if self.tuner.moves(session) else ():
             self.turns = self.several.count() if self.several else 1
             self.lesson, self.candidates = lesson, lesson.candidates
+            if not self.pixels:
+                self._look(lesson.data)
             yield lesson.data
+
+    def _look(self, data: ImageTable) -> None:
+        """Compute the image features of a lesson's rows by whatever will be asked for them; the session's teacher has the student's."""
+        self.tuner.know(data)
+        for kind, teacher in self._teachers.items():
+            if kind == "session":
+                teacher.known = self.tuner.known
+            else:
+                teacher.know(data)
 
     def begin(self, session: Session) -> ImageTable:
         """The rows of the first lesson."""
@@ -171,6 +185,8 @@ class Recipe(Method):
             self.memory.store(session, self._rows(session), self.lesson)
         self.tuner.end(session)
         self._teachers.pop("session", None)
+        for encoder in (self.tuner, *self._teachers.values()):
+            encoder.forget()
 
     def record(self, session: Session, truth: Mapping[str, str]) -> list[dict[str, Any]]:
         """What the rounds noted."""

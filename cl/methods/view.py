@@ -112,7 +112,7 @@ class View:
     @property
     def images(self) -> Float[Tensor, "b d"]:
         """Image features of the batch."""
-        return self._once("images", lambda: self._encoded(self._encoder.image, self._own.images))
+        return self._once("images", self._images)
 
     @property
     def captions(self) -> Float[Tensor, "m d"]:
@@ -246,6 +246,12 @@ class View:
         whole = Batch(own.images, labels, texts, captioned.bool(), places, own.step)
         share = Share(whole, sizes, gather.counts(int(own.captioned[real].sum()), device))
         return View(own, self.lesson, self._encoder, self.seed, full=self.full, teacher=self._teacher, chunk=self._chunk, share=share)
+
+    def _images(self) -> Float[Tensor, "b d"]:
+        known = self._encoder.known
+        if known is not None and not self._own.images.numel():  # rows come without pixels where their features were computed before
+            return known[self.batch.rows]
+        return self._encoded(self._encoder.image, self._own.images)
 
     def _captions(self) -> Float[Tensor, "m d"]:
         tokens = self._own.texts[self._own.captioned]

@@ -7,11 +7,13 @@ T = TypeVar("T")
 
 RENAMED = {
     "importance": "terms.hold.importance",
+    "prompts": "tuner.prompts",
 }
 
 KINDS = {  # of a state that did not note them: the method that made it, and by name each of its parts that others may have too
     "replay": {"memory": "Rehearsal"},
     "ewc": {"terms.hold": "Hold"},
+    "cpe_clip": {"tuner": "Prompted"},
 }
 
 

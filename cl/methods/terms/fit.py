@@ -7,6 +7,7 @@ from pydantic import Field
 from torch import Tensor
 
 from cl.methods.losses import contrastive
+from cl.methods.terms.base import Needs
 from cl.methods.terms.objective import Objective, ObjectiveConfig, Scale, over_prompts
 from cl.methods.tuners.base import Tuner
 from cl.methods.view import Pairs, View
@@ -18,8 +19,13 @@ class FitConfig(ObjectiveConfig):
     alone: ClassVar[bool] = True
 
     kind: Literal["clip"] = "clip"
+    rows: Literal["supervised", "labelled"] = Field("supervised", description="labelled: captions do not teach")
     smoothing: float = Field(0.0, ge=0, lt=1, description="label smoothing of the class targets")
     scale: Scale = Field("model", description="what cosines are multiplied with: the model's own, or a constant (14.3 forgot less)")
+
+    def wants(self) -> tuple[str, ...]:
+        """Labels, where captions do not teach."""
+        return ("labels",) if self.rows == "labelled" else super().wants()
 
     def build(self, tuner: Tuner, seed: int) -> "Fit":
         """The objective."""
@@ -28,6 +34,10 @@ class FitConfig(ObjectiveConfig):
 
 class Fit(Objective[FitConfig]):
     """`classify` and/or `contrast`, whichever the batch has rows for."""
+
+    def needs(self) -> Needs:
+        """Rows with a label, or with a caption where those teach."""
+        return Needs(rows=self.config.rows)
 
     def classify(self, view: View) -> dict[str, Float[Tensor, ""]]:
         """`classify`."""

@@ -7,8 +7,9 @@ from pydantic import Field
 from cl.methods.tuners.base import Tuner, TunerConfig
 from cl.methods.tuners.lora import LoRAConfig
 from cl.methods.tuners.projections import ProjectionsConfig
+from cl.methods.tuners.prompts import PromptsConfig
 from cl.methods.tuners.whole import WholeConfig
 
-AnyTuner = Annotated[WholeConfig | ProjectionsConfig | LoRAConfig, Field(discriminator="kind")]
+AnyTuner = Annotated[WholeConfig | ProjectionsConfig | LoRAConfig | PromptsConfig, Field(discriminator="kind")]
 
 __all__ = ["AnyTuner", "Tuner", "TunerConfig"]

@@ -7,9 +7,13 @@ from contextlib import contextmanager
 from typing import ClassVar, Literal, Self, TypeVar
 
 from jaxtyping import Float, Int
+from pydantic import Field
 from torch import Tensor, nn
 
 from cl.data.classes import ClassName
+from cl.data.table import ImageTable
+from cl.errors import ModelError
+from cl.methods.features import FeatureCache
 from cl.methods.part import Part, PartConfig
 from cl.models.clip import Clip
 from cl.models.zero_shot import class_features
@@ -27,6 +31,25 @@ T = TypeVar("T", bound="Tuner")
 
 class TunerConfig(PartConfig):
     """Settings of a tuner; a subclass adds `kind: Literal[...]` and its knobs."""
+
+    caches: ClassVar[bool] = False  # whether features of images that nothing moves are computed once where no setting says it
+
+    cache: bool | None = Field(
+        None, description="compute image features once a session, without augmentation; default: prompts and heads, over a fixed tower"
+    )
+
+    def cached(self, tuner: "Tuner") -> bool:
+        """Whether image features are computed once.
+
+        Raises:
+            ModelError: they are to be, and change with every step.
+        """
+        if self.cache and "image" not in tuner.fixed:
+            raise ModelError(
+                "image features cannot be computed once and kept: the image tower is tuned, so that they change with every step; leave "
+                "tune.cache off"
+            )
+        return "image" in tuner.fixed and (self.caches if self.cache is None else self.cache)
 
     def build(self, clip: Clip, seed: int) -> "Tuner":
         """The tuner over a clip that it may change.
@@ -52,6 +75,10 @@ class Tuner(Part, ABC):
     def __init__(self, clip: Clip) -> None:
         super().__init__()
         self._held = (clip,)  # no submodule
+        self.known: Tensor | None = None  # image features of the lesson's rows, where they were computed before
+        self._cache = FeatureCache()
+        if self.resting:
+            nn.Module.requires_grad_(clip, False)
 
     @property
     def clip(self) -> Clip:
@@ -66,6 +93,19 @@ class Tuner(Part, ABC):
         """Unit-length features of images."""
         return self.clip.encode_image(pixels)
 
+    def know(self, data: ImageTable) -> None:
+        """Compute the image features of a lesson's rows.
+
+        Raises:
+            MethodError: something that trains is asked on the way.
+        """
+        self.known = self._cache.images(self.image, self.clip, data)
+
+    def forget(self) -> None:
+        """Drop them."""
+        self.known = None
+        self._cache.clear()
+
     def text(self, tokens: Int[Tensor, "n t"]) -> Float[Tensor, "n d"]:
         """Unit-length features of texts."""
         return self.clip.encode_text(tokens)
@@ -76,7 +116,7 @@ class Tuner(Part, ABC):
 
     def answers(self, names: Sequence[ClassName]) -> Float[Tensor, "k d"]:
         """Features of classes as images are compared with them: the mean over the prompts of each."""
-        return class_features(self.text, self.clip.tokenize, names)
+        return class_features(self.text, self.tokens, names)
 
     def scale(self) -> Float[Tensor, ""]:
         """What cosines are multiplied with to become logits."""
@@ -86,8 +126,12 @@ class Tuner(Part, ABC):
         """Token ids, where the clip is."""
         return self.clip.tokenize(texts).to(self.clip.device)
 
-    def begin(self, session: Session) -> None:
-        """A session begins."""
+    def begin(self, session: Session, competing: Sequence[ClassName]) -> None:
+        """A session begins, in whose first lesson these classes compete."""
+
+    def moves(self, session: Session) -> bool:
+        """Whether anything descends in a session."""
+        return True
 
     def end(self, session: Session) -> None:
         """A session is over: drop what was only for it."""
