@@ -106,6 +106,17 @@ def test_models_are_asked_about_what_flipped_and_what_is_wrong_and_answer_as_the
     assert set(found.after) == set(found.before) | set(np.flatnonzero(~now).tolist())
 
 
+def test_images_that_were_asked_about_before_are_not_decoded_again(monkeypatch) -> None:
+    method, config = tiny_method(seed=0), EvalConfig(batch_size=5)
+    data = ImageTable.of([str(row) for row in range(12)], [png(row) for row in range(12)], ["a", "b", "c"] * 4)
+    examined = EvalSet("s", "classify", data, tuple(ClassName(name, (f"a {name}",)) for name in "abc"))
+    rows = [11, 0, 3, 4, 5, 7, 9]
+    fresh = Asker(method, config).answers(data.take(range(12)), rows, examined.classes)
+    evaluate(method, [examined], config)
+    monkeypatch.setattr(ImageTable, "image", lambda *_: pytest.fail("decoded again"))
+    assert Asker(method, config).answers(data, rows, examined.classes) == fresh
+
+
 def test_of_many_sets_those_are_asked_about_in_which_most_flipped() -> None:
     method = tiny_method(seed=0)
     data = ImageTable.of(["0", "1"], [png(0), png(1)], ["a", "b"])

@@ -9,7 +9,7 @@ from torch import Tensor
 from cl.config import EvalConfig
 from cl.data.classes import ClassName
 from cl.data.table import ImageTable
-from cl.evaluation.evaluate import at_rest
+from cl.evaluation.evaluate import at_rest, decoded
 from cl.evaluation.flips import Answer
 from cl.methods.base import Method
 from cl.methods.losses import precise
@@ -60,7 +60,8 @@ def _best(logits: Float[Tensor, "b k"], names: Sequence[str]) -> list[Answer]:
 
 
 def _pixels(method: Method, data: ImageTable, rows: Sequence[int], config: EvalConfig) -> Iterator[Float[Tensor, "b 3 h w"]]:
-    transform = method.clip.transform()
+    transform, known = method.clip.transform(), decoded(method, data)
     for start in range(0, len(rows), config.batch_size):
-        images = torch.stack([transform(data.image(row)) for row in rows[start : start + config.batch_size]])
+        some = rows[start : start + config.batch_size]
+        images = torch.stack([transform(data.image(row)) for row in some]) if known is None else known[list(some)]
         yield images.to(method.clip.device, method.clip.dtype)

@@ -218,11 +218,20 @@ _PIXELS: WeakKeyDictionary[ImageTable, dict[str, Tensor]] = WeakKeyDictionary() 
 _PIXEL_BYTES = 1 << 27  # a larger set is decoded anew each time
 
 
+def decoded(method: Method, data: ImageTable) -> Float[Tensor, "n 3 h w"] | None:
+    """The preprocessed images of a set that was asked before in this process; None where it was not, or is too large to keep."""
+    return _PIXELS.get(data, {}).get(_preprocess(method))
+
+
+def _preprocess(method: Method) -> str:
+    return json.dumps(method.clip.preprocess_cfg, sort_keys=True, default=str)
+
+
 def _images(method: Method, data: ImageTable, config: EvalConfig) -> Iterator[Tensor]:
     """Batches of preprocessed images; the same small sets are asked after every session, so they are decoded once."""
-    preprocess = json.dumps(method.clip.preprocess_cfg, sort_keys=True, default=str)
-    if preprocess in _PIXELS.setdefault(data, {}):
-        for batch in torch.split(_PIXELS[data][preprocess], config.batch_size):
+    known = decoded(method, data)
+    if known is not None:
+        for batch in torch.split(known, config.batch_size):
             yield batch.to(method.clip.device, method.clip.dtype)
         return
     kept: list[Tensor] = []
@@ -233,4 +242,4 @@ def _images(method: Method, data: ImageTable, config: EvalConfig) -> Iterator[Te
             kept.clear()
         yield batch.to(method.clip.device, method.clip.dtype)
     if kept:
-        _PIXELS[data][preprocess] = torch.cat(kept)
+        _PIXELS.setdefault(data, {})[_preprocess(method)] = torch.cat(kept)

@@ -81,7 +81,7 @@ def whole(report: Report) -> Iterator[Tag | Table | Figure | Text]:
         yield Table("record", ("session", *noted[0][1]), tuple((name, *row.values()) for name, row in noted))
     yield Figure("matrix", heat_map(report.matrix, report.sessions, report.method))
     yield Figure("curves", curves({report.method: report.matrix}, report.sessions))
-    yield Text("report.json", json.dumps(sealed(report.to_json()), indent=1))
+    yield Text("report.json", json.dumps(sealed(report.to_json())))
 
 
 def metrics(report: Report, session: int) -> Iterator[Metric]:
