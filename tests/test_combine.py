@@ -18,6 +18,7 @@ NEAR = [  # each has a meaning, though it is near one that has none
     "{name: recipe, terms: [clip, {kind: vocabulary, texts: 5}, {kind: vocabulary, texts: 6}]}",
     "{name: recipe, terms: [clip, {kind: m2mix, weight: 0}, align]}",
     "{name: recipe, tune: projections, merge: interpolate}",
+    "{name: recipe, tune: lora, merge: {kind: interpolate, reference: original}}",
     "{name: vr_lwf, tune: lora}",
 ]
 

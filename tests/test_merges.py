@@ -307,9 +307,9 @@ def test_over_lora_the_change_is_scaled_to_the_base_exactly() -> None:
 
 
 @pytest.mark.parametrize("kind", PARTS["merge"])
-def test_over_lora_what_has_no_meaning_is_refused_by_name(kind: str) -> None:
-    with pytest.raises(MethodError, match=rf"merge {kind}: .*LoRA.*reference original"):
-        lora(PARTS["merge"][kind]())  # type: ignore[arg-type]
+def test_over_lora_any_other_merge_is_refused(kind: str) -> None:
+    with pytest.raises(ConfigError, match=r"mean of two products of factors.*reference original"):
+        validate(RecipeConfig, {"name": "recipe", "tune": "lora", "merge": kind}, "run.yaml")
 
 
 @pytest.mark.parametrize(

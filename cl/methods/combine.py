@@ -3,9 +3,11 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
+from cl.methods.merges.base import MergeConfig
 from cl.methods.part import PartConfig
 from cl.methods.terms.base import TermConfig
 from cl.methods.terms.objective import ObjectiveConfig
+from cl.methods.tuners.base import Tuner
 
 _STRENGTH = ("weight", "alpha")  # by which a term is multiplied
 
@@ -44,8 +46,8 @@ def _twice(parts: Parts) -> bool:
 
 
 def _changed_factors(parts: Parts) -> bool:
-    merge = parts.seats.get("merge")
-    return parts.seats["tune"].called() == "lora" and merge is not None and merge.called() in ("interpolate", "ensemble")
+    merge, tuner = parts.seats.get("merge"), parts.seats["tune"].makes()
+    return isinstance(merge, MergeConfig) and not merge.scales() and issubclass(tuner, Tuner) and not tuner.linear
 
 
 REFUSALS = (
@@ -76,7 +78,8 @@ REFUSALS = (
     ),
     Refusal(
         "a merge of LoRA's factors",
-        "the mean of two products of factors is not the product of their means; merge over another tuner, or leave the merge out",
+        "the mean of two products of factors is not the product of their means; merge over another tuner, leave the merge out, or choose "
+        "interpolate with reference original, which scales them",
         "{name: recipe, tune: lora, merge: interpolate}",
         _changed_factors,
     ),

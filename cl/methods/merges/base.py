@@ -23,6 +23,10 @@ class MergeConfig(PartConfig):
         """
         raise NotImplementedError
 
+    def scales(self) -> bool:
+        """Whether it does no more than scale the way from the base model, which any tuner can do exactly."""
+        return False
+
 
 class Merge(Part, ABC):
     """Brackets a session: sees the weights where it starts, after every step, and where it closes, and may put others in their place.
@@ -46,20 +50,14 @@ class Merge(Part, ABC):
         """The session is learned: put what the model answers with in the place of the weights."""
 
 
-def refuse(tuner: Tuner, kind: str, *, across: bool = False) -> None:
-    """Say that weights between two of the tuner's own are none of a model between the two; `across`: of two sessions.
+def refuse_growth(tuner: Tuner, kind: str) -> None:
+    """Say that two sessions' weights have no mean where some are there in one alone.
 
     Raises:
         MethodError: names merge and tuner, and what to do.
     """
-    moved = type(tuner).__name__
-    if not tuner.linear:
+    if tuner.grows:
         raise MethodError(
-            f"merge {kind}: the mean of two sets of what {moved} trains is not what is between the two models; choose merge interpolate "
-            "with reference original, which it scales exactly, or a tuner that trains the weights themselves"
-        )
-    if across and tuner.grows:
-        raise MethodError(
-            f"merge {kind}: what {moved} trains grows from session to session, so that two sessions' have no mean; choose merge ensemble, "
-            "or interpolate with reference session, which stay within one"
+            f"merge {kind}: what {type(tuner).__name__} trains grows from session to session, so that two sessions' have no mean; choose "
+            "merge ensemble, or interpolate with reference session, which stay within one"
         )

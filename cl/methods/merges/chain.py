@@ -10,7 +10,7 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
-from cl.methods.merges.base import Merge, MergeConfig, refuse
+from cl.methods.merges.base import Merge, MergeConfig, refuse_growth
 from cl.methods.tuners.base import Tuner
 from cl.methods.view import Site
 from cl.methods.weights import beside, put, running
@@ -43,7 +43,7 @@ class Chain(Merge):
 
     def __init__(self, config: ChainConfig, tuner: Tuner) -> None:
         super().__init__()
-        refuse(tuner, config.called(), across=True)
+        refuse_growth(tuner, config.called())
         self.chain, self.newest = config.chain, config.newest
         tensors = moving(tuner)
         self._layout = hashlib.sha256("\n".join(f"{name} {tuple(each.shape)}" for name, each in tensors.items()).encode()).hexdigest()[:16]

@@ -7,7 +7,7 @@ import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
-from cl.methods.merges.base import Merge, MergeConfig, refuse
+from cl.methods.merges.base import Merge, MergeConfig
 from cl.methods.tuners.base import Tuner
 from cl.methods.view import Site
 from cl.methods.weights import put, running_mean, snapshot
@@ -21,7 +21,6 @@ class EnsembleConfig(MergeConfig):
 
     def build(self, tuner: Tuner, seed: int) -> "Ensemble":
         """The running mean."""
-        refuse(tuner, self.kind)
         return Ensemble(self.every)
 
 
