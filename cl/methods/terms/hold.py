@@ -37,6 +37,10 @@ class HoldConfig(TermConfig):
         """The hold over what the tuner moves."""
         return Hold(self, tuner)
 
+    def absent(self) -> bool:
+        """Whether its weight is 0: then no importance is kept either."""
+        return self.weight == 0
+
 
 class Hold(Term):
     """Lambda/2 times the squared distance to the weights as the last session left them, weighted by importance.

@@ -1,0 +1,72 @@
+"""What the laws are held over: each part with plain partners, each preset, and a pairwise array; all of it read from the registry."""
+
+from functools import cache
+from typing import Any
+
+from cl.methods import CONFIGS, PARTS, Method
+from cl.methods.combine import Parts, refused
+from tests import make
+from tests.laws.pairwise import array
+
+KINDS = ("labels", "captions", "mixed")
+_SMALL = {"texts": 8, "depth": 2, "iterations": 2, "k": 2, "samples": 6, "capacity": 6, "captions": 8, "every": 2}  # only make it cheaper
+
+
+def small(seat: str, kind: str) -> dict[str, Any]:
+    """A part of a kind, at its defaults but for what makes it cheaper."""
+    return {"kind": kind} | {name: value for name, value in _SMALL.items() if name in PARTS[seat][kind].model_fields}
+
+
+def preset(name: str) -> dict[str, Any]:
+    """A method by name, likewise."""
+    return {"name": name} | {field: value for field, value in _SMALL.items() if field in CONFIGS[name].model_fields}
+
+
+def alone(seat: str, kind: str) -> dict[str, Any]:
+    """A recipe of one part and plain partners."""
+    part, plain = small(seat, kind), small("terms", "clip")
+    return {"name": "recipe", "terms": [plain, part] if kind != "clip" else [plain]} if seat == "terms" else recipe(plain, **{seat: part})
+
+
+def recipe(*terms: dict[str, Any], **seats: dict[str, Any]) -> dict[str, Any]:
+    """A recipe of these parts."""
+    return {"name": "recipe", "terms": list(terms), **seats}
+
+
+UNITS = {f"{seat}: {kind}": alone(seat, kind) for seat, kinds in PARTS.items() for kind in kinds}
+PRESETS = {name: preset(name) for name in CONFIGS if name != "recipe"}
+
+
+@cache
+def pairwise() -> dict[str, tuple[dict[str, Any], str]]:
+    """Combinations in which every two parts, and every part and kind of data, meet: by name, with the kind of data."""
+    factors: dict[str, list[Any]] = {"data": list(KINDS), "terms": list(PARTS["terms"])}
+    factors |= {seat: [*([] if seat == "tune" else [None]), *kinds] for seat, kinds in PARTS.items() if seat != "terms"}
+    found = {}
+    for row in array(factors, lambda row: refused(_parts(row)) is None):
+        data, term = row["data"], row["terms"]
+        seats = {seat: small(seat, kind) for seat, kind in row.items() if seat in PARTS and seat != "terms" and kind}
+        terms = [small("terms", kind) for kind in dict.fromkeys(("clip", term))]
+        found[" / ".join(str(value) for value in row.values() if value)] = recipe(*terms, **seats), data
+    return found
+
+
+@cache
+def _made(seat: str, kind: str) -> Any:
+    return PARTS[seat][kind]()
+
+
+def _parts(row: dict[str, Any]) -> Parts:
+    kinds = dict.fromkeys(("clip", row["terms"]))
+    seats = {seat: _made(seat, kind) for seat, kind in row.items() if seat in PARTS and seat != "terms" and kind}
+    return Parts([_made("terms", kind) for kind in kinds], seats)
+
+
+def config(settings: dict[str, Any]) -> Any:
+    """The settings as the registry reads them."""
+    return CONFIGS[settings["name"]](**settings)
+
+
+def build(settings: dict[str, Any], seed: int = 0) -> Method:
+    """The method over the tiny model, all of it in fp64."""
+    return config(settings).build(make.tiny().double(), seed).double()  # type: ignore[no-any-return]
