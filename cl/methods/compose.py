@@ -13,12 +13,17 @@ from cl.methods.combine import Parts, refused
 from cl.methods.memories import AnyMemory
 from cl.methods.merges import AnyMerge
 from cl.methods.part import SEATS, PartConfig
-from cl.methods.recipe import Recipe
+from cl.methods.recipe import Candidates, Recipe
 from cl.methods.terms import AnyTerm, Term
 from cl.methods.terms.fit import FitConfig
 from cl.methods.tuners import AnyTuner
 from cl.methods.tuners.whole import WholeConfig
 from cl.models.clip import Clip
+
+COMPETE = (
+    "the classes that compete in a step: those of the session and its exemplars, all seen so far, or those that the batch shows, "
+    "which costs no more however many were seen"
+)
 
 
 class Composed(MethodConfig):
@@ -42,6 +47,7 @@ class RecipeConfig(Composed):
     terms: tuple[AnyTerm, ...] = Field((FitConfig(),), min_length=1, description="what is minimised, asked in this order")
     memory: AnyMemory | None = Field(None, description="what of earlier sessions is kept")
     merge: AnyMerge | None = Field(None, description="what becomes of the weights when a session is learned")
+    candidates: Candidates = Field("lesson", description=COMPETE)
     drop_last: bool = Field(True, description="leave out an epoch's last, short batch where train.drop_last does not say it")
 
     @model_validator(mode="after")
@@ -80,7 +86,8 @@ class RecipeConfig(Composed):
             if not config.absent():
                 terms[_free(config.kind, terms)] = config.build(tuner, seed)
         others: dict[str, Any] = {seat: getattr(self, seat).build(tuner, seed) for seat in self.seated() if seat != "tune"}
-        return Recipe(clip, seed, tuner=tuner, terms=terms, cache=self.tune.cached(tuner), drop_last=self.drop_last, **others)
+        own: dict[str, Any] = {"cache": self.tune.cached(tuner), "candidates": self.candidates, "drop_last": self.drop_last}
+        return Recipe(clip, seed, tuner=tuner, terms=terms, **own, **others)
 
     def spelled(self) -> dict[str, Any]:
         """The parts by kind, with what of each is not at its default: a preset and the same recipe spelled out are spelled alike."""
@@ -95,6 +102,7 @@ class PresetConfig(Composed):
     tune: AnyTuner | None = Field(None, description="what moves, where that is not the preset's own")
     memory: AnyMemory | None = Field(None, description="what of earlier sessions is kept, where that is not the preset's own")
     merge: AnyMerge | None = Field(None, description="what becomes of the weights, where that is not the preset's own")
+    candidates: Candidates | None = Field(None, description=f"{COMPETE}; null: the preset's own")
 
     @classmethod
     def _no_place(cls, part: str) -> str:
@@ -109,7 +117,8 @@ class PresetConfig(Composed):
 
     def expanded(self) -> RecipeConfig:
         """The same, with the parts that are given."""
-        return self.recipe().model_copy(update=self.seated())
+        own = {} if self.candidates is None else {"candidates": self.candidates}
+        return self.recipe().model_copy(update=self.seated() | own)
 
     @model_validator(mode="after")
     def _all_of_it_counts(self) -> Self:

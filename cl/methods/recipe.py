@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import torch
 from jaxtyping import Float, Int
@@ -25,6 +25,8 @@ from cl.models.clip import Clip
 from cl.models.flops import alike
 from cl.streams.stream import Session
 
+Candidates = Literal["lesson", "seen", "batch"]
+
 
 class Recipe(Method):
     """Builds the view of a step, asks each term, sums.
@@ -42,6 +44,7 @@ class Recipe(Method):
         merge: of weights, or none.
         rounds: of a session; default: one.
         cache: whether image features are computed once a lesson; the tuner moves none.
+        candidates: the classes that compete: of the session and its exemplars, of all seen so far, or of the batch alone.
         drop_last: whether an epoch's last, short batch is left out where no setting says it.
     """
 
@@ -58,6 +61,7 @@ class Recipe(Method):
         merge: Merge | None = None,
         rounds: Rounds | None = None,
         cache: bool = False,
+        candidates: Candidates = "lesson",
         drop_last: bool = True,
     ) -> None:
         super().__init__(clip, seed)
@@ -68,7 +72,7 @@ class Recipe(Method):
             )
         self.tuner, self.terms = tuner, nn.ModuleDict(dict(terms))
         self.memory, self.merge, self.several = memory, merge, rounds
-        self.drop_last, self.pixels = drop_last, not cache
+        self.compete, self.drop_last, self.pixels = candidates, drop_last, not cache
         self.lesson: Lesson | None = None
         wanted = {kind for term in self._terms() for kind in term.needs().teachers}
         # a teacher is no memory: kept out of the module tree, it is neither saved nor trained
@@ -110,7 +114,9 @@ class Recipe(Method):
 
     def rounds(self, session: Session) -> Iterator[ImageTable]:
         """The table of each lesson."""
-        first = Lesson(session.index, self._rows(session), session.vocabulary, session.classes)
+        known = tuple(range(len(session.vocabulary)))
+        compete = known if self.compete == "seen" else session.classes
+        first = Lesson(session.index, self._rows(session), session.vocabulary, compete, by_batch=self.compete == "batch")
         self.session, self.vocabulary, self.candidates = session.index, session.vocabulary, session.classes
         site = self._site(session, first)
         if self.merge:
@@ -236,7 +242,7 @@ class Recipe(Method):
     def _views(self, lesson: Lesson) -> Callable[[ImageTable, int], Iterator[View]]:
         def views(table: ImageTable, size: int) -> Iterator[View]:
             blocks = [range(start, min(start + size, len(table))) for start in range(0, len(table), size)]
-            of, last = replace(lesson, data=table, own=None), None
+            of, last = replace(lesson, data=table, own=None, by_batch=False), None
             for rows in alike(blocks, [len(rows) for rows in blocks]):
                 batch = plain_batch(self.clip, table.take(list(rows)), lesson, rows)
                 last = View(batch, of, self.tuner, self.seed, full=size, teacher=self.teacher, after=last)

@@ -35,6 +35,7 @@ class Lesson:
     vocabulary: tuple[ClassName, ...]
     candidates: tuple[int, ...]  # indices into the vocabulary
     own: int | None = None  # how many of the rows, the first ones, are the session's own and no exemplars; None: all
+    by_batch: bool = False  # whether in a step only those of them compete that its batch shows
 
     def names(self) -> list[ClassName]:
         """The classes that compete, in order."""
@@ -43,12 +44,6 @@ class Lesson:
     def taught(self) -> ImageTable:
         """The session's own rows."""
         return self.data if self.own is None else self.data.take(range(self.own))
-
-    def position(self, labels: Int[Tensor, " n"]) -> Int[Tensor, " n"]:
-        """Where each label stands among the candidates; -1 where it does not."""
-        where = labels.new_full((len(self.vocabulary),), -1)
-        where[list(self.candidates)] = torch.arange(len(self.candidates), device=labels.device)
-        return where[labels]
 
     @cached_property
     def samples(self) -> Int[Tensor, " rows"]:
@@ -119,10 +114,20 @@ class View:
         """Text features of the captioned rows' captions."""
         return self._once("captions", self._captions)
 
+    @cached_property
+    def competing(self) -> tuple[int, ...]:
+        """The classes that compete in this step, as indices into the vocabulary."""
+        return tuple(sorted(set(self.batch.labels[self.labelled].tolist()))) if self.lesson.by_batch else self.lesson.candidates
+
+    @cached_property
+    def names(self) -> list[ClassName]:
+        """The same by name, in order."""
+        return [self.lesson.vocabulary[index] for index in self.competing]
+
     @property
     def classes(self) -> Float[Tensor, "k d"]:
         """Text features of the classes that compete."""
-        return self._once("classes", lambda: self._named(self.lesson.names()))
+        return self._once("classes", lambda: self._named(self.names))
 
     @property
     def vocabulary(self) -> Float[Tensor, "v d"]:
@@ -164,8 +169,11 @@ class View:
 
     @cached_property
     def targets(self) -> Int[Tensor, " l"]:
-        """Where the label of each labelled row stands among the candidates."""
-        return self.lesson.position(self.batch.labels[self.labelled])
+        """Where the label of each labelled row stands among the classes that compete; -1 where it does not."""
+        labels = self.batch.labels
+        where = labels.new_full((len(self.lesson.vocabulary),), -1)
+        where[list(self.competing)] = torch.arange(len(self.competing), device=labels.device)
+        return where[labels[self.labelled]]
 
     @cached_property
     def same_captions(self) -> Bool[Tensor, "m m"]:
@@ -199,7 +207,7 @@ class View:
         if len(captioned):
             same[len(labelled) :, len(labelled) :] |= self.same_captions
         if len(labelled) and len(captioned):
-            prompts = self._encoder.tokens([each.prompts[0] for each in self.lesson.names()])[self.targets]
+            prompts = self._encoder.tokens([each.prompts[0] for each in self.names])[self.targets]
             same[: len(labelled), len(labelled) :] |= (crossed := equal(prompts, self.batch.texts[captioned]))
             same[len(labelled) :, : len(labelled)] |= crossed.T
         return same
