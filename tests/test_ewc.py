@@ -232,13 +232,6 @@ def test_weights_that_grow_are_refused_by_name_before_anything_is_learned(monkey
         learn(EWCConfig().build(make.tiny(), 0), make.session(1, (0, 1), (0, 1)), FAST, 0)
 
 
-def test_what_told_no_importance_is_said(caplog: pytest.LogCaptureFixture) -> None:
-    session = make.session(1, (0, 1), (0, 1), each=4, labels=False)
-    method = RecipeConfig(terms=(VocabularyConfig(texts=4), HoldConfig())).build(make.tiny(), 0)
-    learn(method, session, FAST, 0)
-    assert "session 1 (session 1): no row has a label or a caption" in caplog.text and not hold_of(method).importance.any()
-
-
 @pytest.mark.parametrize("kind", ["labels", "captions"])
 def test_of_a_long_end_two_turns_are_counted_and_stand_for_the_others(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     session = make.session(1, (0, 1), (0, 1), each=20, labels=kind == "labels", captions=kind == "captions")

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Literal
 
@@ -94,11 +93,6 @@ class Hold(Term):
         with torch.enable_grad():
             fisher = fisher_diagonal(sample_losses(at, asked), list(at.tuner.weights().values()))
         self.importance.mul_(self.config.decay).add_(torch.cat([each.flatten() for each in fisher]))
-        if not any(label is not None or texts for label, texts in zip(rows.labels, rows.captions, strict=True)):
-            logging.getLogger(__name__).warning(
-                "session %d (%s): no row has a label or a caption, so that no weight is important to it and the term %s will not hold it",
-                *(at.session.index, at.session.name, self.config.kind),
-            )
 
     def importances(self, weights: Mapping[str, nn.Parameter]) -> dict[str, Float[Tensor, "..."]]:
         """The importance of each weight, by name, as views of `importance`."""
