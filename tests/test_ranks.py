@@ -2,11 +2,14 @@
 
 import multiprocessing
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
+import psutil
 import pytest
 import torch
 import torch.distributed as dist
@@ -220,3 +223,52 @@ def test_a_session_learned_by_two_ranks_is_the_session_learned_by_one(name: str,
 
 def test_the_first_rank_writes() -> None:
     assert Rank(0, 2, 1).first and not Rank(1, 2, 1).first
+
+
+KILLED = """
+import sys, torch
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from cl.config import TrainConfig
+from cl.learning.interim import Interim
+from cl.learning.learner import learn
+from cl.disk.tensors import write_tensors
+from cl.methods import CONFIGS
+from tests import make
+if __name__ == "__main__":
+    folder = Path(sys.argv[2])
+    method = CONFIGS["vr_lwf"](texts=6).build(make.tiny(), 0)
+    train = TrainConfig(max_steps=int(sys.argv[3]), batch_size=8, lr=1e-3, device="cpu", devices=2)
+    write = Interim.write
+    Interim.write = lambda *kept: (write(*kept), print("step", flush=True))
+    learn(method, make.session(1, (0, 1), (0, 1)), train, 0, interim=Interim(folder / "interim", 1e-6))
+    write_tensors({name: value.contiguous() for name, value in method.state_dict().items()}, folder / "learned.safetensors")
+"""
+
+
+def _learn_apart(folder: Path, kill_after: int | None = None) -> dict[str, Tensor]:
+    folder.mkdir(exist_ok=True)
+    (folder / "learn.py").write_text(KILLED)
+    command = [sys.executable, str(folder / "learn.py"), str(Path(__file__).parents[1]), str(folder), "12"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[1]) as started:
+        assert started.stdout is not None
+        others: list[psutil.Process] = []
+        for steps, _ in enumerate(started.stdout, start=1):
+            if steps == kill_after:
+                others = psutil.Process(started.pid).children(recursive=True)
+                started.kill()
+                break
+        started.wait(300)
+    _, alive = psutil.wait_procs(others, timeout=60)
+    assert not alive, "a rank outlives the first one"
+    return read_tensors(folder / "learned.safetensors") if kill_after is None else {}
+
+
+@pytest.mark.slow
+def test_ranks_that_are_killed_go_on_to_the_same_bits(tmp_path: Path) -> None:
+    whole = _learn_apart(tmp_path / "whole")
+    for steps in (3, 4):
+        _learn_apart(tmp_path / "killed", steps)
+        assert (tmp_path / "killed" / "interim" / "cursor.json").exists()
+    again = _learn_apart(tmp_path / "killed")
+    assert whole.keys() == again.keys() and all(torch.equal(whole[name], again[name]) for name in whole)
