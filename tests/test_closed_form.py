@@ -17,8 +17,9 @@ from cl.methods.base import Method, MethodConfig
 from cl.methods.features import ClassRows
 from cl.methods.frozen import fall_back
 from cl.methods.gda import GDAConfig, precision
-from cl.methods.linear_probe import LinearProbeConfig
 from cl.methods.persist import memory, restore
+from cl.methods.presets.linear_probe import LinearProbeConfig
+from cl.methods.recipe import Recipe
 from cl.methods.ridge import RidgeConfig
 from cl.models.zero_shot import class_features
 from cl.streams.stream import Session, joint
@@ -184,7 +185,7 @@ def test_the_clip_stays_as_it_is_and_features_are_forgotten_after_the_session(co
     method = config.build(make.tiny(), 0)
     digest = method.clip.digest()
     steps = learn(method, make.session(1, (0, 1), (0, 1)), TRAIN, 0).steps
-    assert method.clip.digest() == digest and method._features is None
+    assert method.clip.digest() == digest and (method.tuner.known if isinstance(method, Recipe) else method._features) is None
     assert steps == (5 if config.name == "linear_probe" else 0)
 
 
@@ -225,21 +226,21 @@ def test_a_probes_gradient_is_that_of_softmax_regression() -> None:
     rows = Rows(data, method.clip, method.vocabulary, pixels=False)
     batch = Collate(method.clip.tokenize)([rows[(row, 0, 0)] for row in range(8)])
     method.losses(batch)["classify"].backward()
-    x, w, scale = features(data).numpy(), method.head.rows.detach().double().numpy(), method.clip.scale().item()
+    x, w, scale = features(data).numpy(), method.tuner.head.rows.detach().double().numpy(), method.clip.scale().item()
     y = indicators(data, ["red", "green"])
     scores = np.exp(scale * x @ w.T)
     expected = scale * (scores / scores.sum(1, keepdims=True) - y).T @ x / 8
-    np.testing.assert_allclose(method.head.rows.grad.numpy(), expected, atol=1e-4)
+    np.testing.assert_allclose(method.tuner.head.rows.grad.numpy(), expected, atol=1e-4)
 
 
 def test_a_probe_leaves_the_rows_of_earlier_sessions_alone_unless_all_seen_classes_compete() -> None:
     first, second = make.stream((0, 1), (2, 3)).sessions
     for candidates in ("session", "seen"):
         method = learned(LinearProbeConfig(candidates=candidates), first)
-        before = copy.deepcopy(method.head.rows.detach())
+        before = copy.deepcopy(method.tuner.head.rows.detach())
         learn(method, second, TRAIN, 0)
-        assert method.head.names == list(make.COLOURS[:4])
-        assert torch.equal(method.head.rows[:2], before) == (candidates == "session")
+        assert method.tuner.head.names == list(make.COLOURS[:4])
+        assert torch.equal(method.tuner.head.rows[:2], before) == (candidates == "session")
 
 
 def test_rows_by_class_keep_their_place_when_more_arrive() -> None:

@@ -15,9 +15,9 @@ from cl.learning.learner import Learner, learn, schedule
 from cl.learning.loader import Collate, Order, Rows
 from cl.methods.base import MethodConfig
 from cl.methods.gda import GDAConfig
-from cl.methods.linear_probe import LinearProbeConfig
 from cl.methods.presets.ewc import EWCConfig
 from cl.methods.presets.finetune import FinetuneConfig
+from cl.methods.presets.linear_probe import LinearProbeConfig
 from cl.methods.presets.replay import ReplayConfig
 from cl.methods.ridge import RidgeConfig
 from cl.methods.zero_shot import ZeroShotConfig

@@ -34,9 +34,10 @@ TUNERS: dict[str, dict[str, Any]] = {
     "bridged prompts of texts": {"kind": "prompts", "depth": 2, "vision_mode": "none", "scale": 50.0},
     "text prompts": {"kind": "prompts", "form": "text", "length": 3, "template": "{}"},
     "image prompts": {"kind": "prompts", "form": "visual", "length": 3},
+    "head": {"kind": "head"},
     "mixed prompts": {"kind": "prompts", "form": "multimodal", "length": 2},
 }
-LABELS_ALONE: set[str] = set()
+LABELS_ALONE = {"head"}
 KINDS = ("labels", "captions")
 CASES = [(name, kind) for name in TUNERS for kind in KINDS if kind == "labels" or name not in LABELS_ALONE]
 
@@ -63,7 +64,7 @@ def everything(of: Recipe) -> dict[str, Tensor]:
 
 
 def answers(of: Any) -> Tensor:
-    asked, data = make.names((0, 1, 6)), make.table((0, 1), 2, seed=3)
+    asked, data = make.names((0, 1, 2, 6)), make.table((0, 1), 2, seed=3)
     with torch.no_grad():
         return of.classify(torch.cat([*pixels(of.clip, data)]), of.class_features(asked))
 
@@ -114,7 +115,7 @@ def test_a_teacher_shares_what_is_frozen_and_nothing_of_what_trains(name: str) -
 def taught(teacher: Tuner) -> Tensor:
     asked = torch.cat([*pixels(teacher.clip, make.table((0, 1), 2, seed=3))])
     with torch.no_grad():
-        return teacher.scale() * teacher.image(asked) @ teacher.answers(make.names((0, 1, 6))).T
+        return teacher.scale() * teacher.image(asked) @ teacher.answers(make.names((0, 1, 2, 6))).T
 
 
 @pytest.mark.parametrize(("name", "kind"), CASES)

@@ -7,11 +7,11 @@ from pydantic import Field
 from cl.methods.base import Batch, Method, MethodConfig
 from cl.methods.compose import RecipeConfig, kinds
 from cl.methods.gda import GDAConfig
-from cl.methods.linear_probe import LinearProbeConfig
 from cl.methods.part import SEATS
 from cl.methods.presets.cpe_clip import CPEClipConfig
 from cl.methods.presets.ewc import EWCConfig
 from cl.methods.presets.finetune import FinetuneConfig
+from cl.methods.presets.linear_probe import LinearProbeConfig
 from cl.methods.presets.lwf import LwFConfig
 from cl.methods.presets.mod_x import ModXConfig
 from cl.methods.presets.replay import ReplayConfig

@@ -79,6 +79,8 @@ class ClassRows(nn.Module):
     def grow(self, names: Sequence[str], values: Float[Tensor, "k width"] | None = None) -> None:
         """Append the classes not there yet, with their row of `values` or zeros; the others keep what they have."""
         new = [position for position, name in enumerate(names) if name not in set(self.names)]
+        if not new:
+            return
         given = self.rows.new_zeros(len(names), self.rows.shape[1]) if values is None else values.detach().to(self.rows)
         self.names += [names[position] for position in new]
         self.rows = nn.Parameter(torch.cat([self.rows.detach(), given[new]]), requires_grad=self.rows.requires_grad)

@@ -228,8 +228,8 @@ class Recipe(Method):
         return self.tuner.scale() * self.tuner.image(images) @ features.T
 
     def _asked(self) -> Rows:
-        """Which rows teach: those that every term which chooses can use."""
-        asked = {needs for term in self._terms() if (needs := term.needs().rows)}
+        """Which rows teach: those that the tuner and every term which chooses can use."""
+        asked = {needs for needs in (self.tuner.rows, *(term.needs().rows for term in self._terms())) if needs}
         narrow: tuple[Rows, ...] = ("labelled", "captioned", "supervised")
         return next((rows for rows in narrow if rows in asked), "any")
 

@@ -8,12 +8,14 @@ T = TypeVar("T")
 RENAMED = {
     "importance": "terms.hold.importance",
     "prompts": "tuner.prompts",
+    "head": "tuner.head",
 }
 
 KINDS = {  # of a state that did not note them: the method that made it, and by name each of its parts that others may have too
     "replay": {"memory": "Rehearsal"},
     "ewc": {"terms.hold": "Hold"},
     "cpe_clip": {"tuner": "Prompted"},
+    "linear_probe": {"tuner": "Head"},
 }
 
 

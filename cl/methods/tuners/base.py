@@ -69,6 +69,7 @@ class Tuner(Part, ABC):
 
     grows: ClassVar[bool] = False  # whether a session may add values to its weights
     linear: ClassVar[bool] = True  # weights between two of its own compute as what is between the two does: merges ask that
+    rows: Literal["labelled"] | None = None  # which rows reach it, where that is not for the terms to say
     fixed: frozenset[Tower] = frozenset()  # towers whose features do not move: they may be computed once
     resting: bool = False  # the clip is left as it is and stays in eval mode: dropout would blur what does not learn
 
