@@ -28,7 +28,11 @@ def broken(settings: dict[str, Any], kind: str, *, brief: bool = False) -> list[
     Brief: without those about scoring and about sessions with next to nothing in them.
     """
     first, second = sessions(kind)
-    method = build(settings)
+    try:
+        method = build(settings)
+    except MethodError as error:
+        named = [part.called() for part in config(settings).parts() if part.called() in str(error)]
+        return [] if named else [f"is refused where it is made, without naming a part: {error}"]
     if told := refusal(method, first):
         return [*_refused_rightly(settings, kind, method, first, told)]
     told = [*_lived(settings, method, first, second, brief)]
