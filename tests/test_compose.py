@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
@@ -10,6 +11,8 @@ from cl.errors import ConfigError
 from cl.methods import CONFIGS, AnyMethodConfig
 from cl.methods.compose import PresetConfig
 from cl.methods.describe import as_yaml
+from cl.reports.markdown import markdown
+from cl.run import run
 from cl.run_config import called, label, overridden, parse_config, train_config, variants
 from tests import make, test_run
 from tests.test_run import planned
@@ -45,6 +48,19 @@ def test_a_preset_and_the_same_recipe_spelled_out_share_their_states(data: Path,
     one, two = (planned(data, method=yaml.safe_load(text)) for text in (preset, spelled))
     assert one.states == two.states and one.keys == two.keys
     assert one.states != planned(data, method={"name": "vr_lwf", "alpha": 3}).states
+
+
+def test_a_recipe_of_many_parts_runs_by_config_alone_and_is_not_learned_again_under_another_spelling(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    preset = {"name": "vr_lwf", "texts": 8, "tune": {"kind": "lora", "rank": 2}, "memory": {"kind": "reservoir", "capacity": 6}}
+    work = planned(data, method=preset)
+    report = run(work, tmp_path)
+    assert report.method == "vr_lwf / lora / reservoir" and len(report.costs) == 3 and "vr_lwf / lora / reservoir" in markdown([report])
+    monkeypatch.setattr("cl.run.learn", lambda *_, **__: pytest.fail("a session is learned again"))
+    spelled = {"name": "recipe", "terms": [{"kind": "vocabulary", "texts": 8}, "clip"], "tune": preset["tune"], "memory": preset["memory"]}
+    again = run(planned(data, method=spelled), tmp_path)
+    assert again.method == "vocabulary + clip / lora / reservoir" and np.array_equal(again.matrix.rows, report.matrix.rows, equal_nan=True)
 
 
 def test_what_a_part_is_and_in_which_order_terms_are_asked_names_the_states(data: Path) -> None:
