@@ -130,7 +130,7 @@ def check_session(config: RunConfig, method: Method, session: Session, train: Tr
     if train.augment and not method.pixels and list(method.trainable()):
         raise MethodError(
             f"session {session.index} ({session.name}): train.augment is set, which makes a new image at every step, and "
-            f"{config.method.name} computes image features once; give it a train of its own with augment: false"
+            f"{config.method.title()} computes image features once; give it a train of its own with augment: false"
         )
 
 

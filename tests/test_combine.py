@@ -5,9 +5,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cl.errors import ConfigError
+from cl.errors import ConfigError, EvergreenError
 from cl.methods.combine import REFUSALS, Refusal, table
-from cl.run_config import parse_config
+from cl.plan import build_method, check_session
+from cl.run_config import parse_config, train_config
+from tests import make
 
 README = Path(__file__).parents[1] / "cl" / "README.md"
 BARE = {"name": "x", "stream": {"kind": "domains", "sources": {"d": "d"}}}
@@ -25,9 +27,13 @@ NEAR = [  # each has a meaning, though it is near one that has none
 
 @pytest.mark.parametrize("refusal", REFUSALS, ids=lambda refusal: refusal.what)
 def test_what_the_table_says_is_refused_with_its_words(refusal: Refusal) -> None:
-    with pytest.raises(ConfigError) as caught:
-        parse_config({**BARE, "method": yaml.safe_load(refusal.example)}, "here")
-    assert str(caught.value).startswith("here: method") and refusal.why in str(caught.value)
+    session = make.session(1, (0, 1), (0, 1))
+    with pytest.raises(EvergreenError) as caught:
+        run = parse_config({**BARE, "method": yaml.safe_load(refusal.example)}, "here")
+        check_session(run, build_method(run.method, make.tiny(), 0), session, train_config(run, session))
+    assert refusal.why in str(caught.value)
+    if refusal.met:  # what settings alone can tell is told where they are read
+        assert isinstance(caught.value, ConfigError) and str(caught.value).startswith("here: method: ")
 
 
 @pytest.mark.parametrize("text", NEAR)

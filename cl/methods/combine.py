@@ -84,6 +84,28 @@ REFUSALS = (
         _changed_factors,
     ),
     Refusal(
+        "a hold over a head",
+        "has an importance for each weight, and what is tuned grows with the classes; take another tuner, or leave the term out",
+        "{name: recipe, tune: head, terms: [clip, hold]}",
+    ),
+    Refusal(
+        "a mean of heads of two sessions",
+        "trains grows from session to session, so that two sessions' have no mean; choose merge ensemble, or interpolate with reference "
+        "session, which stay within one",
+        "{name: recipe, tune: head, merge: mean}",
+    ),
+    Refusal(
+        "image features computed once under a tuner of the image tower",
+        "image features cannot be computed once and kept: the image tower is tuned, so that they change with every step; leave tune.cache "
+        "off",
+        "{name: recipe, tune: {kind: whole, cache: true}}",
+    ),
+    Refusal(
+        "image features computed once under augmentation",
+        "train.augment is set, which makes a new image at every step",
+        "{name: recipe, tune: {kind: whole, part: text, cache: true}, train: {augment: true}}",
+    ),
+    Refusal(
         "two tuners",
         "tune: expected a group of settings",
         "{name: recipe, tune: [{kind: whole}, {kind: lora}]}",
