@@ -312,18 +312,14 @@ def test_over_lora_any_other_merge_is_refused(kind: str) -> None:
         validate(RecipeConfig, {"name": "recipe", "tune": "lora", "merge": kind}, "run.yaml")
 
 
-@pytest.mark.parametrize(
-    ("merge", "refused"), [(MeanConfig(), True), (InterpolateConfig(reference="original"), True), (EnsembleConfig(), False)]
-)
-def test_over_what_grows_two_sessions_have_no_mean_and_one_has(merge: MergeConfig, refused: bool) -> None:
-    class Growing(Eight):
-        grows = True
-
-    if refused:
-        with pytest.raises(MethodError, match=rf"merge {merge.called()}: what Growing trains grows .*reference session"):
-            merge.build(Growing(), 0)
-    else:
-        merge.build(Growing(), 0)
+@pytest.mark.parametrize("merge", [{"kind": "ties"}, {"kind": "interpolate", "reference": "original"}])
+def test_over_what_grows_two_sessions_have_no_mean_and_one_has(merge: dict[str, Any]) -> None:
+    grown = {"name": "recipe", "tune": "head"}
+    with pytest.raises(ConfigError, match=r"grows from session to session.*ensemble"):
+        validate(RecipeConfig, grown | {"merge": merge}, "run.yaml")
+    method = validate(RecipeConfig, grown | {"merge": {"kind": "ensemble", "every": 2}}, "run.yaml").build(make.tiny(), 0)
+    for session in SESSIONS:
+        learn(method, session, FAST, 0)
 
 
 def test_over_lora_a_model_that_another_method_moved_is_no_base_to_go_back_to() -> None:

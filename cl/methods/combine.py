@@ -45,9 +45,20 @@ def _twice(parts: Parts) -> bool:
     return any(said.count(each) > 1 for each in said)
 
 
-def _changed_factors(parts: Parts) -> bool:
+def _merged(parts: Parts) -> tuple[MergeConfig | None, type[Tuner]]:
     merge, tuner = parts.seats.get("merge"), parts.seats["tune"].makes()
-    return isinstance(merge, MergeConfig) and not merge.scales() and issubclass(tuner, Tuner) and not tuner.linear
+    assert issubclass(tuner, Tuner)
+    return merge if isinstance(merge, MergeConfig) else None, tuner
+
+
+def _changed_factors(parts: Parts) -> bool:
+    merge, tuner = _merged(parts)
+    return merge is not None and not merge.scales() and not tuner.linear
+
+
+def _grown(parts: Parts) -> bool:
+    merge, tuner = _merged(parts)
+    return merge is not None and merge.spans() and tuner.grows
 
 
 REFUSALS = (
@@ -84,15 +95,16 @@ REFUSALS = (
         _changed_factors,
     ),
     Refusal(
+        "a mean over sessions of what grows",
+        "what grows from session to session has no mean over sessions; choose merge ensemble, or interpolate with reference session, which "
+        "stay within one, or leave the merge out",
+        "{name: recipe, tune: head, merge: mean}",
+        _grown,
+    ),
+    Refusal(
         "a hold over a head",
         "has an importance for each weight, and what is tuned grows with the classes; take another tuner, or leave the term out",
         "{name: recipe, tune: head, terms: [clip, hold]}",
-    ),
-    Refusal(
-        "a mean of heads of two sessions",
-        "trains grows from session to session, so that two sessions' have no mean; choose merge ensemble, or interpolate with reference "
-        "session, which stay within one",
-        "{name: recipe, tune: head, merge: mean}",
     ),
     Refusal(
         "image features computed once under a tuner of the image tower",

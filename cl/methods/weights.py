@@ -1,5 +1,7 @@
 """Weights as named tensors, and the running statistics beside them: between two models, the mean of many, how far one is from another."""
 
+import hashlib
+import json
 from collections.abc import Iterable, Mapping
 
 import torch
@@ -21,6 +23,12 @@ def named(module: nn.Module, parameters: Iterable[nn.Parameter]) -> dict[str, nn
 def snapshot(weights: Weights) -> dict[str, Tensor]:
     """The same values, without gradient and in storage of their own."""
     return {name: tensor.detach().clone() for name, tensor in weights.items()}
+
+
+def signature(weights: Weights) -> str:
+    """A digest of their names and shapes, in order."""
+    told = json.dumps([[name, list(each.shape)] for name, each in weights.items()])
+    return hashlib.sha256(told.encode()).hexdigest()[:16]
 
 
 def running(module: nn.Module) -> dict[str, Tensor]:

@@ -8,8 +8,7 @@ from torch import Tensor
 
 from cl.methods import Method
 from cl.methods.persist import CLIP, memory
-from cl.methods.terms.hold import signature
-from cl.methods.weights import named
+from cl.methods.weights import named, signature
 from cl.store.old_names import KINDS, renamed
 from cl.store.store import State
 

@@ -6,7 +6,6 @@ from typing import ClassVar
 
 from torch import nn
 
-from cl.errors import MethodError
 from cl.methods.part import Part, PartConfig
 from cl.methods.tuners.base import Tuner
 from cl.methods.view import Site
@@ -25,6 +24,10 @@ class MergeConfig(PartConfig):
 
     def scales(self) -> bool:
         """Whether it does no more than scale the way from the base model, which any tuner can do exactly."""
+        return False
+
+    def spans(self) -> bool:
+        """Whether it takes means over weights of several sessions, which must be the same weights."""
         return False
 
 
@@ -48,16 +51,3 @@ class Merge(Part, ABC):
     @abstractmethod
     def close(self, at: Site) -> None:
         """The session is learned: put what the model answers with in the place of the weights."""
-
-
-def refuse_growth(tuner: Tuner, kind: str) -> None:
-    """Say that two sessions' weights have no mean where some are there in one alone.
-
-    Raises:
-        MethodError: names merge and tuner, and what to do.
-    """
-    if tuner.grows:
-        raise MethodError(
-            f"merge {kind}: what {type(tuner).__name__} trains grows from session to session, so that two sessions' have no mean; choose "
-            "merge ensemble, or interpolate with reference session, which stay within one"
-        )

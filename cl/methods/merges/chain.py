@@ -1,6 +1,5 @@
 """Merging at the end of each session of what all sessions so far have changed in the base model."""
 
-import hashlib
 from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Literal
@@ -10,10 +9,10 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
-from cl.methods.merges.base import Merge, MergeConfig, refuse_growth
+from cl.methods.merges.base import Merge, MergeConfig
 from cl.methods.tuners.base import Tuner
 from cl.methods.view import Site
-from cl.methods.weights import beside, put, running
+from cl.methods.weights import beside, put, running, signature
 
 
 class ChainConfig(MergeConfig):
@@ -29,6 +28,10 @@ class ChainConfig(MergeConfig):
         description="share of what was just learned beside the rule over the sessions before; 0: the rule over all",
     )
 
+    def spans(self) -> bool:
+        """All of them do."""
+        return True
+
 
 class Chain(Merge):
     """Keeps what a rule needs of the task vectors: a session's learned weights less the base model's, as one vector.
@@ -43,10 +46,9 @@ class Chain(Merge):
 
     def __init__(self, config: ChainConfig, tuner: Tuner) -> None:
         super().__init__()
-        refuse_growth(tuner, config.called())
         self.chain, self.newest = config.chain, config.newest
         tensors = moving(tuner)
-        self._layout = hashlib.sha256("\n".join(f"{name} {tuple(each.shape)}" for name, each in tensors.items()).encode()).hexdigest()[:16]
+        self._over = signature(tensors)
         base = flat(tensors)
         self.register_buffer("base", base, persistent=False)
         self.register_buffer("sessions", torch.zeros((), dtype=torch.int64))
@@ -55,7 +57,7 @@ class Chain(Merge):
 
     def bound(self) -> dict[str, str | int]:
         """Which weights a vector is of: towers may be of one size."""
-        return {"merge": self._layout}
+        return {"merge": self._over}
 
     def before(self, at: Site) -> None:
         """Training goes on from what was learned, not from what answers."""

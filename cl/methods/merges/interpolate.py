@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor
 
 from cl.errors import MethodError
-from cl.methods.merges.base import Merge, MergeConfig, refuse_growth
+from cl.methods.merges.base import Merge, MergeConfig
 from cl.methods.tuners.base import Tuner
 from cl.methods.view import Kind, Site
 from cl.methods.weights import beside, interpolate, put, running, snapshot
@@ -30,6 +30,10 @@ class InterpolateConfig(MergeConfig):
         """Whether the other end is the base model."""
         return self.reference == "original"
 
+    def spans(self) -> bool:
+        """Likewise."""
+        return self.reference == "original"
+
 
 class Interpolate(Merge):
     """Pulls back in a straight line, the logit scale in the logarithm; the next session goes on from there."""
@@ -37,8 +41,6 @@ class Interpolate(Merge):
     def __init__(self, config: InterpolateConfig, tuner: Tuner) -> None:
         super().__init__()
         self.config = config
-        if config.reference == "original":
-            refuse_growth(tuner, config.kind)
         # no memory: the base model's weights come with it, and the others are the session's own
         self._reference: Mapping[str, Tensor] = _all(tuner) if config.reference == "original" else {}
         self._statistics: Mapping[str, Tensor] = {}

@@ -1,7 +1,5 @@
 """EWC: weights that mattered to earlier sessions are held back by the Fisher diagonal (arXiv:1612.00796)."""
 
-import hashlib
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Literal
 
@@ -17,7 +15,7 @@ from cl.methods.losses import classification
 from cl.methods.terms.base import Term, TermConfig
 from cl.methods.tuners.base import Tuner
 from cl.methods.view import Site, View
-from cl.methods.weights import snapshot, squared_distance
+from cl.methods.weights import signature, snapshot, squared_distance
 from cl.seeds import generator
 from cl.streams.stream import Session
 
@@ -135,9 +133,3 @@ def pair_losses(
     logits = scale * images @ texts.T
     share = same.to(logits.dtype) / same.sum(-1, keepdim=True)
     return (F.cross_entropy(logits, share, reduction="none") + F.cross_entropy(logits.T, share, reduction="none")) / 2
-
-
-def signature(weights: Mapping[str, Tensor]) -> str:
-    """A digest of their names and shapes, in order."""
-    told = json.dumps([[name, list(each.shape)] for name, each in weights.items()])
-    return hashlib.sha256(told.encode()).hexdigest()[:16]
