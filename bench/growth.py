@@ -9,6 +9,17 @@ MLflow runs are counted. What is learned stays in FOLDER: started again, it goes
 Learning a thousand sessions takes hours on two cores, most of it asking 1,000 states about 1,000 sets. `--jump` lengthens the line instead:
 the sessions are really there, and its further states are copies of the last one that was learned. The update after the jump is told
 and not measured, since it asks the base model about all the new sets; the one after that is.
+
+Measured with `--candidates own --upto 100 --jump ...`, one thread, seconds of this process (what it waits for servers is left out; the
+machine was shared by a dozen others, so that seconds on the wall say nothing):
+
+    sessions   update   of these evaluations   report   nothing to do
+          10      1.7                     13      1.1             0.2
+       1,005     20.2                  1,008     38.5             1.1
+
+Evaluations are the new state's of every set, and the new set's of the base model, the state before and the champion: they are what
+grows, at 0.02 s each. Since then, and measured alone: looking up what a thousand states answered to a thousand sets takes 0.11 s for
+10.3 s, and making a matrix of a million scores plain values 0.05 s for 0.42 s; a report holds a dozen.
 """
 
 import argparse

@@ -17,7 +17,7 @@ from cl.evaluation.ask import Question, Start
 from cl.evaluation.cells import measured
 from cl.learning.defaults import choices, settled
 from cl.methods import Method, MethodConfig
-from cl.methods.zero_shot import ZeroShotConfig
+from cl.methods.closed_form.zero_shot import ZeroShotConfig
 from cl.models.clip import Clip, ModelConfig, load
 from cl.run_config import RunConfig, train_config
 from cl.store.units import units

@@ -30,7 +30,7 @@ from flows.registry.lineage import steps_of
 from flows.registry.pages import page
 from flows.registry.question import BOUNDS, GATE, WAITING, Answer, Question, note, question_in, standing
 from flows.settings import EMBEDDED, Place, quiet
-from flows.tracking.locks import alone
+from flows.tracking.locks import model_locked
 from flows.tracking.reap import alive
 from flows.tracking.runs import MODEL, connect
 from flows.watch import watch
@@ -90,7 +90,7 @@ def approved(job: Job, outcome: dict[str, Any], asked: Question | None) -> dict[
         watch().tell(f"{title(job)}: nobody answered until {asked.deadline}; it stays challenger")
         return outcome
     note(tracker_of(job).client, outcome["run"], Answer(given.approve, given.who, given.why))
-    with alone(job.place, job.settings["name"]):  # judged again: another champion may have come meanwhile
+    with model_locked(job.place, job.settings["name"]):  # judged again: another champion may have come meanwhile
         if steps is None:
             from flows.forward import catch_up
 
@@ -131,7 +131,7 @@ def _judged(found: ModelVersion, data_root: str | None, place: Place, client: Ml
     from flows.forward import answered
 
     if waiting := conclude(history_of(place, found.name).read()).waiting:
-        with alone(place, found.name):
+        with model_locked(place, found.name):
             return answered(place, found.name, waiting, data_root)
     job = as_learned(found, data_root)
     bounds = json.loads(client.get_run(str(found.run_id)).data.tags[BOUNDS])  # asked last, maybe others than it was published with
@@ -140,7 +140,7 @@ def _judged(found: ModelVersion, data_root: str | None, place: Place, client: Ml
     if not steps:
         told = f"its sessions are not in {place.steps}, so its bounds cannot be asked again"
         raise StoreError(f"model {found.name} version {found.version}: {told}; evergreen promote {found.name} {found.version}")
-    with alone(place, job.settings["name"]):
+    with model_locked(place, job.settings["name"]):
         word = judge(job, str(found.run_id), steps)
         page(job, str(found.run_id), steps)
         return word

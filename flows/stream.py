@@ -17,7 +17,7 @@ from flows.registry.judge import judge
 from flows.registry.pages import page
 from flows.registry.publish import own_command, publish, show, tracked
 from flows.settings import Place, check_writable, quiet
-from flows.tracking.locks import alone
+from flows.tracking.locks import model_locked
 from flows.tracking.reap import alive
 from flows.tracking.runs import MODEL, slug
 from flows.watch import watch, watched_by
@@ -45,7 +45,7 @@ def learn_stream(
     quiet()
     place = Place.find()
     with alive(place), noted(place, own_command(), config, overrides or []):
-        with alone(place, settings(config, overrides or [], place).name) if promote else nullcontext():
+        with model_locked(place, settings(config, overrides or [], place).name) if promote else nullcontext():
             job = fetch(config, overrides or [], data_root, data_rev)
             outcome = take(job, promote)
             asked = ask(job, outcome) if promote else None

@@ -24,7 +24,7 @@ from flows.line.told import show
 from flows.registry.publish import own_command
 from flows.settings import Place, check_writable, quiet
 from flows.stream import Config
-from flows.tracking.locks import alone
+from flows.tracking.locks import model_locked
 from flows.tracking.reap import alive
 
 
@@ -43,7 +43,7 @@ def update(
     quiet()
     place = Place.find()
     with alive(place), noted(place, own_command(), config, overrides or []):
-        with alone(place, settings(config, overrides or [], place).name):  # the data are looked at once nobody else learns
+        with model_locked(place, settings(config, overrides or [], place).name):  # the data are looked at once nobody else learns
             absorb()
             check_writable(place)
             job = prepared(config, overrides or [], data_root)

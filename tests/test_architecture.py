@@ -81,7 +81,7 @@ def test_an_arrow_the_wrong_way_is_found(tmp_path: Path) -> None:
         copy.parent.mkdir(parents=True, exist_ok=True)
         copy.write_text(path.read_text())
     (tmp_path / "cl" / "methods" / "losses.py").write_text("import mlflow\nfrom cl.learning.learner import learn\n")
-    (tmp_path / "cl" / "methods" / "losses.py").open("a").write("from cl.methods.finetune import FinetuneConfig\n")
+    (tmp_path / "cl" / "methods" / "losses.py").open("a").write("from cl.methods.presets.finetune import FinetuneConfig\n")
     found = lint(tmp_path)
     assert found.returncode == 1
     assert sum(line.endswith("BROKEN") for line in found.stdout.splitlines()) == 3

@@ -110,7 +110,7 @@ def test_a_line_asks_what_a_stream_of_the_same_sessions_asks(root: Path, kind: s
     line = line_of(stream, candidates)
     for after in range(len(stream.sessions) + 1):
         asked = line.questions(after)
-        assert [each.asked for each in asked] == list(stream.questions(after))
+        assert [each.asked for each in asked] == list(stream.questions(after)) == line.asked(after)
         assert [each.examined().digest for each in asked] == list(stream.questions(after))
         assert [each.first for each in asked] == list(stream.questions(0))
         assert [each.at_first().digest for each in asked] == list(stream.questions(0))
@@ -123,6 +123,7 @@ def test_a_set_of_a_session_that_is_not_in_the_line_is_asked_among_the_lines_cla
     after, _ = line.questions(1)[1], line.questions(0)
     assert [each.name for each in after.examined().classes] == ["red", "green", "purple", "orange"]
     assert after.examined().digest == after.asked and after.at_first().digest == after.first
+    assert (line.asked(1)[1], line.asked(0)[1]) == (after.asked, after.first)
     assert [each.name for each in after.at_first().classes] == ["purple", "orange"]
 
 

@@ -5,7 +5,7 @@ import torch
 
 from cl.config import EvalConfig
 from cl.evaluation.evaluate import evaluate, rank_of, retrieval, spread
-from cl.methods.zero_shot import ZeroShotConfig
+from cl.methods.closed_form.zero_shot import ZeroShotConfig
 from tests import make
 
 

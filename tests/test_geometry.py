@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from cl.evaluation.geometry import Pairs, angles, deviation, geometry, modality_gap, pairs, rotation, structure_change
-from cl.methods.zero_shot import ZeroShotConfig
+from cl.methods.closed_form.zero_shot import ZeroShotConfig
 from tests import make
 
 

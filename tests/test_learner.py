@@ -14,13 +14,13 @@ from cl.errors import LearningError, MethodError
 from cl.learning.learner import Learner, learn, schedule
 from cl.learning.loader import Collate, Order, Rows
 from cl.methods.base import MethodConfig
-from cl.methods.gda import GDAConfig
+from cl.methods.closed_form.gda import GDAConfig
+from cl.methods.closed_form.ridge import RidgeConfig
+from cl.methods.closed_form.zero_shot import ZeroShotConfig
 from cl.methods.presets.ewc import EWCConfig
 from cl.methods.presets.finetune import FinetuneConfig
 from cl.methods.presets.linear_probe import LinearProbeConfig
 from cl.methods.presets.replay import ReplayConfig
-from cl.methods.ridge import RidgeConfig
-from cl.methods.zero_shot import ZeroShotConfig
 from tests import make
 
 FAST = TrainConfig(max_steps=4, batch_size=8, lr=1e-3, device="cpu")

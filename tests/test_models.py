@@ -32,6 +32,7 @@ from cl.errors import ConfigError, DataError, StoreError
 from cl.evaluation.evaluate import evaluate, unpack
 from cl.reports.items import Text
 from cl.run import revive
+from cl.store.store import SHARED
 from flows.approval import Approval, approve
 from flows.cli.main import app
 from flows.learn.job import job_of, planned
@@ -45,7 +46,7 @@ from flows.registry.predict import chosen, classify, rank, served
 from flows.settings import EMBEDDED, Place
 from flows.stream import learn_stream
 from flows.tracking.reap import reap_flows
-from flows.tracking.runs import connect
+from flows.tracking.runs import STATE, connect
 from flows.watch import LogWatch, watched_by
 from tests.conftest import lay_out
 from tests.make import png, table
@@ -80,7 +81,9 @@ def test_a_stream_is_judged_promoted_refused_and_rolled_back(config: str, stored
     client = connect(place)
     assert learn_stream(config)["gate"] == "promoted"
     assert holders(client) == {CHAMPION: "1", CHALLENGER: None}
-    first = weights("colours", "1")
+    first, version = weights("colours", "1"), client.get_model_version("colours", "1")
+    (file,) = Path(mlflow.artifacts.download_artifacts("models:/colours/1")).rglob("*.safetensors")
+    assert (place.steps / "states" / version.tags[STATE] / SHARED).samefile(file), "the weights lie there once"
 
     refused = learn_stream(config, ["seed=1", "gate.scores={classes 1-2: 1.01}"])
     assert refused["gate"] == "refused" and holders(client) == {CHAMPION: "1", CHALLENGER: "2"}
@@ -236,7 +239,7 @@ def test_a_model_that_goes_on_names_the_version_it_grew_out_of_and_is_asked_now_
     learn_stream(config, [*OPEN, "evaluate.limit=1"])  # the first image of each set: a red one and a blue one
     version = find(client, "colours", "2")
     origin = lineage(place, client, version)
-    assert origin.facts["grown out of"] == "version 1" and [(row[0], row[-1]) for row in origin.sessions] == [("one", "1"), ("two", "–")]
+    assert origin.facts["grown out of"] == "version 1" and [(row[0], row[-1]) for row in origin.sessions] == [("one", "1"), ("two", "2")]
 
     assert not course(place, client, version, "class", "red").measured
     found = course(place, client, version, "class", "green")

@@ -5,9 +5,9 @@ import torch
 
 from cl.errors import MethodError
 from cl.methods import Method
-from cl.methods.gda import GDAConfig
+from cl.methods.closed_form.gda import GDAConfig
+from cl.methods.closed_form.ridge import RidgeConfig
 from cl.methods.presets.finetune import FinetuneConfig
-from cl.methods.ridge import RidgeConfig
 from cl.store.subtract import subtract
 from cl.streams.stream import Session
 from tests.make import names, session, tiny

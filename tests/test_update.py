@@ -35,7 +35,7 @@ from flows.line.work import work
 from flows.registry.champion import CHAMPION, change, holder
 from flows.serve import deployments
 from flows.settings import Place
-from flows.tracking.locks import alone
+from flows.tracking.locks import model_locked
 from flows.tracking.runs import connect, locked
 from flows.update import update
 from tests.make import table
@@ -477,7 +477,7 @@ def test_the_lock_of_a_dead_learner_is_free_and_prefect_knows_of_the_limit(store
         with pytest.raises(BlockingIOError):
             fcntl.flock(file.open("w"), fcntl.LOCK_EX | fcntl.LOCK_NB)
         holder_.kill()
-    with alone(place, "growing"), get_client(sync_client=True) as client:
+    with model_locked(place, "growing"), get_client(sync_client=True) as client:
         limit = client.read_global_concurrency_limit_by_name("evergreen-growing")
         assert (limit.limit, limit.active_slots) == (1, 1)
     with get_client(sync_client=True) as client:
@@ -497,7 +497,7 @@ def test_who_waits_for_another_machine_says_so_and_how_to_free_what_nobody_holds
         slots(1)  # held on another machine
         timer = threading.Timer(3.0, slots, [0])
         timer.start()
-        with alone(Place(stored), "growing"):
+        with model_locked(Place(stored), "growing"):
             timer.join()
     (line,) = told
     assert "another machine learns it; waiting" in line and "`prefect gcl update evergreen-growing --active-slots 0` frees it" in line

@@ -124,7 +124,7 @@ def test_one_image_of_a_customer_is_nowhere_any_more(making: Path) -> None:
     now = standing(making)
     assert now.barred == {"1", "2", "3"} and now.sessions["one"].word == Word.LEARNED and not now.unfinished and not pending(place)
     assert any("its weights were trained on it; what leaves it out: evergreen update CONFIG --rebuild" in line for line in told)
-    assert any("git keeps 3 revisions of data.dvc that name it" in line for line in told)
+    assert any("git names it in 3 revisions of data.dvc" in line for line in told)
     journal = (making / "mlruns" / "history" / "growing.jsonl").read_text()
     assert "red-0-0" not in journal and fingerprint(image).hex() not in journal
     with pytest.raises(StoreError, match="it holds 1 image of session 'one', withdrawn"):

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Literal
 
 from cl.data.classes import ClassName
@@ -70,6 +71,20 @@ class Line:
         """What is asked after so many sessions: all sets, or some of them."""
         names = {each.name for each in self._known[after]}
         return [self._question(each, after, names) for each in (self.exams if exams is None else exams)]
+
+    def asked(self, after: int) -> list[str]:
+        """The digests of `questions`, for who only looks up what was answered: a thousand states were asked a thousand sets."""
+        names = {each.name for each in self._known[after]}
+        reaches = (max(after, each.taught or 0) for each in self.exams)
+        return [
+            fixed or self._digest(each, reach, names if reach == after else None)
+            for each, fixed, reach in zip(self.exams, self._fixed, reaches, strict=True)
+        ]
+
+    @cached_property
+    def _fixed(self) -> list[str | None]:
+        """By set, its digest where that is the same whatever was taught by then."""
+        return [self._digest(each, 0, None) if self._alone(each) else None for each in self.exams]
 
     def _question(self, exam: Exam, after: int, taught: set[str]) -> Question:
         first = exam.taught or 0

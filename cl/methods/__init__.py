@@ -5,8 +5,8 @@ from typing import Annotated, get_args
 from pydantic import Field
 
 from cl.methods.base import Batch, Method, MethodConfig
+from cl.methods.closed_form import GDAConfig, RidgeConfig, ZeroShotConfig
 from cl.methods.compose import RecipeConfig, kinds
-from cl.methods.gda import GDAConfig
 from cl.methods.part import SEATS
 from cl.methods.presets.cpe_clip import CPEClipConfig
 from cl.methods.presets.ewc import EWCConfig
@@ -19,8 +19,6 @@ from cl.methods.presets.vr_lwf import VRLwFConfig
 from cl.methods.presets.wise_ft import WiSEFTConfig
 from cl.methods.presets.zscl import LwFVRZSCLConfig, ZSCLConfig
 from cl.methods.pseudolabel import PseudolabelConfig
-from cl.methods.ridge import RidgeConfig
-from cl.methods.zero_shot import ZeroShotConfig
 
 AnyMethodConfig = Annotated[
     ZeroShotConfig

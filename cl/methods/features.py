@@ -13,6 +13,8 @@ from cl.data.table import ImageTable
 from cl.errors import MethodError
 from cl.models.clip import Clip
 
+_NOTHING = 1e-9  # of a class's sum before: what is left where no row is left; a single row leaves at least its share
+
 EncodeImage = Callable[[Float[Tensor, "b 3 h w"]], Float[Tensor, "b d"]]
 
 
@@ -99,6 +101,16 @@ class ClassRows(nn.Module):
         at = torch.tensor([index[name] for name in names], device=self.rows.device, dtype=torch.int64)
         with torch.no_grad():
             self.rows.index_add_(0, at, values.to(self.rows))
+
+    def subtract(self, names: Sequence[str], values: Float[Tensor, "n width"]) -> None:
+        """Take values out of the rows that they were added to; a class of which nothing is left is not known any more."""
+        before = dict(zip(self.names, self.rows.detach().norm(dim=1).tolist(), strict=True))
+        self.add(names, -values)
+        after = self.rows.detach().norm(dim=1).tolist()
+        stay = [at for at, name in enumerate(self.names) if name not in names or after[at] > _NOTHING * max(before[name], 1.0)]
+        if len(stay) < len(self.names):
+            self.rows = nn.Parameter(self.rows.detach()[stay], requires_grad=self.rows.requires_grad)
+            self.names = [self.names[at] for at in stay]
 
     def get_extra_state(self) -> UInt8[Tensor, " bytes"]:
         """The names as JSON bytes."""

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Self
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from cl.data.classes import ClassName
@@ -77,21 +77,3 @@ class Frozen(Method):
 def labelled(session: Session) -> ImageTable:
     """The rows of a session that have a label."""
     return session.data.where([label is not None for label in session.data.labels])
-
-
-def fall_back(own: Float[Tensor, "b k"], zero_shot: Float[Tensor, "b k"], taught: Bool[Tensor, " k"]) -> Float[Tensor, "b k"]:
-    """One ranking of classes that were taught and classes that never were, whose scores have different units.
-
-    Zero-shot says whether an image shows a taught class or another; which of the taught ones, their own scores say. The best of
-    those is put where the best zero-shot logit of a taught class is. All taught: `own`; none taught: `zero_shot`.
-
-    >>> own, zero = torch.tensor([[9.0, 8.5, 0.0]]), torch.tensor([[1.0, 3.0, 2.0]])
-    >>> fall_back(own, zero, torch.tensor([True, True, False]))
-    tensor([[3.0000, 2.5000, 2.0000]])
-    """
-    if taught.all():
-        return own
-    if not taught.any():
-        return zero_shot
-    lift = zero_shot[:, taught].amax(1, keepdim=True) - own[:, taught].amax(1, keepdim=True)
-    return torch.where(taught, own + lift, zero_shot)

@@ -9,6 +9,7 @@ from cl.methods.base import Method
 from cl.text import some
 
 CLIP = "clip."  # what the names of a method's tensors begin with where they are the model's own
+MODEL = f"{CLIP}model."  # and what comes before the names that open_clip has for them
 
 
 def left_out(method: Method) -> frozenset[str]:

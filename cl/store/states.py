@@ -9,7 +9,7 @@ from torch import Tensor
 
 from cl.disk.files import new_folder, write_json
 from cl.disk.seal import sealed
-from cl.disk.tensors import read_tensors, write_tensors
+from cl.disk.tensors import write_tensors
 from cl.disk.unchanged import remember
 from cl.errors import PrunedError, StoreError
 from cl.learning.cost import Cost
@@ -19,7 +19,7 @@ from cl.methods.persist import CLIP, left_out, memory, put, restore
 from cl.release import code_version, made_with
 from cl.store.adopt import Why, adopt
 from cl.store.old_names import renamed
-from cl.store.store import HASHED, NOTE, WEIGHTS, State, beneath, checked, foundation, now
+from cl.store.store import HASHED, NOTE, WEIGHTS, State, beneath, checked, foundation, kept_in, now
 from cl.text import plural
 
 
@@ -92,7 +92,7 @@ def revive(method: Method, state: str, store: Path) -> Method:
     folder = store / "states" / state
     _found(folder)
     put(method, beneath(folder), str(folder))
-    restore(method, renamed(read_tensors(folder / WEIGHTS), memory(method)), str(folder))
+    restore(method, renamed(kept_in(folder), memory(method)), str(folder))
     return method.eval()
 
 
@@ -116,7 +116,7 @@ def load_state(build: Callable[[], Method], name: str, state: str, store: Path, 
     folder = store / "states" / state
     found, method = _found(folder), build()
     found = replace(found, method=found.method or made)
-    kept = read_tensors(folder / WEIGHTS)
+    kept = kept_in(folder)
     own = {key: tensor for key, tensor in kept.items() if not key.startswith(CLIP)}
     put(method, beneath(folder) | {key: tensor for key, tensor in kept.items() if key not in own}, str(folder))
     dropped = adopt(method, name, own, found)

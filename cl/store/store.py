@@ -16,9 +16,12 @@ from cl.disk.tensors import read_tensors, tensor_names
 from cl.disk.unchanged import hashed
 from cl.errors import NewerError, PrunedError, StoreError
 from cl.learning.cost import Cost
-from cl.methods.persist import CLIP
+from cl.methods.persist import CLIP, MODEL
 
 NOTE, WEIGHTS, HASHED = "state.json", "state.safetensors", "hashed.json"
+SHARED = "clip.safetensors"  # the clip's weights where a model in open_clip's layout has them too: one file with two names, see share.py
+SHARED_HASHED = "hashed-clip.json"
+Digest = Callable[[Path, Path], str]  # the SHA-256 of a file; and where it is noted by which file it was last seen
 FORMAT = 2  # of the names that tensors have in a state's file: raised where they change, and then the older ones are still read
 
 # what version 0.1.0 wrote of a state
@@ -49,6 +52,8 @@ class State:
     pruned: str = ""  # when its weights were dropped (ISO 8601, UTC); "": they are there
     becomes: str = ""  # the hash that its weights have once rows of its memory are gone from them, while they are being rewritten
     withdrawn: int = 0  # rows that its memory lost since it was learned
+    shared: str = ""  # the hash of the file that holds its clip's weights instead of its own; "": its own does
+    foreign: list[str] = field(default_factory=list)  # what is in that file and not the state's: weights that its method left out
 
 
 def read_state(folder: Path) -> State:
@@ -83,8 +88,25 @@ def beneath(folder: Path) -> dict[str, Tensor]:
     """
     weights: dict[str, Tensor] = {}
     for below in reversed(_chain(folder)[1:]):
-        weights |= {name: tensor for name, tensor in read_tensors(below / WEIGHTS).items() if name.startswith(CLIP)}
+        weights |= {name: tensor for name, tensor in kept_in(below).items() if name.startswith(CLIP)}
     return weights
+
+
+def kept_in(folder: Path) -> dict[str, Tensor]:
+    """All tensors of a state, by the names that its method knows them by.
+
+    Raises:
+        StoreError: it is not there or damaged.
+    """
+    noted = read_state(folder)
+    shared = read_tensors(folder / SHARED) if noted.shared else {}
+    return {f"{MODEL}{name}": shared[name] for name in shared.keys() - set(noted.foreign)} | read_tensors(folder / WEIGHTS)
+
+
+def _names(folder: Path) -> frozenset[str]:
+    noted = read_state(folder)
+    shared = tensor_names(folder / SHARED) - set(noted.foreign) if noted.shared else ()
+    return tensor_names(folder / WEIGHTS) | {f"{MODEL}{name}" for name in shared}
 
 
 def foundation(states: Path, parent: str | None, left_out: Collection[str]) -> str | None:
@@ -97,7 +119,7 @@ def foundation(states: Path, parent: str | None, left_out: Collection[str]) -> s
         StoreError: the parent, or what it stands on, is not there or damaged.
     """
     line = _chain(states / parent) if parent else []
-    return next((each.name for each in line if tensor_names(each / WEIGHTS) & set(left_out)), None)
+    return next((each.name for each in line if _names(each) & set(left_out)), None)
 
 
 def checked(folder: Path) -> State:
@@ -109,28 +131,30 @@ def checked(folder: Path) -> State:
         StoreError: names what is missing or damaged.
         NewerError: a later release wrote it.
     """
-
-    def read(below: Path) -> str:
-        found = sha256(below / WEIGHTS)
-        if found not in (read_state(below).sha256, read_state(below).becomes):  # bits may also turn where the system notes no change
-            (below / HASHED).unlink(missing_ok=True)
-        return found
-
-    return _sound(folder, read)
+    return _sound(folder, lambda file, note: sha256(file))
 
 
-def _sound(folder: Path, digest: Callable[[Path], str]) -> State:
+def _sound(folder: Path, digest: Digest) -> State:
     for below in reversed(_chain(folder)):
         state = read_state(below)
         if state.pruned:
             raise PrunedError(f"{below}: its weights were dropped by `evergreen prune` ({state.pruned}){_under(below, folder)}")
+        _unchanged(below, digest, _under(below, folder))
+    return state
+
+
+def _unchanged(folder: Path, digest: Digest, under: str) -> None:
+    """Raise where one of the files of a state's own weights is not what was written."""
+    state = read_state(folder)
+    files = [(WEIGHTS, HASHED, (state.sha256, state.becomes)), *([(SHARED, SHARED_HASHED, (state.shared,))] if state.shared else [])]
+    for name, note, digests in files:
         try:
-            what = "" if digest(below) in (state.sha256, state.becomes) else "damaged, it is not what was written"
+            what = "" if digest(folder / name, folder / note) in digests else "damaged, it is not what was written"
         except OSError as error:
             what = f"cannot be read ({error.strerror})"
         if what:
-            raise StoreError(f"{below / WEIGHTS}: {what}{_under(below, folder)}")
-    return state
+            (folder / note).unlink(missing_ok=True)  # bits may also turn where the system notes no change
+            raise StoreError(f"{folder / name}: {what}{under}")
 
 
 def whole(folder: Path) -> State | None:
@@ -142,7 +166,7 @@ def whole(folder: Path) -> State | None:
         NewerError: a later release wrote it.
     """
     try:
-        return _sound(folder, lambda below: hashed(below / WEIGHTS, below / HASHED))
+        return _sound(folder, hashed)
     except StoreError as error:
         tell(folder, error, "it is learned again")
         return None
@@ -167,15 +191,23 @@ def drop(folder: Path) -> int:
     Raises:
         StoreError: it is not there or damaged, or cannot be written.
     """
-    noted, file = read_state(folder), folder / WEIGHTS
+    noted = read_state(folder)
     try:
         if not noted.pruned:  # before they go: else they would look damaged, and be learned again
             write_json(sealed(asdict(replace(noted, pruned=now()))), folder / NOTE)
-        size = file.lstat().st_size if file.exists() or file.is_symlink() else 0
-        file.unlink(missing_ok=True)
+        size = weight(folder)
+        for name in (WEIGHTS, SHARED):
+            (folder / name).unlink(missing_ok=True)
     except OSError as error:
         raise StoreError(f"{folder}: cannot be written ({error.strerror}); make it writable") from error
     return size
+
+
+def weight(folder: Path) -> int:
+    """The bytes that dropping a state's weights frees: none of a file that has another name elsewhere."""
+    found = (folder / name for name in (WEIGHTS, SHARED))
+    sizes = (file.lstat() for file in found if file.exists() or file.is_symlink())
+    return sum(each.st_size for each in sizes if each.st_nlink == 1)
 
 
 def _chain(folder: Path) -> list[Path]:

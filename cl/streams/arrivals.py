@@ -104,7 +104,8 @@ class Arrivals:
         """The version is that of the data root, and a source may lie beside it or be a link: its files are looked at themselves."""
         if not (self._listings and self._version):
             return None
-        asked = f"{self.config.model_dump_json()}\0{self._version}\0{files_of(self.config, self.root)}"
+        files = files_of(self.config, self.root)
+        asked = f"{self.config.model_dump_json()}\0{self._version}\0{files.digest if files else ''}"
         return self._listings / f"{hashlib.sha256(asked.encode()).hexdigest()[:24]}.json"
 
     def entry(self, name: str) -> Entry:

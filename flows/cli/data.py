@@ -22,9 +22,9 @@ def glyphs(data_root: RootOption = None) -> None:
     folder = place.data_in(data_root)
     from cl.data.glyphs import write_glyphs
     from flows.data.pinned import check_whole
-    from flows.data.shelf import alone, put
+    from flows.data.shelf import put, shelf_locked
 
-    with alone(place), bar("drawing glyphs") as tell:
+    with shelf_locked(place), bar("drawing glyphs") as tell:
         check_whole(folder, folder / "glyphs")
         put(lambda part: write_glyphs(part, tell), folder / "glyphs")
         told = _pinned(folder)
@@ -59,13 +59,13 @@ def add(
     from cl.data.table import write
     from cl.streams.intake import take
     from flows.data.pinned import check_whole
-    from flows.data.shelf import alone, free, put
+    from flows.data.shelf import free, put, shelf_locked
 
     if not re.fullmatch(NAME, name):
         raise DataError(f"{name!r:.130}: a data set's name is made of up to 100 letters, digits, dots, dashes and underscores")
     free(folder / name, replace)
     if not dry_run:
-        with alone(place):  # or another that replaces a data set has done so, and not pinned it yet
+        with shelf_locked(place):  # or another that replaces a data set has done so, and not pinned it yet
             check_whole(folder, folder / name)
 
     columns: dict[str, Any] = {"image": image, "label": label, "captions": captions, "domain": domain, "time": time, "split": split}
@@ -81,7 +81,7 @@ def add(
     )
     if dry_run:
         return
-    with alone(place):
+    with shelf_locked(place):
         put(lambda part: write(splits, part), folder / name, replace)
         pinned = _pinned(folder)
     err().print(pinned, soft_wrap=True)

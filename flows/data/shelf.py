@@ -14,7 +14,7 @@ from flows.settings import Place
 
 
 @contextmanager
-def alone(place: Place) -> Iterator[None]:
+def shelf_locked(place: Place) -> Iterator[None]:
     """Nobody else in this project adds data or pins it meanwhile."""
     with collection.locked(place.runs / "locks" / "data"):
         yield

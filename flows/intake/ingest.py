@@ -25,7 +25,7 @@ from cl.errors import DataError, StoreError
 from cl.streams.doubts import cut, doubts
 from flows.addresses import hushed, shown
 from flows.data.pinned import check_whole, mend
-from flows.data.shelf import alone
+from flows.data.shelf import shelf_locked
 from flows.data.versions import commit, committable, pin, push
 from flows.intake.quarantine import told, write_report
 from flows.intake.readers import cannot_use, unread
@@ -97,7 +97,7 @@ def ingest(
     """
     _check(source, data, git)
     if not dry:
-        with alone(place):  # or another that replaces a data set has done so, and not pinned it yet
+        with shelf_locked(place):  # or another that replaces a data set has done so, and not pinned it yet
             check_whole(data)
     report = place.runs / "ingest" / f"{source.into}-{source.session}"
     problems: list[Problem] = []
@@ -110,7 +110,7 @@ def ingest(
                 notes = ["nothing is written", *cannot_use(place, source.into, supervision), *unread(place, source.into)]
                 return Outcome(entry, new, problems, classes, resembling(classes, known), None, notes, told_of)
             # one at a time, so that every pin holds whole sessions and commits follow their numbers
-            with alone(place):
+            with shelf_locked(place):
                 entry, new, known = _append(source, kept, supervision, data / source.into, problems)
                 _, version = pin(data)
                 committed = git and commit(data, f"data: session {entry.folder} of {source.into}")

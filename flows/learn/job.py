@@ -73,7 +73,7 @@ def job_of(
     """
     from cl.base_model import settle
     from cl.plan import read_stream
-    from flows.data.shelf import alone
+    from flows.data.shelf import shelf_locked
     from flows.data.versions import materialise, version
     from flows.watch import watch  # it brings Prefect, which must not be imported before its address is chosen
 
@@ -81,7 +81,7 @@ def job_of(
     run = settings(config, overrides, place)
     folder = place.data_in(data_root)
     past = materialise(folder, data_rev, place.versions) if data_rev else None
-    with nullcontext() if past else alone(place):  # else a session could come in between the version named and the sessions read
+    with nullcontext() if past else shelf_locked(place):  # else a session could come in between the version named and the sessions read
         seen = past or version(folder)
         run = settle(run, Path(seen.folder), place.runs / "models", watch().progress, place.outlines)
         if whole:

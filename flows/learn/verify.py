@@ -192,7 +192,7 @@ def facts(place: Place, name: str) -> dict[str, Any]:
         result.pop("digest", None)  # over the times as well
         result["cost"].pop("seconds")
     return {
-        "weights and buffers (SHA-256)": {path.name: sha256(path / "state.safetensors") for path in states},
+        "weights and buffers (SHA-256)": {path.name: " ".join(map(sha256, sorted(path.glob("[!.]*.safetensors")))) for path in states},
         "matrix, hits, geometry, costs": {path.parent.name: result for path, result in zip(steps, results, strict=True)},
         "half-learned sessions left": [path.name for path in (place.steps / "interim").glob("[!.]*")],
         **mlflow_facts(MlflowClient(f"sqlite:///{place.runs / 'mlflow.db'}"), name),

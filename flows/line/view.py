@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from cl.evaluation.ask import names
-from cl.evaluation.cells import Cell, Cells
+from cl.evaluation.cells import Cell, Cells, cell_name, measured
 from cl.evaluation.evaluate import HEADLINE
 from cl.evaluation.line import Exam, Line
 from cl.learning.cost import Cost
@@ -39,10 +38,10 @@ def headlines(exams: Sequence[Exam]) -> dict[str, str]:
 
 def step(at: Work, line: Line, path: Sequence[Learned], number: int) -> Step:
     """The row of a line's n-th state; 0: the base model."""
-    questions = line.questions(number)
-    wanted = names(questions, at.config.evaluate, first=not number)
+    how = measured(at.config.evaluate)
+    wanted = [cell_name(asked, how) for asked in line.asked(number)]
     cells = (Cells(at.place.steps, path[number - 1].state) if number else at.start.cells).read()
-    row = {each.name: cells[name] for each, name in zip(questions, wanted, strict=True) if name in cells}
+    row = {each.name: cells[name] for each, name in zip(line.exams, wanted, strict=True) if name in cells}
     noted = read_state(at.place.steps / "states" / path[number - 1].state) if number else None
     return Step(
         key=path[number - 1].state if number else "",

@@ -15,7 +15,7 @@ from cl.errors import ConfigError, EvergreenError
 from cl.evaluation.ask import Start
 from cl.evaluation.line import Exam, Line, exam_of
 from cl.methods import Method
-from cl.methods.zero_shot import ZeroShotConfig
+from cl.methods.closed_form.zero_shot import ZeroShotConfig
 from cl.models.clip import load
 from cl.plan import base_model
 from cl.reports.report import Report

@@ -8,6 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 import mlflow
 import numpy as np
@@ -23,10 +24,12 @@ from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
 from PIL import Image
 
 import cl
-from cl.store.bundle import Bundle, write_bundle
+from cl.models.source import WEIGHTS
+from cl.store.bundle import CLIP, Bundle, write_bundle
+from cl.store.share import share
 from flows.project import marks
 from flows.registry.champion import readable, stands
-from flows.tracking.runs import MODEL, Tracker, slug
+from flows.tracking.runs import MODEL, STATE, Tracker, slug
 
 _NEEDS = ("open_clip_torch", "torch", "torchvision", "mlflow", "numpy", "pandas", "pillow", "PyYAML", "safetensors", "timm")
 _NEEDS_BESIDE = ("jaxtyping", "pyarrow", "pydantic")  # what the code of `cl` imports to answer
@@ -39,6 +42,7 @@ def register(tracker: Tracker, run_id: str, name: str, bundle: Bundle, step: int
     """
     known = tracker.client.get_run(run_id).data.tags.get(MODEL)
     if stands(tracker.client, known):
+        _share(tracker, str(known), tags)
         return str(known)
     version = _version(tracker.client, run_id)
     if version is None:
@@ -48,6 +52,7 @@ def register(tracker: Tracker, run_id: str, name: str, bundle: Bundle, step: int
         version = f"models:/{made.name}/{made.version}"
         _shown(tracker.client, model, made)
     tracker.client.set_tag(run_id, MODEL, version)
+    _share(tracker, version, tags)
     return version
 
 
@@ -56,6 +61,16 @@ def _shown(client: MlflowClient, model: str, made: ModelVersion) -> None:
     known = json.loads(client.get_logged_model(model).tags.get(MLFLOW_MODEL_VERSIONS, "[]"))
     now = {"name": made.name, "version": str(made.version)}
     client.set_logged_model_tags(model, {MLFLOW_MODEL_VERSIONS: json.dumps([*(each for each in known if each != now), now])})
+
+
+def _share(tracker: Tracker, version: str, tags: Mapping[str, str]) -> None:
+    """One file of weights for a version and its state, where the artifacts are a folder of this machine and the two hold the same."""
+    _, name, number = version.rsplit("/", 2)
+    address = tracker.client.get_model_version_download_uri(name, number)
+    file = Path(unquote(urlsplit(address).path)) / "artifacts" / "bundle" / CLIP / WEIGHTS
+    state = tracker.place.steps / "states" / tags.get(STATE, "-")
+    if urlsplit(address).scheme in ("", "file") and file.is_file() and state.is_dir():
+        share(state, file)
 
 
 def example() -> pd.DataFrame:

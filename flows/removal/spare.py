@@ -8,7 +8,7 @@ from urllib.parse import unquote, urlsplit
 
 from cl.errors import StoreError
 from cl.names import slug
-from cl.store.store import WEIGHTS, read_state
+from cl.store.store import WEIGHTS, read_state, weight
 from flows.history.conclude import conclude
 from flows.history.entries import history_of
 from flows.history.standing import Standing
@@ -129,7 +129,7 @@ def with_foundations(place: Place, states: Iterable[str]) -> set[str]:
 
 def state_of(place: Place, state: str, model: str) -> Goes:
     """The weights of a state."""
-    return Goes("state", state, model, _size(place.steps / "states" / state / WEIGHTS))
+    return Goes("state", state, model, weight(place.steps / "states" / state))
 
 
 def copies_of(place: Place, client: "MlflowClient | None", model: str, numbers: set[str]) -> list[Goes]:

@@ -17,7 +17,7 @@ from cl.errors import DataError, EvergreenError
 from cl.text import plural
 from flows.data import objects
 from flows.data.pinned import pin_file
-from flows.data.shelf import alone
+from flows.data.shelf import shelf_locked
 from flows.data.versions import pin, push
 from flows.history.conclude import conclude
 from flows.history.entries import Champion, Withdrawn, history_of, note
@@ -117,7 +117,7 @@ def _head(at: Work, said: Withdrawn, order: Order, tell: Tell) -> None:
 
 def _delete(place: Place, order: Order, tell: Tell) -> None:
     data, folder = Path(order.data), Path(order.data) / order.collection
-    with alone(place), collection.locked(folder):
+    with shelf_locked(place), collection.locked(folder):
         left = folder / order.folder
         if order.whole:
             bury(folder, order.session, order.number)

@@ -138,7 +138,7 @@ def make(at: Work, standing: Standing, found: Remedy, session: str, leave: Leave
 
 def _write(at: Work, old: Learned, new: Learned, rows: ImageTable, gone: Sequence[int]) -> None:
     states = at.place.steps / "states"
-    noted = replace(read_state(states / old.state), parent=new.parent, index=new.number)
+    noted = replace(read_state(states / old.state), parent=new.parent, index=new.number, shared="", foreign=[])
     with new_folder(states / new.state) as folder:
         if whole(states / old.state):
             method = method_of(at, old)

@@ -16,7 +16,7 @@ _WAIT = 5.0  # seconds; one who waits without an end cannot be stopped by a sign
 
 
 @contextmanager
-def alone(place: Place, model: str) -> Iterator[None]:
+def model_locked(place: Place, model: str) -> Iterator[None]:
     """Learn, judge and promote `model` with nobody else at it.
 
     Two locks: a file's, which guards this machine and which the kernel frees at once when its holder dies; and a global concurrency

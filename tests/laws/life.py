@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -10,6 +12,7 @@ from torch import Tensor
 from cl.config import EvalConfig, TrainConfig
 from cl.errors import MethodError
 from cl.evaluation.evaluate import evaluate
+from cl.learning.interim import Interim
 from cl.learning.learner import learn
 from cl.methods import Method
 from cl.methods.persist import memory, restore
@@ -18,6 +21,7 @@ from cl.streams.stream import Session
 from tests import make
 from tests.golden.numbers import sessions
 from tests.laws.cases import build, config
+from tests.test_resume import cut_short
 
 FAST = TrainConfig(max_steps=2, batch_size=6, lr=1e-2, device="cpu")
 
@@ -25,7 +29,7 @@ FAST = TrainConfig(max_steps=2, batch_size=6, lr=1e-2, device="cpu")
 def broken(settings: dict[str, Any], kind: str, *, brief: bool = False) -> list[str]:
     """The laws that a method breaks on a kind of data; none where it refuses that by name and changes nothing.
 
-    Brief: without those about scoring and about sessions with next to nothing in them.
+    Brief: without those about scoring, about being killed, and about sessions with next to nothing in them.
     """
     first, second = sessions(kind)
     try:
@@ -78,6 +82,9 @@ def _lived(settings: dict[str, Any], method: Method, first: Session, second: Ses
     restore(loaded, kept, "a law")
     learn(loaded, second, FAST, 0)
     yield from (f"{name} is another once it was saved and loaded" for name in changed(copied(method), copied(loaded)))
+    if not brief and [*method.trainable()]:
+        resumed = _cut(settings, kept, second)
+        yield from (f"{name} is another once its session was cut short" for name in changed(copied(method), copied(resumed)))
 
 
 def _begins(method: Method, session: Session) -> Iterator[str]:
@@ -116,6 +123,23 @@ def _scored(settings: dict[str, Any], method: Method, kept: Mapping[str, Tensor]
     again = evaluate(loaded.eval(), session.tests, EvalConfig(geometry=0))
     if {name: score.metrics for name, score in scores.items()} != {name: score.metrics for name, score in again.items()}:
         yield "it scores otherwise once it was saved and loaded"
+
+
+def _cut(settings: dict[str, Any], kept: Mapping[str, Tensor], session: Session) -> Method:
+    """A method that was killed in the second step of a session, and the one that went on from what the first one had kept."""
+
+    def begun() -> Method:
+        method = build(settings)
+        restore(method, kept, "a law")
+        return method
+
+    with TemporaryDirectory() as folder:
+        interim = Interim(Path(folder) / "interim", 1e-9)
+        cut_short(begun(), session, FAST, interim, 1, between=False)
+        assert interim.read() is not None, "nothing was kept of a session that was killed"
+        resumed = begun()
+        learn(resumed, session, FAST, 0, interim=interim)
+    return resumed
 
 
 def _thin(settings: dict[str, Any]) -> Iterator[str]:

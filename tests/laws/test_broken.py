@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from cl.errors import MethodError
+from cl.methods.merges.ensemble import Ensemble
 from cl.methods.recipe import Recipe
 from cl.methods.terms.fit import Fit
 from cl.methods.tuners.base import Tuner
@@ -45,6 +46,7 @@ BROKEN: dict[str, tuple[Any, str, Any, dict[str, Any], str]] = {
     "frozen": (Recipe, "after_step", _moves_what_is_frozen, alone("tune", "projections"), "is frozen and has changed"),
     "teacher": (Tuner, "frozen", lambda tuner: tuner, alone("terms", "vocabulary"), "the session teacher shares storage with what trains"),
     "saved": (Fit, "end", _forgets, alone("tune", "whole"), "is another once it was saved and loaded"),
+    "midway": (Ensemble, "resume", lambda merge, tensors: None, alone("merge", "ensemble"), "is another once its session was cut short"),
     "names": (Whole, "begin", _other_names, alone("tune", "whole"), "its weights have other names once a session begins"),
     "refused": (Recipe, "check", _refuse, alone("tune", "whole"), "refuses labels, and says that it learns from captions, labels"),
     "scoring": (Recipe, "classify", _answers_and_learns, alone("tune", "whole"), "scoring changes clip."),

@@ -8,7 +8,7 @@ from mlflow import MlflowClient
 
 from cl.disk.files import read_json
 from cl.disk.tensors import read_tensors
-from cl.methods.gda import GDAConfig
+from cl.methods.closed_form.gda import GDAConfig
 from cl.methods.presets.replay import ReplayConfig
 from cl.models.clip import ModelConfig, load
 from cl.store.states import load_state

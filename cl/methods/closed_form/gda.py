@@ -1,25 +1,21 @@
 """Gaussian discriminant analysis beside zero-shot CLIP: no training, and the sessions' statistics simply add up (arXiv:2402.04087)."""
 
-from collections.abc import Iterable, Sequence
-from typing import ClassVar, Literal
+from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from jaxtyping import Float
 from pydantic import Field, NonNegativeFloat
-from torch import Tensor, nn
+from torch import Tensor
 
 from cl.data.classes import ClassName
-from cl.methods.base import Batch, MethodConfig
+from cl.methods.closed_form.sums import Sums, SumsConfig, fall_back
 from cl.methods.features import ClassRows
-from cl.methods.frozen import Frozen, fall_back, labelled
 from cl.models.clip import Clip
-from cl.streams.stream import Session
 
 
-class GDAConfig(MethodConfig):
+class GDAConfig(SumsConfig):
     """Gaussian discriminant analysis on frozen features beside zero-shot, with no training."""
-
-    learns: ClassVar[tuple[str, ...]] = ("labels",)
 
     name: Literal["gda"] = "gda"
     alpha: NonNegativeFloat = Field(
@@ -32,7 +28,7 @@ class GDAConfig(MethodConfig):
         return GDA(clip, seed, self)
 
 
-class GDA(Frozen):
+class GDA(Sums):
     """Zero-shot logits plus alpha times those of Gaussian classes with one covariance and equal priors.
 
     Keeps count and feature sum per class and the second moment of all features: order and number of sessions do not matter.
@@ -43,26 +39,18 @@ class GDA(Frozen):
     def __init__(self, clip: Clip, seed: int, config: GDAConfig) -> None:
         super().__init__(clip, seed)
         self.config = config
-        self.pixels = False
         width = int(clip.model_cfg["embed_dim"])
         self.register_buffer("moment", torch.zeros(width, width, dtype=torch.float64))
         self.sums = ClassRows(width + 1)  # the last column counts
 
-    def trainable(self) -> Iterable[nn.Parameter]:
-        """No parameter at all."""
-        return ()
+    @property
+    def second(self) -> Float[Tensor, "d d"]:
+        """The second moment."""
+        return self.moment
 
-    def losses(self, batch: Batch) -> dict[str, Float[Tensor, ""]]:
-        """No term at all."""
-        return {}
-
-    def end(self, session: Session) -> None:
-        """Add the session's features to what is kept."""
-        assert self._features is not None
-        features = self._features.double()
-        self.moment += features.T @ features
-        self.sums.add([str(name) for name in labelled(session).labels], torch.cat([features, torch.ones_like(features[:, :1])], 1))
-        super().end(session)
+    def counted(self, lifted: Float[Tensor, "b d"]) -> Float[Tensor, "b e"]:
+        """The features, and a one that counts."""
+        return torch.cat([lifted, torch.ones_like(lifted[:, :1])], 1)
 
     def discriminant(self, classes: Sequence[ClassName]) -> tuple[Float[Tensor, "k d"], Float[Tensor, " k"], Tensor]:
         """Weights and biases of the classes, zero for those never taught, and which were taught."""
@@ -75,7 +63,7 @@ class GDA(Frozen):
 
     def class_features(self, classes: Sequence[ClassName]) -> Float[Tensor, "k m"]:
         """Per class: its text feature, its weights and bias, and whether it was ever taught."""
-        text = super().class_features(classes)
+        text = self.texts(classes)
         weights, bias, known = self.discriminant(classes)
         return torch.cat([text.double(), weights, bias[:, None], known[:, None].double()], 1)
 

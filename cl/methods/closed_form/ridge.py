@@ -1,26 +1,22 @@
 """Ridge regression to class indicators in closed form: what sessions add up to is the joint solution, in any order."""
 
-from collections.abc import Iterable, Sequence
-from typing import ClassVar, Literal
+from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from jaxtyping import Float
 from pydantic import Field, PositiveFloat, PositiveInt
-from torch import Tensor, nn
+from torch import Tensor
 
 from cl.data.classes import ClassName
-from cl.methods.base import Batch, MethodConfig
+from cl.methods.closed_form.sums import Sums, SumsConfig, fall_back
 from cl.methods.features import ClassRows
-from cl.methods.frozen import Frozen, fall_back, labelled
 from cl.models.clip import Clip
 from cl.seeds import generator
-from cl.streams.stream import Session
 
 
-class RidgeConfig(MethodConfig):
+class RidgeConfig(SumsConfig):
     """Ridge regression on frozen features, in closed form."""
-
-    learns: ClassVar[tuple[str, ...]] = ("labels",)
 
     name: Literal["ridge"] = "ridge"
     penalty: PositiveFloat = Field(0.1, description="times the squared weights, where features have length 1")
@@ -31,7 +27,7 @@ class RidgeConfig(MethodConfig):
         return Ridge(clip, seed, self)
 
 
-class Ridge(Frozen):
+class Ridge(Sums):
     """Keeps the Gram matrix of all features and their sum per class, from which the weights follow (RanPAC, arXiv:2307.02251).
 
     No gradient and no exemplar. Whether an image shows a class that was ever taught is for zero-shot CLIP to say, and which.
@@ -43,7 +39,6 @@ class Ridge(Frozen):
     def __init__(self, clip: Clip, seed: int, config: RidgeConfig) -> None:
         super().__init__(clip, seed)
         self.config = config
-        self.pixels = False
         width, wide = int(clip.model_cfg["embed_dim"]), config.projection
         drawn = None if wide is None else torch.randn(width, wide, generator=generator(seed, "projection"), dtype=torch.float64)
         self.register_buffer("random", drawn, persistent=False)  # the seed gives it back
@@ -51,23 +46,10 @@ class Ridge(Frozen):
         self.register_buffer("gram", torch.zeros(wide or width, wide or width, dtype=torch.float64))
         self.sums = ClassRows(wide or width)
 
-    def trainable(self) -> Iterable[nn.Parameter]:
-        """No parameter at all."""
-        return ()
-
-    def losses(self, batch: Batch) -> dict[str, Float[Tensor, ""]]:
-        """No term at all."""
-        return {}
-
-    def end(self, session: Session) -> None:
-        """Add the session's features to what is kept."""
-        assert self._features is not None
-        names = [str(name) for name in labelled(session).labels]
-        for start in range(0, len(names), 1024):  # wide random features of all rows at once may not fit
-            lifted = self.lift(self._features[start : start + 1024])
-            self.gram += lifted.T @ lifted
-            self.sums.add(names[start : start + 1024], lifted)
-        super().end(session)
+    @property
+    def second(self) -> Float[Tensor, "m m"]:
+        """The Gram matrix."""
+        return self.gram
 
     def lift(self, features: Float[Tensor, "b d"]) -> Float[Tensor, "b m"]:
         """The features themselves, or relu(features R) with R drawn from N(0, 2/m), which keeps their mean square length."""
@@ -83,7 +65,7 @@ class Ridge(Frozen):
 
     def class_features(self, classes: Sequence[ClassName]) -> Float[Tensor, "k m"]:
         """Per class: its text feature, its ridge weights, and whether it was ever taught."""
-        text = super().class_features(classes)
+        text = self.texts(classes)
         weights, known = self.weights(classes)
         return torch.cat([text.double(), weights, known[:, None].double()], 1)
 

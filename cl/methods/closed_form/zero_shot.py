@@ -1,12 +1,9 @@
 """Frozen zero-shot: the model as it came, and the row every other method is read against."""
 
-from collections.abc import Iterable
 from typing import ClassVar, Literal
 
-from jaxtyping import Float
-from torch import Tensor, nn
-
-from cl.methods.base import Batch, Method, MethodConfig
+from cl.methods.base import MethodConfig
+from cl.methods.closed_form.base import ClosedForm
 from cl.models.clip import Clip
 
 
@@ -22,13 +19,5 @@ class ZeroShotConfig(MethodConfig):
         return ZeroShot(clip, seed)
 
 
-class ZeroShot(Method):
+class ZeroShot(ClosedForm):
     """Learns nothing and forgets nothing (CLIP, arXiv:2103.00020)."""
-
-    def losses(self, batch: Batch) -> dict[str, Float[Tensor, ""]]:
-        """No term at all."""
-        return {}
-
-    def trainable(self) -> Iterable[nn.Parameter]:
-        """No parameter at all."""
-        return ()
