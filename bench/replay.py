@@ -27,9 +27,10 @@ from cl.data.classes import ClassName
 from cl.data.glyphs import build
 from cl.data.table import ImageTable
 from cl.learning.learner import learn
+from cl.methods.buffer import update
+from cl.methods.memories.exemplars import Rehearsal
 from cl.methods.presets.replay import ReplayConfig
 from cl.methods.recipe import Candidates, Recipe
-from cl.methods.view import Lesson
 from cl.models.clip import Clip, ModelConfig, load
 from cl.streams.avalanche import to_avalanche
 from cl.streams.stream import EvalSet, Session, Stream
@@ -75,8 +76,10 @@ def ours(clip: Clip, taught: tuple[Session, Session], candidates: Candidates, ba
     """Milliseconds a step."""
     old, new = taught
     method = ReplayConfig(candidates=candidates).build(copy.deepcopy(clip, {id(clip.tokenizer): clip.tokenizer}), 0)
-    assert isinstance(method, Recipe) and method.memory is not None
-    method.memory.store(old, old.data, Lesson(1, old.data, old.vocabulary, old.classes))
+    assert isinstance(method, Recipe)
+    assert isinstance(method.memory, Rehearsal)
+    kept = update(method.memory.exemplars, old.data, [0] * len(old.data), policy="reservoir", capacity=500, seed=0)
+    method.memory.exemplars = kept
     clock, losses = Clock(), method.losses
 
     def timed(given: Any) -> dict[str, Tensor]:

@@ -16,6 +16,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from cl.data.table import SCHEMA, ImageTable, concat
+from cl.methods.stored import Features, features_in, with_features
 
 Policy = Literal["reservoir", "class_balanced", "session_balanced"]
 
@@ -31,6 +32,7 @@ class Exemplars:
     weights: Float[Tensor, " n"]
     groups: Int[Tensor, " n"]
     seen: tuple[int, ...] = ()
+    features: Features | None = None  # where they are kept too
 
     @classmethod
     def none(cls) -> "Exemplars":
@@ -40,14 +42,18 @@ class Exemplars:
     def take(self, order: Sequence[int]) -> "Exemplars":
         """The exemplars at the given positions."""
         index = torch.tensor(order, dtype=torch.int64)
-        return Exemplars(self.rows.take(order), self.weights[index], self.groups[index], self.seen)
+        features = self.features.take(index) if self.features else None
+        return Exemplars(self.rows.take(order), self.weights[index], self.groups[index], self.seen, features)
 
 
-def update(kept: Exemplars, new: ImageTable, groups: Sequence[int], *, policy: Policy, capacity: int, seed: int) -> Exemplars:
+def update(
+    kept: Exemplars, new: ImageTable, groups: Sequence[int], *, policy: Policy, capacity: int, seed: int, room: Features | None = None
+) -> Exemplars:
     """The store after seeing new rows: at most `capacity` of them, the same for the same seed.
 
     `reservoir` keeps a uniform sample of all rows ever seen, `class_balanced` and `session_balanced` one for each group so far, each
-    of the size that `shares` says. A group may come back: what it had and what it brings are one sample.
+    of the size that `shares` says. A group may come back: what it had and what it brings are one sample. `room`: for features of
+    the new rows, where features are kept.
     """
     every = torch.cat([torch.tensor(groups, dtype=torch.int64), kept.groups])
     pools = torch.zeros_like(every) if policy == "reservoir" else every
@@ -61,7 +67,9 @@ def update(kept: Exemplars, new: ImageTable, groups: Sequence[int], *, policy: P
     for pool, share in zip(seen, shares(capacity, len(seen)), strict=True):
         members = (pools == pool).nonzero().flatten()
         order += members[weights[members].sort(descending=True, stable=True).indices[:share]].tolist()
-    return Exemplars(concat([new, kept.rows]), weights, every, seen).take(order)
+    had = (kept.features or Features.none(len(kept.rows), room.images.shape[1])) if room else None
+    features = room.before(had) if room and had else None
+    return Exemplars(concat([new, kept.rows]), weights, every, seen, features).take(order)
 
 
 def shares(capacity: int, groups: int) -> list[int]:
@@ -77,6 +85,8 @@ def shares(capacity: int, groups: int) -> list[int]:
 def packed(kept: Exemplars) -> UInt8[Tensor, " bytes"]:
     """The exemplars as one Arrow IPC stream."""
     table = kept.rows.table.append_column("weight", pa.array(kept.weights.numpy())).append_column("group", pa.array(kept.groups.numpy()))
+    if kept.features:
+        table = with_features(table, kept.features)
     table = table.replace_schema_metadata({"seen": json.dumps(kept.seen)})
     sink = io.BytesIO()
     with pa.ipc.new_stream(sink, table.schema) as writer:
@@ -94,4 +104,4 @@ def unpacked(state: UInt8[Tensor, " bytes"]) -> Exemplars:
     noted = (table.schema.metadata or {}).get(b"seen", b"[]")  # states of old have none: their groups are those of their rows
     rows = ImageTable(table.select(SCHEMA.names).replace_schema_metadata(None))
     weights, groups = (torch.from_numpy(table[name].to_numpy().copy()) for name in ("weight", "group"))
-    return Exemplars(rows, weights, groups, tuple(json.loads(noted)))
+    return Exemplars(rows, weights, groups, tuple(json.loads(noted)), features_in(table))

@@ -61,6 +61,11 @@ def _grown(parts: Parts) -> bool:
     return merge is not None and merge.spans() and tuner.grows
 
 
+def _nothing_stored(parts: Parts) -> bool:
+    memory = parts.seats.get("memory")
+    return "stored" in parts.kinds() and getattr(memory, "store", "none") != "features"
+
+
 REFUSALS = (
     Refusal(
         "terms that all weigh 0",
@@ -116,6 +121,12 @@ REFUSALS = (
         "image features computed once under augmentation",
         "train.augment is set, which makes a new image at every step",
         "{name: recipe, tune: {kind: whole, part: text, cache: true}, train: {augment: true}}",
+    ),
+    Refusal(
+        "`stored` without stored features",
+        "the term stored compares with what a memory keeps beside its images; give the recipe a memory with store: features",
+        "{name: recipe, terms: [clip, stored], memory: reservoir}",
+        _nothing_stored,
     ),
     Refusal(
         "two tuners",

@@ -43,6 +43,23 @@ def distillation(student: Float[Tensor, "b k"], teacher: Float[Tensor, "b k"], t
     return temperature**2 * F.kl_div(F.log_softmax(precise(student) / temperature, dim=-1), target, reduction="batchmean", log_target=True)
 
 
+def divergence(logits: Float[Tensor, "n m"], rows: Float[Tensor, "n m"], columns: Float[Tensor, "m n"]) -> Float[Tensor, ""]:
+    """KL of each row's softmax, and of each column's, from log-probabilities: the mean of both ways (MobileCLIP, arXiv:2311.17049).
+
+    `rows` and `columns` are a teacher's, or the logarithm of the mean over teachers; no gradient reaches them.
+    """
+    return (_from(logits, rows) + _from(logits.T, columns)) / 2
+
+
+def _from(logits: Tensor, target: Tensor) -> Tensor:
+    return F.kl_div(log_shares(logits), target.detach(), reduction="batchmean", log_target=True)
+
+
+def log_shares(logits: Float[Tensor, "n m"]) -> Float[Tensor, "n m"]:
+    """The logarithm of each row's softmax, in at least fp32."""
+    return F.log_softmax(precise(logits), -1)
+
+
 def alignment(
     student: Float[Tensor, "n n"],
     teacher: Float[Tensor, "n n"],

@@ -188,7 +188,7 @@ class Recipe(Method):
         for term in self._terms():
             term.end(site)
         if self.memory:
-            self.memory.store(session, self._rows(session), self.lesson)
+            self.memory.store(site, self._rows(session))
         self.tuner.end(session)
         self._teachers.pop("session", None)
         for encoder in (self.tuner, *self._teachers.values()):

@@ -15,6 +15,7 @@ from cl.data.classes import ClassName
 from cl.data.table import ImageTable
 from cl.methods import gather
 from cl.methods.base import Batch
+from cl.methods.buffer import Exemplars
 from cl.methods.tuners.base import Tuner
 from cl.models.tokens import Frame
 from cl.seeds import generator
@@ -35,6 +36,7 @@ class Lesson:
     vocabulary: tuple[ClassName, ...]
     candidates: tuple[int, ...]  # indices into the vocabulary
     own: int | None = None  # how many of the rows, the first ones, are the session's own and no exemplars; None: all
+    kept: Exemplars | None = None  # what a memory brought
     by_batch: bool = False  # whether in a step only those of them compete that its batch shows
 
     def names(self) -> list[ClassName]:

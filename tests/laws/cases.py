@@ -10,6 +10,8 @@ from tests.laws.pairwise import array
 
 KINDS = ("labels", "captions", "mixed")
 _SMALL = {"texts": 8, "depth": 2, "iterations": 2, "k": 2, "samples": 6, "capacity": 6, "captions": 8, "every": 2}  # only make it cheaper
+_SMALL["store"] = "features"  # a memory that keeps more does all that one does that keeps less
+_PARTNERS = {"stored": {"memory": {"kind": "reservoir", "capacity": 6, "store": "features"}}}  # what a part has no meaning without
 
 
 def small(seat: str, kind: str) -> dict[str, Any]:
@@ -25,12 +27,14 @@ def preset(name: str) -> dict[str, Any]:
 def alone(seat: str, kind: str) -> dict[str, Any]:
     """A recipe of one part and plain partners."""
     part, plain = small(seat, kind), small("terms", "clip")
-    return {"name": "recipe", "terms": [plain, part] if kind != "clip" else [plain]} if seat == "terms" else recipe(plain, **{seat: part})
+    return recipe(*([plain, part] if kind != "clip" else [plain])) if seat == "terms" else recipe(plain, **{seat: part})
 
 
 def recipe(*terms: dict[str, Any], **seats: dict[str, Any]) -> dict[str, Any]:
-    """A recipe of these parts."""
-    return {"name": "recipe", "terms": list(terms), **seats}
+    """A recipe of these parts, and of what those that weigh something have no meaning without."""
+    heavy = [term for term in terms if term.get("weight") != 0]
+    partners = {seat: part for term in heavy for seat, part in _PARTNERS.get(term["kind"], {}).items()}
+    return {"name": "recipe", "terms": list(terms), **partners, **seats}
 
 
 UNITS = {f"{seat}: {kind}": alone(seat, kind) for seat, kinds in PARTS.items() for kind in kinds}
@@ -53,7 +57,7 @@ def pairwise() -> dict[str, tuple[dict[str, Any], str]]:
 
 @cache
 def _made(seat: str, kind: str) -> Any:
-    return PARTS[seat][kind]()
+    return PARTS[seat][kind](**small(seat, kind))
 
 
 def _parts(row: dict[str, Any]) -> Parts:

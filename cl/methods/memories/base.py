@@ -5,8 +5,7 @@ from abc import ABC, abstractmethod
 from cl.data.table import ImageTable
 from cl.methods.part import Part, PartConfig
 from cl.methods.tuners.base import Tuner
-from cl.methods.view import Lesson
-from cl.streams.stream import Session
+from cl.methods.view import Lesson, Site
 
 
 class MemoryConfig(PartConfig):
@@ -25,5 +24,5 @@ class Memory(Part, ABC):
         """The lesson with what is kept among its rows."""
 
     @abstractmethod
-    def store(self, session: Session, rows: ImageTable, lesson: Lesson) -> None:
+    def store(self, at: Site, rows: ImageTable) -> None:
         """Keep something of a session that was just learned; `rows` are its own that taught."""

@@ -1,19 +1,23 @@
 """Rehearsal: exemplars of earlier sessions stand among the rows of a session (ER, arXiv:1902.10486)."""
 
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Literal
 
+import torch
 from jaxtyping import UInt8
-from pydantic import PositiveInt
+from pydantic import Field, PositiveInt
 from torch import Tensor
 
 from cl.data.table import ImageTable, concat
 from cl.methods.buffer import Exemplars, Policy, packed, unpacked, update
 from cl.methods.memories.base import Memory, MemoryConfig
+from cl.methods.stored import Features
 from cl.methods.tuners.base import Tuner
-from cl.methods.view import Lesson
+from cl.methods.view import Lesson, Site
 from cl.seeds import derive
-from cl.streams.stream import Session
+
+CHUNK = 64  # rows encoded at a time
 
 
 class ExemplarsConfig(MemoryConfig):
@@ -22,6 +26,9 @@ class ExemplarsConfig(MemoryConfig):
     kind: Policy = "reservoir"
     capacity: PositiveInt = 500
     repeat: PositiveInt = 1  # how often each exemplar stands among the rows of a session
+    store: Literal["none", "features"] = Field(
+        "none", description="features: beside each image what its own session's model made of it and of its text, for the term stored"
+    )
 
     def build(self, tuner: Tuner, seed: int) -> "Rehearsal":
         """An empty memory."""
@@ -70,15 +77,18 @@ class Rehearsal(Memory):
         kept, index = self.exemplars.rows, positions(lesson)
         old = {index[label] for label in kept.labels if label is not None}
         data = concat([lesson.data, *[kept] * self.config.repeat])
-        return replace(lesson, data=data, candidates=tuple(sorted(old | set(lesson.candidates))), own=len(lesson.data))
+        return replace(lesson, data=data, candidates=tuple(sorted(old | set(lesson.candidates))), own=len(lesson.data), kept=self.exemplars)
 
-    def store(self, session: Session, rows: ImageTable, lesson: Lesson) -> None:
+    def store(self, at: Site, rows: ImageTable) -> None:
         """Offer the session's rows to the store."""
-        index = positions(lesson)
+        session, index = at.session, positions(at.lesson)
         by_class = self.config.kind == "class_balanced"
         groups = [index.get(label or "", -1) if by_class else session.index - 1 for label in rows.labels]
         drawn = derive(self.seed, "buffer", session.index)
-        self.exemplars = update(self.exemplars, rows, groups, policy=self.config.kind, capacity=self.config.capacity, seed=drawn)
+        width = int(at.tuner.clip.model_cfg["embed_dim"])
+        room = Features.none(len(rows), width, session.index) if self.config.store == "features" else None
+        policy, capacity = self.config.kind, self.config.capacity
+        self.exemplars = filled(at, update(self.exemplars, rows, groups, policy=policy, capacity=capacity, seed=drawn, room=room))
 
     def get_extra_state(self) -> UInt8[Tensor, " bytes"]:
         """The exemplars, so that they are saved and loaded with the weights."""
@@ -87,6 +97,27 @@ class Rehearsal(Memory):
     def set_extra_state(self, state: UInt8[Tensor, " bytes"]) -> None:
         """Restore what `get_extra_state` gave."""
         self.exemplars = unpacked(state)
+
+
+def filled(at: Site, kept: Exemplars) -> Exemplars:
+    """With what the model makes now of the session's rows that have no features yet and a text: a label or a caption."""
+    features = kept.features
+    if features is None:
+        return kept
+    blank = [not words and session == at.session.index for words, session in zip(features.words, features.session.tolist(), strict=True)]
+    pairs = zip(kept.rows.labels, kept.rows.captions, blank, strict=True)
+    new = [place for place, (label, texts, empty) in enumerate(pairs) if empty and (label is not None or texts)]
+    own, index = kept.rows.take(new), positions(at.lesson)
+    classes = [at.lesson.vocabulary[index[label]].prompts[0] if label is not None else "" for label in own.labels]
+    words = [texts[0] if texts else prompt for texts, prompt in zip(own.captions, classes, strict=True)]
+    return replace(kept, features=features.put(new, words, list(_made(at, own, words))))
+
+
+def _made(at: Site, rows: ImageTable, words: Sequence[str]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    with torch.no_grad():
+        for number, view in enumerate(at.views(rows, CHUNK)):
+            tokens = at.tuner.tokens(words[number * CHUNK : (number + 1) * CHUNK])
+            yield view.images, view.text("stored", tokens), view.scale.expand(len(tokens))
 
 
 def positions(lesson: Lesson) -> dict[str, int]:

@@ -17,6 +17,7 @@ from cl.methods.terms.m2mix import M2MixConfig
 from cl.methods.terms.names import NamesConfig
 from cl.methods.terms.reference import ReferenceConfig
 from cl.methods.terms.siglip import SigLIPConfig
+from cl.methods.terms.stored import StoredConfig
 from cl.methods.terms.vocabulary import VocabularyConfig
 
 AnyTerm = Annotated[
@@ -32,7 +33,8 @@ AnyTerm = Annotated[
     | ReferenceConfig
     | AlignConfig
     | L2Config
-    | HoldConfig,
+    | HoldConfig
+    | StoredConfig,
     Field(discriminator="kind"),
 ]
 
