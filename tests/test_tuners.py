@@ -11,13 +11,17 @@ from torch import Tensor
 
 from cl.config import TrainConfig
 from cl.disk.tensors import read_tensors, write_tensors
+from cl.errors import MethodError
 from cl.learning.learner import learn
+from cl.learning.loader import Collate, Rows
 from cl.methods import CONFIGS
 from cl.methods.compose import RecipeConfig
 from cl.methods.features import pixels
 from cl.methods.persist import memory, restore
 from cl.methods.recipe import Recipe
 from cl.methods.tuners import Tuner
+from cl.plan import build_method
+from cl.store.bundle import Bundle, read_bundle, write_bundle
 from cl.streams.stream import Session
 from tests import make
 
@@ -120,12 +124,13 @@ def taught(teacher: Tuner) -> Tensor:
 
 @pytest.mark.parametrize(("name", "kind"), CASES)
 def test_saved_loaded_and_gone_on_with_is_never_having_stopped(name: str, kind: str, tmp_path: Path) -> None:
-    through = recipe(name, 0, {"kind": "vocabulary", "texts": 6})
+    held = {"kind": "names"} if name == "head" else {"kind": "vocabulary", "texts": 6}
+    through = recipe(name, 0, held)
     first, second = sessions(kind)
     learn(through, first, FAST, 0)
     write_tensors(memory(through), tmp_path / "m.safetensors")
     learn(through, second, FAST, 0)
-    resumed = recipe(name, 0, {"kind": "vocabulary", "texts": 6})
+    resumed = recipe(name, 0, held)
     restore(resumed, read_tensors(tmp_path / "m.safetensors"), "test")
     learn(resumed, second, FAST, 0)
     one, two = everything(through), everything(resumed)
@@ -164,3 +169,77 @@ def test_a_recipe_over_a_tuner_names_its_states_by_what_is_not_at_its_default() 
     assert plain.spelled()["tune"] == {"kind": "lora"} and ranked.spelled()["tune"] == {"kind": "lora", "rank": 8}
     changed = CONFIGS["vr_lwf"](tune={"kind": "lora"})
     assert changed.spelled()["tune"] == {"kind": "lora"} and changed.spelled()["terms"] == CONFIGS["vr_lwf"]().spelled()["terms"]
+
+
+def test_features_computed_once_teach_what_those_of_every_step_do_and_a_teachers_are_looked_up_too() -> None:
+    terms = ({"kind": "clip"}, {"kind": "vocabulary", "texts": 6}, {"kind": "names", "teacher": "original"})
+    tune = TUNERS["lora of texts"]
+    plain, cached = (RecipeConfig(tune=tune | more, terms=terms).build(make.tiny(), 0) for more in ({}, {"cache": True}))
+    assert plain.pixels and not cached.pixels
+    calls = []
+    inner = cached.clip.encode_image
+    cached.clip.encode_image = lambda *given: calls.append(len(given[0])) or inner(*given)  # type: ignore[method-assign]
+    for session in sessions("labels"):
+        for method in (plain, cached):
+            learn(method, session, FAST, 0)
+        assert calls == [1, 12] or calls == [1, 12, 1, 12]  # a row to see that nothing trains on the way, then all of them
+        assert cached.tuner.known is None
+    for own, theirs in zip(plain.trainable(), cached.trainable(), strict=True):
+        assert torch.allclose(own, theirs, atol=1e-4)
+
+
+@pytest.mark.parametrize("tune", [{"kind": "whole"}, {"kind": "lora", "towers": "image"}, {"kind": "prompts", "form": "visual"}])
+def test_features_that_change_with_every_step_are_not_computed_once(tune: dict[str, Any]) -> None:
+    with pytest.raises(MethodError, match=r"^recipe cannot learn with this model: .*the image tower is tuned.*leave tune.cache off"):
+        build_method(RecipeConfig(tune=tune | {"cache": True}, terms=({"kind": "clip"},)), make.tiny(), 0)
+
+
+def test_captions_do_not_teach_a_head() -> None:
+    session = sessions("captions")[0]
+    with pytest.raises(MethodError, match=r"none of its 12 rows has a label, and this method learns from labels alone"):
+        recipe("head").check(session)
+    assert RecipeConfig(tune={"kind": "head"}, terms=({"kind": "clip"},)).wants() == ("labels",)
+
+
+def test_a_part_in_the_place_of_prompts_is_not_trained_as_prompts_are() -> None:
+    own, given = CONFIGS["cpe_clip"](), CONFIGS["cpe_clip"](tune={"kind": "lora"})
+    assert own.training(False)["optimizer"] == "sgd" and given.training(False) == given.training(True) == {}
+    assert own.training(True)["batch_size"] == 4
+
+
+@pytest.mark.parametrize("name", ["lora", "bridged prompts", "head"])
+def test_a_bundle_answers_as_the_recipe_that_it_was_made_of(name: str, tmp_path: Path) -> None:
+    config = RecipeConfig(tune=TUNERS[name], terms=({"kind": "clip"},))
+    method = recipe(name)
+    learn(method, sessions("labels")[0], FAST, 0)
+    (tmp_path / "bundle").mkdir()
+    write_bundle(Bundle(method.eval().requires_grad_(False), config, 0, ("a {} square",)), tmp_path / "bundle")
+    back = read_bundle(tmp_path / "bundle")
+    assert torch.allclose(answers(back.method), answers(method), atol=1e-5)
+    assert back.beside == (name != "lora")
+
+
+@pytest.mark.parametrize(
+    ("tune", "term", "met"),
+    [
+        ("head", {"kind": "vocabulary", "texts": 6}, True),
+        ("head", {"kind": "class_texts"}, True),
+        ("text prompts", {"kind": "class_texts"}, True),
+        ("lora of texts", {"kind": "class_texts"}, True),
+        ("text, scale frozen", {"kind": "class_texts"}, True),
+        ("lora of texts", {"kind": "vocabulary", "texts": 6}, False),
+        ("image prompts", {"kind": "class_texts"}, False),
+        ("head", {"kind": "names"}, False),
+    ],
+)
+def test_a_term_is_refused_just_where_it_would_be_a_constant(tune: str, term: dict[str, Any], met: bool) -> None:
+    session = sessions("labels")[0]
+    config = RecipeConfig(tune=TUNERS[tune], terms=(term, {"kind": "clip"}))
+    if met:
+        with pytest.raises(MethodError, match=rf"^tune and terms: nothing that is tuned here changes what {term['kind']} holds"):
+            config.build(make.tiny(), 0)
+        return
+    method = config.build(make.tiny(), 0)
+    rows = Rows(method.begin(session), method.clip, session.vocabulary, pixels=method.pixels)
+    losses = method.losses(Collate(method.clip.tokenize)([rows[(row, 0, 0)] for row in range(6)]))
+    assert len(losses) > 1 and all(loss.requires_grad for loss in losses.values())
