@@ -72,3 +72,17 @@ def test_vr_lwf_loses_less_of_what_was_never_taught_than_fine_tuning_and_learns_
     assert lost_by_vr_lwf.mean() < 0.75 * lost_by_plain.mean()
     new, new_to_plain, before = (scores(found, row, "greek") for found, row in ((vr_lwf, -1), (plain, -1), (plain, 0)))
     assert (new_to_plain > 2 * before).all() and new.mean() > new_to_plain.mean() - 0.03, (new, new_to_plain)
+
+
+def test_lora_under_infoloob_learns_new_letters_and_a_random_vocabulary_keeps_those_never_taught(data: Path, tmp_path: Path) -> None:
+    probes = ("latin", "armenian")
+    stream = {"sessions": [{"domains": "greek"}], "probes": [{"name": name, "domains": name, "limit": 200} for name in probes]}
+    lora = {"name": "recipe", "tune": {"kind": "lora", "rank": 8}}
+    held, plain = (
+        matrices(data, tmp_path, stream, 1e-2, lora | {"terms": terms})
+        for terms in ([{"kind": "infoloob", "labels": "pairs"}, "vocabulary"], ["clip"])
+    )
+    new, new_to_plain, before = (scores(found, row, "greek") for found, row in ((held, -1), (plain, -1), (plain, 0)))
+    assert (new > 3 * before).all() and (new_to_plain > 3 * before).all(), (new, new_to_plain, before)
+    lost, lost_by_plain = (scores(found, 0, *probes) - scores(found, 1, *probes) for found in (held, plain))
+    assert_less(lost, lost_by_plain, "zero-shot drop")

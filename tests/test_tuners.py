@@ -223,10 +223,6 @@ def test_a_bundle_answers_as_the_recipe_that_it_was_made_of(name: str, tmp_path:
     ("tune", "term", "met"),
     [
         ("head", {"kind": "vocabulary", "texts": 6}, True),
-        ("head", {"kind": "class_texts"}, True),
-        ("text prompts", {"kind": "class_texts"}, True),
-        ("lora of texts", {"kind": "class_texts"}, True),
-        ("text, scale frozen", {"kind": "class_texts"}, True),
         ("lora of texts", {"kind": "vocabulary", "texts": 6}, False),
         ("image prompts", {"kind": "class_texts"}, False),
         ("head", {"kind": "names"}, False),

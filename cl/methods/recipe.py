@@ -19,7 +19,7 @@ from cl.methods.merges.base import Merge
 from cl.methods.part import Part
 from cl.methods.rounds import Rounds
 from cl.methods.terms.base import Rows, Term
-from cl.methods.tuners.base import TOWERS, Tuner, base
+from cl.methods.tuners.base import Tower, Tuner, base
 from cl.methods.view import Kind, Lesson, Site, View
 from cl.models.clip import Clip
 from cl.models.flops import alike
@@ -71,7 +71,7 @@ class Recipe(Method):
                 "choose a merge that is made when the session is over"
             )
         for kind, term in terms.items():
-            if (moves := term.needs().moves) and moves.isdisjoint(moving(tuner)):
+            if unmoved(term.needs().moves, tuner):
                 raise MethodError(
                     f"tune and terms: nothing that is tuned here changes what {kind} holds in its place, so that it would be a constant; "
                     "take another tuner, or leave the term out"
@@ -264,10 +264,9 @@ class Recipe(Method):
         return self
 
 
-def moving(tuner: Tuner) -> set[str]:
-    """What changes while it learns: towers, and the scale of cosines."""
-    scale = any(each is tuner.clip.logit_scale for each in tuner.weights().values())
-    return {*TOWERS["both"] - tuner.fixed} | ({"scale"} if scale else set())
+def unmoved(towers: frozenset[Tower], tuner: Tuner) -> bool:
+    """Whether none of these towers, if any are asked for, nor the scale of cosines is tuned."""
+    return bool(towers) and towers <= tuner.fixed and not any(each is tuner.clip.logit_scale for each in tuner.weights().values())
 
 
 def teaching(session: Session, rows: Rows) -> ImageTable:

@@ -18,13 +18,13 @@ Rows = Literal["supervised", "labelled", "captioned", "any"]
 class Needs(NamedTuple):
     """What a term cannot do without.
 
-    `rows`: those of a session that it learns from; what only holds back takes what comes. `moves`: of these one has to be tuned, or it
-    would be a constant.
+    `rows`: those of a session that it learns from; what only holds back takes what comes. `moves`: towers of which one, or the scale
+    of cosines, has to be tuned, or it would be a constant.
     """
 
     rows: Rows | None = None
     teachers: frozenset[Kind] = frozenset()
-    moves: frozenset[Tower | Literal["scale"]] = frozenset()
+    moves: frozenset[Tower] = frozenset()
 
 
 class TermConfig(PartConfig):

@@ -52,8 +52,8 @@ class ClassTexts(Term):
         self._texts = torch.empty(0)  # the teacher's, for this session
 
     def needs(self) -> Needs:
-        """A teacher, and images that the student sees otherwise: the texts are the teacher's."""
-        return Needs(teachers=frozenset({self.config.teacher}), moves=frozenset({"image"}))
+        """A teacher."""
+        return Needs(teachers=frozenset({self.config.teacher}))
 
     def check(self, tuner: Tuner, session: Session, rows: ImageTable) -> None:
         """A session needs class names."""

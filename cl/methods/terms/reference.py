@@ -58,8 +58,8 @@ class Reference(Term):
         self._order = (-1, torch.empty(0, dtype=torch.int64))  # of the reference rows, in an epoch
 
     def needs(self) -> Needs:
-        """A teacher, and images that the student sees otherwise: the texts are the teacher's."""
-        return Needs(teachers=frozenset({self.config.teacher}), moves=frozenset({"image"}))
+        """A teacher."""
+        return Needs(teachers=frozenset({self.config.teacher}))
 
     def sources(self) -> tuple[str, ...]:
         """Of reference and sentences; "" where there is none."""

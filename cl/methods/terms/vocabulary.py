@@ -50,7 +50,7 @@ class Vocabulary(Term):
 
     def needs(self) -> Needs:
         """A teacher, and a student that may come to differ from it."""
-        return Needs(teachers=frozenset({self.config.teacher}), moves=frozenset({"image", "text", "scale"}))
+        return Needs(teachers=frozenset({self.config.teacher}), moves=frozenset({"image", "text"}))
 
     def check(self, tuner: Tuner, session: Session, rows: ImageTable) -> None:
         """The model's tokenizer lets random texts be made."""
