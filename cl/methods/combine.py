@@ -112,6 +112,12 @@ REFUSALS = (
         "{name: recipe, tune: head, terms: [clip, hold]}",
     ),
     Refusal(
+        "a random vocabulary over a head",
+        "nothing that is tuned here changes what vocabulary holds in its place, so that it would be a constant; take another tuner, or "
+        "leave the term out",
+        "{name: recipe, tune: head, terms: [clip, vocabulary]}",
+    ),
+    Refusal(
         "image features computed once under a tuner of the image tower",
         "image features cannot be computed once and kept: the image tower is tuned, so that they change with every step; leave tune.cache "
         "off",
