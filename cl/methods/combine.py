@@ -116,6 +116,7 @@ REFUSALS = (
         "nothing that is tuned here changes what vocabulary holds in its place, so that it would be a constant; take another tuner, or "
         "leave the term out",
         "{name: recipe, tune: head, terms: [clip, vocabulary]}",
+        lambda parts: parts.seats["tune"].called() == "head" and "vocabulary" in parts.kinds(),
     ),
     Refusal(
         "image features computed once under a tuner of the image tower",

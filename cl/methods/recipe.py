@@ -19,7 +19,7 @@ from cl.methods.merges.base import Merge
 from cl.methods.part import Part
 from cl.methods.rounds import Rounds
 from cl.methods.terms.base import Rows, Term
-from cl.methods.tuners.base import Tower, Tuner, base
+from cl.methods.tuners.base import Tuner, base
 from cl.methods.view import Kind, Lesson, Site, View
 from cl.models.clip import Clip
 from cl.models.flops import alike
@@ -70,12 +70,6 @@ class Recipe(Method):
                 "merge and rounds: a mean of the weights along a session has no meaning where rounds begin again from the same weights; "
                 "choose a merge that is made when the session is over"
             )
-        for kind, term in terms.items():
-            if unmoved(term.needs().moves, tuner):
-                raise MethodError(
-                    f"tune and terms: nothing that is tuned here changes what {kind} holds in its place, so that it would be a constant; "
-                    "take another tuner, or leave the term out"
-                )
         self.tuner, self.terms = tuner, nn.ModuleDict(dict(terms))
         self.memory, self.merge, self.several = memory, merge, rounds
         self.compete, self.drop_last, self.pixels = candidates, drop_last, not cache
@@ -262,11 +256,6 @@ class Recipe(Method):
         if self.tuner.resting:
             self.clip.eval()
         return self
-
-
-def unmoved(towers: frozenset[Tower], tuner: Tuner) -> bool:
-    """Whether none of these towers, if any are asked for, nor the scale of cosines is tuned."""
-    return bool(towers) and towers <= tuner.fixed and not any(each is tuner.clip.logit_scale for each in tuner.weights().values())
 
 
 def teaching(session: Session, rows: Rows) -> ImageTable:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from cl.data.table import ImageTable
 from cl.methods.part import Part, PartConfig
-from cl.methods.tuners.base import Tower, Tuner
+from cl.methods.tuners.base import Tuner
 from cl.methods.view import Kind, Site, View
 from cl.streams.stream import Session
 
@@ -16,15 +16,10 @@ Rows = Literal["supervised", "labelled", "captioned", "any"]
 
 
 class Needs(NamedTuple):
-    """What a term cannot do without.
-
-    `rows`: those of a session that it learns from; what only holds back takes what comes. `moves`: towers of which one, or the scale
-    of cosines, has to be tuned, or it would be a constant.
-    """
+    """What a term cannot do without. `rows`: those of a session that it learns from; what only holds back takes what comes."""
 
     rows: Rows | None = None
     teachers: frozenset[Kind] = frozenset()
-    moves: frozenset[Tower] = frozenset()
 
 
 class TermConfig(PartConfig):

@@ -49,8 +49,8 @@ class Vocabulary(Term):
         self.config = config
 
     def needs(self) -> Needs:
-        """A teacher, and a student that may come to differ from it."""
-        return Needs(teachers=frozenset({self.config.teacher}), moves=frozenset({"image", "text"}))
+        """A teacher."""
+        return Needs(teachers=frozenset({self.config.teacher}))
 
     def check(self, tuner: Tuner, session: Session, rows: ImageTable) -> None:
         """The model's tokenizer lets random texts be made."""
