@@ -11,8 +11,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from cl.config import TrainConfig
 from cl.errors import LearningError, MethodError
-from cl.learning.learner import Learner, learn, schedule
+from cl.learning.learner import learn
 from cl.learning.loader import Collate, Order, Rows
+from cl.learning.module import Learner, schedule
 from cl.methods.base import MethodConfig
 from cl.methods.closed_form.gda import GDAConfig
 from cl.methods.closed_form.ridge import RidgeConfig

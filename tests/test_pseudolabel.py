@@ -11,8 +11,9 @@ import torch.nn.functional as F
 from cl.config import TrainConfig
 from cl.data.table import ImageTable, concat
 from cl.errors import MethodError
-from cl.learning.learner import Learner, learn
+from cl.learning.learner import learn
 from cl.learning.loader import Collate, Rows
+from cl.learning.module import Learner
 from cl.methods.base import Batch
 from cl.methods.features import FeatureCache
 from cl.methods.persist import memory
