@@ -4,9 +4,10 @@ import torch
 
 from cl.data.table import ImageTable
 from cl.methods.base import Batch
+from cl.methods.lesson import Lesson
 from cl.methods.recipe import plain_batch
 from cl.methods.tuners.base import Plain
-from cl.methods.view import Lesson, View
+from cl.methods.view import View
 from tests import make
 
 NAMES = make.names((0, 1))  # "a red square", "a green square"

@@ -14,13 +14,14 @@ from cl.data.table import ImageTable
 from cl.errors import MethodError
 from cl.methods import view
 from cl.methods.base import Batch, Method
+from cl.methods.lesson import Lesson
 from cl.methods.memories.base import Memory
 from cl.methods.merges.base import Merge
 from cl.methods.part import Part
 from cl.methods.rounds import Rounds
 from cl.methods.terms.base import Rows, Term
 from cl.methods.tuners.base import Tuner, base
-from cl.methods.view import Kind, Lesson, Site, View
+from cl.methods.view import Kind, Site, View
 from cl.models.clip import Clip
 from cl.models.flops import alike
 from cl.streams.stream import Session

@@ -4,9 +4,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from cl.methods.lesson import Lesson
 from cl.methods.part import Part, PartConfig
 from cl.methods.tuners.base import Tuner
-from cl.methods.view import Lesson, Site
+from cl.methods.view import Site
 from cl.streams.stream import Session
 
 

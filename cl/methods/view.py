@@ -1,13 +1,11 @@
 """One step as its terms see it: each tensor is computed once, when it is first asked for, by whichever encoder the view is of."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
-from PIL import Image
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -15,9 +13,8 @@ from cl.data.classes import ClassName
 from cl.data.table import ImageTable
 from cl.methods import gather
 from cl.methods.base import Batch
-from cl.methods.buffer import Exemplars
+from cl.methods.lesson import Lesson, Pairs, Reader, Share, equal
 from cl.methods.tuners.base import Tuner
-from cl.models.tokens import Frame
 from cl.seeds import generator
 from cl.streams.stream import Session
 
@@ -25,57 +22,6 @@ VERSION = 1  # see cl/store/units.py
 
 _LASTING = ("classes", "vocabulary", "scale")  # of a view: the same for every batch
 Kind = Literal["session", "original"]  # a teacher: the model as this session found it, or the base model
-
-
-@dataclass(frozen=True)
-class Lesson:
-    """What a round teaches: its rows, the classes known by then, and those of them that compete."""
-
-    session: int  # counts from 1
-    data: ImageTable
-    vocabulary: tuple[ClassName, ...]
-    candidates: tuple[int, ...]  # indices into the vocabulary
-    own: int | None = None  # how many of the rows, the first ones, are the session's own and no exemplars; None: all
-    kept: Exemplars | None = None  # what a memory brought
-    by_batch: bool = False  # whether in a step only those of them compete that its batch shows
-
-    def names(self) -> list[ClassName]:
-        """The classes that compete, in order."""
-        return [self.vocabulary[index] for index in self.candidates]
-
-    def taught(self) -> ImageTable:
-        """The session's own rows."""
-        return self.data if self.own is None else self.data.take(range(self.own))
-
-    @cached_property
-    def samples(self) -> Int[Tensor, " rows"]:
-        """A number for each row, equal where it is the same sample: a memory may give a row more than once."""
-        ids = self.data.table["id"].combine_chunks().dictionary_encode()
-        return torch.from_numpy(ids.indices.to_numpy().astype("int64"))
-
-
-class Reader(Protocol):
-    """What makes token ids of words and pixels of images, without any weight."""
-
-    def tokenize(self, texts: Sequence[str]) -> Int[Tensor, "n t"]:
-        """Token ids of texts."""
-
-    def trim(self, tokens: Int[Tensor, "n t"]) -> Int[Tensor, "n s"]:
-        """The same, without padding that nothing looks at."""
-
-    def frame(self) -> Frame:
-        """What stands around words, and which ids are words."""
-
-    def transform(self) -> Callable[[Image.Image], Float[Tensor, "3 h w"]]:
-        """Image to pixels, uncropped."""
-
-
-class Pairs(NamedTuple):
-    """Images with the text of each. `same[i, j]`: text j says of image i what its own does (equal words, one class, one sample)."""
-
-    images: Float[Tensor, "n d"]
-    texts: Float[Tensor, "n d"]
-    same: Bool[Tensor, "n n"]
 
 
 class View:
@@ -297,14 +243,6 @@ class View:
         return self._known[key]
 
 
-class Share(NamedTuple):
-    """What part of a step this rank has: the whole batch without its pixels, and how many images and captions each rank brings."""
-
-    whole: Batch
-    images: list[int]
-    captions: list[int]
-
-
 class Site(NamedTuple):
     """What a part gets to know where a session begins and ends."""
 
@@ -314,10 +252,3 @@ class Site(NamedTuple):
     seed: int
     teacher: Callable[[Kind], Tuner]
     views: Callable[[ImageTable, int], Iterable[View]]  # rows in order, so many at a time, uncropped
-
-
-def equal(texts: Int[Tensor, "n t"], others: Int[Tensor, "m s"] | None = None) -> Bool[Tensor, "n m"]:
-    """Which texts are the same as which others, or as which of themselves. Padding at the end may differ: a text has its end in it."""
-    others = texts if others is None else others
-    width = min(texts.shape[1], others.shape[1])
-    return (texts[:, None, :width] == others[None, :, :width]).all(-1)

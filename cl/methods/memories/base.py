@@ -3,9 +3,10 @@
 from abc import ABC, abstractmethod
 
 from cl.data.table import ImageTable
+from cl.methods.lesson import Lesson
 from cl.methods.part import Part, PartConfig
 from cl.methods.tuners.base import Tuner
-from cl.methods.view import Lesson, Site
+from cl.methods.view import Site
 
 
 class MemoryConfig(PartConfig):

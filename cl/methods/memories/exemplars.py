@@ -11,10 +11,11 @@ from torch import Tensor
 
 from cl.data.table import ImageTable, concat
 from cl.methods.buffer import Exemplars, Policy, packed, unpacked, update
+from cl.methods.lesson import Lesson
 from cl.methods.memories.base import Memory, MemoryConfig
 from cl.methods.stored import Features
 from cl.methods.tuners.base import Tuner
-from cl.methods.view import Lesson, Site
+from cl.methods.view import Site
 from cl.seeds import derive
 
 CHUNK = 64  # rows encoded at a time

@@ -6,11 +6,12 @@ from jaxtyping import Float
 from pydantic import Field, NonNegativeFloat
 from torch import Tensor
 
+from cl.methods.lesson import Pairs
 from cl.methods.objectives import cloob
 from cl.methods.terms.infoloob import Fixed
 from cl.methods.terms.objective import Objective, ObjectiveConfig, over_prompts
 from cl.methods.tuners.base import Tuner
-from cl.methods.view import Pairs, View
+from cl.methods.view import View
 
 
 class CLOOBConfig(ObjectiveConfig):

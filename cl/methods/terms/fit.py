@@ -6,11 +6,12 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
+from cl.methods.lesson import Pairs
 from cl.methods.losses import contrastive
 from cl.methods.terms.base import Needs
 from cl.methods.terms.objective import Objective, ObjectiveConfig, Scale, over_prompts
 from cl.methods.tuners.base import Tuner
-from cl.methods.view import Pairs, View
+from cl.methods.view import View
 
 
 class FitConfig(ObjectiveConfig):

@@ -6,10 +6,11 @@ from jaxtyping import Float
 from pydantic import Field, NonNegativeFloat
 from torch import Tensor
 
+from cl.methods.lesson import Pairs
 from cl.methods.objectives import distance, uniformity
 from cl.methods.terms.objective import Objective, ObjectiveConfig
 from cl.methods.tuners.base import Tuner
-from cl.methods.view import Pairs, View
+from cl.methods.view import View
 
 
 class GapConfig(ObjectiveConfig):

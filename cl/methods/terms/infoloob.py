@@ -7,10 +7,11 @@ from pydantic import BeforeValidator, Field, PositiveFloat
 from torch import Tensor
 
 from cl.explain import told
+from cl.methods.lesson import Pairs
 from cl.methods.objectives import infoloob
 from cl.methods.terms.objective import Objective, ObjectiveConfig, over_prompts
 from cl.methods.tuners.base import Tuner
-from cl.methods.view import Pairs, View
+from cl.methods.view import View
 
 
 def _number(given: Any) -> Any:

@@ -7,10 +7,11 @@ from jaxtyping import Float
 from pydantic import Field, NonNegativeFloat, PositiveFloat
 from torch import Tensor
 
+from cl.methods.lesson import Pairs
 from cl.methods.objectives import mixed
 from cl.methods.terms.objective import Objective, ObjectiveConfig
 from cl.methods.tuners.base import Tuner
-from cl.methods.view import Pairs, View
+from cl.methods.view import View
 
 
 class M2MixConfig(ObjectiveConfig):

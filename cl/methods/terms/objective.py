@@ -9,10 +9,11 @@ from torch import Tensor
 
 from cl.data.table import ImageTable
 from cl.errors import MethodError
+from cl.methods.lesson import Pairs
 from cl.methods.losses import classification, similarities
 from cl.methods.terms.base import Needs, Term, TermConfig
 from cl.methods.tuners.base import Tuner
-from cl.methods.view import Pairs, View
+from cl.methods.view import View
 from cl.streams.stream import Session
 
 Scale = PositiveFloat | Literal["model"]

@@ -7,10 +7,11 @@ from jaxtyping import Bool, Float
 from pydantic import Field
 from torch import Tensor, nn
 
+from cl.methods.lesson import Pairs
 from cl.methods.objectives import siglip, siglip_bias
 from cl.methods.terms.objective import Objective, ObjectiveConfig, Scale, over_prompts
 from cl.methods.tuners.base import Tuner
-from cl.methods.view import Pairs, View
+from cl.methods.view import View
 
 
 class SigLIPConfig(ObjectiveConfig):

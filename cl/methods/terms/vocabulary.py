@@ -9,10 +9,11 @@ from torch import Tensor
 
 from cl.data.table import ImageTable
 from cl.errors import MethodError, ModelError
+from cl.methods.lesson import Reader
 from cl.methods.losses import distillation, similarities
 from cl.methods.terms.base import Needs, Term, TermConfig
 from cl.methods.tuners.base import Tuner
-from cl.methods.view import Kind, Reader, View
+from cl.methods.view import Kind, View
 from cl.models.tokens import Frame
 from cl.streams.stream import Session
 

@@ -1,0 +1,83 @@
+"""What a round teaches, and how what it is made of is put together: rows, classes that compete, pairs, and a rank's part of a step."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple, Protocol
+
+import torch
+from jaxtyping import Bool, Float, Int
+from PIL import Image
+from torch import Tensor
+
+from cl.data.classes import ClassName
+from cl.data.table import ImageTable
+from cl.methods.base import Batch
+from cl.methods.buffer import Exemplars
+from cl.models.tokens import Frame
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What a round teaches: its rows, the classes known by then, and those of them that compete."""
+
+    session: int  # counts from 1
+    data: ImageTable
+    vocabulary: tuple[ClassName, ...]
+    candidates: tuple[int, ...]  # indices into the vocabulary
+    own: int | None = None  # how many of the rows, the first ones, are the session's own and no exemplars; None: all
+    kept: Exemplars | None = None  # what a memory brought
+    by_batch: bool = False  # whether in a step only those of them compete that its batch shows
+
+    def names(self) -> list[ClassName]:
+        """The classes that compete, in order."""
+        return [self.vocabulary[index] for index in self.candidates]
+
+    def taught(self) -> ImageTable:
+        """The session's own rows."""
+        return self.data if self.own is None else self.data.take(range(self.own))
+
+    @cached_property
+    def samples(self) -> Int[Tensor, " rows"]:
+        """A number for each row, equal where it is the same sample: a memory may give a row more than once."""
+        ids = self.data.table["id"].combine_chunks().dictionary_encode()
+        return torch.from_numpy(ids.indices.to_numpy().astype("int64"))
+
+
+class Reader(Protocol):
+    """What makes token ids of words and pixels of images, without any weight."""
+
+    def tokenize(self, texts: Sequence[str]) -> Int[Tensor, "n t"]:
+        """Token ids of texts."""
+
+    def trim(self, tokens: Int[Tensor, "n t"]) -> Int[Tensor, "n s"]:
+        """The same, without padding that nothing looks at."""
+
+    def frame(self) -> Frame:
+        """What stands around words, and which ids are words."""
+
+    def transform(self) -> Callable[[Image.Image], Float[Tensor, "3 h w"]]:
+        """Image to pixels, uncropped."""
+
+
+class Pairs(NamedTuple):
+    """Images with the text of each. `same[i, j]`: text j says of image i what its own does (equal words, one class, one sample)."""
+
+    images: Float[Tensor, "n d"]
+    texts: Float[Tensor, "n d"]
+    same: Bool[Tensor, "n n"]
+
+
+class Share(NamedTuple):
+    """What part of a step this rank has: the whole batch without its pixels, and how many images and captions each rank brings."""
+
+    whole: Batch
+    images: list[int]
+    captions: list[int]
+
+
+def equal(texts: Int[Tensor, "n t"], others: Int[Tensor, "m s"] | None = None) -> Bool[Tensor, "n m"]:
+    """Which texts are the same as which others, or as which of themselves. Padding at the end may differ: a text has its end in it."""
+    others = texts if others is None else others
+    width = min(texts.shape[1], others.shape[1])
+    return (texts[:, None, :width] == others[None, :, :width]).all(-1)
