@@ -86,3 +86,23 @@ def test_lora_under_infoloob_learns_new_letters_and_a_random_vocabulary_keeps_th
     assert (new > 3 * before).all() and (new_to_plain > 3 * before).all(), (new, new_to_plain, before)
     lost, lost_by_plain = (scores(found, 0, *probes) - scores(found, 1, *probes) for found in (held, plain))
     assert_less(lost, lost_by_plain, "zero-shot drop")
+
+
+def test_combinations_nobody_offers_lose_less_of_what_was_never_taught_and_one_vote_a_session_loses_the_newest(
+    data: Path, tmp_path: Path
+) -> None:
+    probes = ("latin", "armenian")
+    stream = {
+        "sessions": [{"domains": name} for name in ("greek", "arrows")],
+        "probes": [{"name": name, "domains": name, "limit": 200} for name in probes],
+    }
+    zscl = {"name": "zscl", "texts": 200, "merge": "ties"}
+    infoloob = {"name": "recipe", "terms": [{"kind": "infoloob", "labels": "pairs"}, "hold"], "merge": "interpolate"}
+    votes, pulled, plain = (matrices(data, tmp_path, stream, 1e-3, method) for method in (zscl, infoloob, "finetune"))
+    lost = [scores(found, 0, *probes) - scores(found, -1, *probes) for found in (votes, pulled, plain)]
+    newest = [scores(found, -1, "arrows") for found in (votes, pulled, plain)]
+    before = scores(plain, 0, "arrows")
+    for ours, what in zip(lost, ("ZSCL's terms merged by TIES", "InfoLOOB held by EWC and interpolated"), strict=False):
+        assert_less(ours, lost[-1], f"zero-shot drop of {what}")
+    assert_less(newest[0], newest[2], "the newest session under TIES")
+    assert newest[1].mean() > before.mean(), (newest, before)
