@@ -14,8 +14,7 @@ from PIL import Image
 
 from cl.errors import ModelError
 from cl.methods.presets.cpe_clip import CPEClipConfig
-from cl.methods.pseudolabel import PseudolabelConfig
-from cl.methods.recipe import Recipe
+from cl.methods.presets.pseudolabel import PseudolabelConfig
 from cl.models.clip import Clip, ModelConfig, TextPrompts, VisionPrompts, build, load
 from cl.models.hugging_face import write
 from tests import make
@@ -165,7 +164,7 @@ def test_methods_with_prompts_score_as_transformers_with_these_prompts(
     tokens = clip.tokenize([template.format(known.name) for known in classes])
     pixels = drawn(2, 3, VISION["image_size"], VISION["image_size"]).detach()
     with torch.no_grad():
-        prompts = method.tuner.prompts if isinstance(method, Recipe) else method.prompts
+        prompts = method.tuner.prompts
         text, image = prompts.text(), prompts.vision()
         texts = their_text(model, tokens, torch.empty(1, 0, clip.text_width) if text is None else text.layers)
         images = their_image(model, pixels, torch.empty(1, 0, clip.image_width) if image is None else image.layers, *vision)

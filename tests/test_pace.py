@@ -12,7 +12,7 @@ from cl.config import TrainConfig
 from cl.evaluation.matrix import Change, Matrix, changes
 from cl.learning.learner import learn
 from cl.methods.presets.finetune import FinetuneConfig
-from cl.methods.pseudolabel import PseudolabelConfig
+from cl.methods.presets.pseudolabel import PseudolabelConfig
 from flows.learn.pulse import Pulse, followed, seen
 from flows.pace import Beat, Ended, Pace, going, line, standing
 from flows.settings import Place, quiet

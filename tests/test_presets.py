@@ -7,7 +7,7 @@ import pytest
 
 from cl.config import TrainConfig, override, read_yaml
 from cl.errors import DataError
-from cl.methods.pseudolabel import PseudolabelConfig
+from cl.methods.presets.pseudolabel import PseudolabelConfig
 from cl.run_config import RunConfig, parse_config, train_config, variants
 from cl.streams.build import build_stream
 from cl.streams.stream import Stream
@@ -162,7 +162,7 @@ def test_pseudolabel_papers_are_the_authors_code_and_evergreens_defaults_another
     for run in (config(f"pseudolabel_{name}"), *taught):
         settings = run.method.model_dump()
         assert {key: settings[key] for key in code} == code
-        train = TrainConfig(**run.method.train)
+        train = TrainConfig(**run.method.training(False))
         assert (train.epochs, train.batch_size, train.schedule, train.decay_all) == (150, 16, "cosine_epochs", True)
     ours = parse_config(read_yaml(PAPERS.parent / "pseudolabels.yaml"), "pseudolabels")
     for run in variants(ours):

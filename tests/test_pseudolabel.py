@@ -15,13 +15,15 @@ from cl.learning.learner import learn
 from cl.learning.loader import Collate, Rows
 from cl.learning.module import Learner
 from cl.methods.base import Batch
+from cl.methods.compose import RecipeConfig
 from cl.methods.features import FeatureCache
 from cl.methods.persist import memory
 from cl.methods.presets.cpe_clip import CPEClipConfig
 from cl.methods.presets.finetune import FinetuneConfig
+from cl.methods.presets.pseudolabel import PseudolabelConfig
 from cl.methods.prompts import ImageContext, MixedPrompts, Mixing, TextContext
-from cl.methods.pseudolabel import Pseudolabel, PseudolabelConfig
-from cl.methods.pseudolabels import RULES, Counted, Pick, argmax_topk, count, official_stream, schedule, topk_per_class, unique, weights
+from cl.methods.recipe import Recipe
+from cl.methods.rounds.picks import RULES, Counted, Pick, argmax_topk, count, official_stream, schedule, topk_per_class, unique, weights
 from cl.streams.stream import Session
 from tests import make
 
@@ -54,11 +56,11 @@ def some_labels(known: Sequence[int] = (0, 1, 2), shots: int = 2, labelled: Sequ
     return dataclasses.replace(session, data=concat([session.data.where(keep), hidden]))
 
 
-def method_of(seed: int = 0, **settings: object) -> Pseudolabel:
+def method_of(seed: int = 0, **settings: object) -> Recipe:
     return PseudolabelConfig(**settings).build(make.tiny(), seed)
 
 
-def batch_of(method: Pseudolabel, data: ImageTable, rows: Sequence[int]) -> Batch:
+def batch_of(method: Recipe, data: ImageTable, rows: Sequence[int]) -> Batch:
     made = Rows(data, method.clip, method.vocabulary, pixels=method.pixels)
     return Collate(method.clip.tokenize)([made[(row, 0, 0)] for row in rows])
 
@@ -141,7 +143,7 @@ def test_grip_over_37_images_of_5_classes_gives_every_class_its_share_in_every_r
     few = dataclasses.replace(session, data=session.data.take(range(37)).without("label"))
     method, shares = method_of(), []
     for lesson in method.rounds(few):
-        shares.append([len(set(rows)) for rows in rows_of(method.picked[-1], 5)])
+        shares.append([len(set(rows)) for rows in rows_of(method.several.picked[-1], 5)])
         assert len(lesson) == sum(shares[-1])
     assert shares == [[k] * 5 for k in (1, 1, 1, 2, 3, 3, 4, 4, 5, 6)]
 
@@ -168,11 +170,11 @@ def test_the_two_terms_are_weighted_means_over_their_own_rows() -> None:
     assert (len(data), data.labels[:2]) == (6 + 15, ["red", "red"])
     rows = [0, 3, 7, 8, 20]
     terms = method.losses(batch_of(method, data, rows))
-    logits = method.clip.scale() * method._features[rows] @ method.class_features(session.vocabulary).T
+    logits = method.clip.scale() * method.tuner.known[rows] @ method.class_features(session.vocabulary).T
     each = F.cross_entropy(logits, torch.tensor([("red", "green", "blue").index(data.labels[row]) for row in rows]), reduction="none")
     assert terms["labelled"].item() == pytest.approx(15 / 6 * each[:2].mean().item(), rel=1e-5)
     assert terms["pseudo"].item() == pytest.approx(each[2:].mean().item(), rel=1e-5)
-    gradient = torch.autograd.grad(terms["labelled"] + terms["pseudo"], method.prompts.tokens)[0]
+    gradient = torch.autograd.grad(terms["labelled"] + terms["pseudo"], method.tuner.prompts.tokens)[0]
     assert torch.isfinite(gradient).all() and gradient.abs().sum() > 0
 
 
@@ -192,14 +194,14 @@ def test_a_round_picks_with_the_prompts_that_the_round_before_taught() -> None:
     rounds = method.rounds(session)
     next(rounds)
     with torch.no_grad():
-        method.prompts.tokens.add_(3 * torch.randn(method.prompts.tokens.shape, generator=torch.Generator().manual_seed(0)))
+        method.tuner.prompts.tokens.add_(3 * torch.randn(method.tuner.prompts.tokens.shape, generator=torch.Generator().manual_seed(0)))
         hidden = session.data.take(range(6, 24))
         images = torch.stack([method.clip.transform()(hidden.image(row)) for row in range(18)])
         scores = method.clip.scale() * method.encode_image(images) @ method.class_features(session.vocabulary).T
     next(rounds)
     expected = topk_per_class(scores.double().softmax(-1).numpy(), 3)
-    assert [(pick.row, pick.label) for pick in method.picked[1]] == [(pick.row + 6, pick.label) for pick in expected]
-    assert method.picked[1] != method.picked[0]
+    assert [(pick.row, pick.label) for pick in method.several.picked[1]] == [(pick.row + 6, pick.label) for pick in expected]
+    assert method.several.picked[1] != method.several.picked[0]
 
 
 def test_the_first_round_picks_as_zero_shot_clip_does_with_the_streams_prompts() -> None:
@@ -210,7 +212,7 @@ def test_the_first_round_picks_as_zero_shot_clip_does_with_the_streams_prompts()
         images = clip.encode_image(torch.stack([clip.transform()(hidden.image(row)) for row in range(18)]))
         texts = clip.encode_text(clip.tokenize([known.prompts[0] for known in session.vocabulary]))
     expected = topk_per_class((clip.scale() * images @ texts.T).detach().double().softmax(-1).numpy(), 4)
-    assert [(pick.row - 6, pick.label) for pick in method.picked[0]] == [(pick.row, pick.label) for pick in expected]
+    assert [(pick.row - 6, pick.label) for pick in method.several.picked[0]] == [(pick.row, pick.label) for pick in expected]
     assert data.ids[6:] == [f"{hidden.ids[pick.row]} as {make.COLOURS[pick.label]}" for pick in expected]
     assert data.table["image"][6].as_py() == hidden.table["image"][expected[0].row].as_py()
     assert data.labels[6:] == [make.COLOURS[pick.label] for pick in expected] and len(set(data.ids)) == len(data)
@@ -220,14 +222,14 @@ def test_the_first_round_picks_as_zero_shot_clip_does_with_the_streams_prompts()
 def test_a_round_begins_with_the_first_prompts_of_the_session_or_with_the_last_round(modality: str) -> None:
     for restart in ("same_init", "warm"):
         method = method_of(modality=modality, restart=restart, strategy="ifpl", iterations=2, k=2)
-        start = {name: tensor.clone() for name, tensor in method.prompts.state_dict().items()}
+        start = {name: tensor.clone() for name, tensor in method.tuner.prompts.state_dict().items()}
         rounds = method.rounds(some_labels())
         next(rounds)
         with torch.no_grad():
             for parameter in method.trainable():
                 parameter.add_(0.1)
         next(rounds)
-        same = all(torch.equal(tensor, start[name]) for name, tensor in method.prompts.state_dict().items())
+        same = all(torch.equal(tensor, start[name]) for name, tensor in method.tuner.prompts.state_dict().items())
         assert same == (restart == "same_init")
 
 
@@ -235,28 +237,28 @@ def test_a_session_begins_with_the_prompts_of_the_last_one_or_with_new_ones() ->
     first, second = some_labels((0, 1)), some_labels((0, 1), index=2)
     for sessions in ("continue", "fresh"):
         method = method_of(strategy="fpl", k=2, sessions=sessions)
-        start = method.prompts.tokens.detach().clone()
+        start = method.tuner.prompts.tokens.detach().clone()
         learn(method, first, TRAIN, 0)
-        learned = method.prompts.tokens.detach().clone()
+        learned = method.tuner.prompts.tokens.detach().clone()
         method.begin(second)
-        assert torch.equal(method.prompts.tokens, start if sessions == "fresh" else learned) and not torch.equal(start, learned)
+        assert torch.equal(method.tuner.prompts.tokens, start if sessions == "fresh" else learned) and not torch.equal(start, learned)
 
 
 def test_each_round_descends_and_takes_more_images() -> None:
     method = method_of(iterations=3)
     learned = learn(method, some_labels(), TRAIN, 0)
     assert learned.steps == 3 * 4
-    assert [len(picks) for picks in method.picked] == [6, 12, 18]
+    assert [len(picks) for picks in method.several.picked] == [6, 12, 18]
 
 
 def test_a_round_of_the_official_kind_goes_on_with_what_the_authors_forgot_to_copy_and_begins_the_rest_anew() -> None:
     moved = {}
     for modality in ("text", "visual", "multimodal"):
         method = method_of(modality=modality, restart="official", strategy="ifpl", iterations=3, k=2)
-        start = {name: tensor.clone() for name, tensor in method.prompts.state_dict().items()}
+        start = {name: tensor.clone() for name, tensor in method.tuner.prompts.state_dict().items()}
         seen = []
         for _ in method.rounds(some_labels()):
-            seen.append({name: tensor.clone() for name, tensor in method.prompts.state_dict().items()})
+            seen.append({name: tensor.clone() for name, tensor in method.tuner.prompts.state_dict().items()})
             with torch.no_grad():
                 for parameter in method.trainable():
                     parameter.add_(0.1)
@@ -278,8 +280,8 @@ def test_held_out_rows_never_teach_and_pseudolabels_are_held_out_from_ten_a_clas
         method, taught = method_of(strategy="ifpl", k=k, iterations=2, hold_out=0.2), []
         for lesson in method.rounds(session):
             labelled, pseudo = lesson.ids[:8], lesson.ids[8:]
-            assert len(pseudo) == picked and all(" as " in name for name in pseudo) and len(method.picked[-1]) == 2 * k
-            assert method._weights == (pytest.approx(8 / picked), 1.0)  # of what is left, as the authors count
+            assert len(pseudo) == picked and all(" as " in name for name in pseudo) and len(method.several.picked[-1]) == 2 * k
+            assert tuple(method.lesson.group_weights.values()) == (pytest.approx(8 / picked), 1.0)  # of what is left, as the authors count
             taught.append(labelled)
         assert taught[0] == taught[1] and set(taught[0]) < set(session.data.ids[:10])
     none = method_of(strategy="none", hold_out=0.2)
@@ -289,7 +291,7 @@ def test_held_out_rows_never_teach_and_pseudolabels_are_held_out_from_ten_a_clas
 def test_the_first_round_can_ask_with_the_braces_that_the_authors_left_in() -> None:
     method = method_of(strategy="fpl", k=4, first_texts="official", template="a photo of a {}")
     asked = []
-    method.tokens = lambda texts: asked.extend(texts) or method.clip.tokenize(texts)  # type: ignore[method-assign]
+    method.tuner.tokens = lambda texts: asked.extend(texts) or method.clip.tokenize(texts)  # type: ignore[method-assign]
     method.begin(some_labels())
     assert asked == ["a photo of a {}red", "a photo of a {}green", "a photo of a {}blue"]
 
@@ -298,7 +300,7 @@ def test_by_default_later_rounds_do_not_weigh_labels_up() -> None:
     for strategy, labelled in (("fpl", 15 / 6), ("ifpl", 6 / 15)):
         method = method_of(strategy=strategy, k=5)
         method.begin(some_labels())
-        assert method._weights == (pytest.approx(labelled), 1.0)
+        assert tuple(method.lesson.group_weights.values()) == (pytest.approx(labelled), 1.0)
 
 
 @pytest.mark.parametrize("config", [PseudolabelConfig(modality="multimodal"), CPEClipConfig()], ids=lambda config: config.name)
@@ -330,18 +332,78 @@ def test_nothing_about_an_unlabelled_row_but_its_pixels_reaches_the_prompts() ->
     for each in (session, other):
         method = method_of(iterations=2)
         learn(method, each, TRAIN, 0)
-        results.append((method.picked, method.prompts.tokens))
+        results.append((method.several.picked, method.tuner.prompts.tokens))
     assert results[0][0] == results[1][0] and torch.equal(results[0][1], results[1][1])
 
 
 def test_only_the_prompts_change_and_only_they_are_kept() -> None:
     for modality in ("text", "visual", "multimodal"):
         method = method_of(modality=modality, strategy="fpl", k=4)
-        digest, before = method.clip.digest(), {name: tensor.clone() for name, tensor in method.prompts.state_dict().items()}
+        digest, before = method.clip.digest(), {name: tensor.clone() for name, tensor in method.tuner.prompts.state_dict().items()}
         learn(method, some_labels(), TRAIN, 0)
         assert method.clip.digest() == digest
-        assert all(not torch.equal(tensor, before[name]) for name, tensor in method.prompts.state_dict().items()), modality
-        assert {name.split(".")[0] for name in memory(method)} == {"prompts"}
+        assert all(not torch.equal(tensor, before[name]) for name, tensor in method.tuner.prompts.state_dict().items()), modality
+        assert {name.split(".")[0] for name in memory(method)} == {"tuner"}
+
+
+# beside other parts
+
+
+def test_any_tuner_learns_in_rounds_and_each_begins_with_the_sessions_first_weights() -> None:
+    rounds = {"kind": "pseudolabels", "strategy": "ifpl", "k": 3, "iterations": 2}
+    for tune in ("projections", "lora", "head", {"kind": "prompts", "depth": 2}):
+        method = RecipeConfig(tune=tune, terms=["infoloob"], rounds=rounds).build(make.tiny(), 0)
+        seen = []
+        for lesson in method.rounds(some_labels()):
+            seen.append({name: weight.detach().clone() for name, weight in method.tuner.weights().items()})
+            assert set(method.losses(batch_of(method, lesson, [0, 7]))) == {"labelled", "pseudo"}
+            with torch.no_grad():
+                for weight in method.trainable():
+                    weight.add_(0.1)
+        assert len(seen) == 2 and all(torch.equal(seen[1][name], weight) for name, weight in seen[0].items()), tune
+    moved = FinetuneConfig(rounds=rounds).build(make.tiny(), 0)
+    assert learn(moved, some_labels(), TRAIN, 0).steps == 8 and len(moved.several.picked) == 2
+
+
+@pytest.mark.parametrize("modality", ["text", "visual"])
+def test_exemplars_are_taught_as_labelled_rows_and_never_picked(modality: str) -> None:
+    config = PseudolabelConfig(memory={"kind": "reservoir", "capacity": 4}, strategy="fpl", k=3, modality=modality)
+    method = config.build(make.tiny(), 0)
+    learn(method, some_labels((0, 1)), TRAIN, 0)
+    assert set(method.memory.exemplars.rows.labels) == {"red", "green"}
+    second = dataclasses.replace(some_labels((2, 3), index=2), vocabulary=make.names((0, 1, 2, 3)), classes=(2, 3))
+    data = method.begin(second)
+    assert len(data) == 4 + 4 * 3 + 4 and data.ids[-4:] == method.memory.exemplars.rows.ids
+    assert method.lesson.taught().ids == data.ids[:-4]
+    assert method.lesson.groups.tolist() == [0] * 4 + [1] * 12 + [0] * 4
+    assert method.lesson.group_weights == {"labelled": 12 / 8, "pseudo": 1.0}
+    assert all(second.data.labels[pick.row] is None for pick in method.several.picked[0])
+    batch = batch_of(method, data, [0, 5, 17])
+    if modality == "text":  # features that were computed once are those of these rows
+        images = torch.stack([method.clip.transform()(data.image(row)) for row in (0, 5, 17)])
+        assert torch.allclose(method.tuner.known[[0, 5, 17]], method.encode_image(images), atol=1e-5)
+    assert set(method.losses(batch)) == {"labelled", "pseudo"}
+
+
+def test_texts_that_no_prompt_moves_are_encoded_once_a_session() -> None:
+    asked = {}
+    for modality in ("text", "visual"):
+        method, session = method_of(modality=modality, strategy="fpl", k=3), some_labels()
+        data = method.begin(session)
+        inner, count = method.tuner.text, []
+        method.tuner.text = lambda tokens, inner=inner, count=count: count.append(1) or inner(tokens)  # type: ignore[method-assign]
+        for _ in range(3):
+            method.losses(batch_of(method, data, [0, 8]))
+        asked[modality] = len(count)
+    assert asked == {"text": 3, "visual": 1}
+
+
+def test_captions_of_labelled_rows_do_not_teach_where_labels_alone_do() -> None:
+    session = make.session(1, (0, 1), (0, 1), captions=True)
+    for config in (CPEClipConfig(depth=2), PseudolabelConfig(strategy="none"), FinetuneConfig()):
+        method = config.build(make.tiny(), 0)
+        found = set(method.losses(batch_of(method, method.begin(session), [0, 9])))
+        assert found == {"cpe_clip": {"classify"}, "pseudolabel": {"labelled"}, "finetune": {"classify", "contrast"}}[config.name]
 
 
 # paradigms
@@ -366,12 +428,12 @@ def test_under_trzsl_only_unseen_classes_are_pseudolabels_and_the_labelled_rows_
     method, session = method_of(strategy="fpl", k=3), some_labels(labelled=(0, 2), shots=8)
     data = method.begin(session)
     assert data.labels == ["red"] * 8 + ["blue"] * 8 + ["green"] * 3
-    assert method._weights == (1.0, pytest.approx(16 / 3)) and method.candidates == (0, 1, 2)
+    assert tuple(method.lesson.group_weights.values()) == (1.0, pytest.approx(16 / 3)) and method.candidates == (0, 1, 2)
 
 
 def test_without_labels_only_pseudolabels_teach() -> None:
     method = method_of(strategy="fpl", k=3)
-    assert len(method.begin(some_labels(shots=0))) == 9 and method._weights == (1.0, 1.0)
+    assert len(method.begin(some_labels(shots=0))) == 9 and tuple(method.lesson.group_weights.values()) == (1.0, 1.0)
 
 
 def test_with_seen_candidates_old_classes_compete_and_can_be_picked() -> None:
@@ -395,7 +457,7 @@ def test_a_session_that_pseudolabels_cannot_help_is_refused_before_training() ->
 def test_without_a_strategy_the_labelled_rows_alone_teach() -> None:
     method = method_of(strategy="none")
     assert method.begin(some_labels()).labels == ["red", "red", "green", "green", "blue", "blue"]
-    assert learn(method, some_labels(), TRAIN, 0).steps == 4 and method.picked == []
+    assert learn(method, some_labels(), TRAIN, 0).steps == 4 and method.several.picked == []
 
 
 def test_balance_makes_later_sessions_step_less() -> None:
@@ -431,7 +493,9 @@ def test_coop_words_stand_where_placeholder_words_would() -> None:
     tokens = clip.tokenize(["X " * 16 + "red"])
     assert tokens.shape[1] == 1 + 16 + 1 + 1
     embedding = clip.model.token_embedding
-    hook = embedding.register_forward_hook(lambda module, given, found: torch.cat([found[:, :1], method.prompts.tokens, found[:, 17:]], 1))
+    hook = embedding.register_forward_hook(
+        lambda module, given, found: torch.cat([found[:, :1], method.tuner.prompts.tokens, found[:, 17:]], 1)
+    )
     expected = clip.encode_text(tokens)
     hook.remove()
     assert torch.allclose(method.class_features(make.names((0,))), expected, atol=1e-6)
@@ -487,8 +551,10 @@ def test_cached_features_teach_what_fresh_ones_do() -> None:
     assert all(terms[0][name].item() == pytest.approx(terms[1][name].item(), abs=1e-5) for name in ("labelled", "pseudo"))
     for method in (cached, fresh):
         learn(method, session, TRAIN, 0)
-    assert cached.picked == [[Pick(p.row, p.label, pytest.approx(p.probability, abs=1e-5)) for p in picks] for picks in fresh.picked]
-    assert torch.allclose(cached.prompts.tokens, fresh.prompts.tokens, atol=1e-4)
+    assert cached.several.picked == [
+        [Pick(p.row, p.label, pytest.approx(p.probability, abs=1e-5)) for p in picks] for picks in fresh.several.picked
+    ]
+    assert torch.allclose(cached.tuner.prompts.tokens, fresh.tuner.prompts.tokens, atol=1e-4)
 
 
 def test_a_cache_is_refused_where_the_image_tower_changes() -> None:
@@ -516,7 +582,7 @@ def test_prompts_learn_to_tell_colours_apart_from_few_labels() -> None:
     truth = [make.COLOURS.index(name.split("-")[0]) for name in session.data.ids]
     images = torch.stack([make.tiny().transform()(session.data.image(row)) for row in range(len(session.data))])
 
-    def right(method: Pseudolabel) -> float:
+    def right(method: Recipe) -> float:
         with torch.no_grad():
             guess = method.classify(images, method.class_features(session.vocabulary)).argmax(-1)
         return (guess == torch.tensor(truth)).float().mean().item()
@@ -528,10 +594,11 @@ def test_prompts_learn_to_tell_colours_apart_from_few_labels() -> None:
 
 
 def test_settings_for_training_are_the_authors_unless_given() -> None:
-    assert (PseudolabelConfig().train["lr"], PseudolabelConfig(modality="multimodal").train["lr"]) == (0.1, 0.01)
+    assert (PseudolabelConfig().training(False)["lr"], PseudolabelConfig(modality="multimodal").training(True)["lr"]) == (0.1, 0.01)
     config = PseudolabelConfig(train={"epochs": 5})
-    assert (config.train["epochs"], config.train["batch_size"], config.train["weight_decay"]) == (5, 16, 0.1)
-    assert TrainConfig(**config.train).warmup * 150 == pytest.approx(5)
+    train = config.training(False)
+    assert (train["epochs"], train["batch_size"], train["weight_decay"]) == (5, 16, 0.1)
+    assert TrainConfig(**train).warmup * 150 == pytest.approx(5)
     assert PseudolabelConfig(**config.model_dump()) == config
 
 
@@ -545,6 +612,6 @@ def test_what_was_picked_is_noted_by_round_and_class_and_judged_only_by_whoever_
     assert [(row["round"], row["picked"]) for row in noted] == [(1, 4), (1, 4), (2, 4), (2, 4)]
     names, ids = [known.name for known in session.vocabulary], bare.data.ids
     for row in noted:
-        mine = [pick for pick in method.picked[row["round"] - 1] if names[pick.label] == row["class"]]
+        mine = [pick for pick in method.several.picked[row["round"] - 1] if names[pick.label] == row["class"]]
         assert row["accuracy"] == np.mean([truth[ids[pick.row]] == row["class"] for pick in mine])
     assert {row["accuracy"] for row in method.record(bare, {})} == {None}

@@ -14,11 +14,11 @@ from cl.methods.presets.finetune import FinetuneConfig
 from cl.methods.presets.linear_probe import LinearProbeConfig
 from cl.methods.presets.lwf import LwFConfig
 from cl.methods.presets.mod_x import ModXConfig
+from cl.methods.presets.pseudolabel import PseudolabelConfig
 from cl.methods.presets.replay import ReplayConfig
 from cl.methods.presets.vr_lwf import VRLwFConfig
 from cl.methods.presets.wise_ft import WiSEFTConfig
 from cl.methods.presets.zscl import LwFVRZSCLConfig, ZSCLConfig
-from cl.methods.pseudolabel import PseudolabelConfig
 
 AnyMethodConfig = Annotated[
     ZeroShotConfig

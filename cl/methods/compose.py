@@ -14,6 +14,7 @@ from cl.methods.memories import AnyMemory
 from cl.methods.merges import AnyMerge
 from cl.methods.part import SEATS, PartConfig
 from cl.methods.recipe import Candidates, Recipe
+from cl.methods.rounds import AnyRounds
 from cl.methods.terms import AnyTerm, Term
 from cl.methods.terms.fit import FitConfig
 from cl.methods.tuners import AnyTuner
@@ -47,6 +48,7 @@ class RecipeConfig(Composed):
     terms: tuple[AnyTerm, ...] = Field((FitConfig(),), min_length=1, description="what is minimised, asked in this order")
     memory: AnyMemory | None = Field(None, description="what of earlier sessions is kept")
     merge: AnyMerge | None = Field(None, description="what becomes of the weights when a session is learned")
+    rounds: AnyRounds | None = Field(None, description="how often a session is learned from, and what each time teaches; default: once")
     candidates: Candidates = Field("lesson", description=COMPETE)
     drop_last: bool = Field(True, description="leave out an epoch's last, short batch where train.drop_last does not say it")
 
@@ -72,7 +74,9 @@ class RecipeConfig(Composed):
 
     def wants(self) -> tuple[str, ...]:
         """What every part can learn from."""
-        return tuple(kind for kind in self.learns if all(kind in part.wants() for part in self.parts() if not part.absent()))
+        alone = [part for part in self.parts() if part is not self.rounds and not part.absent()]
+        kinds = tuple(kind for kind in self.learns if all(kind in part.wants() for part in alone))
+        return self.rounds.wants() if self.rounds and "labels" in kinds else kinds  # which give labels to rows without
 
     def training(self, later: bool) -> dict[str, Any]:
         """What the parts want, then what is said for all of them."""
@@ -102,6 +106,7 @@ class PresetConfig(Composed):
     tune: AnyTuner | None = Field(None, description="what moves, where that is not the preset's own")
     memory: AnyMemory | None = Field(None, description="what of earlier sessions is kept, where that is not the preset's own")
     merge: AnyMerge | None = Field(None, description="what becomes of the weights, where that is not the preset's own")
+    rounds: AnyRounds | None = Field(None, description="how often a session is learned from, where that is not the preset's own")
     candidates: Candidates | None = Field(None, description=f"{COMPETE}; null: the preset's own")
 
     @classmethod

@@ -1,7 +1,7 @@
 """What a round teaches, and how what it is made of is put together: rows, classes that compete, pairs, and a rank's part of a step."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple, Protocol
 
@@ -28,6 +28,9 @@ class Lesson:
     own: int | None = None  # how many of the rows, the first ones, are the session's own and no exemplars; None: all
     kept: Exemplars | None = None  # what a memory brought
     by_batch: bool = False  # whether in a step only those of them compete that its batch shows
+    groups: Int[Tensor, " rows"] | None = None  # where each row stands in `group_weights`; None: all are one
+    group_weights: Mapping[str, float] = field(default_factory=dict)  # of groups of rows, by name: the loss of each is a mean of its own
+    features: Float[Tensor, "rows d"] | None = None  # of the images, where they were computed before
 
     def names(self) -> list[ClassName]:
         """The classes that compete, in order."""

@@ -18,7 +18,8 @@ from cl.methods.lesson import Lesson
 from cl.methods.memories.base import Memory
 from cl.methods.merges.base import Merge
 from cl.methods.part import Part
-from cl.methods.rounds import Rounds
+from cl.methods.rounds.base import Rounds
+from cl.methods.rows import lacking, teaching
 from cl.methods.terms.base import Rows, Term
 from cl.methods.tuners.base import Tuner, base
 from cl.methods.view import Kind, Site, View
@@ -108,7 +109,9 @@ class Recipe(Method):
     def check(self, session: Session) -> None:
         """Rows that teach, and whatever each term asks for."""
         rows = self._rows(session)
-        if not len(rows):
+        if self.several:
+            self.several.check(session)
+        if not len(rows) and not (self.several and self.several.bare):
             raise MethodError(lacking(session, self._asked()))
         for term in self._terms():
             term.check(self.tuner, session, rows)
@@ -137,17 +140,20 @@ class Recipe(Method):
             self.turns = self.several.count() if self.several else 1
             self.lesson, self.candidates = lesson, lesson.candidates
             if not self.pixels:
-                self._look(lesson.data)
+                self._look(lesson)
             yield lesson.data
 
-    def _look(self, data: ImageTable) -> None:
+    def _look(self, lesson: Lesson) -> None:
         """Compute the image features of a lesson's rows by whatever will be asked for them; the session's teacher has the student's."""
-        self.tuner.know(data)
+        if lesson.features is None:
+            self.tuner.know(lesson.data)
+        else:
+            self.tuner.known = lesson.features
         for kind, teacher in self._teachers.items():
             if kind == "session":
                 teacher.known = self.tuner.known
             else:
-                teacher.know(data)
+                teacher.know(lesson.data)
 
     def begin(self, session: Session) -> ImageTable:
         """The rows of the first lesson."""
@@ -194,6 +200,7 @@ class Recipe(Method):
         self._teachers.pop("session", None)
         for encoder in (self.tuner, *self._teachers.values()):
             encoder.forget()
+        self.lesson = replace(self.lesson, features=None)
 
     def record(self, session: Session, truth: Mapping[str, str]) -> list[dict[str, Any]]:
         """What the rounds noted."""
@@ -238,12 +245,12 @@ class Recipe(Method):
         return teaching(session, self._asked())
 
     def _site(self, session: Session, lesson: Lesson) -> Site:
-        return Site(self.tuner, session, lesson, self.seed, self.teacher, self._views(lesson))
+        return Site(self.tuner, session, lesson, self.seed, self.teacher, self._views(lesson), not self.pixels)
 
     def _views(self, lesson: Lesson) -> Callable[[ImageTable, int], Iterator[View]]:
         def views(table: ImageTable, size: int) -> Iterator[View]:
             blocks = [range(start, min(start + size, len(table))) for start in range(0, len(table), size)]
-            of, last = replace(lesson, data=table, own=None, by_batch=False), None
+            of, last = replace(lesson, data=table, own=None, by_batch=False, groups=None, features=None), None
             for rows in alike(blocks, [len(rows) for rows in blocks]):
                 batch = plain_batch(self.clip, table.take(list(rows)), lesson, rows)
                 last = View(batch, of, self.tuner, self.seed, full=size, teacher=self.teacher, after=last)
@@ -257,32 +264,6 @@ class Recipe(Method):
         if self.tuner.resting:
             self.clip.eval()
         return self
-
-
-def teaching(session: Session, rows: Rows) -> ImageTable:
-    """The rows of a session that teach."""
-    data = session.data
-    labelled, captioned = rows in ("labelled", "supervised"), rows in ("captioned", "supervised")
-    pairs = zip(data.labels, data.captions, strict=True)
-    return (
-        data if rows == "any" else data.where([(labelled and label is not None) or (captioned and bool(texts)) for label, texts in pairs])
-    )
-
-
-def lacking(session: Session, rows: Rows) -> str:
-    """That a session has no row that teaches, and what to do."""
-    whose, count = f"session {session.index} ({session.name})", len(session.data)
-    if rows == "labelled":
-        return (
-            f"{whose}: none of its {count} rows has a label, and this method learns from labels alone; give it labels, or choose a method "
-            "for captions or unlabelled images"
-        )
-    if rows == "captioned":
-        return f"{whose}: none of its {count} rows has a caption, and this method learns from captions alone; give it captions"
-    return (
-        f"{whose}: none of its {count} rows has a label or a caption to learn from; give it supervision: labels or captions, or choose a "
-        "method for unlabelled images"
-    )
 
 
 def plain_batch(clip: Clip, table: ImageTable, lesson: Lesson, rows: Iterable[int]) -> Batch:

@@ -252,3 +252,4 @@ class Site(NamedTuple):
     seed: int
     teacher: Callable[[Kind], Tuner]
     views: Callable[[ImageTable, int], Iterable[View]]  # rows in order, so many at a time, uncropped
+    cached: bool = False  # whether image features are computed once

@@ -15,6 +15,7 @@ KINDS = {  # of a state that did not note them: the method that made it, and by 
     "replay": {"memory": "Rehearsal"},
     "ewc": {"terms.hold": "Hold"},
     "cpe_clip": {"tuner": "Prompted"},
+    "pseudolabel": {"tuner": "Prompted"},
     "linear_probe": {"tuner": "Head"},
 }
 

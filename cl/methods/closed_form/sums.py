@@ -14,7 +14,7 @@ from cl.errors import MethodError
 from cl.methods.base import MethodConfig
 from cl.methods.closed_form.base import ClosedForm
 from cl.methods.features import ClassRows, encoded
-from cl.methods.recipe import lacking, teaching
+from cl.methods.rows import lacking, teaching
 from cl.models.zero_shot import class_features
 from cl.streams.stream import Session
 

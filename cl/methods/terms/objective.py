@@ -78,8 +78,9 @@ class Objective(Term, Generic[C]):
         if self.config.labels == "pairs":
             return weighted(self.contrast(view.pairs, view), self.config.weight)
         classify = self.classify(view) if view.some_labelled else {}
-        contrast = self.contrast(view.captioned_pairs, view) if view.some_captioned else {}
-        if view.some_labelled and view.some_captioned:
+        captioned = view.some_captioned and self.needs().rows != "labelled"
+        contrast = self.contrast(view.captioned_pairs, view) if captioned else {}
+        if view.some_labelled and captioned:
             share = view.labelled.sum() / (view.labelled.sum() + view.captioned.sum())
             classify, contrast = weighted(classify, share), weighted(contrast, 1 - share)
         return weighted(classify | contrast, self.config.weight)
@@ -91,6 +92,15 @@ def weighted(losses: dict[str, Tensor], weight: Tensor | float) -> dict[str, Ten
 
 
 def over_prompts(view: View, scale: Float[Tensor, ""] | float, smoothing: float = 0.0) -> dict[str, Float[Tensor, ""]]:
-    """`classify`: the cross-entropy of labelled rows over the prompts of the classes that compete."""
+    """`classify`: the cross-entropy of labelled rows over the prompts of the classes that compete.
+
+    Where a lesson has groups of rows, that of each, weighted, under the name of the group.
+    """
     logits = similarities(scale, view.images[view.labelled], view.classes)
-    return {"classify": classification(logits, view.targets, smoothing)}
+    if view.lesson.groups is None:
+        return {"classify": classification(logits, view.targets, smoothing)}
+    places, losses = view.lesson.groups.to(logits.device)[view.batch.rows[view.labelled]], {}
+    for place, (name, weight) in enumerate(view.lesson.group_weights.items()):
+        if (mine := places == place).any():
+            losses[name] = weight * classification(logits[mine], view.targets[mine], smoothing)
+    return losses

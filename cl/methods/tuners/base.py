@@ -152,6 +152,10 @@ class Tuner(Part, ABC):
     def after_step(self) -> None:
         """The optimizer has just moved the weights."""
 
+    def redrawn(self, *counter: int) -> Mapping[str, Tensor]:
+        """New values of the weights that make others of what was learned, by name; none, where nothing is made of anything."""
+        return {}
+
     def shrink(self, share: float) -> None:
         """Keep this share of the way from the clip to what the tuner makes of it, exactly; asked where `linear` does not hold."""
         raise NotImplementedError

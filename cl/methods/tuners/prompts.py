@@ -38,6 +38,9 @@ class PromptsConfig(TunerConfig):
     vision_mode: VisionMode | Literal["none"] = Field("accumulate", description="of bridged prompts; none: text prompts alone")
     mixing: Mixing = "joint8"
     template: str | None = Field(None, description="what a class's name stands in, such as '{}.'; default: the stream's prompts")
+    sessions: Literal["continue", "fresh"] = Field(
+        "continue", description="what a session begins with: the last one's prompts, or new ones"
+    )
     scale: PositiveFloat | Literal["model"] = Field("model", description="what cosines are multiplied with: the model's own, or a constant")
     reg: Literal["none", "balance", "freeze"] = Field(
         "none", description="from the second session on: steps as large, smaller ones by `share`, or none at all"
@@ -73,12 +76,13 @@ class Prompted(Tuner):
 
     def __init__(self, clip: Clip, seed: int, config: PromptsConfig) -> None:
         super().__init__(clip)
-        self.config = config
+        self.config, self.seed = config, seed
         self.prompts = config.drawn(clip, derive(seed, "prompts"))
         with torch.no_grad():
             moved = {"text": self.prompts.text(), "image": self.prompts.vision()}
         self.fixed = frozenset(tower for tower in TOWERS["both"] if moved[tower] is None)
         self.alpha = 1.0  # how far this session may go, against the first
+        self._texts: dict[tuple[ClassName, ...], Tensor] = {}  # of classes, where no prompt moves them
 
     def bound(self) -> dict[str, str | int]:
         """Their form, where shapes do not tell it: towers of one width take prompts of one shape."""
@@ -97,8 +101,13 @@ class Prompted(Tuner):
         return encode_text(self.clip, tokens, self.prompts.text())
 
     def classes(self, names: Sequence[ClassName]) -> Float[Tensor, "k d"]:
-        """As they are answered with."""
-        return self.answers(names)
+        """As they are answered with; computed once a session where no text prompt moves them."""
+        if "text" not in self.fixed:
+            return self.answers(names)
+        if tuple(names) not in self._texts:
+            with torch.no_grad():
+                self._texts[tuple(names)] = self.answers(names)
+        return self._texts[tuple(names)]
 
     def answers(self, names: Sequence[ClassName]) -> Float[Tensor, "k d"]:
         """Text features of the names in the template; without one the mean over the prompts of each."""
@@ -114,8 +123,21 @@ class Prompted(Tuner):
         """None: prompts are no weights of a plain CLIP."""
 
     def begin(self, session: Session, competing: Sequence[ClassName]) -> None:
-        """Find how far the session may go."""
+        """Find how far the session may go; draw new prompts, where each session gets its own."""
+        self._texts.clear()
+        if self.config.sessions == "fresh":
+            self.prompts.load_state_dict(self.config.drawn(self.clip, derive(self.seed, "prompts")).state_dict())
         self.alpha = share(session, self.config.share) if self.config.reg == "balance" else 1.0
+
+    def end(self, session: Session) -> None:
+        """Drop what was computed once."""
+        self._texts.clear()
+
+    def redrawn(self, *counter: int) -> Mapping[str, Tensor]:
+        """What mixes the tokens of both towers."""
+        drawn = self.config.drawn(self.clip, derive(self.seed, "prompts", *counter))
+        mixes = self.config.form == "multimodal"
+        return {f"tuner.prompts.{name}": each.detach() for name, each in drawn.named_parameters() if mixes and not name.endswith("_tokens")}
 
     def moves(self, session: Session) -> bool:
         """Not after the first session, where they are frozen then."""

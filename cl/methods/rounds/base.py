@@ -22,6 +22,15 @@ class RoundsConfig(PartConfig):
 class Rounds(Part, ABC):
     """Makes the lessons of a session, each learned with a new optimizer."""
 
+    bare: bool = False  # whether a session of which no row teaches by itself can be learned
+
+    def check(self, session: Session) -> None:
+        """Say before anything is trained that a session cannot be used.
+
+        Raises:
+            MethodError: names the session, what it lacks and what to do.
+        """
+
     @abstractmethod
     def lessons(self, first: Lesson, at: Site) -> Iterator[Lesson]:
         """One lesson after the other; what comes after a `yield` happens once that lesson is learned."""

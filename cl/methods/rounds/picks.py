@@ -3,7 +3,6 @@
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -47,19 +46,6 @@ class Counted(NamedTuple):
     minimum: float | None
     shared: int  # images that other classes picked too
     accuracy: float | None
-
-
-@dataclass(frozen=True)
-class Pool:
-    """A session as pseudolabelling sees it; rows are positions in its table, `columns` the classes a pseudolabel may be."""
-
-    data: ImageTable
-    labelled: list[int]
-    unlabelled: list[int]
-    columns: tuple[int, ...]
-    paradigm: Paradigm
-    ks: list[int]
-    features: Float[Tensor, "n d"] | None  # of every row, where image features are computed once
 
 
 def topk_per_class(probabilities: Probabilities, k: int) -> list[Pick]:
