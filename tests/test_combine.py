@@ -22,6 +22,9 @@ NEAR = [  # each has a meaning, though it is near one that has none
     "{name: recipe, tune: projections, merge: interpolate}",
     "{name: recipe, tune: lora, merge: {kind: interpolate, reference: original}}",
     "{name: vr_lwf, tune: lora}",
+    "{name: recipe, rounds: pseudolabels, merge: interpolate}",
+    "{name: recipe, rounds: pseudolabels, terms: [clip, infoloob]}",
+    "{name: recipe, rounds: {kind: pseudolabels, restart: mixer}, tune: {kind: prompts, form: multimodal}}",
 ]
 
 

@@ -66,6 +66,23 @@ def _nothing_stored(parts: Parts) -> bool:
     return "stored" in parts.kinds() and getattr(memory, "store", "none") != "features"
 
 
+def _along_rounds(parts: Parts) -> bool:
+    merge = parts.seats.get("merge")
+    return "rounds" in parts.seats and isinstance(merge, MergeConfig) and getattr(merge.makes(), "along", False)
+
+
+def _pairs_in_rounds(parts: Parts) -> bool:
+    objectives = [term for term in parts.terms if isinstance(term, ObjectiveConfig)]
+    return "rounds" in parts.seats and (
+        any(term.labels == "pairs" for term in objectives) or not any("labels" in term.wants() for term in objectives)
+    )
+
+
+def _no_mixer(parts: Parts) -> bool:
+    rounds, tuner = parts.seats.get("rounds"), parts.seats["tune"]
+    return getattr(rounds, "restart", None) == "mixer" and getattr(tuner, "form", None) != "multimodal"
+
+
 REFUSALS = (
     Refusal(
         "terms that all weigh 0",
@@ -134,6 +151,27 @@ REFUSALS = (
         "the term stored compares with what a memory keeps beside its images; give the recipe a memory with store: features",
         "{name: recipe, terms: [clip, stored], memory: reservoir}",
         _nothing_stored,
+    ),
+    Refusal(
+        "a mean along a session of rounds",
+        "a mean of the weights along a session has no meaning over pseudolabels, whose rounds begin again from the same weights; choose a "
+        "merge that is made when the session is over",
+        "{name: recipe, rounds: pseudolabels, merge: ensemble}",
+        _along_rounds,
+    ),
+    Refusal(
+        "pseudolabels that nothing classifies by",
+        "pseudolabels weigh labelled and picked rows as two groups, for objectives that classify rows by their label; put clip "
+        "beside them, and no objective with labels: pairs",
+        "{name: recipe, rounds: pseudolabels, terms: [{kind: clip, labels: pairs}]}",
+        _pairs_in_rounds,
+    ),
+    Refusal(
+        "rounds that draw a mixer where there is none",
+        "restart mixer draws anew what mixes the prompts of both towers, and what is tuned has no such thing; choose same_init or warm, or "
+        "tune prompts with form multimodal",
+        "{name: recipe, rounds: {kind: pseudolabels, restart: mixer}}",
+        _no_mixer,
     ),
     Refusal(
         "two tuners",

@@ -15,6 +15,7 @@ from cl.data.classes import ClassName
 from cl.data.table import ImageTable, concat
 from cl.errors import MethodError
 from cl.methods.features import encoded
+from cl.methods.lesson import Lesson
 from cl.methods.prompts import worded
 from cl.methods.rounds import picks as picking
 from cl.methods.rounds.base import Rounds, RoundsConfig
@@ -35,7 +36,7 @@ from cl.methods.rounds.picks import (
     weights,
 )
 from cl.methods.tuners.base import Tuner
-from cl.methods.view import Lesson, Site
+from cl.methods.view import Site
 from cl.models.zero_shot import class_features
 from cl.seeds import generator
 from cl.streams.stream import Session
