@@ -47,12 +47,17 @@ def pairwise() -> dict[str, tuple[dict[str, Any], str]]:
     factors: dict[str, list[Any]] = {"data": list(KINDS), "terms": list(PARTS["terms"])}
     factors |= {seat: [*([] if seat == "tune" else [None]), *kinds] for seat, kinds in PARTS.items() if seat != "terms"}
     found = {}
-    for row in array(factors, lambda row: refused(_parts(row)) is None):
+    for row in array(factors, lambda row: refused(_parts(row)) is None and _taught(row)):
         data, term = row["data"], row["terms"]
         seats = {seat: small(seat, kind) for seat, kind in row.items() if seat in PARTS and seat != "terms" and kind}
         terms = [small("terms", kind) for kind in dict.fromkeys(("clip", term))]
         found[" / ".join(str(value) for value in row.values() if value)] = recipe(*terms, **seats), data
     return found
+
+
+def _taught(row: dict[str, Any]) -> bool:
+    """Whether sessions of this kind of data are learned: a row that is refused would stand for its other pairs without a trial."""
+    return not (row["data"] == "labels" and row["rounds"])  # pseudolabels are for rows without a label
 
 
 @cache

@@ -217,7 +217,7 @@ def mismatch(session: Session, wanted: Literal["auto", "ssl", "trzsl", "ul"]) ->
     taught = len(set(session.data.labels) - {None})
     return (
         f"paradigm {wanted} needs {_NEEDS[wanted]}; found labels for {taught} of {len(session.classes)} classes, "
-        f"which is {found}: set method.paradigm to auto or {found}"
+        f"which is {found}: set paradigm (method.paradigm, in a recipe method.rounds.paradigm) to auto or {found}"
     )
 
 

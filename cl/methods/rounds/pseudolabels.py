@@ -114,7 +114,8 @@ class Pseudolabels(Rounds):
         labels = session.data.labels
         if None not in labels:
             found = f"all {len(labels)} rows have a label and pseudolabels are for rows without"
-            raise MethodError(f"{whose}: {found}; teach some of them unlabelled, or set method.strategy to none")
+            instead = "set strategy (method.strategy, in a recipe method.rounds.strategy) to none"
+            raise MethodError(f"{whose}: {found}; teach some of them unlabelled, or {instead}")
         if told := mismatch(session, self.config.paradigm):
             raise MethodError(f"{whose}: {told}")
 
