@@ -242,7 +242,7 @@ def test_a_file_that_has_not_changed_is_not_read_again_and_one_that_has_is(tmp_p
     read: list[str] = []
     real = sha256
     monkeypatch.setattr("flows.data.digest.sha256", lambda path: read.append(path.name) or real(path))
-    monkeypatch.setattr("flows.data.digest._YOUNG", -1)
+    monkeypatch.setattr("cl.disk.unchanged._YOUNG", -1)
     first = digest(folder, kept)
     assert first == digest(folder) and read == ["a", "b", "a", "b"]
     assert digest(folder, kept) == first and len(read) == 4

@@ -237,7 +237,7 @@ def test_the_same_run_again_opens_no_image_and_hashes_no_weights(root, tmp_path,
         for name in ("cl.disk.unchanged.sha256", "cl.store.store.sha256", "cl.streams.outline.build_stream"):
             patch.setattr(name, refuse)
         patch.setattr(Image, "open", refuse)
-        patch.setattr("cl.store.states.read_tensors", refuse)
+        patch.setattr("cl.store.store.read_tensors", refuse)
         work = planned(root, **changes)
         steps = [find(work, index, store) for index in range(len(work.keys))]
         assert all(steps) and report(work, steps).to_json() == first.to_json()

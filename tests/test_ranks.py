@@ -54,7 +54,8 @@ def rows(kinds: str) -> ImageTable:
 def built(kind: str) -> Recipe:
     config = KINDS[kind](**SMALL.get(kind, {}))
     terms = (config,) if kind == "clip" else (KINDS["clip"](), config)
-    method = RecipeConfig(terms=terms).build(make.tiny().double(), 0).double()
+    memory = {"kind": "reservoir", "capacity": 6, "store": "features"} if kind == "stored" else None
+    method = RecipeConfig(terms=terms, memory=memory).build(make.tiny().double(), 0).double()
     method.begin(session())
     _perturb(method)
     return method
