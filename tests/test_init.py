@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from typer.testing import CliRunner
@@ -100,6 +101,16 @@ def test_the_command_takes_a_first_session_and_says_what_comes_next(tmp_path: Pa
     assert os.environ["EVERGREEN_ROOT"] == str(tmp_path / "project")
     assert (tmp_path / "project" / "data" / "inbox" / "0001-first" / "train.parquet").exists()
     assert sorted(path.name for path in photos.iterdir()) == ["green", "red"]
+
+
+def test_on_a_terminal_it_asks_and_asks_again_after_a_wrong_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("flows.cli.init.sys", SimpleNamespace(stdin=SimpleNamespace(isatty=lambda: True)))
+    answer = CliRunner().invoke(app, ["init", "project", "--no-dvc", "--no-git"], input="pets\nnone\nwords\ncaptions\ntiny\n")
+    assert answer.exit_code == 0, answer.output
+    assert "'words' is neither labels nor captions" in answer.stderr
+    config = read_config(tmp_path / "project" / "pets.yaml")
+    assert config.model.name == "tiny" and config.method.name == "mod_x"
 
 
 @pytest.mark.parametrize(

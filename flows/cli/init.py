@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import click
 import typer
 
 from cl.errors import ConfigError
@@ -39,9 +38,7 @@ def init(
         raise ConfigError(f"{images}: does not exist; give a folder or file with images, or none for later")
     text: Text = "captions" if captions else "labels"
     if captions is None and asks:
-        text = typer.prompt(
-            "Do labels or captions say what is on them?", default="labels", type=click.Choice(["labels", "captions"]), err=True
-        )
+        text = typer.prompt("Do labels or captions say what is on them?", default="labels", value_proc=_text, err=True)
     model = model or _asked(asks, "Which model?", "ViT-B-32:openai")
     if images is not None:
         images = Path(os.path.abspath(images.expanduser()))  # from here, before anything looks from the project
@@ -54,6 +51,13 @@ def init(
     where = "" if root == Path.cwd() else f"cd {folder}; "
     first = "" if images is not None else "evergreen ingest IMAGES --session first; "
     err().print(f"Next: {where}{first}evergreen update {name}.yaml", soft_wrap=True)
+
+
+def _text(typed: str) -> "Text":
+    """Labels or captions; the question is put again after anything else (click.Choice is none of typer's own types)."""
+    if typed not in ("labels", "captions"):
+        raise typer.BadParameter(f"{typed!r} is neither labels nor captions")
+    return typed
 
 
 def _asked(asks: bool, question: str, default: str) -> str:
