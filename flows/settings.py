@@ -151,7 +151,8 @@ def check_project(place: Place) -> None:
     if not (stores(place) or place.data.exists() or any((place.root / mark).exists() for mark in MARKS)):
         marks = " or ".join((*MARKS, "mlruns/", "data/"))
         raise StoreError(
-            f"{place.root}: no project here, nor in any folder above: none holds {marks}; go to its folder, or set EVERGREEN_ROOT"
+            f"{place.root}: no project here, nor in any folder above: none holds {marks}; "
+            "go to its folder, set EVERGREEN_ROOT, or make one: evergreen init"
         )
 
 
