@@ -148,7 +148,7 @@ def test_an_experiments_page_opens_with_its_champion_and_keeps_a_view_with_metho
     tracker.client.set_model_version_tag("glyphs", version, "evergreen.method", "finetune")
     change(tracker.place, tracker.client, "glyphs", CHAMPION, version, "why" * 500)
     assert len(tracker.client.get_registered_model("glyphs").description) < 1000
-    tell_experiment(tracker, "glyphs")  # of a version that an earlier release registered
+    # of a version that an earlier release registered; who changes the champion, by hand too, changes the page
     assert tracker.client.get_experiment(tracker.experiment).tags[NOTE].startswith("Champion glyphs/1: finetune, 50.0 at the end. Runs: ")
     tracker.client.update_model_version("glyphs", version, f"top-1 50.0\n\n{OURS}")
     tell_experiment(tracker, "glyphs")

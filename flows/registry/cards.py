@@ -4,19 +4,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mlflow.entities.model_registry import ModelVersion
-
 from cl.names import in_markdown
 from cl.reports.card import card
 from cl.reports.report import Report
-from cl.reports.tables import line, percent
 from flows.registry.champion import CHAMPION, holder, versions_of
+from flows.registry.experiment_card import describe_runs
 from flows.registry.model_card import describe
-from flows.tracking.notes import describe_experiment, describe_run, describe_version, first_line
-from flows.tracking.runs import KIND, Tracker
-from flows.tracking.views import NOTE, pages, save_view
-
-_RUNS = 12  # that an experiment's note lists
+from flows.tracking.notes import describe_run, describe_version
+from flows.tracking.runs import Tracker
 
 
 def tell(tracker: Tracker, run_id: str, report: Report, folder: Path, *, above: str | None = None) -> None:
@@ -41,27 +36,7 @@ def tell(tracker: Tracker, run_id: str, report: Report, folder: Path, *, above: 
 
 def tell_experiment(tracker: Tracker, model: str) -> None:
     """Let the page of an experiment's runs open with its champion and what they came to; save the view with method, score, version."""
-    runs = tracker.client.search_runs([tracker.experiment], f"tags.`{KIND}` != 'session'", max_results=50)
-    save_view(tracker.client, tracker.experiment, sorted({name for run in runs for name in run.data.metrics}))
-    champion = holder(tracker.client, model, CHAMPION) if model else None
-    says = _says(tracker, champion) if champion else ""
-    opens = f"Champion {model}/{champion.version}{f': {says}' if says else ''}." if champion else "No champion yet."
-    links = ", ".join(f"[{what}]({address})" for what, address in pages(tracker.experiment).items())
-    rows = [
-        f"| [{in_markdown(run.info.run_name)}](#/experiments/{tracker.experiment}/runs/{run.info.run_id})&emsp; | {told} |"
-        for run in runs[:_RUNS]
-        if (told := first_line(run.data.tags.get(NOTE)))
-    ]
-    table = ["", line(["run", "what came of it"]), line(["---", "---"]), *rows] if rows else []
-    describe_experiment(tracker.client, tracker.experiment, "\n".join([f"{opens} Runs: {links}", *table]))
-
-
-def _says(tracker: Tracker, version: ModelVersion) -> str:
-    """How a version's description begins; of one that has none, as earlier releases gave none, its method and its score."""
-    if version.description or not version.run_id:
-        return first_line(version.description)
-    last = tracker.client.get_run(str(version.run_id)).data.metrics.get("cl/last")
-    return in_markdown(f"{version.tags.get('evergreen.method', '')}{'' if last is None else f', {percent(last)} at the end'}")
+    describe_runs(tracker.client, tracker.experiment, model, holder(tracker.client, model, CHAMPION) if model else None)
 
 
 def run_card(tracker: Tracker, run_id: str, report: Report, folder: Path) -> str:

@@ -17,6 +17,7 @@ from cl.text import some
 from flows.project import check_own, own_models
 from flows.registry import changes
 from flows.registry.changes import HISTORY, Change, hide, note
+from flows.registry.experiment_card import describe_runs_of
 from flows.registry.model_card import describe
 from flows.settings import Place
 from flows.tracking.runs import locked
@@ -50,6 +51,8 @@ def change(place: Place, client: MlflowClient, name: str, alias: str, version: s
         made = replace(made, state="done")
         note(client, name, key, made)
         describe(client, name, versions_of(client, name))
+        if alias == CHAMPION:
+            describe_runs_of(client, name, find(client, name, version))
     return made
 
 
