@@ -407,5 +407,7 @@ def test_what_run_learned_is_taken_over_and_goes_on_under_the_same_names(project
     now = at.standing()
     assert now.opened and now.opened.taken_over and now.opened.taken_over["how"] == "verified" and now.champions == ("1", "2")
     assert [each.session for each in now.line] == ["one", "two", "three"]
+    runs = tracker_of(at.job).client.search_runs([tracker_of(at.job).experiment])
+    assert {run.info.status for run in runs} == {"FINISHED"}, "the report of the line begins no run of what `run` learned"
     planned.cache_clear()
     assert planned(job_of(config)).states[1:] == tuple(each.state for each in now.line)  # what `run` would learn is there

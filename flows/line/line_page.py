@@ -39,7 +39,7 @@ def page(job: Job, run_id: str, session: str, state: str, before: str | None) ->
     at, tracker = work(job), tracker_of(job)
     standing, child = at.standing(), session_run(tracker, run_id, state, session)
     path = chain(standing, state)
-    report = told(tracker, run_id, child, report_of_line(at, standing, path), path)
+    report = told(tracker, child, report_of_line(at, standing, path), path)
     folder = job.place.reports / run_id
     write([report], folder, images(at, standing, path, before, report))
     tracker.client.log_artifacts(child, str(folder), "report")
@@ -47,11 +47,13 @@ def page(job: Job, run_id: str, session: str, state: str, before: str | None) ->
     return report.to_json()
 
 
-def told(tracker: Tracker, run_id: str, child: str, report: Report, path: Sequence[Learned]) -> Report:
+def told(tracker: Tracker, child: str, report: Report, path: Sequence[Learned]) -> Report:
     """A report with what MLflow knows: which version it became, what the gate said of that, and the loss of some sessions."""
     losses: list[Losses] = []
     for learned in (path[place] for place in thinned(len(path), LINES)):
-        losses += loss_of(tracker, learned.session, session_run(tracker, run_id, learned.state, learned.session))
+        # below whichever run it was learned: one that `run` learned has none below the model's
+        known = (loss_of(tracker, learned.session, run) for run in tracker.learned(learned.state))
+        losses += next(filter(None, known), [])
     return replace(judged(tracker, child, report), losses=tuple(losses))
 
 

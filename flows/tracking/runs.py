@@ -148,6 +148,11 @@ class Tracker:
         runs = self.client.search_runs([self.experiment], query)
         return max(runs, key=lambda run: (int(run.data.tags.get(ATTEMPT, 0)), run.info.start_time), default=None)
 
+    def learned(self, state: str) -> list[str]:
+        """The runs of sessions that ended in this state, the last first, below whichever run."""
+        query = f"tags.`{STATE}` = '{state}' and tags.`{KIND}` = 'session'"
+        return [str(run.info.run_id) for run in self.client.search_runs([self.experiment], query)]
+
     def open(self, key: str, kind: str, title: str, tags: Mapping[str, str], config: Mapping[str, Any]) -> tuple[str, bool]:
         """The run of this content, made if there is none, in state RUNNING; and whether it is new.
 
