@@ -57,7 +57,7 @@ def _text(typed: str) -> "Text":
     """Labels or captions; the question is put again after anything else (click.Choice is none of typer's own types)."""
     if typed not in ("labels", "captions"):
         raise typer.BadParameter(f"{typed!r} is neither labels nor captions")
-    return typed
+    return "captions" if typed == "captions" else "labels"
 
 
 def _asked(asks: bool, question: str, default: str) -> str:
