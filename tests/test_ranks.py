@@ -162,6 +162,24 @@ def test_chunks_compute_what_the_whole_does(kind: str, chunk: int, one_thread: N
         assert key == other and torch.allclose(found, want, rtol=1e-10, atol=1e-12), key
 
 
+def test_chunks_compute_what_the_whole_does_over_lora(one_thread: None) -> None:
+    made = []
+    for chunk in (None, 3):
+        method = RecipeConfig.model_validate({"tune": "lora", "terms": ["clip", {"kind": "vocabulary", "texts": 6}]}).build(
+            make.tiny().double(), 0
+        )
+        method.double()
+        for name, weight in method.named_parameters():
+            weight.requires_grad_(name.startswith("tuner."))
+        method.begin(session())
+        _perturb(method)
+        method.chunk = chunk
+        made.append(gradients(method, part(method, rows(BATCHES["mixed"]), 0, 1)))
+    for (key, want), found in zip(made[0].items(), made[1].values(), strict=True):
+        assert torch.allclose(found, want, rtol=1e-10, atol=1e-12), key
+    assert any(value.abs().sum() > 0 for key, value in made[0].items() if key.startswith("gradient/tuner."))
+
+
 def test_a_chunk_keeps_the_activations_of_few_images(one_thread: None, monkeypatch: pytest.MonkeyPatch) -> None:
     method = built("clip")
     sizes: list[int] = []

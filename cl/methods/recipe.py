@@ -1,6 +1,7 @@
 """A method made of parts: terms that are minimised, a tuner that moves, a memory, a merge, and rounds."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from itertools import chain
 from typing import Any, Literal, Self
@@ -165,7 +166,8 @@ class Recipe(Method):
         own = View(batch, self.lesson, self.tuner, self.seed, full=self.full, teacher=self.teacher, chunk=self.chunk)
         step = own.gathered()
         losses: dict[str, Tensor] = {}
-        with self.tuner.step():
+        # chunks are encoded again on the way back, when the step is over: then the weights are made anew each time
+        with nullcontext() if self.chunk else self.tuner.step():
             for kind, term in zip(self.terms, self._terms(), strict=True):
                 losses |= {f"{kind}.{name}" if name in losses else name: loss for name, loss in term(step).items()}
         return losses

@@ -140,7 +140,8 @@ def _servable(place: Place, version: ModelVersion) -> ModelVersion:
     """
     if told := standing_of(place, version.name).unfit(str(version.version)):
         raise StoreError(
-            f"model {version.name} version {version.version}: {told}; ask its champion, or another (evergreen history {version.name})"
+            f"model {version.name} version {version.version}: {told}; ask another (evergreen history {version.name}), or make one: "
+            "evergreen update CONFIG --rebuild"
         )
     return version
 
