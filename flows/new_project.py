@@ -127,6 +127,8 @@ def _versioned(root: Path, wish: Wish) -> list[str]:
         _dvc(root, scm=wish.git and inside is not None, below=inside is not None and inside != root)
         made.append("DVC")
     history = "" if wish.git and inside is not None else "; there is no git, so there are no older versions to go back to"
+    if inside == root:
+        history = "; nothing is committed yet: git add -A && git commit -m start"
     return [f"{' and '.join(made)} version it{history}"] if made else []
 
 

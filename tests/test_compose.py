@@ -94,7 +94,7 @@ WRONG = [
     ),
     ("{name: recipe, terms: [{kind: clip, smoothing: 2}]}", r"here: method\.terms\.0\.smoothing: input should be less than 1 \(found 2\)$"),
     ("{name: recipe, terms: [3]}", r"here: method\.terms\.0: expected a group of settings, such as \{kind: \w+\} \(found 3\)$"),
-    ("{name: recipe, terms: []}", r"method\.terms: .*at least 1 item"),
+    ("{name: recipe, terms: []}", r"method\.terms: none given, and at least 1 is needed"),
     ("{name: recipe, term: [clip]}", r"method\.term: unknown setting, did you mean terms\?"),
     ("{name: vr_lwf, tune: {kind: lorra}}", r"method\.tune\.kind: there is no 'lorra'"),
     ("{name: recipe, tune: {kind: whole, train: {lrr: 1}}}", r"method\.tune\.train: lrr: unknown setting, did you mean lr\?$"),

@@ -53,7 +53,7 @@ def test_the_config_is_commented_and_valid_as_it_is(wish: Wish, method: str, mod
 def test_git_and_dvc_are_begun_once_and_what_is_there_stays(tmp_path: Path) -> None:
     (tmp_path / ".gitignore").write_text("secrets\n")
     told = init(tmp_path, Wish("pets"))
-    assert "git and DVC version it" in told
+    assert "git and DVC version it; nothing is committed yet: git add -A && git commit -m start" in told
     assert (tmp_path / ".git").is_dir() and "analytics = false" in (tmp_path / ".dvc" / "config").read_text().lower()
     lines = (tmp_path / ".gitignore").read_text().splitlines()
     assert lines[0] == "secrets" and {"/mlruns/", "/.prefect/"} <= set(lines)
