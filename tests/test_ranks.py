@@ -34,7 +34,8 @@ from tests.golden.numbers import _perturb
 KINDS = {config.model_fields["kind"].default: config for config in get_args(get_args(AnyTerm)[0])}
 SMALL = {"vocabulary": {"texts": 6}}
 # which rows of eight have labels, captions or both; the first rank has the first half
-BATCHES = {"labels": "LLLLLLLL", "captions": "CCCCCCCC", "apart": "LLLLCCCC", "mixed": "LBCLCBLC", "uneven": "LLLCC", "one": "C"}
+BATCHES = {"apart": "LLLLCCCC", "mixed": "LBCLCBLC", "uneven": "LLLCC", "one": "C"}
+CAPTIONS = "CCCCCCCC"
 
 
 def session() -> Session:
@@ -89,7 +90,7 @@ def ranked(rank: int, ranks: int, port: int, folder: str) -> None:
             found |= {f"{kind}/{name}/{key}": value.contiguous() for key, value in each.items()}
     real, gather.features = gather.features, _without_gradient  # as open_clip gathers by default
     method = built("clip")
-    each = gradients(method, part(method, rows(BATCHES["captions"]), rank, ranks))
+    each = gradients(method, part(method, rows(CAPTIONS), rank, ranks))
     for tensor in (value for key, value in each.items() if key.startswith("gradient/")):
         dist.all_reduce(tensor)
         tensor.div_(ranks)
@@ -146,7 +147,7 @@ def test_two_ranks_compute_what_one_does(kind: str, name: str, two: dict[str, Te
 
 def test_a_gather_without_gradient_is_found_out(two: dict[str, Tensor], one_thread: None) -> None:
     method = built("clip")
-    alone = gradients(method, part(method, rows(BATCHES["captions"]), 0, 1))
+    alone = gradients(method, part(method, rows(CAPTIONS), 0, 1))
     key = "gradient/clip.model.visual.conv1.weight"
     assert torch.allclose(two["wrong/loss/contrast"], alone["loss/contrast"], rtol=1e-12)
     assert not torch.allclose(two[f"wrong/{key}"], alone[key], rtol=0.1)
@@ -195,7 +196,7 @@ def test_a_chunk_keeps_the_activations_of_few_images(one_thread: None, monkeypat
 
 def test_accumulating_is_not_a_large_batch(one_thread: None) -> None:
     whole, halves = built("clip"), built("clip")
-    table = rows(BATCHES["captions"])
+    table = rows(CAPTIONS)
     want = gradients(whole, part(whole, table, 0, 1))
     for half in (table.take(range(4)), table.take(range(4, 8))):
         gradients(halves, part(halves, half, 0, 1))

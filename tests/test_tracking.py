@@ -17,8 +17,9 @@ from mlflow.exceptions import MlflowException
 from cl.errors import StoreError
 from cl.reports.items import Figure, Metric, Table, Tag, Text
 from flows.settings import Place
+from flows.tracking.params import flat
 from flows.tracking.reap import reap_runs
-from flows.tracking.runs import LOCK, Tracker, flat, locked, slug
+from flows.tracking.runs import LOCK, Tracker, locked, slug
 from flows.tracking.steplog import StepLogger
 
 

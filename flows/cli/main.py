@@ -14,39 +14,17 @@ import typer
 from cl.errors import EvergreenError
 from cl.names import visible
 from flows.causes import cause
-from flows.cli import (
-    data as cli_data,
-)
-from flows.cli import (
-    diff as cli_diff,
-)
-from flows.cli import (
-    ingest as cli_ingest,
-)
-from flows.cli import (
-    init as cli_init,
-)
-from flows.cli import (
-    methods as cli_methods,
-)
-from flows.cli import (
-    models as cli_models,
-)
-from flows.cli import (
-    room as cli_room,
-)
-from flows.cli import (
-    servers as cli_servers,
-)
-from flows.cli import (
-    sessions as cli_sessions,
-)
-from flows.cli import (
-    status as cli_status,
-)
-from flows.cli import (
-    update as cli_update,
-)
+from flows.cli import data as cli_data
+from flows.cli import diff as cli_diff
+from flows.cli import ingest as cli_ingest
+from flows.cli import init as cli_init
+from flows.cli import methods as cli_methods
+from flows.cli import models as cli_models
+from flows.cli import room as cli_room
+from flows.cli import servers as cli_servers
+from flows.cli import sessions as cli_sessions
+from flows.cli import status as cli_status
+from flows.cli import update as cli_update
 from flows.cli.options import ConfigArgument, MethodOption, RevOption, RootOption, SeedOption, SetOption
 from flows.console import bar, err, out, table
 from flows.servers.orchestrated import orchestrated, overrides_of, prepared_for

@@ -8,7 +8,7 @@ from cl.release import made_with
 from cl.run_config import parse_config
 from cl.text import some
 from flows.history.entries import Began, Learned
-from flows.tracking.runs import flat
+from flows.tracking.params import flat
 
 _GROUPS = ("model", "method", "train", "per_session", "seed", "threads")  # of settings that make a model
 _OWN = "evergreen-clip"

@@ -19,7 +19,8 @@ from flows.history.entries import Learned
 from flows.history.standing import chain
 from flows.registry.champion import CHAMPION, holder, versions_of
 from flows.settings import Place
-from flows.tracking.runs import KEY, STATE, flat
+from flows.tracking.params import flat
+from flows.tracking.runs import KEY, STATE
 
 _TOLD = ("model", "method", "train", "per_session", "seed", "joint", "threads")  # the groups of settings that make a model
 

@@ -4,7 +4,6 @@ import contextlib
 import fcntl
 import json
 import os
-import shlex
 import urllib.request
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -30,6 +29,7 @@ from flows.addresses import hushed, request, shown
 from flows.causes import cause
 from flows.project import LOCK, claim, marks
 from flows.settings import Place, artifact_uri, check_writable, quiet, tracking_uri
+from flows.tracking.params import brief, flat
 
 KEY, KIND, LOGGED, MODEL, STATE, COMPARISON, ERROR, SESSION, SESSIONS, COMMAND, ATTEMPT, AGAIN = (
     f"evergreen.{name}"
@@ -164,7 +164,7 @@ class Tracker:
             if found:
                 self._go_on(found.info.run_id, lock)
                 return found.info.run_id, False
-            source = {"mlflow.source.name": _brief(tags[COMMAND]), "mlflow.source.type": "LOCAL"} if tags.get(COMMAND) else {}
+            source = {"mlflow.source.name": brief(tags[COMMAND]), "mlflow.source.type": "LOCAL"} if tags.get(COMMAND) else {}
             run = self.client.create_run(self.experiment, run_name=title, tags={KEY: key, KIND: kind, LOCK: lock, **source, **tags})
         self.client.log_batch(run.info.run_id, params=[Param(as_key(name), value[:6000]) for name, value in flat(config).items()])
         return run.info.run_id, True
@@ -268,31 +268,6 @@ class Tracker:
     def mark(self, run_id: str, what: str = "true") -> None:
         """All that belongs to this run is written; writing it again would only repeat it."""
         self.client.set_tag(run_id, LOGGED, what)
-
-
-def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Nested settings as dotted names and text.
-
-    >>> flat({"train": {"lr": 0.1}, "seed": 3})
-    {'train.lr': '0.1', 'seed': '3'}
-    """
-    result: dict[str, str] = {}
-    for name, value in tree.items():
-        if isinstance(value, Mapping) and value:
-            result |= flat(value, f"{prefix}{name}.")
-        else:
-            result[f"{prefix}{name}"] = value if isinstance(value, str) else json.dumps(value)
-    return result
-
-
-def _brief(command: str) -> str:
-    """A command with its config's name alone: MLflow shows what comes after a slash.
-
-    >>> _brief("evergreen run /home/ann/birds.yaml --set seed=1")
-    'evergreen run birds.yaml --set seed=1'
-    """
-    words = shlex.split(command)
-    return shlex.join([*words[:2], *(word.rsplit("/", 1)[-1] for word in words[2:3]), *words[3:]])
 
 
 def _answers(uri: str) -> None:
