@@ -45,7 +45,7 @@ class Asker:
 def _captions(method: Method, data: ImageTable, rows: Sequence[int], config: EvalConfig) -> list[Answer]:
     texts = list(dict.fromkeys(text for own in data.captions for text in own))
     parts = [texts[start : start + config.batch_size] for start in range(0, len(texts), config.batch_size)]
-    features = torch.cat([method.encode_text(method.clip.tokenize(part).to(method.clip.device)) for part in parts])
+    features = torch.cat([method.encode_text(method.tokens(part)) for part in parts])
     scale = method.clip.scale()
     return [
         each

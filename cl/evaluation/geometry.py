@@ -33,7 +33,7 @@ def pairs(method: Method, examined: EvalSet, limit: int) -> Pairs:
     transform = method.clip.transform()
     with at_rest(method):
         images = method.encode_image(torch.stack([transform(data.image(row)) for row in range(len(data))]).to(method.clip.device))
-        return Pairs(images.double().cpu(), method.encode_text(method.clip.tokenize(texts).to(method.clip.device)).double().cpu())
+        return Pairs(images.double().cpu(), method.encode_text(method.tokens(texts)).double().cpu())
 
 
 def angles(one: Float[Tensor, "n d"], two: Float[Tensor, "m d"]) -> Float[Tensor, "n m"]:

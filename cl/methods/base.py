@@ -3,10 +3,8 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any, ClassVar, NamedTuple, Self
 
-import torch
 from jaxtyping import Bool, Float, Int
 from pydantic import Field, model_validator
 from torch import Tensor, nn
@@ -96,7 +94,6 @@ class Method(nn.Module, ABC):
     """
 
     version: ClassVar[int] = 1  # of what this very class computes, not of its bases; see cl/store/units.py
-    parts: ClassVar[tuple[ModuleType, ...]] = ()  # modules with a VERSION that take part beside those of every method
     pixels: bool = True  # False: `losses` reads no images (features are cached by row), so none are decoded
     steps_apart: ClassVar[bool] = False  # whether a step may be cut among ranks and into chunks
     drop_last: bool = True  # whether the authors leave out an epoch's last, short batch; `train.drop_last` overrules it
@@ -106,8 +103,6 @@ class Method(nn.Module, ABC):
         self.clip = clip
         self.seed = seed
         self.vocabulary: tuple[ClassName, ...] = ()  # every class so far; a label is an index into it
-        self.candidates: tuple[int, ...] = ()  # the classes that compete in this session's loss
-        self.session = 0
         # beside names and shapes of tensors, what its memory means nothing without: made under another, it is not gone on with
         self.bound: dict[str, str | int] = {}
         self.rate = 1.0  # times the learning rate: scaling a gradient would change nothing under Adam
@@ -116,11 +111,9 @@ class Method(nn.Module, ABC):
         self.chunk: int | None = None  # how many images or texts are encoded at a time; None: all of a step
 
     def units(self) -> dict[str, int]:
-        """The version of every unit that takes part in it, by name: its classes, and the modules that they share."""
+        """The version of every unit that takes part in it, by name: its classes."""
         kinds = [kind for kind in type(self).__mro__ if issubclass(kind, Method)]
-        shared = dict.fromkeys(part for kind in kinds for part in vars(kind).get("parts", ()))
-        classes = {kind.__name__: int(vars(kind).get("version", 1)) for kind in kinds}
-        return classes | {part.__name__.rpartition(".")[2]: int(vars(part)["VERSION"]) for part in shared}
+        return {kind.__name__: int(vars(kind).get("version", 1)) for kind in kinds}
 
     @abstractmethod
     def losses(self, batch: Batch) -> dict[str, Float[Tensor, ""]]:
@@ -147,9 +140,7 @@ class Method(nn.Module, ABC):
 
     def begin(self, session: Session) -> ImageTable:
         """Get ready for a session; returns the rows to learn from."""
-        self.session = session.index
         self.vocabulary = session.vocabulary
-        self.candidates = session.classes
         return session.data
 
     def rounds(self, session: Session) -> Iterator[ImageTable]:
@@ -180,12 +171,6 @@ class Method(nn.Module, ABC):
     def resume(self, tensors: Mapping[str, Tensor]) -> None:
         """Put back what `midway` gave."""
 
-    def position(self, labels: Int[Tensor, " b"]) -> Int[Tensor, " b"]:
-        """Where each label stands among the candidates."""
-        where = labels.new_full((len(self.vocabulary),), -1)
-        where[list(self.candidates)] = torch.arange(len(self.candidates), device=labels.device)
-        return where[labels]
-
     def folded(self) -> Clip | None:
         """A plain CLIP that answers as the method does; none where any of the four ways to ask it is its own."""
         own = ("encode_image", "encode_text", "class_features", "classify")
@@ -201,7 +186,11 @@ class Method(nn.Module, ABC):
 
     def class_features(self, classes: Sequence[ClassName]) -> Float[Tensor, "k d"]:
         """What `classify` compares images with; computed once per evaluation set, not once per batch."""
-        return class_features(self.encode_text, self.clip.tokenize, classes)
+        return class_features(self.encode_text, self.tokens, classes)
+
+    def tokens(self, texts: Sequence[str]) -> Int[Tensor, "n t"]:
+        """Token ids, where the clip is."""
+        return self.clip.tokenize(texts).to(self.clip.device)
 
     def classify(self, images: Float[Tensor, "b 3 h w"], features: Float[Tensor, "k d"]) -> Float[Tensor, "b k"]:
         """Logits over the classes whose `class_features` are given."""

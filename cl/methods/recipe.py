@@ -122,7 +122,7 @@ class Recipe(Method):
         known = tuple(range(len(session.vocabulary)))
         compete = known if self.compete == "seen" else session.classes
         first = Lesson(session.index, self._rows(session), session.vocabulary, compete, by_batch=self.compete == "batch")
-        self.session, self.vocabulary, self.candidates = session.index, session.vocabulary, session.classes
+        self.vocabulary = session.vocabulary
         site = self._site(session, first)
         if self.merge:
             self.merge.before(site)
@@ -139,7 +139,7 @@ class Recipe(Method):
         lessons = self.several.lessons(first, site) if self.several else iter((first,))
         for lesson in lessons if self.tuner.moves(session) else ():
             self.turns = self.several.count() if self.several else 1
-            self.lesson, self.candidates = lesson, lesson.candidates
+            self.lesson = lesson
             if not self.pixels:
                 self._look(lesson)
             yield lesson.data
@@ -155,6 +155,11 @@ class Recipe(Method):
                 teacher.known = self.tuner.known
             else:
                 teacher.know(lesson.data)
+
+    @property
+    def candidates(self) -> tuple[int, ...]:
+        """The classes that compete in the lesson under way, or the last."""
+        return self.lesson.candidates if self.lesson else ()
 
     def begin(self, session: Session) -> ImageTable:
         """The rows of the first lesson."""

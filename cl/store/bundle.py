@@ -52,7 +52,7 @@ class Bundle:
     @torch.no_grad()
     def cosines(self, images: Iterable[Image.Image], texts: Sequence[str]) -> Float[Tensor, "b n"]:
         """The cosine of each image with each text."""
-        tokens = self.method.clip.tokenize(texts).to(self.method.clip.device)
+        tokens = self.method.tokens(texts)
         return (self.method.encode_image(self._pixels(images)) @ self.method.encode_text(tokens).T).double()
 
     def _pixels(self, images: Iterable[Image.Image]) -> Float[Tensor, "b 3 h w"]:

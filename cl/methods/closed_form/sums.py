@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from cl.data.classes import ClassName
@@ -15,7 +15,6 @@ from cl.methods.base import MethodConfig
 from cl.methods.closed_form.base import ClosedForm
 from cl.methods.features import ClassRows, encoded
 from cl.methods.rows import lacking, teaching
-from cl.models.zero_shot import class_features
 from cl.streams.stream import Session
 
 _BLOCK = 1024  # rows lifted at a time: wide random features of all rows at once may not fit
@@ -80,10 +79,7 @@ class Sums(ClosedForm):
 
     def texts(self, classes: Sequence[ClassName]) -> Float[Tensor, "k d"]:
         """Mean text feature of each class's prompts."""
-        return class_features(self.encode_text, self._tokens, classes)
-
-    def _tokens(self, texts: Sequence[str]) -> Int[Tensor, "n t"]:
-        return self.clip.tokenize(texts).to(self.clip.device)
+        return super().class_features(classes)
 
 
 def labels(rows: ImageTable) -> list[str]:
