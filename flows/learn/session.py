@@ -132,15 +132,22 @@ def read(step: dict[str, Any]) -> "Step":
 
 @contextmanager
 def _attempt(job: Job, run_id: str, turn: Turn) -> Iterator[Any]:
+    tracker = tracker_of(job)
+    child = tracker.attempt(run_id, turn.key, turn.session, planned(job).states[turn.index])
+    with logged_to(tracker, child) as logger:
+        yield logger
+
+
+@contextmanager
+def logged_to(tracker: "Tracker", run_id: str) -> Iterator[Any]:
+    """A logger of steps into a session's run, which ends with the block."""
     from mlflow.exceptions import MlflowException
 
     from flows.tracking.steplog import StepLogger
 
-    tracker = tracker_of(job)
-    child = tracker.attempt(run_id, turn.key, turn.session, planned(job).states[turn.index])
-    logger = StepLogger(tracker.client, child, tracker.reached(child))
-    # what is learned is learned, whether MLflow can be told so or not: `log_session` tries it again, and again
-    with suppress(MlflowException), tracker.ending(child):
+    logger = StepLogger(tracker.client, run_id, tracker.reached(run_id))
+    # what is learned is learned, whether MLflow can be told so or not: telling it is tried again, and again
+    with suppress(MlflowException), tracker.ending(run_id):
         try:
             yield logger
         finally:

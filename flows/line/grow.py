@@ -1,7 +1,7 @@
 """One session more: begun, learned, asked and noted, in the order in which a crash between any two of them does no harm."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -170,17 +170,8 @@ def method_of(at: Work, learned: Learned) -> Method:
 
 @contextmanager
 def _attempt(job: Job, run_id: str, step: Onward) -> Iterator[Any]:
-    from mlflow.exceptions import MlflowException
-
-    from flows.learn.session import tracker_of
-    from flows.tracking.steplog import StepLogger
+    from flows.learn.session import logged_to, tracker_of
 
     tracker = tracker_of(job)
-    child = tracker.attempt(run_id, step.state, step.session.name, step.state)
-    logger = StepLogger(tracker.client, child, tracker.reached(child))
-    # what is learned is learned, whether MLflow can be told so or not: telling it is tried again
-    with suppress(MlflowException), tracker.ending(child):
-        try:
-            yield logger
-        finally:
-            logger.flush()
+    with logged_to(tracker, tracker.attempt(run_id, step.state, step.session.name, step.state)) as logger:
+        yield logger
