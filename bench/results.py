@@ -1,0 +1,186 @@
+"""Methods and combinations of parts on the streams of RESULTS.md: settings searched on held-out images, then three seeds on test images.
+
+    python bench/results.py FOLDER glyphs --smoke                      # every one from end to end, two steps a session
+    python bench/results.py FOLDER glyphs --search [--only LABEL ...]  # the same number of tries for each
+    python bench/results.py FOLDER glyphs [--only LABEL ...]           # three seeds at the best try; prints the table
+    python bench/results.py FOLDER glyphs --table                      # what was measured so far
+
+The methods stand in results.yaml, the streams in flows/configs/results. A try is a learning rate and a scale of the objective, the
+temperature of its loss: three and two of them, alike for all. What is best: the mean of the last row over all sets, taught and probes
+alike. Each number is written as it is found; started again, the script goes on, so that it can take as many sittings as it wants.
+"""
+
+import argparse
+import json
+import sys
+from itertools import product
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+HERE = Path(__file__).parent
+SCALES = {"clip": ("model", 14.3), "siglip": ("model", 14.3), "infoloob": (14.3, 30.0), "cloob": (14.3, 30.0)}  # each as many
+PAIRED = {"infoloob", "cloob", "siglip", "gap"}  # objectives over pairs: of an image and its class's prompt, where rows have labels
+COLUMNS = ("last", "average", "learned", "forgetting", "zero_shot_drop")
+
+
+class Stream(NamedTuple):
+    """Where a stream's settings are chosen, and among which learning rates."""
+
+    held_out: str
+    rates: tuple[float, ...]
+
+
+STREAMS = {
+    "glyphs": Stream("held_out", (3e-4, 1e-3, 3e-3)),
+    "photos": Stream("val", (3e-5, 1e-4, 3e-4)),
+    "retention": Stream("held_out", (3e-5, 1e-4, 3e-4)),
+}
+
+
+def methods() -> dict[str, dict[str, Any]]:
+    """All methods by label."""
+    from cl.plain_yaml import parse
+
+    named = parse((HERE / "results.yaml").read_text(encoding="utf-8"), "results.yaml")
+    return named["singles"] | named["combinations"]
+
+
+def at_scale(method: dict[str, Any], at: int) -> dict[str, Any]:
+    """The same as settings, with every objective at its first or second scale."""
+    terms = [{"kind": term} if isinstance(term, str) else dict(term) for term in method["terms"]]
+    for term in terms:
+        if term["kind"] in SCALES:
+            term["scale"] = SCALES[term["kind"]][at]
+        if term["kind"] in PAIRED:
+            term["labels"] = "pairs"
+    return method | {"name": "recipe", "terms": terms}
+
+
+class Bench:
+    """One stream, and what was found on it so far."""
+
+    def __init__(self, folder: Path, stream: str, data: Path) -> None:
+        self.folder, self.name, self.stream, self.data = folder, stream, STREAMS[stream], data
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def rows(self, label: str, method: dict[str, Any], settings: list[str], *, last: bool) -> Any:
+        """The matrix of one run; of its last row alone where that is all that is asked for, with the start's in front."""
+        from cl.config import override
+        from cl.evaluation.evaluate import evaluate, headline, headline_row
+        from cl.evaluation.matrix import Matrix
+        from cl.learning.host import threads
+        from cl.learning.learner import learn
+        from cl.plain_yaml import parse
+        from cl.run import parse_config, plan
+        from cl.run_config import train_config
+
+        config = HERE.parent / "flows/configs/results" / f"{self.name}.yaml"
+        tree = parse(config.read_text(encoding="utf-8"), config.name)
+        tree = override({name: part for name, part in tree.items() if name != "compare"} | {"method": method}, settings)
+        made = plan(parse_config(tree, label), self.data, self.name)
+        sessions, names = made.stream.sessions, headline(made.stream.exam(0))
+        learner = made.build()
+
+        def row(after: int) -> list[float]:
+            scores = evaluate(learner, made.stream.exam(after), made.config.evaluate)
+            return list(headline_row({name: score.metrics for name, score in scores.items()}, names))
+
+        with threads(made.config.threads):
+            found = [] if last else [row(0)]
+            for after, session in enumerate(sessions, 1):
+                learn(learner, session, train_config(made.config, session), made.config.seed)
+                found += [row(after)] if not last or after == len(sessions) else []
+        return found[-1] if last else Matrix(np.array(found), tuple(names), made.stream.taught)
+
+    def told(self, what: str) -> dict[str, dict[str, Any]]:
+        """What was found so far, by key."""
+        path = self.folder / f"{self.name}.{what}.jsonl"
+        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        return {entry["key"]: entry for entry in map(json.loads, lines)}
+
+    def tell(self, what: str, key: str, **value: Any) -> None:
+        """Keep one number."""
+        with (self.folder / f"{self.name}.{what}.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"key": key, **value}) + "\n")
+        print(key, value, file=sys.stderr, flush=True)
+
+    def search(self, asked: dict[str, dict[str, Any]]) -> None:
+        """The tries of each method that are not there yet, on images that neither teach nor test."""
+        for label, (rate, scale) in product(asked, product(self.stream.rates, (0, 1))):
+            key = f"{label} lr {rate:g} scale {scale}"
+            if key not in self.told("search"):
+                held = [f"stream.test_split={self.stream.held_out}", f"train.lr={rate}", "seed=0"]
+                row = self.rows(label, at_scale(asked[label], scale), held, last=True)
+                self.tell("search", key, label=label, rate=rate, scale=scale, mean=float(np.mean(row)))
+
+    def best(self, label: str) -> dict[str, Any] | None:
+        """The best try; nothing where they are not all there."""
+        tries = [entry for entry in self.told("search").values() if entry["label"] == label]
+        return max(tries, key=lambda each: each["mean"]) if len(tries) == 2 * len(self.stream.rates) else None
+
+    def measure(self, asked: dict[str, dict[str, Any]], seeds: list[int]) -> None:
+        """Every seed of each method that was searched."""
+        from cl.evaluation.matrix import summary
+
+        for label, method in asked.items():
+            best = self.best(label)
+            for seed in seeds if best else []:
+                if best and (key := f"{label} seed {seed}") not in self.told("measured"):
+                    settings = [f"train.lr={best['rate']}", f"seed={seed}"]
+                    matrix = self.rows(label, at_scale(method, best["scale"]), settings, last=False)
+                    rows = {"row": matrix.rows[-1].tolist(), "rate": best["rate"], "scale": best["scale"]}
+                    self.tell("measured", key, label=label, **rows, **summary(matrix))
+
+    def table(self) -> None:
+        """Rows by label, best mean over taught sets first; an end of the grid is marked."""
+        found = list(self.told("measured").values())
+        print(f"| method | rate, scale | {' | '.join(COLUMNS)} | all sets | seeds |\n|---|---|{'---:|' * (len(COLUMNS) + 2)}")
+        rows = {label: [each for each in found if each["label"] == label] for label in dict.fromkeys(each["label"] for each in found)}
+        for label, seeds in sorted(rows.items(), key=lambda row: -np.mean([each["row"] for each in row[1]])):
+            scores = [[100 * each[column] for each in seeds if column in each] for column in COLUMNS]
+            scores.append([100 * float(np.mean(each["row"])) for each in seeds])
+            cells = [f"{np.mean(each):.1f} ± {np.std(each, ddof=1) if len(each) > 1 else 0:.1f}" if each else "–" for each in scores]
+            end = "*" if seeds[0]["rate"] in (self.stream.rates[0], self.stream.rates[-1]) else ""
+            print(f"| {label} | {seeds[0]['rate']:g}{end}, {seeds[0]['scale']} | {' | '.join(cells)} | {len(seeds)} |")
+
+
+def main() -> None:
+    """As the page says."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("stream", choices=STREAMS)
+    parser.add_argument("--smoke", action="store_true")
+    parser.add_argument("--search", action="store_true")
+    parser.add_argument("--table", action="store_true")
+    parser.add_argument("--data", type=Path, help="folder of the data sets of photos and retention")
+    parser.add_argument("--only", nargs="+", choices=methods(), default=list(methods()))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    given = parser.parse_args()
+    asked = {label: methods()[label] for label in given.only}
+
+    from cl.data.glyphs import build
+    from cl.data.table import write
+    from cl.learning.host import keep_memory, quiet
+
+    keep_memory()
+    data = given.data or given.folder / "data"
+    if given.stream == "glyphs" and not (data / "glyphs").is_dir():
+        write(build(), data / "glyphs")
+    bench = Bench(given.folder, given.stream, data)
+    with quiet():
+        if given.smoke:
+            small = ["train.max_steps=2", "train.batch_size=8", "stream.test_limit=50"]
+            for label, method in asked.items():
+                print(f"{label}: last row {np.mean(bench.rows(label, at_scale(method, 0), small, last=True)):.3f}", flush=True)
+        elif given.search:
+            bench.search(asked)
+        elif not given.table:
+            bench.measure(asked, given.seeds)
+        if not given.smoke and not given.search:
+            bench.table()
+
+
+if __name__ == "__main__":
+    main()
