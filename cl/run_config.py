@@ -3,18 +3,19 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
-from pydantic import Field, NonNegativeInt, PositiveInt, TypeAdapter, ValidationError
+from pydantic import AfterValidator, Field, NonNegativeInt, PositiveInt, TypeAdapter, ValidationError
 
 from cl.config import Config, EvalConfig, TrainConfig, override, read_yaml, validate
 from cl.errors import ConfigError
 from cl.evaluation.gate import GateConfig
 from cl.learning.host import device
-from cl.methods import CONFIGS, AnyMethodConfig
+from cl.methods import CONFIGS, AnyMethodConfig, MethodConfig
 from cl.methods.compose import spelled_out
 from cl.models.clip import ModelConfig
 from cl.pretrain import PretrainConfig
+from cl.reports.published import known
 from cl.streams.build import StreamConfig
 
 
@@ -25,6 +26,9 @@ class CompareConfig(Config):
     methods: list[str | dict[str, Any]] = Field(min_length=1)
     parallel: PositiveInt = Field(1, description="how many streams to learn at once, each in its own process")
     runner: Literal["processes", "dask", "ray"] = Field("processes", description="who runs them: this machine, or a Dask or Ray cluster")
+    published: tuple[Annotated[str, AfterValidator(known)], ...] = Field(
+        (), description="blocks of published figures (cl/assets/published.yaml) that stand beside, where the run keeps their protocol"
+    )
     cluster: str | None = Field(None, description="address of a running cluster, such as tcp://host:8786; default: one on this machine")
 
 
@@ -97,12 +101,30 @@ def _spelled_out(tree: dict[str, Any]) -> dict[str, Any]:
 def parse_config(tree: dict[str, Any], source: str) -> RunConfig:
     """A run from plain values; `method` may be a bare name, and defaults to finetune."""
     tree = _spelled_out({"method": "finetune"} | tree)
-    method = tree["method"]
+    _known(tree["method"], source)
+    return validate(RunConfig, tree, source)
+
+
+class _Learning(Config):
+    method: AnyMethodConfig
+
+
+def parse_method(given: str | dict[str, Any], source: str) -> MethodConfig:
+    """A method from its name or from plain values.
+
+    Raises:
+        ConfigError: names the setting by its path.
+    """
+    tree = _spelled_out({"method": given})
+    _known(tree["method"], source)
+    return validate(_Learning, tree, source).method
+
+
+def _known(method: Any, source: str) -> None:
     if isinstance(method, dict) and method.get("name") not in CONFIGS:
         raise ConfigError(
             f"{source}: method.name: unknown method {method.get('name')!r}; there are {', '.join(sorted(CONFIGS))}, and joint in compare"
         )
-    return validate(RunConfig, tree, source)
 
 
 def label(config: RunConfig) -> str:

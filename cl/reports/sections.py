@@ -118,7 +118,7 @@ def dialects(groups: Groups) -> Section:
     """The same matrices in the words of other code bases; for streams whose sessions teach one set each."""
     rows, names = [], []
     for method, members in groups.items():
-        squares = [square for member in members if (square := _square(member)) is not None]
+        squares = [found for member in members if (found := square(member)) is not None]
         if len(squares) == len(members):
             told = [{f"{code} {name}": value for code, read in DIALECTS.items() for name, value in read(each).items()} for each in squares]
             names = list(told[0])
@@ -130,7 +130,7 @@ def dialects(groups: Groups) -> Section:
     return Section("In other code bases' words", note, ["method", *names], rows)
 
 
-def _square(report: Report) -> np.ndarray | None:
+def square(report: Report) -> np.ndarray | None:
     """Scores after each session on the set of each, sessions in order; None where they are not one to one, or fewer than three."""
     matrix = report.matrix
     if len(set(report.headline.values())) > 1:

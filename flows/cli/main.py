@@ -33,6 +33,7 @@ from flows.settings import Place, begin
 if TYPE_CHECKING:
     from cl.reports.gallery import Comparison
     from cl.reports.report import Report
+    from cl.run_config import RunConfig
 
 _HELP = """Keeps a CLIP model learning as new data arrives, without forgetting what it knew.
 
@@ -86,6 +87,7 @@ def compare(config: ConfigArgument, settings: SetOption = None, data_root: RootO
     """Learn a stream with every method and seed of the config's `compare` section, and say how they compare."""
     place = begin()
     from flows.learn.job import check_devices, check_methods, find_config, jobs_of
+    from flows.learn.job import settings as settled
 
     path = str(find_config(config, place))
     watched = orchestrated(place)
@@ -96,7 +98,7 @@ def compare(config: ConfigArgument, settings: SetOption = None, data_root: RootO
 
     with watched:
         outcome = learn_all(path, settings or [], data_root, data_rev)
-    _conclude(outcome["reports"], place, outcome["run"])
+    _conclude(outcome["reports"], place, outcome["run"], settled(path, settings or [], place))
 
 
 @app.command(rich_help_panel=_LEARNING)
@@ -192,10 +194,13 @@ def _fail(told: str) -> NoReturn:
     sys.exit(2)
 
 
-def _conclude(reports: list[dict[str, Any]], place: Place, run_id: str) -> None:
+def _conclude(reports: list[dict[str, Any]], place: Place, run_id: str, compared: "RunConfig | None" = None) -> None:
     from cl.reports.report import Report
 
-    _tell([Report.from_json(report) for report in reports])
+    found = [Report.from_json(report) for report in reports]
+    _tell(found)
+    if compared is not None:
+        _beside(found, compared)
     console = err()
     console.print(f"Report: {place.reports / run_id / 'report.html'}", soft_wrap=True)
     program = "evergreen" if shutil.which("evergreen") else os.path.relpath(sys.argv[0])  # the environment may not be activated
@@ -211,3 +216,15 @@ def _tell(reports: "Sequence[Report]") -> None:
     out().print(
         table(f"{reports[0].stream} (percent)", [names[index] for index in shown], [[row[index] for index in shown] for row in rows])
     )
+
+
+def _beside(reports: "Sequence[Report]", config: "RunConfig") -> None:
+    """The figures that others published under the config's protocol, one table for each block: blocks are never mixed."""
+    from cl.reports.published import beside, rows
+    from cl.reports.tables import grouped
+
+    blocks, why = beside(config.compare.published if config.compare else (), config.model_dump(mode="json"))
+    for block in blocks:
+        out().print(table(f"{block.protocol} (percent)", ["method", *block.metrics, "source"], rows(block, grouped(reports))))
+    if why:
+        err().print(f"{why}.", soft_wrap=True)

@@ -1,0 +1,139 @@
+"""What others published, beside rows of our own of the same protocol: to the digit, with its source, and never under another protocol."""
+
+import functools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import yaml
+
+from cl.config import Config
+from cl.errors import ConfigError
+from cl.evaluation.matrix import last, performance_drop, zscl
+from cl.reports.report import Report
+from cl.reports.sections import square
+from cl.reports.tables import accuracies, incremental, spread
+from cl.text import did_you_mean
+
+FILE = Path(__file__).parents[1] / "assets" / "published.yaml"
+HOW = {
+    "paper": "read in the paper",
+    "abstract": "abstract only",
+    "code": "recomputed from the authors' matrices",
+    "secondary": "secondary",
+}
+_WHOLE = {"stream.limit": None, "stream.test_limit": None, "stream.test_split": "test", "evaluate.limit": None}  # of every protocol
+
+
+class Figure(Config):
+    """A row that somebody published, in percent; null: not told."""
+
+    method: str
+    values: tuple[float | None, ...]
+    source: str
+    how: Literal["paper", "abstract", "code", "secondary"]
+
+
+class Block(Config):
+    """Rows that may be compared with each other, and with ours where every setting of `when` is as it says."""
+
+    protocol: str
+    metrics: tuple[str, ...]
+    read: Literal["zscl", "seen", "few_shot", "last"]
+    when: dict[str, Any]
+    figures: tuple[Figure, ...]
+
+
+class Unlike(NamedTuple):
+    """A setting that is another than a protocol has it."""
+
+    setting: str
+    found: Any
+    expected: Any
+
+
+@functools.lru_cache(maxsize=1)
+def blocks() -> dict[str, Block]:
+    """All there are, by name."""
+    return {name: Block.model_validate(tree) for name, tree in yaml.safe_load(FILE.read_text(encoding="utf-8")).items()}
+
+
+def known(name: str) -> str:
+    """The name of a block.
+
+    Raises:
+        ValueError: there is none of that name.
+    """
+    if name not in blocks():
+        raise ValueError(f"{name!r} is no block of published figures; {did_you_mean(name, sorted(blocks()))}")
+    return name
+
+
+def unlike(block: Block, config: Mapping[str, Any]) -> list[Unlike]:
+    """Settings of a run, as plain values, by which it is not of the block's protocol."""
+    wanted = {**_WHOLE, **block.when}
+    return [Unlike(path, found, expected) for path, expected in wanted.items() if (found := _at(config, path)) != expected]
+
+
+def beside(names: Sequence[str], config: Mapping[str, Any]) -> tuple[list[Block], str]:
+    """The blocks of a config whose protocol it keeps, and where it keeps none a sentence that says why, about the first.
+
+    Raises:
+        ConfigError: there is no such block.
+    """
+    try:
+        found = [blocks()[known(name)] for name in names]
+    except ValueError as error:
+        raise ConfigError(f"compare.published: {error}") from error
+    kept = [block for block in found if not unlike(block, config)]
+    if kept or not found:
+        return kept, ""
+    told = "; ".join(f"{each.setting} is {each.found} and not {each.expected}" for each in unlike(found[0], config))
+    return [], f"No published figures stand beside: those of this config are for {found[0].protocol}, and {told}"
+
+
+def rows(block: Block, groups: Mapping[str, Sequence[Report]]) -> list[list[str]]:
+    """Method, a cell per metric, and where it is from: what was measured here first, then what others published.
+
+    A dash stands for what is not defined, as where a stream was not learned to its end.
+    """
+    ours = [[method, *_measured(block, members), "measured here"] for method, members in groups.items()]
+    theirs = [[each.method, *map(_shown, each.values), f"{each.source} ({HOW[each.how]})"] for each in block.figures]
+    return ours + theirs
+
+
+def _measured(block: Block, members: Sequence[Report]) -> list[str]:
+    read = [_READ[block.read](member) for member in members]
+    if any(each is None for each in read):
+        return ["–"] * len(block.metrics)
+    return [spread([each[name] for each in read if each]) for name in block.metrics]
+
+
+def _of_square(report: Report) -> dict[str, float] | None:
+    found = square(report)
+    return None if found is None else zscl(found)
+
+
+def _of_seen(report: Report) -> dict[str, float] | None:
+    if not incremental(report):
+        return None
+    found = accuracies(report)
+    return {"first": found[0], "last": found[-1], "average": float(np.mean(found)), "PD": performance_drop(found)}
+
+
+def _of_last(report: Report) -> dict[str, float] | None:
+    return {"last": last(report.matrix)}
+
+
+_READ = {"zscl": _of_square, "seen": _of_seen, "few_shot": _of_seen, "last": _of_last}
+
+
+def _at(tree: Any, path: str) -> Any:
+    for part in path.split("."):
+        tree = tree.get(part) if isinstance(tree, Mapping) else None
+    return tree
+
+
+def _shown(value: float | None) -> str:
+    return "–" if value is None else str(value)
