@@ -60,7 +60,7 @@ def onward(config: RunConfig, root: Path, session: Session, withheld: Mapping[st
     base = base_model(config.model, True)
     method = build_method(config.method.located(root), base, config.seed)
     train = train_config(config, session)
-    check_session(config, method, session, train)
+    check_session(config.method, method, session, train)
     identity = recipe_key(config, base.digest(), method)
     switch = () if parent is None or before == identity else (identity,)
     name = state_key(parent or identity, session.digest, settled(train, method), *switch)

@@ -96,7 +96,7 @@ def plan(config: RunConfig, data_root: Path, data_version: str, learns: bool = T
     _meant(config, [session.name for session in stream.sessions])
     trains = [train_config(config, session) for session in stream.sessions]
     for session, train in zip(stream.sessions, trains, strict=True) if learns else ():
-        check_session(config, method, session, train)
+        check_session(config.method, method, session, train)
     told = dict.fromkeys(str(choice) for train in trains for choice in choices(train, method) if choice.why)
     states = [recipe_key(config, base.digest(), method)]
     for session, train in zip(stream.sessions, trains, strict=True):
@@ -120,7 +120,7 @@ def state_key(parent: str, session: str, train: TrainConfig, *switch: str) -> st
     return _key(parent, session, train.changed("device", "devices", "strategy", "chunk", "workers", "checkpoint"), *switch)
 
 
-def check_session(config: RunConfig, method: Method, session: Session, train: TrainConfig) -> None:
+def check_session(config: MethodConfig, method: Method, session: Session, train: TrainConfig) -> None:
     """Raise where a method cannot use a session, before anything is learned.
 
     Raises:
@@ -130,7 +130,7 @@ def check_session(config: RunConfig, method: Method, session: Session, train: Tr
     if train.augment and not method.pixels and list(method.trainable()):
         raise MethodError(
             f"session {session.index} ({session.name}): train.augment is set, which makes a new image at every step, and "
-            f"{config.method.title()} computes image features once; give it a train of its own with augment: false"
+            f"{config.title()} computes image features once; give it a train of its own with augment: false"
         )
 
 

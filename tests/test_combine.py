@@ -33,7 +33,7 @@ def test_what_the_table_says_is_refused_with_its_words(refusal: Refusal) -> None
     session = make.session(1, (0, 1), (0, 1))
     with pytest.raises(EvergreenError) as caught:
         run = parse_config({**BARE, "method": yaml.safe_load(refusal.example)}, "here")
-        check_session(run, build_method(run.method, make.tiny(), 0), session, train_config(run, session))
+        check_session(run.method, build_method(run.method, make.tiny(), 0), session, train_config(run, session))
     assert refusal.why in str(caught.value)
     if refusal.met:  # what settings alone can tell is told where they are read
         assert isinstance(caught.value, ConfigError) and str(caught.value).startswith("here: method: ")

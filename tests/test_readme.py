@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -9,12 +10,13 @@ import yaml
 from typer.testing import CliRunner
 
 from cl.config import TrainConfig
+from cl.data.table import write
 from cl.learning.learner import learn
 from cl.methods import CONFIGS
 from cl.methods.recipe import Recipe
 from cl.methods.terms.fit import FitConfig
 from cl.methods.tuners.whole import Whole
-from cl.run_config import label, parse_config, read_config, variants
+from cl.run_config import RunConfig, label, parse_config, read_config, variants
 from flows.cli.main import app
 from tests import make
 
@@ -39,7 +41,8 @@ from cl.methods.tuners import Tuner
 from cl.methods.view import Site, View
 from cl.methods.weights import snapshot, squared_distance
 """
-    exec(needs + blocks(READMES[0], "python")[0], names)
+    (part,) = (block for block in blocks(READMES[0], "python") if "CalmConfig" in block)
+    exec(needs + part, names)
     session, config = make.session(1, (0, 1), (0, 1)), TrainConfig(max_steps=4, batch_size=8, lr=1e-3, device="cpu")
     moved = []
     for pull in (0.0, 100.0):
@@ -54,9 +57,27 @@ from cl.methods.weights import snapshot, squared_distance
     assert 0 < moved[1] < moved[0]
 
 
-def test_the_settings_of_the_readme_are_valid() -> None:
+def pets() -> RunConfig:
     text = re.search(r"<<'EOF'\n(.*?)EOF", READMES[0].read_text(), re.S)
-    assert text and parse_config(yaml.safe_load(text[1]), "README").method.name == "vr_lwf"
+    assert text
+    return parse_config(yaml.safe_load(text[1]), "README")
+
+
+def test_the_settings_of_the_readme_are_valid() -> None:
+    assert pets().method.name == "vr_lwf"
+
+
+def test_the_python_of_the_readme_learns_what_its_yaml_does(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write({"train": make.table(range(8), 4), "test": make.table(range(8), 2, seed=5)}, project / "data" / "pets")
+    (project / "cat.jpg").write_bytes(make.png(0, 1))
+    (code,) = (block for block in blocks(READMES[0], "python") if "cl.read_stream" in block)
+    names: dict[str, Any] = {}
+    exec(code.replace('"ViT-B-32", "openai"', '"tiny"'), names)
+    yaml_says = pets()
+    assert (names["stream"].candidates, len(names["stream"].sessions)) == (yaml_says.stream.candidates, 2)
+    assert "'last': 0." in capsys.readouterr().out
+    told = re.search(r"learn\(session, (.*)\)", code)
+    assert told and TrainConfig(**eval(f"dict({told[1]})")) == yaml_says.train
 
 
 def test_the_three_ways_to_write_a_method_are_valid_and_each_is_another_recipe() -> None:

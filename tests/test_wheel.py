@@ -52,6 +52,7 @@ def test_a_wheel_holds_what_runs_and_nothing_else_below_one_name(wheel: Path) ->
         assert packed.read("evergreen_clip.pth").decode().split() == ["evergreen_clip"]
     inside = {f"evergreen_clip/{name}" for folder in ("cl", "flows") for name in own(folder)} | own("evergreen_clip")
     assert names == inside | {"evergreen_clip.pth"}
+    assert {"evergreen_clip/cl/py.typed", "evergreen_clip/flows/py.typed"} <= names  # type checkers read what is annotated
     assert not {Path(name).suffix for name in names} & {".pyc", ".xz", ".db", ".part", ".parquet", ".log"}
     assert [name for name in names if name.endswith(".md")] == ["evergreen_clip/cl/assets/glyph_base/README.md"]
 

@@ -55,7 +55,11 @@ def build(fonts: Iterable[str] | None = None, progress: Progress | None = None) 
 
 
 def write_glyphs(folder: Path, progress: Progress | None = None) -> None:
-    """Render everything and write `train.parquet` and `test.parquet`."""
+    """Draw the embedded data set, 54,000 glyphs with their Unicode names, and write `train.parquet` and `test.parquet`.
+
+    Raises:
+        DataError: the folder cannot be written.
+    """
     write(build(progress=progress), folder)
 
 
