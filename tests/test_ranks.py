@@ -32,7 +32,8 @@ from tests import make
 from tests.golden.numbers import _perturb
 
 KINDS = {config.model_fields["kind"].default: config for config in get_args(get_args(AnyTerm)[0])}
-SMALL = {"vocabulary": {"texts": 6}}
+SMALL = {"vocabulary": {"texts": 6}, "anchor": {"texts": 6}}
+LATER = ("hold", "stored", "anchor")  # which hold nothing in the first session
 # which rows of eight have labels, captions or both; the first rank has the first half
 BATCHES = {"apart": "LLLLCCCC", "mixed": "LBCLCBLC", "uneven": "LLLCC", "one": "C"}
 CAPTIONS = "CCCCCCCC"
@@ -58,6 +59,10 @@ def built(kind: str) -> Recipe:
     memory = {"kind": "reservoir", "capacity": 6, "store": "features"} if kind == "stored" else None
     method = RecipeConfig(terms=terms, memory=memory).build(make.tiny().double(), 0).double()
     method.begin(session())
+    if kind in LATER:
+        with torch.no_grad():
+            method.end(session())
+        method.begin(session())
     _perturb(method)
     return method
 

@@ -82,6 +82,7 @@ def _learn(
     wanted = {id(parameter) for parameter in method.trainable()}
     for parameter in method.parameters():
         parameter.requires_grad_(id(parameter) in wanted)
+    method.visits = visits(len(session.data), config)
     keeper = Keeper(interim, writes=rank.first) if interim else None
     took = keeper.cursor.past if keeper else START.past
     for turn, data, flops in keeper.rounds(method, session) if keeper else walk(method.rounds(session)):
@@ -106,6 +107,17 @@ def steps_over(rows: int, config: TrainConfig) -> int:
     if config.max_steps:
         return config.max_steps
     return max(1, batches(rows, config.batch_size, bool(config.drop_last)) * config.epochs // config.accumulate)
+
+
+def visits(rows: int, config: TrainConfig) -> float:
+    """How often each of so many rows comes up with the same pixels; 0 where each time there are others.
+
+    >>> visits(100, TrainConfig(epochs=3, batch_size=50)), visits(100, TrainConfig(epochs=3, augment=True))
+    (3.0, 0.0)
+    """
+    if config.augment or not rows:
+        return 0.0
+    return samples(rows, config.batch_size, steps_over(rows, config) * config.accumulate, bool(config.drop_last)) / rows
 
 
 class Turn(NamedTuple):

@@ -107,6 +107,7 @@ class Method(nn.Module, ABC):
         self.bound: dict[str, str | int] = {}
         self.rate = 1.0  # times the learning rate: scaling a gradient would change nothing under Adam
         self.turns: int | None = None  # rounds of this session, told by `rounds` when the first begins; None: only the last one tells
+        self.visits = 0.0  # how often a row of this session comes up in a round with the same pixels; 0: not known
         self.full = 0  # rows of a whole batch of this round, which the last of an epoch may not have
         self.chunk: int | None = None  # how many images or texts are encoded at a time; None: all of a step
 

@@ -136,6 +136,13 @@ REFUSALS = (
         lambda parts: parts.seats["tune"].called() == "head" and "vocabulary" in parts.kinds(),
     ),
     Refusal(
+        "features held over a head",
+        "nothing that is tuned here changes a feature of an image or a text, so that regress and anchor have nothing to hold; take another "
+        "tuner, or leave the term out",
+        "{name: recipe, tune: head, terms: [clip, regress]}",
+        lambda parts: parts.seats["tune"].called() == "head" and bool({"regress", "anchor"} & parts.kinds()),
+    ),
+    Refusal(
         "image features computed once under a tuner of the image tower",
         "image features cannot be computed once and kept: the image tower is tuned, so that they change with every step; leave tune.cache "
         "off",

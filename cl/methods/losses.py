@@ -100,3 +100,8 @@ def precise(values: Tensor) -> Tensor:
     (torch.float32, torch.float64)
     """
     return values if values.dtype == torch.float64 else values.float()
+
+
+def regression(now: Float[Tensor, "n d"], then: Float[Tensor, "n d"]) -> Float[Tensor, ""]:
+    """The mean of 1 - cosine to where unit rows were: half their mean squared distance, and its gradient. No gradient reaches `then`."""
+    return (1 - (precise(now) * precise(then).detach()).sum(-1)).mean()

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from itertools import chain
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 import torch
 from jaxtyping import Float, Int
@@ -22,7 +22,7 @@ from cl.methods.part import Part
 from cl.methods.rounds.base import Rounds
 from cl.methods.rows import lacking, teaching
 from cl.methods.terms.base import Rows, Term
-from cl.methods.tuners.base import Tuner, base
+from cl.methods.tuners.base import Tuner, base, earlier
 from cl.methods.view import Kind, Site, View
 from cl.models.clip import Clip
 from cl.models.flops import alike
@@ -77,10 +77,9 @@ class Recipe(Method):
         self.memory, self.merge, self.several = memory, merge, rounds
         self.compete, self.drop_last, self.pixels = candidates, drop_last, not cache
         self.lesson: Lesson | None = None
-        wanted = {kind for term in self._terms() for kind in term.needs().teachers}
+        self._wanted = list(dict.fromkeys(kind for term in self._terms() for kind in sorted(term.needs().teachers)))
         # a teacher is no memory: kept out of the module tree, it is neither saved nor trained
-        self._teachers: dict[Kind, Tuner] = {"original": base(clip)} if "original" in wanted else {}
-        self._wanted = wanted
+        self._teachers: dict[str, Tuner] = {"original": base(clip)} if "original" in self._wanted else {}
 
     def units(self) -> dict[str, int]:
         """Its own, and each part's."""
@@ -104,12 +103,20 @@ class Recipe(Method):
         return chain(self.tuner.weights().values(), *(term.parameters() for term in self._terms()))
 
     def sources(self) -> tuple[str, ...]:
-        """Those of its terms."""
-        return tuple(digest for term in self._terms() for digest in term.sources())
+        """Those of its terms, and of the models that they name."""
+        return (*(digest for term in self._terms() for digest in term.sources()), *(each.clip.digest() for each in self._named()))
+
+    def _named(self) -> list[Tuner]:
+        """The models that terms name, read once they are asked for."""
+        names = [kind for kind in self._wanted if kind not in get_args(Kind)]
+        for name in names:
+            self._teachers[name] = self._teachers.get(name) or earlier(name, self.clip)
+        return [self._teachers[name] for name in names]
 
     def check(self, session: Session) -> None:
         """Rows that teach, and whatever each term asks for."""
         rows = self._rows(session)
+        self._named()
         if self.several:
             self.several.check(session)
         if not len(rows) and not (self.several and self.several.bare):
@@ -130,6 +137,7 @@ class Recipe(Method):
             first = self.memory.mix(first)
         self.tuner.begin(session, first.names())
         self.rate = self.tuner.rate(session)
+        self._named()
         if "session" in self._wanted:
             self._teachers["session"] = self.tuner.frozen()
         site = self._site(session, first)
@@ -177,7 +185,7 @@ class Recipe(Method):
                 losses |= {f"{kind}.{name}" if name in losses else name: loss for name, loss in term(step).items()}
         return losses
 
-    def teacher(self, kind: Kind) -> Tuner:
+    def teacher(self, kind: str) -> Tuner:
         """A frozen teacher, where the student is."""
         teacher = self._teachers[kind]
         teacher.clip.to(self.clip.device)
@@ -252,7 +260,8 @@ class Recipe(Method):
         return teaching(session, self._asked())
 
     def _site(self, session: Session, lesson: Lesson) -> Site:
-        return Site(self.tuner, session, lesson, self.seed, self.teacher, self._views(lesson), not self.pixels)
+        visits = 0.0 if self.several else self.visits  # each round has rows of its own
+        return Site(self.tuner, session, lesson, self.seed, self.teacher, self._views(lesson), not self.pixels, visits)
 
     def _views(self, lesson: Lesson) -> Callable[[ImageTable, int], Iterator[View]]:
         def views(table: ImageTable, size: int) -> Iterator[View]:

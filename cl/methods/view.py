@@ -21,7 +21,7 @@ from cl.streams.stream import Session
 VERSION = 1  # see cl/store/units.py
 
 _LASTING = ("classes", "vocabulary", "scale")  # of a view: the same for every batch
-Kind = Literal["session", "original"]  # a teacher: the model as this session found it, or the base model
+Kind = Literal["session", "original"]  # a teacher: the model as this session found it, or the base model; any other is a model by name
 
 
 class View:
@@ -41,7 +41,7 @@ class View:
         seed: int,
         *,
         full: int = 0,
-        teacher: Callable[[Kind], Tuner] | None = None,
+        teacher: Callable[[str], Tuner] | None = None,
         after: "View | None" = None,
         chunk: int | None = None,
         share: "Share | None" = None,
@@ -178,11 +178,11 @@ class View:
         """A source of random numbers of this step, which no other use shares."""
         return generator(self.seed, what, self.lesson.session, self.batch.step, *counter)
 
-    def through(self, kind: Kind) -> "View":
+    def through(self, kind: str) -> "View":
         """The same step as a frozen teacher sees it; no gradient reaches it."""
         return self._once(("teacher", kind), lambda: self._taught(kind))
 
-    def _taught(self, kind: Kind) -> "View":
+    def _taught(self, kind: str) -> "View":
         assert self._teacher is not None, "a term asks for a teacher that it did not say it needs"
         with torch.no_grad():
             return View(self._own, self.lesson, self._teacher(kind), self.seed, full=self.full, share=self._share)
@@ -250,6 +250,7 @@ class Site(NamedTuple):
     session: Session
     lesson: Lesson
     seed: int
-    teacher: Callable[[Kind], Tuner]
+    teacher: Callable[[str], Tuner]
     views: Callable[[ImageTable, int], Iterable[View]]  # rows in order, so many at a time, uncropped
     cached: bool = False  # whether image features are computed once
+    visits: float = 0.0  # how often a row comes up in the lesson with the same pixels; 0: not known

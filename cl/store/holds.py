@@ -48,7 +48,7 @@ def holds(path: Path, wanted: Wanted) -> bool:
 
 
 def forget(folder: Path, wanted: Wanted) -> int:
-    """Take such images out of the memory of a learned state, whose weights stay; returns how many rows went.
+    """Take such images out of the memory of a learned state, and vectors made of them; its weights stay. Returns how many rows went.
 
     The note first says what the weights' hash is going to be, so that a state is whole at every moment: killed meanwhile, the same
     again ends it. Which rows a reservoir takes from now on is what it would be with those places free.
@@ -83,6 +83,12 @@ def _note(folder: Path, state: State) -> None:
 def _without(tensors: dict[str, Tensor], wanted: Wanted) -> tuple[dict[str, Tensor], int]:
     fresh, gone = dict(tensors), 0
     for name, tensor in tensors.items():
+        if name.endswith(".marks") and tensor.dtype == torch.uint8 and tensor.shape[1:] == (32,):
+            rows = torch.tensor([row for row, mark in enumerate(tensor) if wanted(bytes(mark.tolist()))], dtype=torch.int64)
+            # what a part keeps of images lies in tensors beside their fingerprints, a row for each
+            beside = [other for other, each in fresh.items() if _home(other) == _home(name) and each.shape[:1] == tensor.shape[:1]]
+            fresh |= {other: fresh[other].index_fill(0, rows, 0) for other in beside}
+            gone += len(rows)
         kept = _exemplars(tensor)
         if kept is None:
             continue
@@ -91,6 +97,10 @@ def _without(tensors: dict[str, Tensor], wanted: Wanted) -> tuple[dict[str, Tens
             gone += len(kept.rows) - len(stay)
             fresh[name] = packed(kept.take(stay))
     return fresh, gone
+
+
+def _home(name: str) -> str:
+    return name.rpartition(".")[0]
 
 
 def _exemplars(tensor: Tensor) -> Exemplars | None:

@@ -5,6 +5,7 @@ from typing import Annotated
 from pydantic import Field
 
 from cl.methods.terms.align import AlignConfig
+from cl.methods.terms.anchor import AnchorConfig
 from cl.methods.terms.base import Needs, Term, TermConfig
 from cl.methods.terms.class_texts import ClassTextsConfig
 from cl.methods.terms.cloob import CLOOBConfig
@@ -16,6 +17,7 @@ from cl.methods.terms.l2 import L2Config
 from cl.methods.terms.m2mix import M2MixConfig
 from cl.methods.terms.names import NamesConfig
 from cl.methods.terms.reference import ReferenceConfig
+from cl.methods.terms.regress import RegressConfig
 from cl.methods.terms.siglip import SigLIPConfig
 from cl.methods.terms.stored import StoredConfig
 from cl.methods.terms.vocabulary import VocabularyConfig
@@ -34,7 +36,9 @@ AnyTerm = Annotated[
     | AlignConfig
     | L2Config
     | HoldConfig
-    | StoredConfig,
+    | StoredConfig
+    | RegressConfig
+    | AnchorConfig,
     Field(discriminator="kind"),
 ]
 

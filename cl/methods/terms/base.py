@@ -9,17 +9,20 @@ from torch import Tensor
 from cl.data.table import ImageTable
 from cl.methods.part import Part, PartConfig
 from cl.methods.tuners.base import Tuner
-from cl.methods.view import Kind, Site, View
+from cl.methods.view import Site, View
 from cl.streams.stream import Session
 
 Rows = Literal["supervised", "labelled", "captioned", "any"]
 
 
 class Needs(NamedTuple):
-    """What a term cannot do without. `rows`: those of a session that it learns from; what only holds back takes what comes."""
+    """What a term cannot do without.
+
+    `rows`: those of a session that it learns from; what only holds back takes what comes. `teachers`: each a `Kind`, or a model by name.
+    """
 
     rows: Rows | None = None
-    teachers: frozenset[Kind] = frozenset()
+    teachers: frozenset[str] = frozenset()
 
 
 class TermConfig(PartConfig):

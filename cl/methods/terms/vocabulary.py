@@ -60,13 +60,18 @@ class Vocabulary(Term):
     def forward(self, view: View) -> dict[str, Float[Tensor, ""]]:
         """`vocabulary`."""
         config, teacher = self.config, view.through(self.config.teacher)
-        tokens = vocabulary_texts(
-            view.reader, config.texts, config.length, view.draw("vocabulary"), strict_official=config.strict_official
-        ).to(view.images.device)
-        key = f"random {tuple(tokens.shape)} {config.strict_official}"  # two terms may draw other texts
-        target = similarities(teacher.scale, teacher.images, teacher.text(key, tokens))
-        student = similarities(view.scale, view.images, view.text(key, tokens))
+        now, then = replayed(view, teacher, config.texts, config.length, strict_official=config.strict_official)
+        target, student = similarities(teacher.scale, teacher.images, then), similarities(view.scale, view.images, now)
         return {"vocabulary": config.alpha * distillation(student, target, config.temperature)}
+
+
+def replayed(
+    view: View, teacher: View, count: int, length: int, *, strict_official: bool = False
+) -> tuple[Float[Tensor, "count d"], Float[Tensor, "count d"]]:
+    """Random texts of a step, as a view has them and as its teacher does; two terms that ask for the same texts share them."""
+    tokens = vocabulary_texts(view.reader, count, length, view.draw("vocabulary"), strict_official=strict_official).to(view.images.device)
+    key = f"random {tuple(tokens.shape)} {strict_official}"  # two terms may draw other texts
+    return view.text(key, tokens), teacher.text(key, tokens)
 
 
 def vocabulary_texts(

@@ -1,6 +1,7 @@
 """What moves while a session is learned, and how features come out of it."""
 
 import copy
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ from cl.data.table import ImageTable
 from cl.errors import ModelError
 from cl.methods.features import FeatureCache
 from cl.methods.part import Part, PartConfig
-from cl.models.clip import Clip
+from cl.models.clip import Clip, ModelConfig, load
 from cl.models.zero_shot import class_features
 from cl.streams.stream import Session
 
@@ -189,6 +190,22 @@ def at_rest(tuner: T) -> T:
     for module in (tuner, tuner.clip):
         nn.Module.requires_grad_(module, False)
     return tuner
+
+
+def earlier(name: str, clip: Clip) -> Plain:
+    """A model by its name, for good, as precise as the clip.
+
+    Raises:
+        ModelError: there is none, or it is of another make: the two do not see the same.
+    """
+    found = load(ModelConfig(name=name))
+    if _settings(found) != _settings(clip):
+        raise ModelError(f"{name}: no earlier model of this one, its settings differ; name one of the same architecture and preprocessing")
+    return at_rest(Plain(found.to(clip.dtype)))
+
+
+def _settings(clip: Clip) -> str:
+    return json.dumps([clip.model_cfg, clip.preprocess_cfg], sort_keys=True)  # tuples and lists are one
 
 
 def base(clip: Clip) -> Plain:
