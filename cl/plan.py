@@ -102,7 +102,8 @@ def plan(config: RunConfig, data_root: Path, data_version: str, learns: bool = T
     for session, train in zip(stream.sessions, trains, strict=True):
         states.append(state_key(states[-1], session.digest, settled(train, method)))
     how = measured(config.evaluate)
-    keys = tuple(_key(state, stream.questions(index), how) for index, state in enumerate(states))
+    beside = ["known"] if config.evaluate.known_unknown else []
+    keys = tuple(_key(state, stream.questions(index), how, *beside) for index, state in enumerate(states))
     return Plan(config, stream, tuple(states), keys, data_version, base.digest(), data_root, tuple(told))
 
 

@@ -1,13 +1,15 @@
 """The whole loop with no orchestrator: each step is addressed by its content, found or learned, and kept whole on disk."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from lightning.pytorch.loggers import Logger
 
+from cl.data.classes import ClassName
 from cl.errors import StoreError
-from cl.evaluation.ask import ask, ask_start, names
+from cl.evaluation.ask import ask, ask_known, ask_start, names
 from cl.evaluation.cells import Cell, Cells
 from cl.evaluation.evaluate import headline, headline_row
 from cl.evaluation.matrix import Matrix
@@ -24,6 +26,7 @@ from cl.steps import Asked, Step, read_step, step_of, summed, write_step
 from cl.store.bundle import Bundle
 from cl.store.states import Origin, keep_state, load_state, revive
 from cl.store.store import State, now, numbers, tell, whole
+from cl.streams.stream import EvalSet
 
 __all__ = [
     "Plan",
@@ -120,8 +123,18 @@ def _examine(plan: Plan, index: int, store: Path, state: State, method: Method |
         owner=plan.states[index] if index else start.name,
         cells=dict(zip([each.name for each in questions], names(questions, plan.config.evaluate, first=not index), strict=True)),
     )
+    if index and plan.config.evaluate.known_unknown:
+        found, beside = ask_known(plan.states[index], lambda: method or load_method(plan, index, store), start, *_met(plan, index))
+        asked, cells = replace(asked, known=found), cells | beside
     write_step(asked, store / "steps" / asked.key)
     return step_of(asked, state, cells)
+
+
+def _met(plan: Plan, index: int) -> tuple[list[EvalSet], list[EvalSet], tuple[ClassName, ...]]:
+    """The sets of what was learned by a step and all others, and the classes known by then."""
+    sessions = plan.stream.sessions
+    ours, others = ([test for each in part for test in each.tests] for part in (sessions[:index], sessions[index:]))
+    return ours, [*others, *plan.stream.probes], sessions[index - 1].vocabulary
 
 
 def load_method(plan: Plan, index: int, store: Path) -> Method:

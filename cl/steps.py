@@ -1,7 +1,7 @@
 """Finished steps of a run: a row of the matrix, as a view over the cells that it is made of."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,7 @@ class Step:
     record: list[dict[str, Any]]  # what the method noted
     finished: str
     code: str = ""  # as in `State`
+    known: dict[str, dict[str, float]] = field(default_factory=dict)  # by set of other classes, of `cl.evaluation.known.known_unknown`
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -61,6 +62,7 @@ class Asked:
     finished: str
     owner: str  # of the cells: the state, or the model before any session
     cells: dict[str, str]  # by set: the name of its cell
+    known: dict[str, str] = field(default_factory=dict)  # by set of other classes: the cell about telling it from what was learned
 
 
 def step_of(asked: Asked, state: State, cells: Mapping[str, Cell]) -> Step:
@@ -85,6 +87,7 @@ def step_of(asked: Asked, state: State, cells: Mapping[str, Cell]) -> Step:
         record=state.record,
         finished=asked.finished,
         code=state.code,
+        known={name: cells[cell].metrics for name, cell in asked.known.items()},
     )
 
 
@@ -147,7 +150,7 @@ def summed(
         return Matrix(np.array(rows, dtype=np.float64).reshape(len(steps), len(headlines)), tuple(headlines), tuple(taught))
 
     details = {}
-    for part, prefix in (("row", ""), ("geometry", "geometry/"), ("equity", "equity/")):
+    for part, prefix in (("row", ""), ("geometry", "geometry/"), ("equity", "equity/"), ("known", "known/")):
         for metric in sorted({metric for step in steps for values in getattr(step, part).values() for metric in values}):
             details[f"{prefix}{metric}"] = matrix(part, dict.fromkeys(headlines, metric))
     return Report(

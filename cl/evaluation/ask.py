@@ -6,7 +6,10 @@ from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 
+import numpy as np
+
 from cl.config import EvalConfig
+from cl.data.classes import ClassName
 from cl.disk.seal import sha256
 from cl.disk.tensors import read_tensors, write_tensors
 from cl.errors import StoreError
@@ -14,8 +17,11 @@ from cl.evaluation.cells import Cell, Cells, cell_name, measured
 from cl.evaluation.evaluate import Progress, each_score, pack, unpack
 from cl.evaluation.gains import gains
 from cl.evaluation.geometry import Pairs, geometry, pairs
+from cl.evaluation.known import acquainted, digest, known_unknown, strangers
 from cl.methods import Method
 from cl.streams.stream import EvalSet, Session
+
+_NO_HITS = pack(np.zeros(0, dtype=bool))  # of what is told by ranks
 
 
 @dataclass(frozen=True)
@@ -132,6 +138,41 @@ def ask(
         cells.add(fresh)
         known |= fresh
     return {name: known[name] for name in wanted}
+
+
+def ask_known(
+    state: str,
+    method: Callable[[], Method],
+    start: Start,
+    ours: Sequence[EvalSet],
+    others: Sequence[EvalSet],
+    classes: tuple[ClassName, ...],
+) -> tuple[dict[str, str], dict[str, Cell]]:
+    """How well a state tells the images of other sets from those of the classes it has learned; by set, its cell's name, and the cells.
+
+    Args:
+        state: its name.
+        method: loads it, if something has not been asked yet.
+        start: says how, and where.
+        ours: sets of what was learned.
+        others: all other sets; rows of classes that were learned are left out.
+        classes: those that were learned.
+
+    Raises:
+        StoreError: the cells cannot be kept, or the state is not there.
+    """
+    cells, known, unknown = Cells(start.store, state), acquainted(ours, classes), strangers(others, classes)
+    how, there = measured(start.config), Cells(start.store, state).read()
+    called = {name: cell_name(digest(known, rows, classes), how) for name, rows in unknown if known}
+    missing = [(name, rows) for name, rows in unknown if name in called and called[name] not in there]
+    if missing:
+        model = method()
+        found = known_unknown(model, known, [rows for _, rows in missing], classes, start.config)
+        scale = float(model.clip.scale().detach())
+        fresh = {called[name]: Cell(told, _NO_HITS, {}, {}, scale) for (name, _), told in zip(missing, found, strict=True)}
+        cells.add(fresh)
+        there |= fresh
+    return called, {name: there[name] for name in called.values()}
 
 
 def _measured(

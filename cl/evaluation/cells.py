@@ -33,7 +33,7 @@ class Cell:
 
 def measured(config: EvalConfig) -> str:
     """A digest of how sets are asked: settings that are not at their default, and the version of what computes a score."""
-    settings = config.model_dump(mode="json", exclude_defaults=True)
+    settings = config.model_dump(mode="json", exclude_defaults=True, exclude={"known_unknown"})  # which asks something beside
     return _digest([evaluate.VERSION, images.VERSION, tokens.VERSION, settings])
 
 

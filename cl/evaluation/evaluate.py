@@ -112,7 +112,7 @@ def _classify(method: Method, examined: EvalSet, data: ImageTable, features: Flo
             f"evaluation set {examined.name}: {plural(len(unknown), 'label is', 'labels are')} no candidate class ({some(unknown)})"
         )
     targets = np.array([index[label or ""] for label in data.labels])
-    logits = torch.cat([precise(method.classify(images, features)).cpu() for images in _images(method, data, config)]).numpy()
+    logits = torch.cat([precise(method.classify(images, features)).cpu() for images in images_of(method, data, config)]).numpy()
     hits = logits.argmax(-1) == targets
     metrics = {"top1": float(hits.mean()), "top5": float((rank_of(logits, targets) < 5).mean())}
     metrics |= {"worst_class": worst_class(hits, targets), "ece": calibration_error(logits, targets)}
@@ -153,12 +153,12 @@ def rank_of(logits: Float[np.ndarray, "n k"], targets: Int[np.ndarray, " n"]) ->
 def image_features(method: Method, data: ImageTable, config: EvalConfig) -> Float[np.ndarray, "n d"]:
     """Unit-length features of images, as the method sees them now. Changes neither the method nor any random state."""
     with at_rest(method), torch.autocast(method.clip.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
-        features = [precise(method.encode_image(batch)).cpu() for batch in _images(method, data, config)]
+        features = [precise(method.encode_image(batch)).cpu() for batch in images_of(method, data, config)]
     return np.asarray(torch.cat(features).numpy())
 
 
 def _retrieve(method: Method, data: ImageTable, config: EvalConfig) -> Score:
-    images = torch.cat([precise(method.encode_image(batch)) for batch in _images(method, data, config)])
+    images = torch.cat([precise(method.encode_image(batch)) for batch in images_of(method, data, config)])
     captions = data.captions
     texts = [text for own in captions for text in own]
     owner = np.repeat(np.arange(len(captions)), [len(own) for own in captions])
@@ -227,7 +227,7 @@ def _preprocess(method: Method) -> str:
     return json.dumps(method.clip.preprocess_cfg, sort_keys=True, default=str)
 
 
-def _images(method: Method, data: ImageTable, config: EvalConfig) -> Iterator[Tensor]:
+def images_of(method: Method, data: ImageTable, config: EvalConfig) -> Iterator[Tensor]:
     """Batches of preprocessed images; the same small sets are asked after every session, so they are decoded once."""
     known = decoded(method, data)
     if known is not None:

@@ -96,6 +96,7 @@ class Method(nn.Module, ABC):
     version: ClassVar[int] = 1  # of what this very class computes, not of its bases; see cl/store/units.py
     pixels: bool = True  # False: `losses` reads no images (features are cached by row), so none are decoded
     steps_apart: ClassVar[bool] = False  # whether a step may be cut among ranks and into chunks
+    younger: ClassVar[tuple[str, ...]] = ()  # parts that states of earlier releases have not, and that begin empty where they are missing
     drop_last: bool = True  # whether the authors leave out an epoch's last, short batch; `train.drop_last` overrules it
 
     def __init__(self, clip: Clip, seed: int) -> None:

@@ -37,13 +37,13 @@ def put(method: Method, weights: Mapping[str, Tensor], source: str) -> None:
 
 
 def restore(method: Method, tensors: Mapping[str, Tensor], source: str) -> None:
-    """Put a memory back into a freshly built method.
+    """Put a memory back into a freshly built method; what is younger than the memory stays as it was built.
 
     Raises:
         StoreError: the tensors belong to another method or model.
     """
     expected = memory(method)
-    odd = sorted(set(expected) ^ set(tensors))
+    odd = sorted(name for name in set(expected) ^ set(tensors) if name in tensors or name.partition(".")[0] not in method.younger)
     if odd:
         raise StoreError(f"{source}: {len(odd)} tensors do not fit the method ({some(odd)}); it was written by another method or model")
     _load(method, tensors, source)

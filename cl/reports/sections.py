@@ -28,7 +28,7 @@ def sections(groups: Groups) -> list[Section]:
     """All of them that have a row; equity and the words of other code bases where the config's `report` section asks for them."""
     made = [against_finetune(groups), classes_seen(groups), retrieval(groups)]
     made += [gains(groups)] if asked(groups, "equity") else []
-    made += [picks(groups), costs(groups)]
+    made += [strangers(groups), picks(groups), costs(groups)]
     made += [dialects(groups)] if asked(groups, "dialects") else []
     return [bounded(section) for section in made if section.rows]
 
@@ -81,6 +81,26 @@ def gains(groups: Groups) -> Section:
         "classes that had labels, the others, and 2su/(s+u), all classes competing."
     )
     return Section("Weak and strong classes", note, ["method", "set", *(name.replace("_", " ") for name in metrics)], rows)
+
+
+def strangers(groups: Groups) -> Section:
+    """How well images of classes not learned were told from those that were, where it was asked: means over sessions and other sets."""
+    scores = list(
+        dict.fromkeys(name for members in groups.values() for each in members for name in each.details if name[:12] == "known/auroc_")
+    )
+    rows = []
+    for method, members in groups.items():
+        for name in scores:
+            pairs = [(member.details.get(name), member.details.get(name.replace("auroc", "fpr95"))) for member in members]
+            found = [[_over(one), _over(other)] for one, other in pairs]
+            if not np.isnan(found).all():
+                rows.append([method, name[12:].replace("_", " "), *(spread(list(each)) for each in zip(*found, strict=True))])
+    note = (
+        "After each session test images of classes learned so far against those of sets of other classes, means over sessions and sets. "
+        "AUROC: how often a known image scores higher than an unknown one, 50 by chance. FPR95: unknown ones that pass where 95 % of known "
+        "ones do. Scores: cosines with texts (mcm, energy, max cosine), distance to class means (mahalanobis, relative)."
+    )
+    return Section("Known or not yet learned", note, ["method", "score", "AUROC", "FPR95"], rows)
 
 
 def picks(groups: Groups) -> Section:
@@ -144,6 +164,10 @@ def square(report: Report) -> np.ndarray | None:
 
 def _at(matrix: Matrix | None, name: str, row: int) -> float:
     return float("nan") if matrix is None else float(matrix.rows[row, matrix.sets.index(name)])
+
+
+def _over(matrix: Matrix | None) -> float:
+    return float("nan") if matrix is None or np.isnan(matrix.rows).all() else float(np.nanmean(matrix.rows))
 
 
 def _mean(values: Sequence[float]) -> float:

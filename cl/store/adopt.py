@@ -1,6 +1,6 @@
 """What of a state a method goes on with, part by part."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from enum import StrEnum
 from typing import Any
 
@@ -35,8 +35,10 @@ def adopt(method: Method, name: str, own: Mapping[str, Tensor], made: State) -> 
         What is left behind: the part, its tensors, and why.
     """
     fresh = {key: tensor.clone() for key, tensor in memory(method).items() if not key.startswith(CLIP)}
-    wanted, bounds, left = _by_part(fresh), method.bounds(), []
-    for part, held in _by_part(renamed(own, fresh)).items():
+    bounds, left = method.bounds(), []
+    parts = {*_PARTS, *bounds, *(made.bound or {} if made.format > 1 else {})}
+    wanted = _by_part(fresh, parts)
+    for part, held in _by_part(renamed(own, fresh), parts).items():
         why = _why(part, bounds.get(part), method, name, made)
         if why is None and held.keys() != wanted.get(part, {}).keys():
             why = Why.SETTINGS if made.method else Why.METHOD
@@ -51,11 +53,11 @@ def adopt(method: Method, name: str, own: Mapping[str, Tensor], made: State) -> 
     return left
 
 
-def _by_part(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+def _by_part(tensors: Mapping[str, Tensor], known: Collection[str]) -> dict[str, dict[str, Tensor]]:
     parts: dict[str, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         first, _, rest = name.partition(".")
-        part = f"terms.{rest.partition('.')[0]}" if first == "terms" else first if first in _PARTS else ""
+        part = f"terms.{rest.partition('.')[0]}" if first == "terms" else first if first in known else ""
         parts.setdefault(part, {})[name] = tensor
     return parts
 

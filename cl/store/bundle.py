@@ -17,6 +17,7 @@ from cl.disk.seal import contents, sealed, sha256, unsealed
 from cl.disk.tensors import read_tensors, write_tensors
 from cl.errors import StoreError
 from cl.methods import CONFIGS, AnyMethodConfig, Method, MethodConfig
+from cl.methods.closed_form import shares_or_none
 from cl.methods.persist import memory, restore
 from cl.models.clip import ModelConfig, load
 from cl.store.old_names import renamed
@@ -42,12 +43,21 @@ class Bundle:
         return self.method.folded() is None
 
     @torch.no_grad()
-    def shares(self, images: Iterable[Image.Image], names: Sequence[str], template: Sequence[str] | None = None) -> Float[Tensor, "b k"]:
-        """How sure it is of each name, rows of sum 1; a learned class is asked as it was learned, unless a template is given."""
+    def shares(
+        self, images: Iterable[Image.Image], names: Sequence[str], template: Sequence[str] | None = None, none: bool = False
+    ) -> Float[Tensor, "b k"]:
+        """How sure it is of each name, rows of sum 1; a learned class is asked as it was learned, unless a template is given.
+
+        With `none` the last column is the share of none of the names: 1 or 0.
+
+        Raises:
+            MethodError: with `none`, where the method cannot tell it.
+        """
         known = {each.name: each for each in self.classes} if template is None else {}
-        asked = class_names(names, template or self.template)
-        features = self.method.class_features([known.get(each.name, each) for each in asked])
-        return self.method.classify(self._pixels(images), features).double().softmax(-1)
+        asked = [known.get(each.name, each) for each in class_names(names, template or self.template)]
+        if not none:
+            return self.method.classify(self._pixels(images), self.method.class_features(asked)).double().softmax(-1)
+        return shares_or_none(self.method, asked, self._pixels(images))
 
     @torch.no_grad()
     def cosines(self, images: Iterable[Image.Image], texts: Sequence[str]) -> Float[Tensor, "b n"]:

@@ -9,6 +9,8 @@ RENAMED = {
     "importance": "terms.hold.importance",
     "prompts": "tuner.prompts",
     "head": "tuner.head",
+    "moment": "moments.second",
+    "sums": "moments.sums",
 }
 
 KINDS = {  # of a state that did not note them: the method that made it, and by name each of its parts that others may have too

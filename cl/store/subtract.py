@@ -10,7 +10,6 @@ from cl.data.table import ImageTable
 from cl.errors import MethodError
 from cl.methods import CONFIGS, Method
 from cl.methods.closed_form import Sums, SumsConfig
-from cl.methods.features import encoded
 
 CLOSED = tuple(name for name, config in CONFIGS.items() if issubclass(config, SumsConfig))  # methods whose memory is a sum over rows
 
@@ -28,5 +27,4 @@ def subtract(method: Method, rows: ImageTable, gone: Sequence[int]) -> None:
     """
     if not isinstance(method, Sums):
         raise MethodError(f"{type(method).__name__}: its memory is no sum over rows, so nothing can be taken out of it")
-    features = encoded(method.encode_image, method.clip, rows)[list(gone)]
-    method.subtract([str(rows.labels[row]) for row in gone], features)
+    method.subtract(method.read(rows).take(list(gone)))

@@ -147,11 +147,14 @@ def predict(
     template: Annotated[
         str | None, typer.Option(help="What is asked about a class, such as 'a photo of a {}.'; default: as it was learned.")
     ] = None,
+    none: Annotated[bool, typer.Option("--none", help="Also say which images show none of the classes.")] = False,
     to: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Write every answer to a new .csv or .jsonl file.")] = None,
 ) -> None:
     """Say what a registered model sees in images. Without --labels and --query: which of the classes that it has learned."""
     if labels is not None and query is not None:
         raise ConfigError("predict: give either --labels a,b,c or --query TEXT")
+    if none and query is not None:
+        raise ConfigError("predict: --none is about classes, and --query ranks images; give one of the two")
     if template is not None and template.count("{}") != 1:
         raise ConfigError(f"--template: found {template!r}, expected a text with one {{}} for the class name")
     place = opened()
@@ -171,7 +174,7 @@ def predict(
         out().print(table("", ["image", f"cosine with {query!r}"], [(str(path), cosine) for path, cosine in fits]))
         return
     with bar("looking at images") as tell:
-        answers = classify(found, images, listed(labels or ""), template, tell)
+        answers = classify(found, images, listed(labels or ""), template, tell, none)
     err().print(f"{found.name} version {found.version}")
     if to:
         return write(list(classified(found, images, answers)), to)

@@ -22,6 +22,7 @@ from PIL import Image, ImageOps, features
 from torch import Tensor
 
 COLUMNS = ("labels", "texts", "query")
+NONE = "none of these"
 # these and the four functions below them are as in `cl.data.images`, which is not there where this is served alone
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", *(("AVIF",) if features.check("avif") else ()))
 MAX_PIXELS = 64_000_000
@@ -31,17 +32,23 @@ _BATCH = 64  # images
 
 
 class Question(NamedTuple):
-    """What is asked of an image: which of the labels (in templates) or texts (word for word) it shows, or how well it fits a query."""
+    """What is asked of an image: which of the labels (in templates) or texts (word for word) it shows, or how well it fits a query.
+
+    With `none`, whether it shows any of them.
+    """
 
     column: str
     asked: tuple[str, ...]
+    none: bool = False
 
 
 class Answering(Protocol):
     """What can be asked."""
 
-    def shares(self, images: Iterable[Image.Image], names: Sequence[str], template: Sequence[str] | None = None) -> Tensor:
-        """Image by image, how sure it is of each name; rows of sum 1."""
+    def shares(
+        self, images: Iterable[Image.Image], names: Sequence[str], template: Sequence[str] | None = None, none: bool = False
+    ) -> Tensor:
+        """Image by image, how sure it is of each name, and last of none of them where that is asked; rows of sum 1."""
         ...
 
     def cosines(self, images: Iterable[Image.Image], texts: Sequence[str]) -> Tensor:
@@ -59,8 +66,12 @@ class Alone:
         self.template, self.prompts = note["template"], {each["name"]: each["prompts"] for each in note["classes"]}
         self.clip.eval().requires_grad_(False)
 
-    def shares(self, images: Iterable[Image.Image], names: Sequence[str], template: Sequence[str] | None = None) -> Tensor:
+    def shares(
+        self, images: Iterable[Image.Image], names: Sequence[str], template: Sequence[str] | None = None, none: bool = False
+    ) -> Tensor:
         """Zero-shot: the mean feature of each name's prompts; a learned class is asked as it was learned, unless a template is given."""
+        if none:
+            raise _wrong("none: this model's method does not tell whether an image shows none of the names")
         rows = []
         for name in names:
             worded = [each.replace("{}", name.replace("_", " ")) for each in template or self.template]
@@ -104,15 +115,15 @@ class Served(PythonModel):
                 part = places[start : start + _BATCH]
                 images = (image_of(rows[place].get("image"), place) for place in part)  # each is small before the next is decoded
                 scores |= zip(part, self._answers(each, images, template).tolist(), strict=True)
-        asked = {place: list(each.asked) for each, places in groups.items() for place in places}
+        asked = {place: [*each.asked, *([NONE] if each.none else [])] for each, places in groups.items() for place in places}
         return pd.DataFrame([{"model": self.version, "asked": asked[place], "scores": scores[place]} for place in range(len(rows))])
 
     def _answers(self, each: Question, images: Iterable[Image.Image], template: str | None) -> Tensor:
         if each.column == "query":
             return self.answering.cosines(images, each.asked)
         if each.column == "texts":
-            return self.answering.shares(images, each.asked, ["{}"])
-        return self.answering.shares(images, each.asked, [template] if template else None)
+            return self.answering.shares(images, each.asked, ["{}"], each.none)
+        return self.answering.shares(images, each.asked, [template] if template else None, each.none)
 
 
 def version_of(folder: Path) -> str:
@@ -146,9 +157,19 @@ def note_of(folder: Path) -> dict[str, Any]:
 
 
 def _through_its_method(folder: Path) -> Answering:
-    from cl.store.bundle import read_bundle
+    from cl.errors import MethodError
+    from cl.store.bundle import Bundle, read_bundle
 
-    return read_bundle(folder)
+    class Told(Bundle):
+        """What a question asks and its method cannot tell is the question's fault."""
+
+        def shares(self, *asked: Any, **how: Any) -> Tensor:
+            try:
+                return super().shares(*asked, **how)
+            except MethodError as error:
+                raise _wrong(str(error)) from error
+
+    return Told(**vars(read_bundle(folder)))
 
 
 def image_of(value: Any, row: int) -> Image.Image:
@@ -234,14 +255,17 @@ def question(row: dict[str, Any], index: int, classes: Sequence[str]) -> Questio
         MlflowException: (400) it asks several things, too few, or nothing where no class was learned.
     """
     given = {name: row[name] for name in COLUMNS if not isinstance(row.get(name), float | None)}  # pandas fills a gap with nan
+    none = row.get("none") is True
+    if none and "query" in given:
+        raise _wrong(f"row {index}: none is about labels or texts, and a query has neither; leave it out")
     if len(given) > 1 or not (given or classes):
         raise _wrong(f"row {index}: found {' and '.join(given) or 'no question'}, expected one of labels, texts, query")
     for name, value in given.items():
         asked = (value,) if name == "query" else tuple(value)
         if not all(isinstance(each, str) and each.strip() for each in asked) or len(asked) < (1 if name == "query" else 2):
             raise _wrong(f"row {index}: {name} is {value!r:.80}, expected {'a text' if name == 'query' else 'at least two texts'}")
-        return Question(name, asked)
-    return Question("labels", tuple(classes))
+        return Question(name, asked, none)
+    return Question("labels", tuple(classes), none)
 
 
 def _wrong(told: str) -> MlflowException:

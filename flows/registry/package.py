@@ -83,7 +83,7 @@ def example() -> pd.DataFrame:
 def signature() -> ModelSignature:
     """A base64 image with labels, texts, a query, or no question at all (null) in; the version, what was asked and its scores out."""
     texts = Array(DataType.string)
-    kinds = {"labels": texts, "texts": texts, "query": DataType.string}
+    kinds = {"labels": texts, "texts": texts, "query": DataType.string, "none": DataType.boolean}
     inputs = Schema([ColSpec(DataType.string, "image"), *(ColSpec(kind, name, required=False) for name, kind in kinds.items())])
     outputs = Schema([ColSpec(DataType.string, "model"), ColSpec(texts, "asked"), ColSpec(Array(DataType.double), "scores")])
     return ModelSignature(inputs, outputs, ParamSchema([ParamSpec("template", DataType.string, None)]))

@@ -23,6 +23,7 @@ from flows.settings import Place
 
 Layout = Literal["open_clip", "hugging_face"]
 Progress = Callable[[int, int], None]
+NONE = "none of these"  # the name of what shows none of the names
 _BATCH = 64  # images
 
 
@@ -50,20 +51,32 @@ def served(place: Place, client: MlflowClient, model: str | None, moment: dateti
 
 
 def classify(
-    found: Served, images: Sequence[Path], names: Sequence[str] = (), template: str | None = None, tell: Progress = _untold
+    found: Served,
+    images: Sequence[Path],
+    names: Sequence[str] = (),
+    template: str | None = None,
+    tell: Progress = _untold,
+    none: bool = False,
 ) -> list[list[tuple[str, float]]]:
     """By image: the names and their shares, the likeliest first; without names, the classes that the model has learned.
 
+    With `none` there is one name more, `NONE`.
+
     Raises:
         DataError: an image cannot be read, or fewer than two names.
+        MethodError: the method cannot tell that an image shows none of them.
     """
     asked = list(dict.fromkeys(names or [known.name for known in found.bundle.classes]))
     if not asked:
         raise DataError(f"{found.name}/{found.version} has learned no classes by name; give --labels a,b,c or --query TEXT")
-    if len(asked) < 2:
+    if len(asked) + none < 2:
         raise DataError(f"--labels: found {len(asked)} name, expected at least two, separated by commas")
-    rows = [row for part in _batches(images, tell) for row in found.bundle.shares(part, asked, (template,) if template else None)]
-    return [sorted(zip(asked, row.tolist(), strict=True), key=lambda each: -each[1]) for row in rows]
+    if none and NONE in asked:
+        raise DataError(f"--none: a class is called {NONE!r} itself; ask without it")
+    how = (template,) if template else None
+    rows = [row for part in _batches(images, tell) for row in found.bundle.shares(part, asked, how, none)]
+    every = [*asked, NONE] if none else asked
+    return [sorted(zip(every, row.tolist(), strict=True), key=lambda each: -each[1]) for row in rows]
 
 
 def rank(found: Served, images: Sequence[Path], query: str, tell: Progress = _untold) -> list[tuple[Path, float]]:

@@ -23,6 +23,10 @@ CASES: dict[str, dict[str, Any]] = {
     "pseudolabel": {"iterations": 1, "k": 2, "length": 4},
     "pseudolabel-visual": {"iterations": 1, "k": 2, "length": 4, "modality": "visual"},
 }
+SINCE: dict[str, dict[str, Any]] = {  # settings whose defaults of then are no longer those
+    "ridge": {"penalty": 0.1, "projection": None, "mixed": "zero_shot"},
+    "gda": {"alpha": 1.0, "mixed": "zero_shot"},
+}
 TRAIN: dict[str, Any] = {
     **{"max_steps": 2, "batch_size": 6, "lr": 0.05, "momentum": 0.0, "optimizer": "sgd", "schedule": "constant", "warmup": 0},
     **{"device": "cpu", "drop_last": True},

@@ -4,13 +4,14 @@ from collections.abc import Sequence
 from typing import Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from pydantic import Field, NonNegativeFloat
 from torch import Tensor
 
 from cl.data.classes import ClassName
-from cl.methods.closed_form.sums import Sums, SumsConfig, fall_back
-from cl.methods.features import ClassRows
+from cl.methods.closed_form.judging import Looked
+from cl.methods.closed_form.moments import Moments
+from cl.methods.closed_form.sums import Sums, SumsConfig
 from cl.models.clip import Clip
 
 
@@ -31,49 +32,29 @@ class GDAConfig(SumsConfig):
 class GDA(Sums):
     """Zero-shot logits plus alpha times those of Gaussian classes with one covariance and equal priors.
 
-    Keeps count and feature sum per class and the second moment of all features: order and number of sessions do not matter.
+    Keeps what every head of sums does: order and number of sessions do not matter.
     """
 
-    moment: Tensor
-
     def __init__(self, clip: Clip, seed: int, config: GDAConfig) -> None:
-        super().__init__(clip, seed)
+        super().__init__(clip, seed, config)
         self.config = config
-        width = int(clip.model_cfg["embed_dim"])
-        self.register_buffer("moment", torch.zeros(width, width, dtype=torch.float64))
-        self.sums = ClassRows(width + 1)  # the last column counts
+        self.moments = Moments(int(clip.model_cfg["embed_dim"]))
 
-    @property
-    def second(self) -> Float[Tensor, "d d"]:
-        """The second moment."""
-        return self.moment
-
-    def counted(self, lifted: Float[Tensor, "b d"]) -> Float[Tensor, "b e"]:
-        """The features, and a one that counts."""
-        return torch.cat([lifted, torch.ones_like(lifted[:, :1])], 1)
-
-    def discriminant(self, classes: Sequence[ClassName]) -> tuple[Float[Tensor, "k d"], Float[Tensor, " k"], Tensor]:
-        """Weights and biases of the classes, zero for those never taught, and which were taught."""
-        rows, known = self.sums.find([each.name for each in classes])
-        every = self.sums.rows
-        inverse = precision(self.moment - (every[:, :-1].T / every[:, -1]) @ every[:, :-1], float(every[:, -1].sum()))
-        means = rows[:, :-1] / rows[:, -1:].clamp(min=1)
+    def discriminant(self, names: Sequence[str]) -> tuple[Float[Tensor, "k d"], Float[Tensor, " k"], Bool[Tensor, " k"]]:
+        """Weights and biases of classes, zero for those never taught, and which were taught."""
+        means, _, known = self.moments.means(names)
+        inverse = precision(self.moments.scatter(), self.moments.count)
         weights = means @ inverse
         return weights, -(weights * means).sum(1) / 2, known
 
-    def class_features(self, classes: Sequence[ClassName]) -> Float[Tensor, "k m"]:
-        """Per class: its text feature, its weights and bias, and whether it was ever taught."""
-        text = self.texts(classes)
-        weights, bias, known = self.discriminant(classes)
-        return torch.cat([text.double(), weights, bias[:, None], known[:, None].double()], 1)
+    def head(self, classes: Sequence[ClassName]) -> tuple[Float[Tensor, "k w"], Bool[Tensor, " k"]]:
+        """Weights and bias of each class, and which were taught."""
+        weights, bias, known = self.discriminant([each.name for each in classes])
+        return torch.cat([weights, bias[:, None]], 1), known
 
-    def classify(self, images: Float[Tensor, "b 3 h w"], features: Float[Tensor, "k m"]) -> Float[Tensor, "b k"]:
-        """Both classifiers together for taught classes, zero-shot logits for the others."""
-        encoded = self.encode_image(images).double()
-        width = encoded.shape[1]
-        zero_shot = self.clip.scale() * encoded @ features[:, :width].T
-        gaussian = encoded @ features[:, width : 2 * width].T + features[:, 2 * width]
-        return fall_back(zero_shot + self.config.alpha * gaussian, zero_shot, features[:, -1] > 0)
+    def score(self, looked: Looked, zero_shot: Float[Tensor, "b k"], own: Float[Tensor, "k w"]) -> Float[Tensor, "b k"]:
+        """Both classifiers together."""
+        return zero_shot + self.config.alpha * (looked.wide @ own[:, :-1].T + own[:, -1])
 
 
 def precision(scatter: Float[Tensor, "d d"], count: float) -> Float[Tensor, "d d"]:

@@ -1,15 +1,18 @@
 """Ridge regression to class indicators in closed form: what sessions add up to is the joint solution, in any order."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor
 
 from cl.data.classes import ClassName
-from cl.methods.closed_form.sums import Sums, SumsConfig, fall_back
+from cl.methods.closed_form.judging import Looked
+from cl.methods.closed_form.moments import Moments
+from cl.methods.closed_form.sums import Sums, SumsConfig
+from cl.methods.closed_form.taught import Taught
 from cl.methods.features import ClassRows
 from cl.models.clip import Clip
 from cl.seeds import generator
@@ -28,16 +31,17 @@ class RidgeConfig(SumsConfig):
 
 
 class Ridge(Sums):
-    """Keeps the Gram matrix of all features and their sum per class, from which the weights follow (RanPAC, arXiv:2307.02251).
+    """Keeps the Gram matrix of all lifted features and their sum per class, from which the weights follow (RanPAC, arXiv:2307.02251).
 
-    No gradient and no exemplar. Whether an image shows a class that was ever taught is for zero-shot CLIP to say, and which.
+    No gradient and no exemplar.
     """
 
+    younger: ClassVar[tuple[str, ...]] = (*Sums.younger, "moments")
     gram: Tensor
     random: Tensor | None
 
     def __init__(self, clip: Clip, seed: int, config: RidgeConfig) -> None:
-        super().__init__(clip, seed)
+        super().__init__(clip, seed, config)
         self.config = config
         width, wide = int(clip.model_cfg["embed_dim"]), config.projection
         drawn = None if wide is None else torch.randn(width, wide, generator=generator(seed, "projection"), dtype=torch.float64)
@@ -45,11 +49,18 @@ class Ridge(Sums):
         self.bound = {} if wide is None else {"seed": seed}
         self.register_buffer("gram", torch.zeros(wide or width, wide or width, dtype=torch.float64))
         self.sums = ClassRows(wide or width)
+        self.moments = Moments(width)
 
-    @property
-    def second(self) -> Float[Tensor, "m m"]:
-        """The Gram matrix."""
-        return self.gram
+    def meaning(self) -> dict[str, str | int]:
+        """What notes mean nothing without: they go with what they are of."""
+        return super().meaning() | {"projection": self.config.projection or 0}
+
+    def change(self, taught: Taught, sign: int) -> None:
+        """Add some rows, or take them out."""
+        super().change(taught, sign)
+        lifted = self.lift(taught.wide)
+        self.gram.add_(lifted.T @ lifted, alpha=sign)
+        (self.sums.add if sign > 0 else self.sums.subtract)(taught.names, lifted)
 
     def lift(self, features: Float[Tensor, "b d"]) -> Float[Tensor, "b m"]:
         """The features themselves, or relu(features R) with R drawn from N(0, 2/m), which keeps their mean square length."""
@@ -57,21 +68,16 @@ class Ridge(Sums):
             return features.double()
         return (features.double() @ self.random).relu() * (2 / self.random.shape[1]) ** 0.5
 
-    def weights(self, classes: Sequence[ClassName]) -> tuple[Float[Tensor, "k m"], Tensor]:
+    def weights(self, names: Sequence[str]) -> tuple[Float[Tensor, "k m"], Bool[Tensor, " k"]]:
         """(G + penalty I)^-1 applied to the feature sum of each class, and which of the classes were taught."""
-        sums, known = self.sums.find([each.name for each in classes])
+        sums, known = self.sums.find(names)
         penalised = self.gram + self.config.penalty * torch.eye(len(self.gram), dtype=self.gram.dtype, device=self.gram.device)
         return torch.cholesky_solve(sums.T, torch.linalg.cholesky(penalised)).T, known
 
-    def class_features(self, classes: Sequence[ClassName]) -> Float[Tensor, "k m"]:
-        """Per class: its text feature, its ridge weights, and whether it was ever taught."""
-        text = self.texts(classes)
-        weights, known = self.weights(classes)
-        return torch.cat([text.double(), weights, known[:, None].double()], 1)
+    def head(self, classes: Sequence[ClassName]) -> tuple[Float[Tensor, "k m"], Bool[Tensor, " k"]]:
+        """Ridge weights of each class, and which were taught."""
+        return self.weights([each.name for each in classes])
 
-    def classify(self, images: Float[Tensor, "b 3 h w"], features: Float[Tensor, "k m"]) -> Float[Tensor, "b k"]:
-        """Ridge scores of taught classes, zero-shot logits of the others."""
-        encoded = self.encode_image(images)
-        width = encoded.shape[1]
-        zero_shot = self.clip.scale() * encoded.double() @ features[:, :width].T
-        return fall_back(self.lift(encoded) @ features[:, width:-1].T, zero_shot, features[:, -1] > 0)
+    def score(self, looked: Looked, zero_shot: Float[Tensor, "b k"], own: Float[Tensor, "k m"]) -> Float[Tensor, "b k"]:
+        """Ridge scores."""
+        return self.lift(looked.wide) @ own.T

@@ -1,23 +1,30 @@
 """Heads of sums: what sessions add up to is what all of their rows at once would be, in any order, and rows can be taken out again."""
 
+import math
 from abc import abstractmethod
-from collections.abc import Sequence
-from typing import ClassVar
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
+from pydantic import Field
 from torch import Tensor
 
 from cl.data.classes import ClassName
 from cl.data.table import ImageTable
 from cl.errors import MethodError
 from cl.methods.base import MethodConfig
-from cl.methods.closed_form.base import ClosedForm
-from cl.methods.features import ClassRows, encoded
+from cl.methods.closed_form.derived import Derived
+from cl.methods.closed_form.gate import DISTANCES, SHRINKAGE, NoneConfig, meet, nearest, text_score, threshold
+from cl.methods.closed_form.growing import Growing
+from cl.methods.closed_form.judging import Judged, Judging, Looked, by_texts
+from cl.methods.closed_form.moments import Metric, Moments, distances, left_out
+from cl.methods.closed_form.taught import Taught, named
 from cl.methods.rows import lacking, teaching
+from cl.models.clip import Clip
 from cl.streams.stream import Session
 
-_BLOCK = 1024  # rows lifted at a time: wide random features of all rows at once may not fit
+_BLOCK = 1024  # rows at a time: wide random features, or distances to thousands of means, of all rows at once may not fit
 
 
 class SumsConfig(MethodConfig):
@@ -25,27 +32,59 @@ class SumsConfig(MethodConfig):
 
     learns: ClassVar[tuple[str, ...]] = ("labels",)
 
+    mixed: Literal["gate", "zero_shot"] = Field(
+        "gate",
+        description="where taught and untaught classes compete, whether an image shows a taught one: its distance says, or zero-shot",
+    )
+    none: NoneConfig = NoneConfig()
 
-class Sums(ClosedForm):
-    """Keeps the second moment of all lifted features and, for each class, their sum: a subclass says how they are lifted and asked.
 
-    A class never taught is scored by zero-shot CLIP (`fall_back`).
+class Columns(NamedTuple):
+    """What `class_features` holds of each class, taken apart."""
+
+    text: Float[Tensor, "k p"]
+    own: Float[Tensor, "k w"]
+    turned: Float[Tensor, "k d"]  # mean times the inverse covariance
+    length: Float[Tensor, " k"]  # times the mean
+    taught: Bool[Tensor, " k"]
+    least: float
+
+
+class Sums(Judging):
+    """Keeps count and sum of each class's features and their second moment; a subclass says what more, and how classes are scored.
+
+    Of each row that was not its class's only one it notes, once its session is added, how familiar it was with itself left out:
+    what is less familiar than all but a few of those shows no class that was taught. Notes are as of the session that made them. As
+    more is learned rows come closer to their means, so that older notes only let more pass.
     """
 
-    sums: ClassRows
+    version = 2
+    younger: ClassVar[tuple[str, ...]] = ("notes", "kept")
+    moments: Moments
 
-    @property
+    def __init__(self, clip: Clip, seed: int, config: SumsConfig) -> None:
+        super().__init__(clip, seed, config.none)
+        self.mixed = config.mixed
+        empty = torch.zeros(0, dtype=torch.int64)
+        self.notes = Growing(classes=empty, familiar=empty.double(), right=empty.clone())
+        self.derived = Derived()
+
+    def bounds(self) -> dict[str, dict[str, str | int]]:
+        """As every method's, and each of what younger states hold beside, so that a state without it is gone on with."""
+        beside = {part: {"kind": type(self).__name__, **self.bound, **self.meaning()} for part in self.younger if hasattr(self, part)}
+        return super().bounds() | beside
+
+    def meaning(self) -> dict[str, str | int]:
+        """What notes mean nothing without."""
+        return {"score": self.none.score}
+
     @abstractmethod
-    def second(self) -> Float[Tensor, "m m"]:
-        """The sum of the outer products of lifted features, which is added to in place."""
+    def head(self, classes: Sequence[ClassName]) -> tuple[Float[Tensor, "k w"], Bool[Tensor, " k"]]:
+        """What scores each class, and which of them were taught."""
 
-    def lift(self, features: Float[Tensor, "b d"]) -> Float[Tensor, "b m"]:
-        """What is summed in place of features of length 1: these, in double precision."""
-        return features.double()
-
-    def counted(self, lifted: Float[Tensor, "b m"]) -> Float[Tensor, "b w"]:
-        """What is summed for a row's class."""
-        return lifted
+    @abstractmethod
+    def score(self, looked: Looked, zero_shot: Float[Tensor, "b k"], own: Float[Tensor, "k w"]) -> Float[Tensor, "b k"]:
+        """The logits of taught classes."""
 
     def check(self, session: Session) -> None:
         """A session needs at least one labelled row."""
@@ -58,48 +97,129 @@ class Sums(ClosedForm):
         return teaching(session, "labelled")
 
     def end(self, session: Session) -> None:
-        """Add the session's labelled rows to what is kept."""
-        rows = teaching(session, "labelled")
-        self.add(labels(rows), encoded(self.encode_image, self.clip, rows))
+        """Add the session's labelled rows to what is kept, then note how familiar each is."""
+        taught = self.read(teaching(session, "labelled"))
+        self.add(taught)
+        self.remember(taught)
+        self.note(taught, session.vocabulary)
 
-    def add(self, names: Sequence[str], features: Float[Tensor, "n d"]) -> None:
-        """Add rows by the names of their classes."""
-        self._sum(names, features, 1)
+    def add(self, taught: Taught) -> None:
+        """Add rows."""
+        for block in taught.blocks(_BLOCK):
+            self.change(block, 1)
 
-    def subtract(self, names: Sequence[str], features: Float[Tensor, "n d"]) -> None:
-        """Take rows out that were added; a class of which nothing is left is one never taught."""
-        self._sum(names, features, -1)
+    def subtract(self, taught: Taught) -> None:
+        """Take rows out that were added; a class of which nothing is left is one never taught.
 
-    def _sum(self, names: Sequence[str], features: Float[Tensor, "n d"], sign: int) -> None:
-        for start in range(0, len(names), _BLOCK):
-            lifted = self.lift(features[start : start + _BLOCK])
-            self.second.add_(lifted.T @ lifted, alpha=sign)
-            change = self.sums.add if sign > 0 else self.sums.subtract
-            change(names[start : start + _BLOCK], self.counted(lifted))
+        What other rows' notes were is left as it is, and so are the features of others that were kept.
+        """
+        for block in taught.blocks(_BLOCK):
+            self.change(block, -1)
+        for beside in (self.notes, getattr(self, "kept", None)):
+            if beside is not None:
+                beside.drop(taught.prints)
 
-    def texts(self, classes: Sequence[ClassName]) -> Float[Tensor, "k d"]:
-        """Mean text feature of each class's prompts."""
-        return super().class_features(classes)
+    def change(self, taught: Taught, sign: int) -> None:
+        """Add some rows, or take them out."""
+        self.moments.add(taught.names, taught.wide, sign)
 
+    def note(self, taught: Taught, vocabulary: Sequence[ClassName]) -> None:
+        """Keep how familiar each of the rows is with itself left out, those that are the only ones of their class left out."""
+        places = {name: place for place, name in enumerate(self.moments.sums.names)}
+        text = self.compared(vocabulary)
+        if not text and self.none.score not in DISTANCES:
+            return
+        for block in taught.blocks(_BLOCK):
+            own = torch.tensor([places[name] for name in block.names], dtype=torch.int64, device=block.wide.device)
+            several = self.moments.sums.rows[own, -1] > 1
+            rows, own = block.take(several.nonzero()[:, 0].tolist()), own[several]
+            if not len(own):
+                continue
+            nothing = torch.full((len(own),), torch.nan, dtype=torch.float64)
+            familiar = self.left_out(rows, own) if self.none.score in DISTANCES else nothing
+            classes = torch.tensor([named(name) for name in rows.names], dtype=torch.int64)
+            self.notes.append({"prints": rows.prints, "classes": classes, "familiar": familiar, "right": self.right(rows, text)})
 
-def labels(rows: ImageTable) -> list[str]:
-    """The class of every row, by name; the rows are labelled."""
-    return [str(name) for name in rows.labels]
+    def left_out(self, block: Taught, own: Tensor) -> Float[Tensor, " n"]:
+        """How familiar rows are with themselves left out; `own`: the place of each row's class."""
+        means, counts, _ = self.moments.means(self.moments.sums.names)
+        found = left_out(block.wide, own, means, counts, self.metric()).amin(1)
+        if self.none.score == "relative":
+            mean, metric = self.whole()
+            count = counts.new_full((1,), self.moments.count)
+            found = found - left_out(block.wide, torch.zeros_like(own), mean[None], count, metric)[:, 0]
+        return -found
 
+    def compared(self, vocabulary: Sequence[ClassName]) -> dict[str, Tensor]:
+        """The text features of taught classes by name, where a subclass compares with them what it would answer with a row left out."""
+        return {}
 
-def fall_back(own: Float[Tensor, "b k"], zero_shot: Float[Tensor, "b k"], taught: Bool[Tensor, " k"]) -> Float[Tensor, "b k"]:
-    """One ranking of classes that were taught and classes that never were, whose scores have different units.
+    def right(self, rows: Taught, text: Mapping[str, Tensor]) -> Int[Tensor, " n"]:
+        """Bits about each row with itself left out, by which a subclass chooses its settings."""
+        return torch.zeros(len(rows.names), dtype=torch.int64)
 
-    Zero-shot says whether an image shows a taught class or another; which of the taught ones, their own scores say. The best of
-    those is put where the best zero-shot logit of a taught class is. All taught: `own`; none taught: `zero_shot`.
+    def metric(self) -> Metric:
+        """By which distances to class means are measured."""
+        return self.derived.of(self._sums(), "metric", lambda: self.moments.within(SHRINKAGE))
 
-    >>> own, zero = torch.tensor([[9.0, 8.5, 0.0]]), torch.tensor([[1.0, 3.0, 2.0]])
-    >>> fall_back(own, zero, torch.tensor([True, True, False]))
-    tensor([[3.0000, 2.5000, 2.0000]])
-    """
-    if taught.all():
-        return own
-    if not taught.any():
-        return zero_shot
-    lift = zero_shot[:, taught].amax(1, keepdim=True) - own[:, taught].amax(1, keepdim=True)
-    return torch.where(taught, own + lift, zero_shot)
+    def whole(self) -> tuple[Tensor, Metric]:
+        """The mean of all rows, and by what distances to it are measured."""
+        return self.derived.of(self._sums(), "whole", lambda: self.moments.whole(SHRINKAGE))
+
+    def _sums(self) -> list[Tensor]:
+        return [self.moments.second, self.moments.sums.rows]
+
+    def least(self, classes: Sequence[ClassName], text: Float[Tensor, "k p"]) -> float:
+        """How familiar an image has to be to show one of the classes; NaN where nothing tells it."""
+        if self.none.score not in DISTANCES:
+            return super().least(classes, text)
+        return threshold(self.notes.familiar[~self.notes.familiar.isnan()], self.none.reject)
+
+    def class_features(self, classes: Sequence[ClassName]) -> Float[Tensor, "k m"]:
+        """Per class what `Columns` lists, the last of it the same for all of them."""
+        text = self.texts(classes)
+        own, taught = self.head(classes)
+        means, _, known = self.moments.means([each.name for each in classes])
+        turned = means @ self.metric().inverse if bool(known.any()) else torch.zeros_like(means)
+        least = text.new_full((len(text),), self.least(classes, text))
+        last = torch.stack([(turned * means).sum(1), taught.double(), least], 1)
+        return torch.cat([text, own, turned, last], 1)
+
+    def judge(self, images: Float[Tensor, "b 3 h w"], features: Float[Tensor, "k m"]) -> Judged:
+        """Logits of taught and untaught classes in one ranking, and which images are familiar."""
+        columns, looked = self._columns(features), self.look(images)
+        cosines = looked.unit @ columns.text.T
+        zero_shot = self.clip.scale() * cosines
+        known = None
+        if not math.isnan(columns.least):
+            by_text = self.none.score not in DISTANCES
+            familiar = text_score(cosines, self.none.score, self.none.tau) if by_text else self._near(looked.wide, columns, self.none.score)
+            known = familiar >= columns.least
+        own = self.score(looked, zero_shot, columns.own)
+        return Judged(meet(own, zero_shot, columns.taught, known if self.mixed == "gate" else None), known)
+
+    def familiarities(self, images: Float[Tensor, "b 3 h w"], features: Float[Tensor, "k m"]) -> dict[str, Float[Tensor, " b"]]:
+        """How familiar images are by every score there is."""
+        columns, looked = self._columns(features), self.look(images)
+        told = by_texts(looked.unit @ columns.text.T)
+        return told | {score: self._near(looked.wide, columns, score) for score in DISTANCES if bool(columns.taught.any())}
+
+    def _near(self, x: Float[Tensor, "b d"], columns: Columns, score: str) -> Float[Tensor, " b"]:
+        """How near images are to the nearest mean of a taught class."""
+        found = ((x @ self.metric().inverse) * x).sum(1) + nearest(columns.length - 2 * x @ columns.turned.T, columns.taught)
+        if score == "relative":
+            mean, metric = self.whole()
+            found = found - distances(x, mean[None], metric.inverse)[:, 0]
+        return -found
+
+    def _columns(self, features: Float[Tensor, "k m"]) -> Columns:
+        width, wide = int(self.clip.model_cfg["embed_dim"]), len(self.moments.second)
+        text, own, turned, length, taught, least = features.split([width, features.shape[1] - width - wide - 3, wide, 1, 1, 1], 1)
+        return Columns(text, own, turned, length[:, 0], taught[:, 0] > 0, float(least[0, 0]))
+
+    def untaught(self, classes: Sequence[ClassName]) -> list[str]:
+        """The names that nothing is known of by which an image could be told to show none of the classes."""
+        if self.none.score not in DISTANCES:
+            return super().untaught(classes)
+        known = set(self.moments.sums.names)
+        return [each.name for each in classes if each.name not in known]
