@@ -325,7 +325,7 @@ COMMANDS = {
     "lineage": ["MODEL", "version"],
     "bisect": ["MODEL", "--set", "--class", "--domain", "--data-root", "--data-rev"],
     "diff": ["A", "B", "--on", "--labels", "--out", "--data-root", "--data-rev"],
-    "predict": ["IMAGE...", "--labels", "--query", "--model", "--as-of", "--template"],
+    "predict": ["IMAGE...", "--labels", "--query", "--model", "--as-of", "--template", "--none"],
     "export": ["MODEL", "folder", "--layout", "open_clip", "hugging_face"],
     "methods": ["List the methods", "NAME"],
     "parts": ["List the parts", "KIND"],

@@ -22,7 +22,13 @@ from tests.families import FAMILIES, family
 from tests.test_every_method import usable
 
 STEP = TrainConfig(max_steps=1, batch_size=4, lr=1e-3, device="cpu")
-SMALL = {"texts": 4, "depth": 2, "samples": 4, "iterations": 2}  # settings that only make a method cheaper, used where it has them
+SMALL = {
+    "projection": 40,
+    "texts": 4,
+    "depth": 2,
+    "samples": 4,
+    "iterations": 2,
+}  # settings that only make a method cheaper, used where it has them
 README = Path(__file__).parents[1] / "cl" / "README.md"
 REFUSED = {  # what a method needs that a family lacks, and what it says then
     "cpe_clip": {

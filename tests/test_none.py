@@ -21,6 +21,7 @@ from cl.run_config import parse_config
 from tests import make
 from tests.worked import features, labels, texts
 
+CLIP = make.tiny()  # which no head changes
 TRAIN = TrainConfig(device="cpu")
 RIDGE = {"name": "ridge", "projection": 40, "penalty": 0.1}
 GDA = {"name": "gda", "alpha": 1.0}
@@ -29,7 +30,7 @@ TEXTS = [{"name": "zero_shot", "none": {"score": "mcm"}}, RIDGE | {"none": {"sco
 
 
 def learned(settings: dict, *sessions: object) -> Judging:
-    method = CONFIGS[settings["name"]](**settings).build(make.tiny(), 0)
+    method = CONFIGS[settings["name"]](**settings).build(CLIP, 0)
     for session in sessions:
         learn(method, session, TRAIN, 0)
     assert isinstance(method, Judging)
@@ -188,7 +189,7 @@ def test_an_image_alone_is_judged_as_in_a_batch_and_after_being_saved(settings: 
     for row in range(len(data)):
         alone = judged(method, data.take([row]), asked)
         assert torch.allclose(alone.logits, whole.logits[row], atol=1e-4) and bool(alone.known == whole.known[row])
-    fresh = CONFIGS[settings["name"]](**settings).build(make.tiny(), 0)
+    fresh = CONFIGS[settings["name"]](**settings).build(CLIP, 0)
     restore(fresh, load(save({name: tensor.clone() for name, tensor in memory(method).items()})), "kept")
     again = judged(fresh, data, asked)
     assert torch.equal(again.logits, whole.logits) and torch.equal(again.known, whole.known)
@@ -206,7 +207,7 @@ def test_what_cannot_be_told_is_said() -> None:
     first = make.session(1, (0, 1), (0, 1))
     images = torch.zeros(1, 3, 32, 32)
     with pytest.raises(MethodError, match="this model's method does not tell it"):
-        shares_or_none(CONFIGS["zero_shot"]().build(make.tiny(), 0), first.vocabulary, images)
+        shares_or_none(CONFIGS["zero_shot"]().build(CLIP, 0), first.vocabulary, images)
     with pytest.raises(MethodError, match=r"1 name was never taught \(orange\)"):
         shares_or_none(learned(GDA, first), (*first.vocabulary, *make.names((5,))), images)
     with pytest.raises(MethodError, match="no class has two images"):

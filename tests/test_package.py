@@ -147,6 +147,24 @@ def test_a_row_may_ask_in_four_ways_and_a_template_may_be_given(tracker: Tracker
     assert together[0] == pytest.approx(query, abs=1e-6)
 
 
+def test_a_row_may_ask_whether_an_image_shows_none_of_the_names(tracker: Tracker) -> None:
+    address = registered(tracker, "ridge")
+    model, known = mlflow.pyfunc.load_model(address), ["red", "green", "blue", "yellow"]
+    rows = [{"labels": known, "none": True}, {"labels": known, "none": None}]
+    answers = model.predict(pd.DataFrame([{"image": ENCODED[0], **row} for row in rows]))
+    assert answers["asked"].tolist() == [[*known, "none of these"], known]
+    assert sum(answers["scores"][0]) == pytest.approx(1) and answers["scores"][0][-1] in (0.0, 1.0)
+    with pytest.raises(MlflowException, match="1 name was never taught") as caught:
+        model.predict(pd.DataFrame([{"image": ENCODED[0], "labels": ["red", "zebra"], "none": True}]))
+    assert caught.value.error_code == "INVALID_PARAMETER_VALUE"
+    Path("0.png").write_bytes(PNGS[0])
+    found = served(tracker.place, tracker.client, address.removeprefix("models:/"))
+    (said,) = classify(found, [Path("0.png")], known, none=True)
+    assert {name for name, _ in said} == {*known, "none of these"} and dict(said)["none of these"] == answers["scores"][0][-1]
+    with pytest.raises(DataError, match="a class is called 'none of these' itself"):
+        classify(found, [Path("0.png")], ["red", "none of these"], none=True)
+
+
 def odd_images() -> dict[str, bytes]:
     """What a plain `convert("RGB")` opens otherwise than learning does."""
     turned, wide = Image.Exif(), np.zeros((40, 60), np.uint16)
@@ -202,6 +220,12 @@ WRONG = [
     ({"image": ENCODED[0], "labels": ["a"]}, None, "row 0: labels is ['a'], expected at least two texts"),
     ({"image": ENCODED[0], "query": " "}, None, "row 0: query is ' ', expected a text"),
     ({"image": ENCODED[0], "labels": ["a", "b"], "query": "a"}, None, "found labels and query, expected one of labels, texts, query"),
+    ({"image": ENCODED[0], "query": "a", "none": True}, None, "row 0: none is about labels or texts, and a query has neither"),
+    (
+        {"image": ENCODED[0], "labels": ["a", "b"], "none": True},
+        None,
+        "none: this model's method does not tell whether an image shows none",
+    ),
     ({"image": ENCODED[0], "labels": ["a", "b"]}, {"template": "a photo"}, "template: found 'a photo', expected a text with one {}"),
 ]
 
@@ -219,7 +243,7 @@ def test_the_input_example_is_one_that_mlflow_has_tried(tracker: Tracker, caplog
     assert "Failed to validate serving input" not in caplog.text
     held = Model.load(mlflow.artifacts.download_artifacts(address))
     assert held.signature.inputs.required_input_names() == ["image"]
-    assert held.signature.inputs.optional_input_names() == ["labels", "texts", "query"]
+    assert held.signature.inputs.optional_input_names() == ["labels", "texts", "query", "none"]
     assert held.saved_input_example_info and held.signature.params
 
 

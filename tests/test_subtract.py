@@ -12,7 +12,7 @@ from cl.store.subtract import subtract
 from cl.streams.stream import Session
 from tests.make import names, session, tiny
 
-CONFIGS = [RidgeConfig(), RidgeConfig(projection=300), GDAConfig()]
+CONFIGS = [RidgeConfig(penalty=0.1, projection=None), RidgeConfig(penalty=0.1, projection=300), GDAConfig(alpha=1.0)]
 
 
 def taught(config: RidgeConfig | GDAConfig, *sessions: Session) -> Method:

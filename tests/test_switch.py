@@ -192,6 +192,7 @@ CARRIED: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("replay", {"policy": "class_balanced", "capacity": 4}, {"policy": "class_balanced", "capacity": 9}),
     ("ewc", {"weight": 10.0}, {"weight": 5.0, "decay": 0.5}),
     ("ridge", {"projection": 40, "penalty": 0.1}, {"projection": 40, "penalty": 1.0}),
+    ("gda", {"alpha": 1.0}, {"mixed": "zero_shot"}),
     ("linear_probe", {}, {"candidates": "seen"}),
     ("gda", {}, {"alpha": 10.0}),
     ("cpe_clip", {}, {"reg": "none"}),
@@ -200,7 +201,7 @@ CARRIED: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
 AFRESH: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("replay", {}, {"policy": "class_balanced"}),  # a row's group would mean something else
     ("ewc", {"part": "image"}, {"part": "text"}),
-    ("ridge", {}, {"projection": 40}),
+    ("ridge", {"projection": None}, {"projection": 40}),
     ("ridge", {"projection": 40}, {"projection": 41}),
     ("cpe_clip", {}, {"length": 1}),  # the bridge would fit
     ("cpe_clip", {}, {"vision_mode": "none"}),
@@ -265,7 +266,8 @@ def test_a_whole_model_after_one_tower_after_a_whole_model(first: Learnt, tmp_pa
 
 
 def test_what_is_dropped_is_told_in_words(first: Learnt) -> None:
-    _, (dropped, notes) = load_state(builder("finetune"), "finetune", "gda", first[0])
+    told = {each.part: each for each in load_state(builder("finetune"), "finetune", "gda", first[0])[1]}
+    dropped, notes = told[""], told["notes"]
     size = sum(value.nbytes for key, value in own(first[1]["gda"]).items() if key.startswith("moments."))
     assert str(notes).startswith("the memory of gda (notes: 4 tensors, ")
     assert str(dropped) == f"the memory of gda (3 tensors, {size:,} bytes): finetune has no use for it"

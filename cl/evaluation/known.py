@@ -81,7 +81,7 @@ def _scores(method: Method, rows: ImageTable, features: Float[Tensor, "k d"], co
 
 
 def _ranked(known: Sequence[dict[str, Scores]], unknown: dict[str, Scores]) -> dict[str, float]:
-    told = {}
+    told: dict[str, float] = {}
     for name, theirs in unknown.items():
         ours = np.concatenate([each[name] for each in known])
         told |= {f"auroc_{name}": auroc(ours, theirs), f"fpr95_{name}": fpr95(ours, theirs)}

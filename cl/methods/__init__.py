@@ -5,7 +5,7 @@ from typing import Annotated, get_args
 from pydantic import Field
 
 from cl.methods.base import Batch, Method, MethodConfig
-from cl.methods.closed_form import GDAConfig, RidgeConfig, ZeroShotConfig
+from cl.methods.closed_form import GDAConfig, NCMConfig, RAILConfig, RanPACConfig, RidgeConfig, SLDAConfig, ZeroShotConfig
 from cl.methods.compose import RecipeConfig, kinds
 from cl.methods.part import SEATS
 from cl.methods.presets.cpe_clip import CPEClipConfig
@@ -33,7 +33,11 @@ AnyMethodConfig = Annotated[
     | WiSEFTConfig
     | LinearProbeConfig
     | RidgeConfig
+    | RanPACConfig
+    | RAILConfig
     | GDAConfig
+    | NCMConfig
+    | SLDAConfig
     | CPEClipConfig
     | PseudolabelConfig
     | RecipeConfig,

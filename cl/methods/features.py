@@ -1,7 +1,7 @@
 """What is computed from a frozen tower: image features, once per table, and rows of numbers by class name that outlive a session."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -107,7 +107,11 @@ class ClassRows(nn.Module):
         before = dict(zip(self.names, self.rows.detach().norm(dim=1).tolist(), strict=True))
         self.add(names, -values)
         after = self.rows.detach().norm(dim=1).tolist()
-        stay = [at for at, name in enumerate(self.names) if name not in names or after[at] > _NOTHING * max(before[name], 1.0)]
+        self.leave_out([name for at, name in enumerate(self.names) if name in names and after[at] <= _NOTHING * max(before[name], 1.0)])
+
+    def leave_out(self, names: Collection[str]) -> None:
+        """Know some classes no more."""
+        stay = [at for at, name in enumerate(self.names) if name not in names]
         if len(stay) < len(self.names):
             self.rows = nn.Parameter(self.rows.detach()[stay], requires_grad=self.rows.requires_grad)
             self.names = [self.names[at] for at in stay]

@@ -255,7 +255,7 @@ def question(row: dict[str, Any], index: int, classes: Sequence[str]) -> Questio
         MlflowException: (400) it asks several things, too few, or nothing where no class was learned.
     """
     given = {name: row[name] for name in COLUMNS if not isinstance(row.get(name), float | None)}  # pandas fills a gap with nan
-    none = row.get("none") is True
+    none = isinstance(row.get("none"), bool | np.bool_) and bool(row["none"])
     if none and "query" in given:
         raise _wrong(f"row {index}: none is about labels or texts, and a query has neither; leave it out")
     if len(given) > 1 or not (given or classes):

@@ -46,7 +46,13 @@ TRAIN = TrainConfig(
     device="cpu",
 )
 KINDS = ("labels", "captions", "mixed", "half", "bare")
-_SMALL = {"texts": 8, "depth": 2, "iterations": 2, "k": 2}  # settings that only make a method cheaper, used where it has them
+_SMALL = {
+    "projection": 24,
+    "texts": 8,
+    "depth": 2,
+    "iterations": 2,
+    "k": 2,
+}  # settings that only make a method cheaper, used where it has them
 
 _OFFICIAL = {
     **{"name": "pseudolabel", "selector": "official_stream", "mixing": "official_pairwise", "restart": "official"},
@@ -61,7 +67,9 @@ CASES: dict[str, dict[str, Any]] = {
     "vr_lwf-no-texts": {"name": "vr_lwf", "texts": 0},
     "replay-class_balanced": {"name": "replay", "policy": "class_balanced", "capacity": 6},
     "replay-session_balanced": {"name": "replay", "policy": "session_balanced", "capacity": 6},
-    "ridge-projected": {"name": "ridge", "projection": 32},
+    "ridge-projected": {"name": "ridge", "projection": 32, "penalty": 0.1},
+    "ridge-plain": {"name": "ridge", "projection": None, "penalty": 0.1},
+    "gda-set": {"name": "gda", "alpha": 1.0},
     "wise_ft-frozen-scale": {"name": "wise_ft", "smoothing": 0.2, "scale": "frozen"},
     "cpe_clip-replaced": {"name": "cpe_clip", "vision_mode": "replace"},
     "cpe_clip-official": {"name": "cpe_clip", "scale_target": "grad"},

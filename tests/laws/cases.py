@@ -9,7 +9,17 @@ from tests import make
 from tests.laws.pairwise import array
 
 KINDS = ("labels", "captions", "mixed")
-_SMALL = {"texts": 8, "depth": 2, "iterations": 2, "k": 2, "samples": 6, "capacity": 6, "captions": 8, "every": 2}  # only make it cheaper
+_SMALL = {
+    "projection": 24,
+    "texts": 8,
+    "depth": 2,
+    "iterations": 2,
+    "k": 2,
+    "samples": 6,
+    "capacity": 6,
+    "captions": 8,
+    "every": 2,
+}  # only make it cheaper
 _SMALL["store"] = "features"  # a memory that keeps more does all that one does that keeps less
 _PARTNERS = {"stored": {"memory": {"kind": "reservoir", "capacity": 6, "store": "features"}}}  # what a part has no meaning without
 

@@ -22,7 +22,8 @@ class Derived:
             self._of, self._made = now, {}
         if what not in self._made:
             self._made[what] = make()
-        return self._made[what]  # type: ignore[no-any-return]
+        found: T = self._made[what]
+        return found
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Derived":
         return Derived()  # the versions of copied tensors count anew

@@ -1,73 +1,190 @@
 """Gaussian discriminant analysis beside zero-shot CLIP: no training, and the sessions' statistics simply add up (arXiv:2402.04087)."""
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import Annotated, ClassVar, Literal
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from pydantic import Field, NonNegativeFloat
 from torch import Tensor
+from torch.nn import functional as F
 
 from cl.data.classes import ClassName
+from cl.errors import MethodError
 from cl.methods.closed_form.judging import Looked
-from cl.methods.closed_form.moments import Moments
+from cl.methods.closed_form.moments import Metric, Moments, inverse, left_out
 from cl.methods.closed_form.sums import Sums, SumsConfig
+from cl.methods.closed_form.taught import Taught, named
+from cl.methods.features import ClassRows
 from cl.models.clip import Clip
 
+Share = Annotated[float, Field(gt=0, le=1)]
+ALPHAS = (0.1, 1.0, 10.0, 100.0, 1e3, 1e4)  # of which `auto` chooses
+_JUDGED = 1 << len(ALPHAS)  # the bit of a row that they were tried on
+_UNJUDGED = 1.0  # alpha where no row was
 
-class GDAConfig(SumsConfig):
-    """Gaussian discriminant analysis on frozen features beside zero-shot, with no training."""
 
-    name: Literal["gda"] = "gda"
-    alpha: NonNegativeFloat = Field(
-        1.0,
-        description="weight beside zero-shot; the authors search 1e-4 to 100; 1,000 was best on glyphs (RESULTS)",
+class GDASettings(SumsConfig):
+    """What can be set of Gaussian discriminant analysis, and of what is the same under other settings."""
+
+    alpha: Literal["auto", "alone"] | NonNegativeFloat = Field(
+        "auto",
+        description="weight beside zero-shot; auto: of 0.1, 1, ... 10,000 that with which most rows are right when left out; alone: no "
+        "zero-shot but for classes never taught",
     )
+    precision: Literal["pooled", "identity"] = Field(
+        "pooled", description="of the covariance within classes; or none: cosines with class means, times the model's scale"
+    )
+    shrinkage: Literal["ks"] | Share = Field(
+        "ks", description="as Kubokawa and Srivastava have it; or the share of the identity that is mixed into the covariance"
+    )
+    unlearnable: bool = Field(False, description="keep each class's second moment, so that a class can be forgotten without its images")
 
     def build(self, clip: Clip, seed: int) -> "GDA":
         """Gaussian discriminant analysis beside the clip, which stays as it is."""
         return GDA(clip, seed, self)
 
 
+class GDAConfig(GDASettings):
+    """Gaussian discriminant analysis on frozen features beside zero-shot, with no training."""
+
+    name: Literal["gda"] = "gda"
+
+
 class GDA(Sums):
     """Zero-shot logits plus alpha times those of Gaussian classes with one covariance and equal priors.
 
-    Keeps what every head of sums does: order and number of sessions do not matter.
+    What it keeps is the same in any order and split of the rows. `alpha: auto` alone follows from which sessions there were: what a row
+    would be answered without itself is noted when its session is added, among the classes of then.
     """
 
-    def __init__(self, clip: Clip, seed: int, config: GDAConfig) -> None:
+    version = 2
+    younger: ClassVar[tuple[str, ...]] = (*Sums.younger, "apart")
+
+    def __init__(self, clip: Clip, seed: int, config: GDASettings) -> None:
         super().__init__(clip, seed, config)
         self.config = config
-        self.moments = Moments(int(clip.model_cfg["embed_dim"]))
+        self.moments = Moments(self.width)
+        if config.unlearnable:
+            self.apart = ClassRows(self.width**2)  # each class's second moment
+
+    def meaning(self) -> dict[str, str | int]:
+        """What notes mean nothing without."""
+        return super().meaning() | {"precision": self.config.precision, "shrinkage": str(self.config.shrinkage)}
+
+    def change(self, taught: Taught, sign: int) -> None:
+        """Add some rows, or take them out."""
+        super().change(taught, sign)
+        if self.config.unlearnable:
+            names = list(dict.fromkeys(taught.names))
+            own = [taught.wide[torch.tensor([each == name for each in taught.names])] for name in names]
+            seconds = torch.stack([(rows.T @ rows).flatten() for rows in own])
+            (self.apart.add if sign > 0 else self.apart.subtract)(names, seconds)
+
+    def forget(self, names: Sequence[str]) -> None:
+        """Take whole classes out without their images, as if they had never been taught.
+
+        Raises:
+            MethodError: one was never taught, or some of its images while unlearnable was off, so that not all of it is known.
+        """
+        if not self.config.unlearnable:
+            raise MethodError("forgetting a class without its images needs what gda keeps with unlearnable: true; learn the sessions again")
+        _, counts, known = self.moments.means(names)
+        seconds, kept = self.apart.find(names)
+        seconds = seconds.double().reshape(len(names), *self.moments.second.shape)
+        whole = (seconds.diagonal(dim1=1, dim2=2).sum(1) - counts).abs() < 1e-6 * counts  # features have length 1
+        for name, fine in zip(names, (known & kept & whole).tolist(), strict=True):
+            if not fine:
+                raise MethodError(
+                    f"class {name!r} was not learned here, or not all of it while unlearnable was on, so it cannot be forgotten"
+                )
+        with torch.no_grad():
+            self.moments.second.sub_(seconds.sum(0))
+        for rows in (self.moments.sums, self.apart):
+            rows.leave_out(names)
+        gone = torch.tensor([named(name) for name in names], device=self.notes.classes.device)
+        for beside in (self.notes, getattr(self, "kept", None)):
+            if beside is not None:
+                beside.keep(~torch.isin(beside.classes, gone))
 
     def discriminant(self, names: Sequence[str]) -> tuple[Float[Tensor, "k d"], Float[Tensor, " k"], Bool[Tensor, " k"]]:
         """Weights and biases of classes, zero for those never taught, and which were taught."""
         means, _, known = self.moments.means(names)
-        inverse = precision(self.moments.scatter(), self.moments.count)
-        weights = means @ inverse
+        if self.config.precision == "identity":
+            return F.normalize(means, dim=1), means.new_zeros(len(means)), known
+        metric, factor = self.pooled()
+        weights = factor * means @ metric.inverse
         return weights, -(weights * means).sum(1) / 2, known
 
+    def pooled(self) -> tuple[Metric, float]:
+        """The inverse covariance as a metric and what it is multiplied with; a factor of 0 where no class varies."""
+        return self.derived.of(self._sums(), "pooled", lambda: pooled(self.moments, self.config.shrinkage))
+
     def head(self, classes: Sequence[ClassName]) -> tuple[Float[Tensor, "k w"], Bool[Tensor, " k"]]:
-        """Weights and bias of each class, and which were taught."""
+        """Weights, bias and alpha of each class, and which were taught."""
         weights, bias, known = self.discriminant([each.name for each in classes])
-        return torch.cat([weights, bias[:, None]], 1), known
+        return torch.cat([weights, bias[:, None], bias.new_full((len(bias), 1), self.alpha())], 1), known
 
     def score(self, looked: Looked, zero_shot: Float[Tensor, "b k"], own: Float[Tensor, "k w"]) -> Float[Tensor, "b k"]:
         """Both classifiers together."""
-        return zero_shot + self.config.alpha * (looked.wide @ own[:, :-1].T + own[:, -1])
+        gaussian = (looked.wide @ own[:, :-2].T + own[:, -2]) * self.unit()
+        return gaussian if self.config.alpha == "alone" else zero_shot + own[0, -1] * gaussian
+
+    def unit(self) -> float:
+        """Cosines are multiplied with what those with texts are."""
+        return float(self.clip.scale()) if self.config.precision == "identity" else 1.0
+
+    def alpha(self) -> float:
+        """The weight beside zero-shot: what is set, or the least of those with which most rows were right when they were left out."""
+        if isinstance(self.config.alpha, float):
+            return self.config.alpha
+        judged = self.notes.right[self.notes.right & _JUDGED > 0]
+        if self.config.alpha == "alone" or not len(judged):
+            return _UNJUDGED
+        right = [int((judged >> place & 1).sum()) for place in range(len(ALPHAS))]
+        return ALPHAS[right.index(max(right))]
+
+    def compared(self, vocabulary: Sequence[ClassName]) -> dict[str, Tensor]:
+        """The text features of taught classes by name, where alpha is chosen."""
+        taught = set(self.moments.sums.names)
+        classes = [each for each in vocabulary if each.name in taught]
+        if self.config.alpha != "auto" or not classes:
+            return {}
+        return {each.name: feature for each, feature in zip(classes, self.texts(classes), strict=True)}
+
+    def right(self, rows: Taught, text: Mapping[str, Tensor]) -> Int[Tensor, " n"]:
+        """A bit for each alpha with which a row would be right with itself left out, and one for having tried."""
+        if not text:
+            return super().right(rows, text)
+        names = list(text)
+        own = torch.tensor([names.index(name) for name in rows.names], device=rows.wide.device)
+        zero_shot = self.clip.scale() * rows.unit @ torch.stack(list(text.values())).T
+        gaussian = self.without_itself(rows.wide, own, names)
+        hits = [(zero_shot + alpha * gaussian).argmax(1) == own for alpha in ALPHAS]
+        return sum((hit.long() << place for place, hit in enumerate(hits)), torch.full_like(own, _JUDGED))
+
+    def without_itself(self, x: Float[Tensor, "n d"], own: Int[Tensor, " n"], names: Sequence[str]) -> Float[Tensor, "n k"]:
+        """What rows score by statistics that each is left out of, but for what all classes of a row have in common."""
+        means, counts, _ = self.moments.means(names)
+        if self.config.precision == "identity":
+            cosines = x @ F.normalize(means, dim=1).T
+            rest = F.normalize(means[own] * counts[own][:, None] - x, dim=1)
+            return self.unit() * cosines.scatter(1, own[:, None], (x * rest).sum(1, keepdim=True))
+        metric, factor = self.pooled()
+        return -factor / 2 * left_out(x, own, means, counts, metric) if factor else means.new_zeros(len(x), len(means))
 
 
-def precision(scatter: Float[Tensor, "d d"], count: float) -> Float[Tensor, "d d"]:
-    """Inverse covariance from the scatter within classes of `count` samples, shrunk as Kubokawa and Srivastava have it.
+def pooled(moments: Moments, shrinkage: Literal["ks"] | float) -> tuple[Metric, float]:
+    """The inverse of the covariance within classes, shrunk, as a metric and a factor, whose product it is.
 
-    d ((n - 1) S + tr(S) I)^-1 with S = scatter / (n - 1): it exists with fewer samples than dimensions. Where no class varies
-    at all (one sample each) there is nothing to estimate and the result is zero.
-
-    >>> precision(torch.diag(torch.tensor([1.0, 3.0])), 3.0).diagonal()
-    tensor([0.6667, 0.4000])
+    With a number r: ((1 - r) S + r I)^-1 with S = scatter / n, as streaming LDA has it (arXiv:1909.01520). With ks: d ((n - 1) S +
+    tr(S) I)^-1 with S = scatter / (n - 1) (Kubokawa and Srivastava): it exists with fewer samples than dimensions. Where no class
+    varies at all (one sample each) it has nothing to estimate, and the factor is zero.
     """
-    trace = scatter.trace() / max(count - 1, 1)
+    if shrinkage != "ks":
+        return (moments.within(shrinkage), 1.0) if moments.count else (moments.flat(), 0.0)
+    scatter = moments.scatter()
+    trace = float(scatter.trace()) / max(moments.count - 1, 1)
     if trace <= 1e-12:
-        return torch.zeros_like(scatter)
-    identity = torch.eye(len(scatter), dtype=scatter.dtype, device=scatter.device)
-    return len(scatter) * torch.cholesky_inverse(torch.linalg.cholesky(scatter + trace * identity))
+        return moments.flat(), 0.0
+    return Metric(inverse(scatter, trace), 1.0), float(len(scatter))

@@ -45,3 +45,28 @@ class Growing(nn.Module):
             if saved is not None and saved.shape[1:] == column.shape[1:]:
                 setattr(self, name, column.new_empty(saved.shape))
         super()._load_from_state_dict(state_dict, prefix, *rest)
+
+
+class Notes(Growing):
+    """What was found of rows with each left out: its class (`named`), how familiar it was, NaN where nobody asked, and bits of a head."""
+
+    classes: Tensor
+    familiar: Tensor
+    right: Tensor
+
+    def __init__(self) -> None:
+        super().__init__(
+            classes=torch.zeros(0, dtype=torch.int64),
+            familiar=torch.zeros(0, dtype=torch.float64),
+            right=torch.zeros(0, dtype=torch.int64),
+        )
+
+
+class Kept(Growing):
+    """Features of some rows, and of which class each is (`named`)."""
+
+    classes: Tensor
+    features: Tensor
+
+    def __init__(self, width: int) -> None:
+        super().__init__(classes=torch.zeros(0, dtype=torch.int64), features=torch.zeros(0, width, dtype=torch.float64))

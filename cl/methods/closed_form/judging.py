@@ -14,10 +14,11 @@ from cl.errors import MethodError
 from cl.methods.base import Method
 from cl.methods.closed_form.base import ClosedForm
 from cl.methods.closed_form.gate import DISTANCES, TEXTS, NoneConfig, text_score, threshold
-from cl.methods.closed_form.growing import Growing
+from cl.methods.closed_form.growing import Kept
 from cl.methods.closed_form.taught import Taught, named, prints
 from cl.methods.features import encoded
 from cl.models.clip import Clip
+from cl.models.unprojected import both
 from cl.text import plural, some
 
 _KEPT = 5  # features of each class, where a threshold has to be found anew for every list of names
@@ -44,23 +45,29 @@ class Judging(ClosedForm):
     as those change. Scores that are distances have theirs from what sums note (`Sums`).
     """
 
+    unprojected = False  # whether sums are of what the image tower says before its projection
+
     def __init__(self, clip: Clip, seed: int, none: NoneConfig) -> None:
         super().__init__(clip, seed)
         self.none = none
         if none.score not in DISTANCES:
-            width = int(clip.model_cfg["embed_dim"])
-            self.kept = Growing(classes=torch.zeros(0, dtype=torch.int64), features=torch.zeros(0, width, dtype=torch.float64))
+            self.kept = Kept(int(clip.model_cfg["embed_dim"]))
 
     def look(self, images: Float[Tensor, "b 3 h w"]) -> Looked:
         """The features of images."""
+        if self.unprojected:
+            return Looked(*(features.double() for features in both(self.clip, images)))
         unit = self.encode_image(images).double()
         return Looked(unit, unit)
 
     def read(self, rows: ImageTable) -> Taught:
         """Labelled rows, as sums take them."""
-        both = encoded(lambda images: torch.cat(self.look(images), 1), self.clip, rows)
-        width = int(self.clip.model_cfg["embed_dim"])
-        return Taught([str(name) for name in rows.labels], both[:, width:], both[:, :width], prints(rows).to(both.device))
+        names, width = [str(name) for name in rows.labels], int(self.clip.model_cfg["embed_dim"])
+        if not self.unprojected:
+            unit = encoded(self.encode_image, self.clip, rows).double()
+            return Taught(names, unit, unit, prints(rows).to(unit.device))
+        pair = encoded(lambda images: torch.cat(self.look(images), 1), self.clip, rows)
+        return Taught(names, pair[:, width:], pair[:, :width], prints(rows).to(pair.device))
 
     def texts(self, classes: Sequence[ClassName]) -> Float[Tensor, "k p"]:
         """Mean text feature of each class's prompts, in double precision."""

@@ -41,39 +41,49 @@ class Moments(nn.Module):
     def means(self, names: Sequence[str]) -> tuple[Float[Tensor, "k d"], Float[Tensor, " k"], Bool[Tensor, " k"]]:
         """Mean and count of each class, zeros where one was never taught, and which were."""
         rows, known = self.sums.find(names)
+        rows = rows.double()
         return rows[:, :-1] / rows[:, -1:].clamp(min=1e-12), rows[:, -1], known
 
     def scatter(self) -> Float[Tensor, "d d"]:
         """Within classes."""
-        every = self.sums.rows
-        return self.second - (every[:, :-1].T / every[:, -1]) @ every[:, :-1]
+        every = self.sums.rows.double()
+        return self.second.double() - (every[:, :-1].T / every[:, -1]) @ every[:, :-1]
 
     def within(self, shrinkage: float) -> Metric:
         """Of the covariance within classes, (1 - shrinkage) of it and `shrinkage` of the identity."""
         count = self.count
         share = (1 - shrinkage) / count
-        return Metric(_inverse(share * self.scatter(), shrinkage), share)
+        return Metric(inverse(share * self.scatter(), shrinkage), share)
+
+    def flat(self) -> Metric:
+        """No covariance at all: nothing is any distance from anything."""
+        return Metric(torch.zeros_like(self.second, dtype=torch.float64), 0.0)
 
     def whole(self, shrinkage: float) -> tuple[Float[Tensor, " d"], Metric]:
         """The mean of all rows, and the metric of their covariance about it, to which `shrinkage` of the identity is added."""
         count = self.count
-        mean = self.sums.rows[:, :-1].sum(0) / count
-        return mean, Metric(_inverse(self.second / count - torch.outer(mean, mean), shrinkage), 1 / count)
+        mean = self.sums.rows.double()[:, :-1].sum(0) / count
+        return mean, Metric(inverse(self.second.double() / count - torch.outer(mean, mean), shrinkage), 1 / count)
 
 
-def _inverse(matrix: Float[Tensor, "d d"], added: float) -> Float[Tensor, "d d"]:
+def inverse(matrix: Float[Tensor, "d d"], added: float) -> Float[Tensor, "d d"]:
+    """Of a symmetric matrix plus `added` times the identity.
+
+    >>> inverse(torch.diag(torch.tensor([1.0, 3.0])), 1.0).diagonal()
+    tensor([0.5000, 0.2500])
+    """
     identity = torch.eye(len(matrix), dtype=matrix.dtype, device=matrix.device)
     return torch.cholesky_inverse(torch.linalg.cholesky((matrix + matrix.T) / 2 + added * identity))
 
 
-def distances(x: Float[Tensor, "n d"], means: Float[Tensor, "k d"], inverse: Float[Tensor, "d d"]) -> Float[Tensor, "n k"]:
-    """(x - mean)^T inverse (x - mean) for each row and mean.
+def distances(x: Float[Tensor, "n d"], means: Float[Tensor, "k d"], by: Float[Tensor, "d d"]) -> Float[Tensor, "n k"]:
+    """(x - mean)^T by (x - mean) for each row and mean.
 
     >>> distances(torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 0.0], [1.0, 2.0]]), torch.eye(2))
     tensor([[1., 4.]])
     """
-    turned = means @ inverse
-    return ((x @ inverse) * x).sum(1, keepdim=True) - 2 * x @ turned.T + (turned * means).sum(1)
+    turned = means @ by
+    return ((x @ by) * x).sum(1, keepdim=True) - 2 * x @ turned.T + (turned * means).sum(1)
 
 
 def left_out(

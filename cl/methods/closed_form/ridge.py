@@ -1,5 +1,6 @@
 """Ridge regression to class indicators in closed form: what sessions add up to is the joint solution, in any order."""
 
+import logging
 from collections.abc import Sequence
 from typing import ClassVar, Literal
 
@@ -9,6 +10,8 @@ from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor
 
 from cl.data.classes import ClassName
+from cl.methods.closed_form.derived import Derived
+from cl.methods.closed_form.folds import Folds
 from cl.methods.closed_form.judging import Looked
 from cl.methods.closed_form.moments import Moments
 from cl.methods.closed_form.sums import Sums, SumsConfig
@@ -17,42 +20,65 @@ from cl.methods.features import ClassRows
 from cl.models.clip import Clip
 from cl.seeds import generator
 
+_WIDE = 5000  # random features above which time and memory are worth a word
 
-class RidgeConfig(SumsConfig):
-    """Ridge regression on frozen features, in closed form."""
 
-    name: Literal["ridge"] = "ridge"
-    penalty: PositiveFloat = Field(0.1, description="times the squared weights, where features have length 1")
-    projection: PositiveInt | None = Field(None, description="random features, such as 2000 (RanPAC); memory grows with their square")
+class RidgeSettings(SumsConfig):
+    """What can be set of ridge regression, and of what is the same under other settings."""
+
+    penalty: Literal["auto"] | PositiveFloat = Field(
+        "auto",
+        description="times the squared weights, where features have length 1; auto: of 1e-6, 1e-5, ... 100 that under which folds are "
+        "told best by each other",
+    )
+    projection: PositiveInt | None = Field(
+        2000, description="random features (RanPAC), of which memory and time grow with the square and the cube; null: none"
+    )
+    folds: int = Field(2, ge=2, le=10, description="auto: into how many rows fall, each by its own bytes; memory grows with them")
 
     def build(self, clip: Clip, seed: int) -> "Ridge":
         """Ridge regression beside the clip, which stays as it is."""
         return Ridge(clip, seed, self)
 
 
+class RidgeConfig(RidgeSettings):
+    """Ridge regression on frozen features, in closed form."""
+
+    name: Literal["ridge"] = "ridge"
+
+
 class Ridge(Sums):
     """Keeps the Gram matrix of all lifted features and their sum per class, from which the weights follow (RanPAC, arXiv:2307.02251).
 
-    No gradient and no exemplar.
+    No gradient and no exemplar. The penalty, where it is chosen, follows from the same sums, kept of some of the rows besides: it is
+    the same in whatever order and sessions rows come.
     """
 
-    younger: ClassVar[tuple[str, ...]] = (*Sums.younger, "moments")
+    version = 2
+    younger: ClassVar[tuple[str, ...]] = (*Sums.younger, "moments", "folds")
     gram: Tensor
     random: Tensor | None
 
-    def __init__(self, clip: Clip, seed: int, config: RidgeConfig) -> None:
+    def __init__(self, clip: Clip, seed: int, config: RidgeSettings) -> None:
         super().__init__(clip, seed, config)
         self.config = config
-        width, wide = int(clip.model_cfg["embed_dim"]), config.projection
+        width, wide = self.width, config.projection
+        if wide and wide > _WIDE:
+            told = (
+                f"{config.called()}: {wide:,} random features keep {16 * wide**2 / 1e9:.1f} GB, and their weights take minutes to solve for"
+            )
+            logging.getLogger(__name__).warning(told)
         drawn = None if wide is None else torch.randn(width, wide, generator=generator(seed, "projection"), dtype=torch.float64)
         self.register_buffer("random", drawn, persistent=False)  # the seed gives it back
-        self.bound = {} if wide is None else {"seed": seed}
+        self.bound |= {} if wide is None else {"seed": seed}
         self.register_buffer("gram", torch.zeros(wide or width, wide or width, dtype=torch.float64))
         self.sums = ClassRows(wide or width)
-        self.moments = Moments(width)
+        self.moments = Moments(width)  # of features: what tells how far an image is from a class
+        if config.penalty == "auto":
+            self.folds, self.chosen = Folds(wide or width, config.folds), Derived()
 
     def meaning(self) -> dict[str, str | int]:
-        """What notes mean nothing without: they go with what they are of."""
+        """What notes and folds mean nothing without: they go with what they are of."""
         return super().meaning() | {"projection": self.config.projection or 0}
 
     def change(self, taught: Taught, sign: int) -> None:
@@ -61,18 +87,30 @@ class Ridge(Sums):
         lifted = self.lift(taught.wide)
         self.gram.add_(lifted.T @ lifted, alpha=sign)
         (self.sums.add if sign > 0 else self.sums.subtract)(taught.names, lifted)
+        if self.config.penalty == "auto":
+            self.folds.change(taught.names, lifted, taught.prints, sign)
 
     def lift(self, features: Float[Tensor, "b d"]) -> Float[Tensor, "b m"]:
         """The features themselves, or relu(features R) with R drawn from N(0, 2/m), which keeps their mean square length."""
         if self.random is None:
             return features.double()
-        return (features.double() @ self.random).relu() * (2 / self.random.shape[1]) ** 0.5
+        return (features.double() @ self.random.double()).relu() * (2 / self.random.shape[1]) ** 0.5
+
+    def penalty(self) -> float:
+        """What is set, or what the folds choose."""
+        if self.config.penalty != "auto":
+            return self.config.penalty
+        of = [self.gram, self.sums.rows, self.folds.grams, self.folds.sums.rows]
+        return self.chosen.of(
+            of, "penalty", lambda: self.folds.penalty(self.gram.double(), self.sums.names, self.sums.rows.detach().double())
+        )
 
     def weights(self, names: Sequence[str]) -> tuple[Float[Tensor, "k m"], Bool[Tensor, " k"]]:
         """(G + penalty I)^-1 applied to the feature sum of each class, and which of the classes were taught."""
         sums, known = self.sums.find(names)
-        penalised = self.gram + self.config.penalty * torch.eye(len(self.gram), dtype=self.gram.dtype, device=self.gram.device)
-        return torch.cholesky_solve(sums.T, torch.linalg.cholesky(penalised)).T, known
+        gram = self.gram.double()
+        penalised = gram + self.penalty() * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
+        return torch.cholesky_solve(sums.double().T, torch.linalg.cholesky(penalised)).T, known
 
     def head(self, classes: Sequence[ClassName]) -> tuple[Float[Tensor, "k m"], Bool[Tensor, " k"]]:
         """Ridge weights of each class, and which were taught."""

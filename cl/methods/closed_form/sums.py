@@ -16,12 +16,13 @@ from cl.errors import MethodError
 from cl.methods.base import MethodConfig
 from cl.methods.closed_form.derived import Derived
 from cl.methods.closed_form.gate import DISTANCES, SHRINKAGE, NoneConfig, meet, nearest, text_score, threshold
-from cl.methods.closed_form.growing import Growing
+from cl.methods.closed_form.growing import Notes
 from cl.methods.closed_form.judging import Judged, Judging, Looked, by_texts
 from cl.methods.closed_form.moments import Metric, Moments, distances, left_out
 from cl.methods.closed_form.taught import Taught, named
 from cl.methods.rows import lacking, teaching
 from cl.models.clip import Clip
+from cl.models.unprojected import width as unprojected
 from cl.streams.stream import Session
 
 _BLOCK = 1024  # rows at a time: wide random features, or distances to thousands of means, of all rows at once may not fit
@@ -37,6 +38,9 @@ class SumsConfig(MethodConfig):
         description="where taught and untaught classes compete, whether an image shows a taught one: its distance says, or zero-shot",
     )
     none: NoneConfig = NoneConfig()
+    features: Literal["projected", "unprojected"] = Field(
+        "projected", description="what sums are of: features as texts are compared with, or the wider ones before the tower's projection"
+    )
 
 
 class Columns(NamedTuple):
@@ -64,9 +68,10 @@ class Sums(Judging):
 
     def __init__(self, clip: Clip, seed: int, config: SumsConfig) -> None:
         super().__init__(clip, seed, config.none)
-        self.mixed = config.mixed
-        empty = torch.zeros(0, dtype=torch.int64)
-        self.notes = Growing(classes=empty, familiar=empty.double(), right=empty.clone())
+        self.mixed, self.unprojected = config.mixed, config.features == "unprojected"
+        self.width = unprojected(clip) if self.unprojected else int(clip.model_cfg["embed_dim"])
+        self.bound |= {"features": config.features} if self.unprojected else {}
+        self.notes = Notes()
         self.derived = Derived()
 
     def bounds(self) -> dict[str, dict[str, str | int]]:
@@ -214,7 +219,8 @@ class Sums(Judging):
 
     def _columns(self, features: Float[Tensor, "k m"]) -> Columns:
         width, wide = int(self.clip.model_cfg["embed_dim"]), len(self.moments.second)
-        text, own, turned, length, taught, least = features.split([width, features.shape[1] - width - wide - 3, wide, 1, 1, 1], 1)
+        sizes = [width, features.shape[1] - width - wide - 3, wide, 1, 1, 1]
+        text, own, turned, length, taught, least = torch.split(features, sizes, 1)
         return Columns(text, own, turned, length[:, 0], taught[:, 0] > 0, float(least[0, 0]))
 
     def untaught(self, classes: Sequence[ClassName]) -> list[str]:

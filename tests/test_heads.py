@@ -1,0 +1,308 @@
+"""Heads of sums against their papers' formulas, scikit-learn, and what they would be of all rows at once: worked numbers first."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from sklearn.covariance import ShrunkCovariance
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.linear_model import Ridge as Oracle
+from sklearn.mixture import GaussianMixture
+
+from cl.errors import MethodError
+from cl.methods import CONFIGS
+from cl.methods.closed_form.em import assigned, maximised
+from cl.methods.closed_form.folds import PENALTIES, UNJUDGED, fold_error
+from cl.methods.closed_form.gda import ALPHAS, GDA
+from cl.methods.closed_form.moments import Moments
+from cl.methods.closed_form.ridge import Ridge
+from cl.methods.closed_form.taught import Taught
+from tests import make
+from tests.worked import features, labels, texts
+
+CLIP = make.tiny()  # which no head changes
+ABC = ["0", "1", "2"]
+
+
+def head(**settings: object) -> GDA | Ridge:
+    """A head over features of six numbers, in place of the tiny model's."""
+    method = CONFIGS[str(settings["name"])](**settings).build(CLIP, 0)
+    assert isinstance(method, GDA | Ridge)
+    method.width = 6
+    method.moments = Moments(6)
+    if isinstance(method, Ridge) and settings.get("projection") is None:
+        method.gram = torch.zeros(6, 6, dtype=torch.float64)
+        method.sums = type(method.sums)(6)
+    if isinstance(method, GDA) and settings.get("unlearnable"):
+        method.apart = type(method.apart)(36)
+    return method
+
+
+def rows(x: torch.Tensor, names: list[str], start: int = 0) -> Taught:
+    return Taught(names, x, x, torch.arange(start, start + len(x)))
+
+
+def gaussian(method: GDA, x: torch.Tensor, names: list[str] = ABC) -> torch.Tensor:
+    weights, bias, _ = method.discriminant(names)
+    return x @ weights.T + bias
+
+
+def test_gaussian_discriminants_are_the_worked_ones_and_so_is_what_is_left_when_rows_go() -> None:
+    x, names, asked = features(12, 6), labels(5, 4, 3), features(2, 6, 20)
+    method = head(name="gda", alpha=1.0)
+    method.add(rows(x, names))
+    found = (gaussian(method, asked) + math.log(1 / 3)).tolist()
+    assert found[0] == pytest.approx([-0.753760, -3.270141, -0.995116], abs=5e-7)
+    assert found[1] == pytest.approx([-0.284081, -4.600288, 0.321622], abs=5e-7)
+    metric, factor = method.pooled()
+    assert float(factor * metric.inverse.trace()) == pytest.approx(24.004005, abs=5e-7)
+    assert float(torch.logdet(factor * metric.inverse)) == pytest.approx(7.325438, abs=5e-7)
+    assert float(method.moments.scatter().trace()) / 11 == pytest.approx(0.769218, abs=5e-7)
+    method.subtract(rows(x, names).take([0, 8]))
+    found = (gaussian(method, asked) + math.log(1 / 3)).tolist()
+    assert found[0] == pytest.approx([-0.616292, -3.983441, -0.966085], abs=5e-7)
+    assert found[1] == pytest.approx([-0.315819, -4.653713, 0.383113], abs=5e-7)
+
+
+def test_streaming_discriminants_are_the_worked_exact_ones_and_those_of_scikit_learn() -> None:
+    x, names, asked = features(12, 6), [*"001102210210"], features(2, 6, 20)
+    method = head(name="slda")
+    method.add(rows(x, names))
+    assert float(method.moments.scatter().trace()) / 12 == pytest.approx(0.689792, abs=5e-7)
+    found = gaussian(method, asked)
+    assert found[0].tolist() == pytest.approx([-41.721879, 11.146310, 9.051064], abs=5e-7)
+    assert found[1].tolist() == pytest.approx([-29.511285, 3.773905, 0.337295], abs=5e-7)
+    shrunk = ShrunkCovariance(assume_centered=False, shrinkage=0.3)  # of scikit-learn: towards the mean variance, not 1
+    oracle = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=0.3).fit(x.numpy(), [int(name) for name in names])
+    scatter = method.moments.scatter() / 12
+    mixed = 0.7 * scatter + 0.3 * scatter.trace() / 6 * torch.eye(6, dtype=torch.float64)
+    assert np.allclose(oracle.covariance_, mixed, atol=1e-12) and shrunk.shrinkage == 0.3
+    covariance = (1 - 1e-4) * scatter + 1e-4 * torch.eye(6, dtype=torch.float64)
+
+    class Given:  # what scikit-learn's estimator asks of a covariance estimator
+        def fit(self, rows: np.ndarray) -> "Given":
+            self.covariance_ = covariance.numpy()
+            return self
+
+    oracle = LinearDiscriminantAnalysis(solver="lsqr", priors=np.full(3, 1 / 3), covariance_estimator=Given())
+    oracle.fit(x.numpy(), [int(name) for name in names])
+    assert np.allclose(found.softmax(1), oracle.predict_proba(asked.numpy()), atol=1e-10)
+
+
+def test_nearest_class_means_are_the_worked_cosines() -> None:
+    x, asked = features(12, 6), features(2, 6, 40)
+    method = head(name="ncm")
+    method.add(rows(x, [str(row % 3) for row in range(12)]))
+    found = gaussian(method, asked)
+    assert found[0].tolist() == pytest.approx([-0.439817, 0.033159, 0.068644], abs=5e-7)
+    assert found[1].tolist() == pytest.approx([-0.574589, 0.112820, -0.235045], abs=5e-7)
+
+
+def test_ridge_is_scikit_learns_and_the_worked_one_with_and_without_random_features() -> None:
+    x, names, asked = features(12, 6), [*"001102210210"], features(2, 6, 20)
+    method = head(name="ridge", penalty=0.1, projection=None)
+    method.add(rows(x, names))
+    weights, _ = method.weights(ABC)
+    assert weights.sum(1).tolist() == pytest.approx([2.215878, 0.789119, 2.394884], abs=5e-7)
+    found = asked @ weights.T
+    assert found[0].tolist() == pytest.approx([-0.575084, 1.011072, -0.162404], abs=5e-7)
+    assert found[1].tolist() == pytest.approx([-0.278458, 0.265032, 0.150132], abs=5e-7)
+    indicators = np.array([[name == each for each in ABC] for name in names], dtype=np.float64)
+    oracle = Oracle(alpha=0.1, fit_intercept=False, solver="cholesky").fit(x.numpy(), indicators)
+    assert np.allclose(weights, oracle.coef_, atol=1e-12)
+    wide = head(name="ridge", penalty=2 / 20, projection=20)  # a penalty of 1 over features of another length
+    j, m = torch.arange(6, dtype=torch.float64)[:, None], torch.arange(20, dtype=torch.float64)
+    wide.random = 2**0.5 * torch.sin(11 * j + 3 * m + j * m)
+    wide.add(rows(features(30, 6), [str(row % 3) for row in range(30)]))
+    found = wide.lift(features(2, 6, 40)) @ wide.weights(ABC)[0].T
+    assert found[0].tolist() == pytest.approx([0.263825, 0.304201, 0.082133], abs=5e-7)
+    assert found[1].tolist() == pytest.approx([-0.176064, 0.285948, 0.756300], abs=5e-7)
+
+
+def test_the_error_on_a_fold_is_the_worked_one_from_rows_and_from_sums() -> None:
+    x = features(30, 6)
+    y = torch.nn.functional.one_hot(torch.arange(30) % 3).double()
+    fit, judge = slice(0, 20), slice(20, 30)
+    found = fold_error(x[fit].T @ x[fit], y[fit].T @ x[fit], x[judge].T @ x[judge], y[judge].T @ x[judge], [0.1, 10.0], 10)
+    assert float(found[0]) == pytest.approx(12.502850, abs=5e-7)
+    for penalty, told in zip((0.1, 10.0), found.tolist(), strict=True):
+        weights = torch.linalg.solve(x[fit].T @ x[fit] + penalty * torch.eye(6, dtype=torch.float64), x[fit].T @ y[fit])
+        assert float((y[judge] - x[judge] @ weights).square().sum()) == pytest.approx(told, rel=1e-12)
+
+
+def test_a_chosen_penalty_is_that_of_the_least_error_over_folds_in_any_order() -> None:
+    drawn = torch.Generator().manual_seed(3)
+    x = torch.nn.functional.normalize(torch.randn(60, 32, generator=drawn, dtype=torch.float64), dim=1)
+    names, prints = [str(row % 3) for row in range(60)], torch.randperm(1000, generator=drawn)[:60]
+    every = Taught(names, x, x, prints)
+
+    def chosen(folds: int, *parts: list[int]) -> float:
+        method = CONFIGS["ridge"](projection=None, folds=folds).build(CLIP, 0)
+        for part in parts:
+            method.add(every.take(part))
+        return method.penalty()
+
+    y = torch.tensor([[float(name == each) for each in ABC] for name in names], dtype=torch.float64)
+    for folds in (2, 3):
+        errors = []
+        for penalty in PENALTIES:
+            error = 0.0
+            for fold in range(folds):
+                judge = prints % folds == fold
+                gram = x[~judge].T @ x[~judge] + penalty * torch.eye(32, dtype=torch.float64)
+                error += float((y[judge] - x[judge] @ torch.linalg.solve(gram, x[~judge].T @ y[~judge])).square().sum())
+            errors.append(error)
+        best = PENALTIES[int(np.argmin(errors))]
+        assert chosen(folds, list(range(60))) == chosen(folds, list(range(40, 60)), list(range(40))[::-1]) == best
+    assert chosen(2, [0]) == UNJUDGED  # one row: no fold judges another
+
+
+@pytest.mark.parametrize("settings", [{}, {"shrinkage": 0.1}, {"precision": "identity"}], ids=str)
+def test_what_a_row_would_be_answered_without_itself_is_what_the_rest_answers(settings: dict) -> None:
+    x, names, text = features(12, 6), labels(5, 4, 3), texts(3, 6)
+    method = head(name="gda", **settings)
+    method.add(rows(x, names))
+    own = torch.tensor([int(name) for name in names])
+    found = method.without_itself(x, own, ABC)
+    bits = method.right(rows(x, names), dict(zip(ABC, text, strict=True)))
+    metric, _ = method.pooled()
+    for row in range(12):
+        rest = head(name="gda", **settings)
+        rest.add(rows(x, names).take([at for at in range(12) if at != row]))
+        alone = gaussian(rest, x[row : row + 1])[0]
+        if settings == {"precision": "identity"}:
+            alone = alone * method.clip.scale().item()
+        else:  # trace and number of rows are held, and what a row's classes have in common is left out
+            share = metric.share if settings else 1.0
+            added = 0.1 if settings else float(method.moments.scatter().trace()) / 11
+            inverse = (share * rest.moments.scatter() + added * torch.eye(6, dtype=torch.float64)).inverse()
+            means = rest.moments.means(ABC)[0]
+            alone = (1.0 if settings else 6.0) * ((means @ inverse) @ x[row] - ((means @ inverse) * means).sum(1) / 2)
+        assert torch.allclose(found[row] - found[row, 0], alone - alone[0], atol=1e-10)
+        zero_shot = method.clip.scale().item() * x[row] @ text.T
+        told = [bool(int(bits[row]) >> place & 1) for place in range(len(ALPHAS))]
+        assert told == [int((zero_shot + alpha * alone).argmax()) == int(own[row]) for alpha in ALPHAS]
+
+
+def test_alpha_is_that_with_which_most_rows_are_right_and_the_least_of_equals() -> None:
+    method = head(name="gda")
+    assert method.alpha() == 1.0  # no row was tried
+    tried = 1 << len(ALPHAS)
+    method.notes.right = torch.tensor([tried | 0b000110, tried | 0b001100, tried | 0b001100, 0b100000])
+    assert method.alpha() == 10.0
+    method.notes.right = torch.tensor([tried, 0])
+    assert method.alpha() == ALPHAS[0]
+
+
+SUMS = [
+    {"name": "gda", "alpha": 10.0},
+    {"name": "gda", "alpha": 1.0, "shrinkage": 0.1, "unlearnable": True},
+    {"name": "ncm"},
+    {"name": "slda"},
+    {"name": "ridge", "projection": None},
+    {"name": "ridge", "projection": 30},
+]
+
+
+def scores(method: GDA | Ridge, x: torch.Tensor) -> torch.Tensor:
+    return gaussian(method, x) if isinstance(method, GDA) else method.lift(x) @ method.weights(ABC)[0].T
+
+
+@pytest.mark.parametrize("settings", SUMS, ids=str)
+def test_rows_in_any_order_and_split_are_rows_at_once_and_what_is_taken_out_was_never_there(settings: dict) -> None:
+    def taught(*parts: list[int]) -> GDA | Ridge:
+        method = CONFIGS[settings["name"]](**settings).build(CLIP, 0)
+        for part in parts:
+            method.add(every.take(part))
+        return method
+
+    drawn = torch.Generator().manual_seed(5)
+    x = torch.nn.functional.normalize(torch.randn(200, 32, generator=drawn, dtype=torch.float64), dim=1)
+    every = Taught([str(row % 3) for row in range(200)], x, x, torch.randperm(5000, generator=drawn)[:200])
+    whole, asked = taught(list(range(200))), x[:7] + 0.1
+    shuffled = torch.randperm(200, generator=drawn).tolist()
+    for parts in ((shuffled,), (shuffled[:50], shuffled[50:]), (list(range(100, 200)), list(range(100)))):
+        assert torch.allclose(scores(taught(*parts), asked), scores(whole, asked), atol=1e-10)
+    whole.subtract(every.take(shuffled[:80]))
+    assert torch.allclose(scores(whole, asked), scores(taught(shuffled[80:]), asked), atol=1e-10)
+
+
+@pytest.mark.parametrize("settings", SUMS, ids=str)
+def test_a_new_class_changes_no_sum_of_another_and_a_turn_of_all_features_no_score(settings: dict) -> None:
+    x, names = features(12, 6), labels(5, 4, 3)
+    method = head(**settings)
+    if settings.get("projection"):
+        return  # random features do not turn along
+    if isinstance(method, Ridge):
+        method = head(**(settings | {"penalty": 0.1}))
+    method.add(rows(x, names))
+    before = method.moments.sums.rows.clone()
+    found = scores(method, x)
+    turn = torch.linalg.qr(torch.randn(6, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64))[0]
+    turned = head(**(settings | ({"penalty": 0.1} if isinstance(method, Ridge) else {})))
+    turned.add(rows(x @ turn, names))
+    assert torch.allclose(scores(turned, x @ turn), found, atol=1e-9)
+    method.add(rows(features(4, 6, 50), ["3"] * 4))
+    assert torch.equal(method.moments.sums.rows[:3], before)
+
+
+@pytest.mark.parametrize("settings", SUMS, ids=str)
+def test_one_row_one_class_and_rows_that_are_all_equal_give_numbers(settings: dict) -> None:
+    for x, names in ((features(1, 6), ["0"]), (features(5, 6), ["0"] * 5), (features(1, 6).expand(6, 6).clone(), labels(2, 2, 2))):
+        wide = torch.nn.functional.pad(x, (0, 26))
+        method = CONFIGS[settings["name"]](**settings).build(CLIP, 0)
+        method.add(rows(wide, names))
+        method.note(rows(wide, names), ())
+        assert scores(method, wide).isfinite().all() and method.notes.familiar.isfinite().all()
+
+
+def test_a_class_is_forgotten_without_its_images_as_if_it_had_never_been_taught() -> None:
+    x, names = features(12, 6), labels(5, 4, 3)
+    method, rest = head(name="gda", unlearnable=True), head(name="gda", unlearnable=True)
+    method.add(rows(x, names))
+    method.note(rows(x, names), ())
+    rest.add(rows(x, names).take([0, 1, 2, 3, 4, 9, 10, 11]))
+    method.forget(["1"])
+    assert method.moments.sums.names == rest.moments.sums.names == ["0", "2"] and method.notes.prints.tolist() == [0, 1, 2, 3, 4, 9, 10, 11]
+    assert torch.allclose(gaussian(method, x, ["0", "2"]), gaussian(rest, x, ["0", "2"]), atol=1e-10)
+    with pytest.raises(MethodError, match="class '1' was not learned here"):
+        method.forget(["1"])
+    with pytest.raises(MethodError, match="unlearnable: true"):
+        head(name="gda").forget(["0"])
+    partly = head(name="gda", unlearnable=True)
+    partly.config = head(name="gda").config
+    partly.add(rows(x, names).take([0, 1]))
+    partly.config = method.config
+    partly.add(rows(x, names).take([2, 3]))
+    with pytest.raises(MethodError, match="not all of it while unlearnable was on"):
+        partly.forget(["0"])
+    assert partly.moments.count == 4
+
+
+def test_expectation_maximisation_is_the_worked_one_and_that_of_scikit_learns_tied_mixture() -> None:
+    x, text = features(30, 4), texts(3, 4)
+    weights, second, told = (10 * x @ text.T).softmax(1), x.T @ x, []
+    start = weights
+    for _ in range(6):
+        mixture, weights = maximised(x, second, weights, 1e-3)
+        told.append(mixture.likelihood)
+    assert mixture.shares.tolist() == pytest.approx([0.270975, 0.493849, 0.235176], abs=5e-7)
+    assert mixture.means[0].tolist() == pytest.approx([0.498387, 0.129534, -0.118141, 0.042198], abs=5e-7)
+    assert told == pytest.approx([-80.584537, -78.411828, -77.289558, -76.575130, -76.270942, -75.919629], abs=5e-7)
+
+    class Started(GaussianMixture):  # from these weights
+        def _initialize_parameters(self, rows: np.ndarray, *rest: object, **more: object) -> None:
+            self._initialize(rows, start.numpy())
+
+    oracle = Started(3, covariance_type="tied", reg_covar=1e-3, max_iter=5, tol=0)
+    with pytest.warns(match="converge"):
+        oracle.fit(x.numpy())
+    assert np.allclose(oracle.means_, mixture.means, atol=1e-10) and np.allclose(oracle.covariances_, mixture.covariance, atol=1e-10)
+    plain, weights = [], start
+    for _ in range(20):
+        mixture, weights = maximised(x, second, weights, 1e-9)
+        plain.append(mixture.likelihood)
+    assert all(later >= earlier - 1e-6 for earlier, later in itertools.pairwise(plain))  # never falls
+    assert torch.allclose(assigned(x, start).sum(1), torch.ones(30, dtype=torch.float64))

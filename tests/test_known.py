@@ -1,0 +1,44 @@
+"""How well a model tells images of classes it has learned from others: the ranks, and what a run says of them."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from cl.evaluation.known import auroc, fpr95
+from cl.reports.sections import strangers
+from cl.run import find, run
+from tests.test_run import data, planned
+
+assert data  # the same small data set
+
+
+def test_ranks_are_the_worked_ones_and_those_of_scikit_learn() -> None:
+    known, unknown = np.sin(7 * np.arange(20.0)) + 1, np.cos(3 * np.arange(10.0)) + 0.2
+    assert (auroc(known, unknown), fpr95(known, unknown)) == pytest.approx((0.775, 0.5), abs=1e-12)
+    drawn = np.random.default_rng(0)
+    for _ in range(5):
+        known, unknown = drawn.integers(0, 6, 40).astype(float), drawn.integers(0, 5, 30).astype(float)  # with ties
+        told = roc_auc_score([1] * 40 + [0] * 30, np.concatenate([known, unknown]))
+        assert auroc(known, unknown) == pytest.approx(told, abs=1e-12)
+
+
+@pytest.mark.slow
+def test_a_run_tells_known_from_unknown_after_each_session_where_it_is_asked_to(data: Path, tmp_path: Path) -> None:
+    plain = planned(data, method={"name": "gda", "alpha": 1.0})
+    asked = planned(data, method={"name": "gda", "alpha": 1.0}, evaluate={"known_unknown": True})
+    assert asked.states == plain.states and not set(asked.keys) & set(plain.keys)
+    report = run(asked, tmp_path)
+    for score in ("mahalanobis", "relative", "mcm", "energy", "max_cosine"):
+        found = report.details[f"known/auroc_{score}"].rows
+        assert np.isnan(found[0]).all() and np.isnan(found[1, 0]) and np.isnan(found[3]).all()  # after the last there is no other class
+        assert (
+            np.isfinite(found[1, 1:]).all() and np.isfinite(found[2, 2]) and np.isfinite(report.details[f"known/fpr95_{score}"].rows[2, 2])
+        )
+    assert report.details["known/auroc_mahalanobis"].rows[1, 1:].min() > 0.9  # colours lie apart
+    section = strangers({"gda": [report]})
+    assert {row[1] for row in section.rows} == {"mahalanobis", "relative", "mcm", "energy", "max cosine"}
+    again = find(asked, 2, tmp_path)
+    assert again and again.known["classes 5-6"]["auroc_mcm"] == report.details["known/auroc_mcm"].rows[2, 2]
+    assert not any(name.startswith("known/") for name in run(plain, tmp_path).details)
