@@ -140,7 +140,7 @@ def test_one_image_of_a_customer_is_nowhere_any_more(making: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["ridge", "gda"])
+@pytest.mark.parametrize("method", ["ridge", "gda", "tip"])
 def test_a_sum_without_a_session_is_that_of_a_stream_without_it(making: Path, method: str, monkeypatch: pytest.MonkeyPatch) -> None:
     place = Place(making)
     (making / "growing.yaml").write_text(CONFIG.format(method=method))

@@ -5,7 +5,7 @@ from typing import Annotated, get_args
 from pydantic import Field
 
 from cl.methods.base import Batch, Method, MethodConfig
-from cl.methods.closed_form import GDAConfig, NCMConfig, RAILConfig, RanPACConfig, RidgeConfig, SLDAConfig, ZeroShotConfig
+from cl.methods.closed_form import GDAConfig, NCMConfig, RAILConfig, RanPACConfig, RidgeConfig, SLDAConfig, TipConfig, ZeroShotConfig
 from cl.methods.compose import RecipeConfig, kinds
 from cl.methods.part import SEATS
 from cl.methods.presets.cpe_clip import CPEClipConfig
@@ -16,6 +16,7 @@ from cl.methods.presets.lwf import LwFConfig
 from cl.methods.presets.mod_x import ModXConfig
 from cl.methods.presets.pseudolabel import PseudolabelConfig
 from cl.methods.presets.replay import ReplayConfig
+from cl.methods.presets.tip_adapter import CapSAdapterConfig, TipAdapterConfig, TipAdapterFConfig
 from cl.methods.presets.vr_lwf import VRLwFConfig
 from cl.methods.presets.wise_ft import WiSEFTConfig
 from cl.methods.presets.zscl import LwFVRZSCLConfig, ZSCLConfig
@@ -38,6 +39,10 @@ AnyMethodConfig = Annotated[
     | GDAConfig
     | NCMConfig
     | SLDAConfig
+    | TipConfig
+    | TipAdapterConfig
+    | TipAdapterFConfig
+    | CapSAdapterConfig
     | CPEClipConfig
     | PseudolabelConfig
     | RecipeConfig,

@@ -191,6 +191,12 @@ REFUSALS = (
         "{name: ridge, terms: [clip]}",
     ),
     Refusal(
+        "strengths by leave-one-out of keys that are trained",
+        "alpha and beta cannot be auto where keys are trained: an image that is left out has moved its key before; give both, or leave "
+        "keys at kept",
+        "{name: tip, keys: trained, alpha: auto}",
+    ),
+    Refusal(
         "the terms of a preset",
         "keeps the terms of its paper; `evergreen methods vr_lwf` prints it as a recipe, whose terms can be changed",
         "{name: vr_lwf, terms: [clip]}",

@@ -20,6 +20,7 @@ from cl.disk.seal import sealed, sha256
 from cl.disk.tensors import read_tensors, write_tensors
 from cl.errors import StoreError
 from cl.methods.buffer import Exemplars, packed, unpacked
+from cl.methods.closed_form.keys import without
 from cl.store.store import NOTE, WEIGHTS, State, read_state
 
 Wanted = Callable[[bytes], bool]  # of an image's fingerprint
@@ -81,7 +82,7 @@ def _note(folder: Path, state: State) -> None:
 
 
 def _without(tensors: dict[str, Tensor], wanted: Wanted) -> tuple[dict[str, Tensor], int]:
-    fresh, gone = dict(tensors), 0
+    fresh, gone = without(tensors, wanted)
     for name, tensor in tensors.items():
         if name.endswith(".marks") and tensor.dtype == torch.uint8 and tensor.shape[1:] == (32,):
             rows = torch.tensor([row for row, mark in enumerate(tensor) if wanted(bytes(mark.tolist()))], dtype=torch.int64)

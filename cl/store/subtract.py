@@ -1,17 +1,33 @@
-"""What a closed-form head would be had it never seen some rows: its sums are sums over rows, so theirs are taken away.
+"""What a closed-form head would be had it never seen some rows: its sums are sums over rows, so theirs are taken away; its keys are
+features of rows, so theirs are deleted.
 
 Exact but for rounding: the sums are those of learning without the rows to about 2e-14, the answers at the default penalty to 3e-13.
 At a penalty of 1e-6 the answers differ by 5e-8, for then the solution hangs on the last digits of the sums.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
 
 from cl.data.table import ImageTable
 from cl.errors import MethodError
-from cl.methods import CONFIGS, Method
-from cl.methods.closed_form import Sums, SumsConfig
+from cl.methods import AnyMethodConfig, Method
+from cl.methods.closed_form import Sums, SumsConfig, Tip, TipConfig
+from cl.methods.closed_form.tip import TrainedTip
 
-CLOSED = tuple(name for name, config in CONFIGS.items() if issubclass(config, SumsConfig))  # methods whose memory is a sum over rows
+
+def forgets(settings: Mapping[str, Any]) -> str | None:
+    """Why a method can take rows out of what it learned, by its settings; None where it cannot."""
+    try:
+        config = TypeAdapter(AnyMethodConfig).validate_python(dict(settings))
+    except ValidationError:  # of a release that had other methods
+        return None
+    if isinstance(config, SumsConfig):
+        return f"{config.called()} is a sum over images, and theirs are taken away"
+    if isinstance(config, TipConfig) and config.keys == "kept":
+        return f"{config.called()} keeps a feature of each image, and theirs are deleted"
+    return None
 
 
 def subtract(method: Method, rows: ImageTable, gone: Sequence[int]) -> None:
@@ -23,8 +39,11 @@ def subtract(method: Method, rows: ImageTable, gone: Sequence[int]) -> None:
         gone: which of them.
 
     Raises:
-        MethodError: its memory is no sum over rows.
+        MethodError: its memory is no sum over rows, and holds them in no other way that they come out of again.
     """
+    if isinstance(method, Tip) and not isinstance(method, TrainedTip):
+        method.delete(rows.take(list(gone)))
+        return
     if not isinstance(method, Sums):
         raise MethodError(f"{type(method).__name__}: its memory is no sum over rows, so nothing can be taken out of it")
     method.subtract(method.read(rows).take(list(gone)))

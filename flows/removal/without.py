@@ -15,7 +15,7 @@ from cl.errors import DataError
 from cl.evaluation.ask import ask, names
 from cl.methods.persist import memory
 from cl.store.store import NOTE, WEIGHTS, now, read_state, whole
-from cl.store.subtract import CLOSED, subtract
+from cl.store.subtract import forgets, subtract
 from cl.streams.arrived import collection_of
 from cl.text import plural
 from flows.history.entries import Learned
@@ -52,13 +52,14 @@ def remedy(at: Work, standing: Standing, session: str, leave: Leave, all_of_it: 
     if all_of_it and place == len(path) - 1 and whole(at.place.steps / "states" / path[-2].state):
         return Remedy(path[-2].state, (), "it was the last to be learned, so the model is what it was before")
     segment = path[place:]
-    first = {str(learned.config["method"].get("name")) for learned in segment}
-    if len(first) > 1 or not first <= set(CLOSED) or any(learned.dropped for learned in segment[1:]):
+    ways = {forgets(learned.config["method"]) for learned in segment}
+    how = ways.pop()
+    if how is None or ways or any(learned.dropped for learned in segment[1:]):
         return Remedy(None, (), "its weights were trained on it")
     if not whole(at.place.steps / "states" / path[-1].state):
         return Remedy(None, (), "the weights of the head are not there to take it out of")
     line = _line(at, path, place, leave, all_of_it, order)
-    return Remedy(line[-1].state, line, f"{first.pop()} is a sum over images, and theirs are taken away")
+    return Remedy(line[-1].state, line, how)
 
 
 def _path(standing: Standing, session: str) -> tuple[Learned, ...]:

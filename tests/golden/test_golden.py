@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from cl.methods import CONFIGS
-from tests.golden.numbers import CASES, DEFAULTS, VALUES, build, defaults, kept, numbers, sessions, silent, versions
+from tests.golden.numbers import CASES, DEFAULTS, OF_KNOWN_PARTS, VALUES, build, defaults, kept, numbers, sessions, silent, versions
 
 TOLERANCE = 1e-9
 WRITE = "then write them: python -m tests.golden.numbers"
@@ -33,7 +33,7 @@ def differences(want: Any, got: Any, where: str = "") -> Iterator[str]:
         yield f"{where}: was {want!r:.60}, is {got!r:.60}"
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", [pytest.param(case, marks=pytest.mark.slow) if case in OF_KNOWN_PARTS else case for case in CASES])
 def test_a_method_computes_its_golden_numbers(case: str) -> None:
     want = kept(case)
     raised = sorted(name for name, version in versions(case).items() if want["units"].get(name) != version)
