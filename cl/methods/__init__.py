@@ -11,7 +11,7 @@ from cl.methods.part import SEATS
 from cl.methods.presets.cpe_clip import CPEClipConfig
 from cl.methods.presets.ewc import EWCConfig
 from cl.methods.presets.finetune import FinetuneConfig
-from cl.methods.presets.linear_probe import LinearProbeConfig
+from cl.methods.presets.linear_probe import LinearProbeConfig, RealLinearConfig
 from cl.methods.presets.lwf import LwFConfig
 from cl.methods.presets.mod_x import ModXConfig
 from cl.methods.presets.pseudolabel import PseudolabelConfig
@@ -33,6 +33,7 @@ AnyMethodConfig = Annotated[
     | EWCConfig
     | WiSEFTConfig
     | LinearProbeConfig
+    | RealLinearConfig
     | RidgeConfig
     | RanPACConfig
     | RAILConfig

@@ -20,6 +20,7 @@ from cl.methods.terms.reference import ReferenceConfig
 from cl.methods.terms.regress import RegressConfig
 from cl.methods.terms.siglip import SigLIPConfig
 from cl.methods.terms.stored import StoredConfig
+from cl.methods.terms.text_rows import TextRowsConfig
 from cl.methods.terms.vocabulary import VocabularyConfig
 
 AnyTerm = Annotated[
@@ -38,7 +39,8 @@ AnyTerm = Annotated[
     | HoldConfig
     | StoredConfig
     | RegressConfig
-    | AnchorConfig,
+    | AnchorConfig
+    | TextRowsConfig,
     Field(discriminator="kind"),
 ]
 

@@ -5,6 +5,7 @@ from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float
+from pydantic import Field
 from torch import Tensor, nn
 
 from cl.data.classes import ClassName
@@ -22,25 +23,28 @@ class HeadConfig(TunerConfig):
 
     kind: Literal["head"] = "head"
     init: Literal["text", "zeros"] = "text"  # what the row of a new class begins with
+    average: float = Field(1.0, ge=0, le=1, description="share of what was trained in the rows that a session brings; the rest is text")
 
     def build(self, clip: Clip, seed: int) -> "Head":
         """A head without a class."""
-        return Head(clip, text=self.init == "text")
+        return Head(clip, text=self.init == "text", average=self.average)
 
 
 class Head(Tuner):
     """The row of a class that was taught stands for its text feature; a class never taught is its text feature.
 
-    Rows that begin as text features make zero-shot CLIP the starting point (arXiv:2109.01903, section 2).
+    Rows that begin as text features make zero-shot CLIP the starting point (arXiv:2109.01903, section 2). When a session is over the rows
+    that it brought may go part of the way back there (REAL, arXiv:2401.12425); those of classes that were known before stay as they are.
     """
 
     grows = True
     rows = "labelled"  # captions are compared with features that nothing moves
     fixed, resting = TOWERS["both"], True
 
-    def __init__(self, clip: Clip, *, text: bool = True) -> None:
+    def __init__(self, clip: Clip, *, text: bool = True, average: float = 1.0) -> None:
         super().__init__(clip)
-        self.from_text = text
+        self.from_text, self.average = text, average
+        self._new: list[ClassName] = []  # classes that the session under way brings
         self.head = ClassRows(int(clip.model_cfg["embed_dim"]), torch.float32)
         self.head.rows.requires_grad_(True)
 
@@ -52,7 +56,17 @@ class Head(Tuner):
         """Give new classes a row."""
         with torch.no_grad():
             values = super().answers(competing) if self.from_text and competing else None
+        self._new = [each for each in competing if each.name not in self.head.names]
         self.head.grow([each.name for each in competing], values)
+
+    def end(self, session: Session) -> None:
+        """Average the rows of the session's new classes with their text features, not renormalised."""
+        if self.average < 1 and self._new:
+            with torch.no_grad():
+                places = [self.head.names.index(each.name) for each in self._new]
+                texts = super().answers(self._new).to(self.head.rows)
+                self.head.rows[places] = self.average * self.head.rows[places] + (1 - self.average) * texts
+        self._new = []
 
     def classes(self, names: Sequence[ClassName]) -> Float[Tensor, "k d"]:
         """As they are answered with."""
