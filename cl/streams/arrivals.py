@@ -19,6 +19,7 @@ from cl.streams.config import CollectionStream, StreamConfig
 from cl.streams.cut import Draft, Sources, drafts
 from cl.streams.outline import files_of
 from cl.streams.stream import EvalSet, Session
+from cl.streams.synonyms import spoken
 from cl.text import plural, some
 
 
@@ -40,7 +41,7 @@ class Arrivals:
 
     def __init__(self, config: StreamConfig, root: Path, listings: Path | None = None, version: str = "") -> None:
         """`listings`: a folder that remembers what a stream was cut into, by its settings and the `version` of its data."""
-        self.config, self.root = config, root
+        self.config, self.root = spoken(config, root), root
         self.told: list[Told] = []
         self._listings, self._version = listings, version
 

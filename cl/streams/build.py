@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 
@@ -16,6 +17,7 @@ from cl.streams.config import CollectionStream, Probe, StreamConfig
 from cl.streams.cut import Draft, Sources, chosen, drafts, source_of
 from cl.streams.doubts import alike, same_images, same_prompts
 from cl.streams.stream import EvalSet, Kind, Session, Stream
+from cl.streams.synonyms import spoken, unmet
 from cl.text import plural, some
 
 __all__ = ["StreamConfig", "build_stream", "class_names"]
@@ -29,6 +31,7 @@ def build_stream(config: StreamConfig, root: Path) -> Stream:
             test images, or whose classes lack some; an image that both teaches and examines.
     """
     told: list[Told] = []
+    config = spoken(config, root)
     sources = read_sources(config, root, told)
     vocabulary: dict[str, ClassName] = {}
     sessions: list[Session] = []
@@ -41,6 +44,7 @@ def build_stream(config: StreamConfig, root: Path) -> Stream:
         told += draft.told
         vocabulary = {known.name: known for known in session.vocabulary}
     probes = tuple(probed(probe, config, sources) for probe in config.probes)
+    unmet(config, [*vocabulary, *(known.name for probe in probes for known in probe.classes)])
     told += _doubts(sessions, probes)
     stream = Stream(config.name, tuple(sessions), probes, config.candidates, withheld, tuple(merged(told)))
     _no_leak(stream)
@@ -68,13 +72,16 @@ def _doubts(sessions: Sequence[Session], probes: Sequence[EvalSet]) -> list[Told
     return [each for each in made if each.names]
 
 
-def class_names(names: Sequence[str], template: Sequence[str]) -> tuple[ClassName, ...]:
-    """Classes with one prompt per template; `_` in a name is read as a space.
+def class_names(
+    names: Sequence[str], template: Sequence[str], synonyms: Mapping[str, Sequence[str]] = MappingProxyType({})
+) -> tuple[ClassName, ...]:
+    """Classes with one prompt per template, by their first synonym where they have one; `_` in a name is read as a space.
 
     >>> class_names(["polar_bear"], ["a photo of a {}."])
     (ClassName(name='polar_bear', prompts=('a photo of a polar bear.',)),)
     """
-    return tuple(ClassName(name, tuple(t.replace("{}", name.replace("_", " ")) for t in template)) for name in names)
+    words = {name: synonyms.get(name, (name,))[0].replace("_", " ") for name in names}
+    return tuple(ClassName(name, tuple(each.replace("{}", words[name]) for each in template)) for name in names)
 
 
 def _read(name: str, config: StreamConfig, root: Path, told: list[Told]) -> dict[str, ImageTable]:
@@ -109,7 +116,7 @@ def drafted(index: int, draft: Draft, config: StreamConfig, known: Mapping[str, 
     # captions alone teach no class; one that is only asked about is still a candidate
     captioned = kind == "retrieve" and supervision == "captions"
     names = [] if captioned else list(known) if draft.borrowed else _arriving(draft, supervision, where)
-    vocabulary = {**{fresh.name: fresh for fresh in class_names(names, draft.template)}, **known}
+    vocabulary = {**{fresh.name: fresh for fresh in class_names(names, draft.template, config.synonyms)}, **known}
     order = [*known, *(name for name in names if name not in known)]
     own = tuple(vocabulary[name] for name in names) if kind == "classify" else ()
     test = tested(draft, config)
@@ -219,7 +226,7 @@ def probed(probe: Probe, config: StreamConfig, sources: Sources) -> EvalSet:
         raise DataError(f"{where}: no {probe.split} image; add some, change what it selects, or leave it out")
     kind: Kind = probe.test or ("classify" if data.classes() else "retrieve")
     template = config.sources[source_of(probe.source, sources)].template or config.template
-    classes = class_names(data.classes(), template) if kind == "classify" else ()
+    classes = class_names(data.classes(), template, config.synonyms) if kind == "classify" else ()
     data = _thin(data, probe.limit, config.seed, f"{probe.name} probe")
     openable(data, where)
     return EvalSet(probe.name, kind, data, classes)

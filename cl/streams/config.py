@@ -1,7 +1,7 @@
 """The YAML of a stream: where its data lies, what its sessions are, and what is asked of them."""
 
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, NonNegativeInt, PositiveInt, model_validator
 
@@ -134,11 +134,28 @@ class _Stream(Config):
         "test", description="what examines; held_out: a fifth of each class's training images, to choose settings by, never taught"
     )
     template: Template = Field(PROMPT, description="prompts of class names; what is not words, such as characters, wants '{}'")
+    synonyms: dict[str, Names] = Field(
+        {}, description="what classes are asked as, where not by their name: {cobwebbed: spider web}; of several, the one counted most"
+    )
+    counted_in: str | None = Field(
+        default=None, description="data whose captions say which of a class's synonyms and its own name is asked: the one in most of them"
+    )
     candidates: Candidates = "own"
     limit: PositiveInt | None = Field(default=None, description="at most this many training images per session")
     test_limit: PositiveInt | None = Field(default=None, description="at most this many test images per session")
     seed: NonNegativeInt = 0
     probes: tuple[Probe, ...] = ()
+
+    @model_validator(mode="after")
+    def _one_name(self) -> Self:
+        several = [name for name, others in self.synonyms.items() if len(others) > 1]
+        if several and self.counted_in is None:
+            raise ValueError(
+                f"synonyms: {several[0]} has several, and nothing says which is asked; give one, or counted_in: data with captions"
+            )
+        if self.counted_in is not None and not self.synonyms:
+            raise ValueError("counted_in: there are no synonyms to count; give synonyms, or leave it out")
+        return self
 
 
 class ListedStream(_Stream):

@@ -115,6 +115,8 @@ def files_of(config: StreamConfig, root: Path) -> Stamp | None:
     paths = [root / Path(source.path).expanduser() for source in config.sources.values()]
     if isinstance(config, FewShotStream) and config.lists:
         paths.append(root / config.lists)
+    if config.counted_in is not None:
+        paths.append(root / Path(config.counted_in).expanduser())
     try:
         made = stamp(paths)
     except OSError:

@@ -167,7 +167,11 @@ class Work:
         return told + ([f"sessions that nobody learned are gone: {lost} of the numbers {some(self.arrivals.gaps)}"] if lost > 0 else [])
 
     def _same_cut(self, learned: Learned) -> bool:
-        return bool(learned.config.get("stream") == self.config.stream.model_dump(mode="json"))
+        try:  # read as settings of now: those that came later are at their default
+            was: StreamConfig = TypeAdapter(StreamConfig).validate_python(learned.config.get("stream"))
+        except ValidationError:
+            return False
+        return was == self.config.stream
 
 
 @functools.lru_cache(maxsize=1)
