@@ -31,7 +31,11 @@ def small(seat: str, kind: str) -> dict[str, Any]:
 
 def preset(name: str) -> dict[str, Any]:
     """A method by name, likewise."""
-    return {"name": name} | {field: value for field, value in _SMALL.items() if field in CONFIGS[name].model_fields}
+    fields = CONFIGS[name].model_fields
+    # of a word that means a number of captions here and a share of them there, only the number makes it cheaper
+    return {"name": name} | {
+        field: value for field, value in _SMALL.items() if field in fields and not isinstance(fields[field].default, float)
+    }
 
 
 def alone(seat: str, kind: str) -> dict[str, Any]:
