@@ -23,14 +23,14 @@ def plural(number: int, one: str, several: str = "") -> str:
     return f"{number:,} {one if number == 1 else several or f'{one}s'}"
 
 
-def did_you_mean(word: str, known: Sequence[str]) -> str:
+def did_you_mean(word: str, known: Sequence[str], most: int = 12) -> str:
     """A list of what there is, and the closest match where there is one.
 
     >>> did_you_mean("greke", ["greek", "latin"])
     'there are greek, latin; did you mean greek?'
     """
     close = difflib.get_close_matches(word, known, n=1)
-    return f"there are {some(known, 12) or 'none'}" + (f"; did you mean {close[0]}?" if close else "")
+    return f"there are {some(known, most) or 'none'}" + (f"; did you mean {close[0]}?" if close else "")
 
 
 def plain(name: str) -> str:

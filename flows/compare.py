@@ -120,7 +120,7 @@ def publish_comparison(job: Job, learned: list[dict[str, Any]]) -> str:
             tracker.write(run, compared(reports), max(report.provenance.started for report in reports))
             for stream in learned:
                 tracker.client.set_tag(stream["run"], COMPARISON, run)
-            pages = [f"#/experiments/{tracker.experiment}/runs/{stream['run']}" for stream in learned]
+            pages = [f"#/experiments/{tracker.experiment}/runs/{stream['run']}?workflowType=machine_learning" for stream in learned]
             describe_run(tracker.client, run, compared_card(reports, pages))
             tell_experiment(tracker, slug(name))
     heads = [headline(report) for report in reports]

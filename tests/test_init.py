@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from cl.errors import ConfigError
 from cl.run_config import read_config
+from flows.cli.init import init as ask
 from flows.cli.main import app
 from flows.new_project import Wish, init
 from flows.settings import Place
@@ -111,6 +112,20 @@ def test_on_a_terminal_it_asks_and_asks_again_after_a_wrong_answer(tmp_path: Pat
     assert "'words' is neither labels nor captions" in answer.stderr
     config = read_config(tmp_path / "project" / "pets.yaml")
     assert config.model.name == "tiny" and config.method.name == "mod_x"
+
+
+def test_answers_that_are_piped_in_are_taken_and_where_they_end_the_defaults_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "answers").write_text("pets\nnone\ncaptions\n")
+    with (tmp_path / "answers").open() as answers:
+        monkeypatch.setattr(sys, "stdin", answers)
+        ask(Path("project"), git=False, dvc=False)
+    config = read_config(tmp_path / "project" / "pets.yaml")
+    assert (config.model.name, config.model.pretrained, config.method.name) == ("ViT-B-32", "openai", "mod_x")
+    with open(os.devnull) as nothing:
+        monkeypatch.setattr(sys, "stdin", nothing)
+        ask(Path("quiet"), git=False, dvc=False)
+    assert (tmp_path / "quiet" / "quiet.yaml").is_file()
 
 
 @pytest.mark.parametrize(

@@ -164,6 +164,9 @@ def test_two_versions_are_held_against_each_other_image_by_image(config: str, st
     assert {(block["was"], block["now"]): block["images"] for block in found["differ"]} == dict(Counter(apart))
     assert f"The two differ on {len(apart)} of 12 images that nobody has labelled." in output
 
+    CliRunner().invoke(app, ["diff", "colours/1", "colours/2", "--on", "known"], catch_exceptions=False)
+    assert (place.reports / "diff-colours-1-colours-2" / "diff.html").is_file()
+
     (alone,) = diff("--on", "known")[1]["sets"]
     right = [[answer == names[number % 4] for number, answer in enumerate(answers)] for answers in (one, two)]
     assert (alone["before"], alone["after"]) == (np.mean(right[0]), np.mean(right[1]))

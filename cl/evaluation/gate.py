@@ -13,6 +13,7 @@ from cl.evaluation.matrix import bootstrap
 from cl.text import some
 
 Share = float | None
+_CLEARLY = 0.05  # of a score
 
 
 class GateConfig(Config):
@@ -45,6 +46,7 @@ class Judged:
     sets: frozenset[str] = frozenset()
     classes: frozenset[str] = frozenset()
     worst: Mapping[str, str] = field(default_factory=dict)  # by set, the class that it gets right most seldom
+    start: Mapping[str, float] = field(default_factory=dict)  # the headline scores of the model before any session
     called: str = "the champion"  # who a candidate is held against: it may be a model that was accepted and has no version yet
 
 
@@ -92,7 +94,24 @@ def decide(candidate: Judged, champion: Judged | str | None, bounds: GateConfig)
     broken = [check for check in checks if not check.holds]
     if broken:
         return Decision(False, checks, "; ".join(_told(check) for check in broken))
-    return Decision(True, checks, "every bound holds" if champion else "the first model of its name, and every bound holds")
+    return Decision(
+        True, checks, "every bound holds" if champion else f"the first model of its name, and every bound holds{_lost(candidate)}"
+    )
+
+
+def _lost(first: Judged) -> str:
+    """Where a first champion, which is held against nothing, is clearly worse than the model that it began as.
+
+    >>> _lost(Judged({}, {"cats": 0.9, "zebras": 0.2}, {}, {}, start={"cats": 0.5, "zebras": 0.8}))
+    '; the model before any session was better on zebras (0.800, now 0.200): `drop` bounds that from the next version on only'
+    """
+    lost = {name: first.start.get(name, math.nan) - value for name, value in first.headline.items()}
+    worse = [
+        f"{name} ({first.start[name]:.3f}, now {first.headline[name]:.3f})"
+        for name in sorted(lost, key=lambda name: -lost[name])
+        if lost[name] > _CLEARLY
+    ]
+    return f"; the model before any session was better on {some(worse)}: `drop` bounds that from the next version on only" if worse else ""
 
 
 def _unasked(candidate: Judged, champion: Judged) -> str:

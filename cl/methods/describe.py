@@ -44,7 +44,7 @@ def part(kind: str) -> tuple[str, type[PartConfig]]:
     """
     known = {name: (seat, config) for seat, kinds in PARTS.items() for name, config in kinds.items()}
     if kind not in known:
-        raise ConfigError(f"parts: there is no part {kind!r}; {did_you_mean(kind, sorted(known))}")
+        raise ConfigError(f"parts: there is no part {kind!r}; {did_you_mean(kind, sorted(known), most=len(known))}")
     return known[kind]
 
 

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from cl.errors import ConfigError
+from cl.names import slug
 from cl.text import plural
 from flows.cli.models import listed, opened
 from flows.cli.options import RootOption
@@ -25,7 +26,9 @@ def diff(
     labels: Annotated[
         str | None, typer.Option(help="With --on: candidate classes, separated by commas  [default: what A and B have learned]")
     ] = None,
-    folder: Annotated[Path, typer.Option("--out", help="Where to write diff.html and diff.json.")] = Path("diff"),
+    folder: Annotated[
+        Path | None, typer.Option("--out", help="Where to write diff.html and diff.json  [default: a folder in mlruns/reports]")
+    ] = None,
     data_root: RootOption = None,
     data_rev: Annotated[str | None, typer.Option("--data-rev", metavar="REV", help="The data of B's stream, as B learned it.")] = None,
 ) -> None:
@@ -40,6 +43,7 @@ def diff(
 
     with bar("asking both versions") as tell:
         found = difference(place, connect(place), (before, after), on, listed(labels or ""), data_root, data_rev, tell)
+    folder = folder or place.reports / f"diff-{slug(found.before)}-{slug(found.after)}"
     save({"diff.html": diff_page(found), "diff.json": json.dumps(found.to_json(), indent=1)}, folder)
     out().print(table(f"{found.before} → {found.after} (percent)", *summary(found)))
     for told, groups in (("broke", found.broke), ("came right", found.mended), ("differ", found.differ)):

@@ -2,9 +2,12 @@
 
 import os
 import re
+import select
+import stat
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar, cast
 
 import typer
 
@@ -13,6 +16,8 @@ from flows.console import err
 
 if TYPE_CHECKING:
     from flows.new_project import Text
+
+T = TypeVar("T")
 
 
 def init(
@@ -30,15 +35,15 @@ def init(
     from flows.new_project import Wish
     from flows.new_project import init as begin_project
 
-    asks = sys.stdin.isatty()
+    asks = sys.stdin.isatty() or _piped()
     name = name or _asked(asks, "What shall the model be called?", re.sub(r"[^\w.-]+", "-", root.name).strip("-.") or "model")
     if images is None and (typed := _asked(asks, "Where are the first images? (none: later)", "none")) != "none":
         images = Path(typed)
     if images is not None and not images.expanduser().exists():
         raise ConfigError(f"{images}: does not exist; give a folder or file with images, or none for later")
     text: Text = "captions" if captions else "labels"
-    if captions is None and asks:
-        text = typer.prompt("Do labels or captions say what is on them?", default="labels", value_proc=_text, err=True)
+    if captions is None:
+        text = _asked(asks, "Do labels or captions say what is on them?", "labels", _text)
     model = model or _asked(asks, "Which model?", "ViT-B-32:openai")
     if images is not None:
         images = Path(os.path.abspath(images.expanduser()))  # from here, before anything looks from the project
@@ -60,5 +65,22 @@ def _text(typed: str) -> "Text":
     return "captions" if typed == "captions" else "labels"
 
 
-def _asked(asks: bool, question: str, default: str) -> str:
-    return str(typer.prompt(question, default=default, err=True)) if asks else default
+def _asked(asks: bool, question: str, default: T, read: Callable[[str], T] | None = None) -> T:
+    """The answer at a terminal or of whatever is piped in; the default where nobody is asked, or the answers have come to an end."""
+    if not asks:
+        return default
+    try:
+        return cast(T, typer.prompt(question, default=default, value_proc=read, err=True))
+    except typer.Abort:
+        if sys.stdin.isatty():
+            raise
+        return default
+
+
+def _piped() -> bool:
+    """Whether answers wait on standard input: `yes "" | evergreen init`. A schedule's standing open pipe must not be waited for."""
+    try:
+        kind = os.fstat(sys.stdin.fileno()).st_mode
+    except (OSError, ValueError):
+        return False
+    return (stat.S_ISFIFO(kind) or stat.S_ISREG(kind)) and bool(select.select([sys.stdin], [], [], 0)[0])

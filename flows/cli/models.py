@@ -61,18 +61,22 @@ def rollback(
     _tell(model, choose(place, connect(place), model, to, why))
 
 
-def history(model: ModelArgument) -> None:
+def history(
+    model: Annotated[str | None, typer.Argument(metavar="[MODEL]", help="The name of a registered model; default: the only one.")] = None,
+) -> None:
     """List what became of a model: sessions, verdicts, champions; who, and why. Of one that only `run` has made: its champions."""
     from flows.history.entries import history_of
     from flows.history.story import story
+    from flows.registry.champion import only
+    from flows.tracking.runs import connect
 
     place = opened()
+    model = model or only(place, connect(place))
     entries = history_of(place, model).read()
     if entries:
         rows = [(moment, *told) for moment, *told in story(entries)]
         return out().print(table(model, ["when (UTC)", "what", "session", "version", "who", "why"], rows))
     from flows.registry.champion import history as changes
-    from flows.tracking.runs import connect
 
     made = [
         (made.when[:19].replace("T", " "), made.alias, made.before or "–", made.after, made.who, made.why)

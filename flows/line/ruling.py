@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from mlflow import MlflowClient
 
 from cl.errors import EvergreenError
-from cl.evaluation.ask import Question, ask, names
+from cl.evaluation.ask import Question, ask, ask_start, names
 from cl.evaluation.cells import Cell
 from cl.evaluation.evaluate import evaluate, pack, spread, unpack
 from cl.evaluation.gate import Decision, GateConfig, Judged, decide
@@ -61,6 +61,9 @@ def rule(at: Work, client: MlflowClient, standing: Standing, learned: Learned, b
     )
     candidate = replace(candidate, summary=numbers, worst=worst)
     champion = _champion(at, client, standing, questions, sets)
+    if champion is None:  # so that a first champion worse than what it began as is told
+        start = _row(at, questions, ask_start(at.start, questions, watch().progress), first=True)
+        candidate = replace(candidate, start=_judged(start, sets, path).headline)
     before = champion.headline if isinstance(champion, Judged) else {}
     scores = {name: [_plain(value), _plain(before.get(name))] for name, value in candidate.headline.items()}
     accepted = _accepted(standing)
@@ -79,8 +82,8 @@ def _plain(value: float | None) -> float | None:
     return None if value is None or value != value else float(value)
 
 
-def _row(at: Work, questions: Sequence[Question], cells: Mapping[str, Cell]) -> dict[str, Cell]:
-    wanted = names(questions, at.config.evaluate)
+def _row(at: Work, questions: Sequence[Question], cells: Mapping[str, Cell], *, first: bool = False) -> dict[str, Cell]:
+    wanted = names(questions, at.config.evaluate, first=first)
     return {each.name: cells[name] for each, name in zip(questions, wanted, strict=True)}
 
 

@@ -75,7 +75,7 @@ def _asked(decision: Decision, answer: Answer | None, version: str) -> tuple[Dec
 
 def candidate(job: Job, steps: list[dict[str, Any]]) -> Judged:
     """The stream's last model as the gate sees it."""
-    report, step = report_of(job, steps), read(steps[-1])
+    report, step, start = report_of(job, steps), read(steps[-1]), read(steps[0]).row
     numbers = {name: worst(report, name) for name in ("forgetting", "zero_shot_drop")}
     numbers |= {"seconds": sum(cost.seconds for cost in report.costs)}
     numbers |= {"stored_mb": max((cost.stored_bytes for cost in report.costs), default=0) / 1e6}
@@ -91,6 +91,7 @@ def candidate(job: Job, steps: list[dict[str, Any]]) -> Judged:
         frozenset(step.row),
         frozenset(known.name for known in vocabulary),
         {test.name: worst_of(spread(test.data, limit), unpack(step.hits[test.name])) for test in exam if test.kind == "classify"},
+        {name: start[name][metric] for name, metric in report.headline.items()},
     )
 
 
