@@ -323,6 +323,7 @@ COMMANDS = {
     "skip": ["MODEL", "SESSION", "--why", "--config", "--data-root"],
     "accept": ["MODEL", "SESSION", "--why"],
     "lineage": ["MODEL", "version"],
+    "advise": ["CONFIG", "--set", "--data-root", "--images", "--no-images"],
     "bisect": ["MODEL", "--set", "--class", "--domain", "--data-root", "--data-rev"],
     "diff": ["A", "B", "--on", "--labels", "--out", "--data-root", "--data-rev"],
     "predict": ["IMAGE...", "--labels", "--query", "--model", "--as-of", "--template", "--none"],

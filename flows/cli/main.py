@@ -14,6 +14,7 @@ import typer
 from cl.errors import EvergreenError
 from cl.names import visible
 from flows.causes import cause
+from flows.cli import advise as cli_advise
 from flows.cli import data as cli_data
 from flows.cli import diff as cli_diff
 from flows.cli import ingest as cli_ingest
@@ -148,7 +149,7 @@ def pretrain(
 
 
 _PANELS: dict[str, tuple[Callable[..., Any], ...]] = {
-    _LEARNING: (cli_methods.methods, cli_methods.parts, cli_init.init, cli_update.update),
+    _LEARNING: (cli_methods.methods, cli_methods.parts, cli_advise.advise, cli_init.init, cli_update.update),
     "New data": (cli_ingest.ingest, cli_ingest.watch),
     "Models": (
         *(cli_models.predict, cli_models.export, cli_models.promote, cli_models.rollback),

@@ -1,0 +1,46 @@
+"""What a stream is like before anything is learned: what it teaches with, how much of it the model knows, how many images a class has."""
+
+from collections import Counter
+from statistics import median
+
+import numpy as np
+
+from cl.evaluation.ask import ask_start
+from cl.evaluation.evaluate import HEADLINE
+from cl.reports.advice import Facts, Teaches
+from cl.streams.stream import Session, Stream
+from flows.learn.job import Job, planned
+from flows.watch import watch
+
+
+def facts(job: Job) -> Facts:
+    """The stream of a job, its base model asked every set that a session brings; what it answers is kept for when it is learned.
+
+    Raises:
+        DataError, ModelError: the data cannot be read, or there is no such model.
+    """
+    plan = planned(job)
+    sets = [(test.name, HEADLINE[test.kind]) for session in plan.stream.sessions for test in session.tests]
+    wanted = [each for each in plan.questions(0) if each.name in dict(sets)]
+    cells = ask_start(plan.start(job.place.steps), wanted, watch().progress)
+    scores = [cell.metrics[metric] for cell, (_, metric) in zip(cells.values(), sets, strict=True)]
+    return Facts(teaches(plan.stream), float(np.mean(scores)), per_class(plan.stream.sessions), len(plan.stream.sessions))
+
+
+def teaches(stream: Stream) -> Teaches:
+    """What most rows of all sessions teach with."""
+    rows = Counter(_word(session, row) for session in stream.sessions for row in range(len(session.data)))
+    return rows.most_common(1)[0][0]
+
+
+def _word(session: Session, row: int) -> Teaches:
+    if session.data.labels[row] is not None:
+        return "labels"
+    return "captions" if session.data.captions[row] else "nothing"
+
+
+def per_class(sessions: tuple[Session, ...]) -> float | None:
+    """The median number of labelled images that a class has in a session; of several sessions those after the first."""
+    later = sessions[1:] or sessions
+    counts = [count for session in later for count in Counter(label for label in session.data.labels if label is not None).values()]
+    return float(median(counts)) if counts else None

@@ -1,0 +1,75 @@
+"""What to try first: every row that advice rests on stands in RESULTS.md and in the config that measured it, and no more is claimed."""
+
+import re
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from cl.plain_yaml import parse
+from cl.reports.advice import Facts, Measured, choices, measured, nearest, unlike
+from flows.cli.main import app
+from tests.conftest import lay_out
+
+HERE = Path(__file__).parents[1]
+COLUMNS = {
+    "a": ("last", "zero-shot drop"),
+    "b": ("last", ""),
+    "c": ("aerial scenes", "zero-shot drop"),
+    "d": ("last", ""),
+    "e": ("semi-supervised", ""),
+}
+
+
+def tables(letter: str) -> list[dict[str, dict[str, str]]]:
+    """The tables of a section of RESULTS.md: cells by column, by what the first cell says."""
+    text = (HERE / "RESULTS.md").read_text(encoding="utf-8")
+    section = text[text.index(f"\n## {letter}. ") :].split("\n## ")[1]
+    found = []
+    for block in re.findall(r"(?:^\|.*\n)+", section, re.MULTILINE):
+        head, _, *rows = ([cell.strip() for cell in line.strip("|").split("|")] for line in block.splitlines())
+        found.append({row[0]: dict(zip(head, row, strict=True)) for row in rows})
+    return found
+
+
+@pytest.mark.parametrize("name", measured())
+def test_a_row_is_what_the_table_says_and_what_the_config_ran(name: str) -> None:
+    stream = measured()[name]
+    letter = stream.where[-1]
+    last, drop = COLUMNS[letter]
+    config = parse((HERE / "flows" / "configs" / f"{stream.config}.yaml").read_text(encoding="utf-8"), name)
+    ran = [
+        {"name": entry} if isinstance(entry, str) else {k: v for k, v in entry.items() if k != "label"}
+        for entry in config["compare"]["methods"]
+    ]
+    for row in stream.rows:
+        (told,) = [table[row.name] for table in tables(letter) if row.name in table and last in table[row.name]][-1:]
+        assert float(told[last].split()[0]) == row.last
+        assert row.drop is None or float(told[drop].split()[0]) == row.drop
+        assert row.recipe in ran
+
+
+def test_the_choice_follows_from_the_rows() -> None:
+    glyphs = measured()["glyphs"]
+    assert [each.row.recipe["name"] for each in choices(glyphs)] == ["ridge", "linear_probe"]
+    kept = choices(measured()["photos"], images=False)
+    assert all(not each.row.images for each in kept) and kept[0].row.recipe == {"name": "vr_lwf", "alpha": 1.0}
+    assert choices(measured()["photos"])[0].row.recipe["name"] == "replay"
+
+
+def test_a_stream_far_from_all_that_was_measured_is_called_that() -> None:
+    far = Facts("labels", 0.99, 5000, 2)
+    found, _ = nearest(far, list(measured().values()))
+    assert unlike(far, found)[0].startswith("no stream like this one was measured")
+    near = Facts("captions", 0.26, None, 3)
+    found, apart = nearest(near, list(measured().values()))
+    assert isinstance(found, Measured) and found.where.endswith("b") and apart < 0.1
+    assert not unlike(near, found)[0].startswith("no stream")
+
+
+def test_the_command_asks_the_base_model_and_learns_nothing(stored: Path) -> None:
+    config = str(lay_out(stored))
+    answer = CliRunner().invoke(app, ["advise", config])
+    assert answer.exit_code == 0, answer.output
+    assert "Nearest of what was measured (RESULTS.md" in answer.output and "method: {" in answer.output
+    assert not (stored / "mlruns" / "steps" / "states").exists()
