@@ -60,6 +60,7 @@ class Model:
     Args:
         name: `glyph_base` (shipped), `tiny` (random), any name that open_clip knows, `hf-hub:ORG/REPO`, or `local-dir:PATH`.
         pretrained: which weights of that name: a tag of open_clip, `random`, or the path of a .safetensors file.
+        context: how many tokens of a text it reads, where not as many as it came with: its positions are stretched (`cl.models.context`).
         recipe: how it learns: the name of a preset, or what `cl.recipe` gives.
         seed: of batches, crops, random texts and whatever else is drawn.
 
@@ -73,11 +74,17 @@ class Model:
     """
 
     def __init__(
-        self, name: str = "glyph_base", pretrained: str | None = None, *, recipe: str | MethodConfig = "finetune", seed: int = 0
+        self,
+        name: str = "glyph_base",
+        pretrained: str | None = None,
+        *,
+        context: int | None = None,
+        recipe: str | MethodConfig = "finetune",
+        seed: int = 0,
     ) -> None:
         self.recipe = parse_method(recipe, "recipe") if isinstance(recipe, str) else recipe
         self._seed, self._learns = seed, True
-        self._method = build_method(self.recipe, load(ModelConfig(name=name, pretrained=pretrained)), seed)
+        self._method = build_method(self.recipe, load(ModelConfig(name=name, pretrained=pretrained, context=context)), seed)
         # before its first session it is the base model, not what its prompts and heads begin as
         self._answers: MethodConfig = ZeroShotConfig()
         self._asked: Method = self._answers.build(self._method.clip, seed)

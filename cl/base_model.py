@@ -39,7 +39,7 @@ def settle(config: RunConfig, data_root: Path, models: Path, progress: Progress 
     if not _whole(folder):
         save_pretrained(pretrain(config.pretrain, _captioned(first), first.tests, progress), folder)
         write_json(sealed({"files": contents(folder)}), folder.with_suffix(_SEAL))
-    return config.model_copy(update={"model": ModelConfig(name=f"local-dir:{folder}")})
+    return config.model_copy(update={"model": ModelConfig(name=f"local-dir:{folder}", context=config.model.context)})
 
 
 def _whole(folder: Path) -> bool:

@@ -34,7 +34,19 @@ def shaken(model_cfg: dict[str, Any]) -> Clip:
     return clip
 
 
-@pytest.mark.parametrize("made", [lambda: load(ModelConfig(name="glyph_base")), lambda: shaken(QUICK)], ids=["glyph_base", "quick_gelu"])
+def stretched() -> Clip:
+    """The shipped model with a longer context."""
+    return load(ModelConfig(name="glyph_base", context=80))
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        pytest.param(lambda: load(ModelConfig(name="glyph_base")), id="glyph_base"),
+        pytest.param(lambda: shaken(QUICK), id="quick_gelu"),
+        pytest.param(stretched, id="stretched", marks=pytest.mark.slow),
+    ],
+)
 def test_transformers_gives_the_features_tokens_and_pixels_of_open_clip(made: Callable[[], Clip], tmp_path: Path) -> None:
     transformers = pytest.importorskip("transformers")
     clip = made()

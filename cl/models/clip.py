@@ -17,17 +17,17 @@ from jaxtyping import Float, Int
 from open_clip.transform import PreprocessCfg, merge_preprocess_dict
 from open_clip.transformer import VisionTransformer
 from PIL import Image
-from pydantic import Field
 from timm.models.efficientnet import EfficientNet
 from torch import Tensor, nn
 
-from cl.config import Augment, Config
+from cl.config import Augment
 from cl.disk.tensors import save_tensors
 from cl.errors import ModelError
+from cl.models.context import longer
 from cl.models.crops import pixels
 from cl.models.prompted import TextPrompts, TextTower, VisionPrompts, image_features, text_features, text_tower
 from cl.models.settings import check
-from cl.models.source import CONFIG, WEIGHTS, fill, find, first_line, reach_towers
+from cl.models.source import CONFIG, WEIGHTS, ModelConfig, fill, find, first_line, reach_towers
 from cl.models.tokens import Frame, frame, special, tokenize, tokenizer
 
 __all__ = ["Clip", "ModelConfig", "TextPrompts", "VisionPrompts", "build", "load"]
@@ -35,14 +35,6 @@ __all__ = ["Clip", "ModelConfig", "TextPrompts", "VisionPrompts", "build", "load
 BatchNorm = Literal["frozen", "trained"]
 # where it was measured to pay, and only there: with another stem, convolutions in this layout can write past their memory (DECISIONS.md)
 _CHANNELS_LAST = (EfficientNet,)
-
-
-class ModelConfig(Config):
-    """Which model, and its weights."""
-
-    name: str = Field("glyph_base", description="glyph_base, tiny, local-dir:PATH, hf-hub:ORG/REPO or an open_clip name such as ViT-B-32")
-    pretrained: str | None = Field(None, description="an open_clip tag, `random`, or the path of a safetensors file")
-    seed: int = Field(0, description="for random weights")
 
 
 class Clip(nn.Module):
@@ -297,4 +289,10 @@ def load(config: ModelConfig, root: Path | None = None, reads: bool = True) -> C
     if source.weights is not None:
         fill(clip.model, source.weights)
         clip.random, clip.first_scale = False, float(clip.scale().detach())
-    return clip
+    if config.context is None:
+        return clip
+    model_cfg, weights = longer(config.name, clip.model_cfg, clip.model, config.context)
+    wide = build(model_cfg, source.preprocess_cfg, config.seed, source.home, reads)
+    wide.model.load_state_dict(weights)
+    wide.random, wide.first_scale = clip.random, clip.first_scale
+    return wide

@@ -12,9 +12,11 @@ from typing import Any, NamedTuple
 import open_clip
 from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
 from huggingface_hub.errors import RemoteEntryNotFoundError
+from pydantic import Field, PositiveInt
 from safetensors import SafetensorError
 from torch import nn
 
+from cl.config import Config
 from cl.errors import ModelError
 from cl.models.settings import check, check_code
 
@@ -27,6 +29,15 @@ TINY: dict[str, Any] = {
     "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 4},
 }
 _REACH_SECONDS = 10
+
+
+class ModelConfig(Config):
+    """Which model, and its weights."""
+
+    name: str = Field("glyph_base", description="glyph_base, tiny, local-dir:PATH, hf-hub:ORG/REPO or an open_clip name such as ViT-B-32")
+    pretrained: str | None = Field(None, description="an open_clip tag, `random`, or the path of a safetensors file")
+    seed: int = Field(0, description="for random weights")
+    context: PositiveInt | None = Field(None, description="tokens of a text, such as 248: its own positions stretched; default: its own")
 
 
 class Source(NamedTuple):
