@@ -2,6 +2,8 @@
 
 import itertools
 import math
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +13,10 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import Ridge as Oracle
 from sklearn.mixture import GaussianMixture
 
-from cl.errors import MethodError
+from cl.config import TrainConfig
+from cl.data.table import concat
+from cl.errors import MethodError, ModelError
+from cl.learning.learner import learn
 from cl.methods import CONFIGS
 from cl.methods.closed_form.em import assigned, maximised
 from cl.methods.closed_form.folds import PENALTIES, UNJUDGED, fold_error
@@ -19,7 +24,12 @@ from cl.methods.closed_form.gda import ALPHAS, GDA
 from cl.methods.closed_form.moments import Moments
 from cl.methods.closed_form.ridge import Ridge
 from cl.methods.closed_form.taught import Taught
+from cl.methods.persist import memory
+from cl.models.clip import build
+from cl.models.source import TINY
+from cl.models.unprojected import both, width
 from tests import make
+from tests.families import family
 from tests.worked import features, labels, texts
 
 CLIP = make.tiny()  # which no head changes
@@ -306,3 +316,160 @@ def test_expectation_maximisation_is_the_worked_one_and_that_of_scikit_learns_ti
         plain.append(mixture.likelihood)
     assert all(later >= earlier - 1e-6 for earlier, later in itertools.pairwise(plain))  # never falls
     assert torch.allclose(assigned(x, start).sum(1), torch.ones(30, dtype=torch.float64))
+
+
+def named_by_sight(method: GDA, known: tuple[int, ...]) -> None:
+    """Put in place of the tiny model's random texts what its images of a colour have in common."""
+    every = method.read(make.table(known, 4, seed=90))
+    means = {name: every.unit[[each == name for each in every.names]].mean(0) for name in set(every.names)}
+    method.texts = lambda classes: torch.nn.functional.normalize(torch.stack([means[each.name] for each in classes]), dim=1)  # type: ignore[method-assign]
+
+
+def test_rows_without_a_label_teach_as_far_as_they_are_of_each_class_and_labels_hidden_in_them_change_nothing() -> None:
+    session = make.session(1, (0, 1, 2, 3), (0, 1, 2, 3))
+    bare = replace(session, data=session.data.without("label"))
+    found, told = (CONFIGS["gda"](**more).build(CLIP, 0) for more in ({"unlabelled": "em", "unlearnable": True}, {}))
+    found.clip.scale = lambda: torch.tensor(1000.0)  # type: ignore[method-assign] - colours are close to each other here
+    try:
+        named_by_sight(found, (0, 1, 2, 3))
+        for method, taught in ((found, bare), (told, session)):
+            method.check(taught)
+            method.begin(taught)
+            method.end(taught)
+    finally:
+        del CLIP.scale
+    assert found.moments.count == pytest.approx(32) and len(found.notes) == 0
+    places = [found.moments.sums.names.index(name) for name in told.moments.sums.names]
+    assert torch.allclose(found.moments.sums.rows[places], told.moments.sums.rows, atol=0.1)
+    assert torch.allclose(found.moments.second, told.moments.second, atol=1e-10)
+    assert torch.allclose(found.apart.rows.sum(0), found.moments.second.flatten(), atol=1e-10)
+    found.forget(["red"])
+    assert found.moments.count == pytest.approx(24, abs=0.1)
+
+
+def test_zero_shot_near_chance_is_refused_and_changes_nothing() -> None:
+    session = make.session(1, (0, 1, 2, 3), (0, 1, 2, 3))
+    half = replace(session, data=concat([session.data.take(range(16)), session.data.take(range(16, 32)).without("label")]))
+    method = CONFIGS["gda"](unlabelled="em").build(CLIP, 0)
+    method.check(half)
+    assert len(method.begin(half)) == 32
+    with pytest.raises(MethodError, match=r"session 1 \(session 1\): zero-shot gives its likeliest class 0.\d\d on average, .* needs 0.50"):
+        method.end(half)
+    assert method.moments.count == 0 and not len(method.notes)
+    with pytest.raises(MethodError, match="none of its 32 rows has a label"):
+        CONFIGS["gda"]().build(CLIP, 0).check(replace(session, data=session.data.without("label")))
+
+
+@pytest.mark.parametrize("settings", [{"name": "gda"}, {"name": "ridge", "projection": 30}], ids=str)
+def test_rows_that_were_never_added_are_not_taken_out_and_nothing_changes(settings: dict) -> None:
+    drawn = torch.Generator().manual_seed(5)
+    x = torch.nn.functional.normalize(torch.randn(60, 32, generator=drawn, dtype=torch.float64), dim=1)
+    every = Taught([str(row % 3) for row in range(60)], x, x, torch.arange(60))
+    method = CONFIGS[settings["name"]](**settings).build(CLIP, 0)
+    method.add(every.take(list(range(45))))
+    method.note(every.take(list(range(45))), ())
+    before = {name: tensor.clone() for name, tensor in memory(method).items()}
+    strange = rows(x[:2], ["9", "9"])
+    far = Taught(every.names[:9], 5 * x[:9], x[:9], torch.arange(9))
+    for wrong, told in ((strange, r"never taught here \(9\)"), (far, "no rows|rows would be left")):
+        with pytest.raises(MethodError, match=told):
+            method.subtract(wrong)
+        after = memory(method)
+        assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_a_ridge_whose_first_rows_an_older_release_learned_forgets_them_and_its_gate_begins_anew() -> None:
+    drawn = torch.Generator().manual_seed(5)
+    x = torch.nn.functional.normalize(torch.randn(60, 32, generator=drawn, dtype=torch.float64), dim=1)
+    every = Taught([str(row % 3) for row in range(60)], x, x, torch.arange(60))
+    old, config = every.take(list(range(30))), CONFIGS["ridge"](projection=30)
+    method, rest = config.build(CLIP, 0), config.build(CLIP, 0)
+    method.add(old)
+    method.moments.clear()
+    method.folds.clear()
+    rest.add(every.take(list(range(30, 60))))
+    method.add(every.take(list(range(30, 60))))
+    method.note(every.take(list(range(30, 60))), ())
+    method.subtract(old)
+    assert torch.allclose(method.gram, rest.gram, atol=1e-10) and torch.allclose(method.sums.rows, rest.sums.rows, atol=1e-10)
+    assert method.moments.count == 0 and not len(method.notes) and not method.folds.grams.any()
+    assert method.penalty() == UNJUDGED and method.weights(ABC)[0].isfinite().all()
+
+
+@pytest.mark.parametrize("name", ["gda", "ridge"])
+def test_unprojected_features_are_wider_and_their_projection_is_the_feature(name: str) -> None:
+    clip = build(TINY | {"embed_dim": 16})
+    wide = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    unit, pooled = both(clip, wide)
+    assert torch.allclose(unit, clip.encode_image(wide), atol=1e-6) and width(clip) == pooled.shape[1] > unit.shape[1] == 16
+    assert torch.allclose(torch.nn.functional.normalize(pooled @ clip.model.visual.proj, dim=1), unit, atol=1e-5)
+    small = {"projection": 40} if name == "ridge" else {}
+    method = CONFIGS[name](features="unprojected", **small).build(clip, 0)
+    one, two = make.stream((0, 1), (2, 3)).sessions
+    for session in (one, two):
+        method.begin(session)
+        method.end(session)
+    assert len(method.moments.second) == pooled.shape[1]
+    data = make.table((0, 1, 2, 3), 4, seed=77)
+    images = torch.stack([clip.transform()(data.image(row)) for row in range(len(data))])
+    with torch.no_grad():
+        found = method.classify(images, method.class_features(two.vocabulary)).argmax(1)
+    assert [two.vocabulary[place].name for place in found.tolist()] == data.labels
+
+
+def test_a_tower_that_pools_and_projects_in_one_is_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="this model's \\(ModifiedResNet\\) does not; choose features projected"):
+        CONFIGS["gda"](features="unprojected").build(family("RN", tmp_path), 0)
+    assert CONFIGS["gda"](features="unprojected").build(family("SigLIP", tmp_path), 0).width > 0
+
+
+@pytest.mark.parametrize("settings", SUMS, ids=str)
+def test_no_evaluation_set_is_read_while_a_session_is_learned(settings: dict) -> None:
+    session = make.session(1, (0, 1), (0, 1))
+
+    class Poisoned:
+        def __getattr__(self, name: str) -> object:
+            raise AssertionError(f"a test image was asked for its {name}")
+
+    object.__setattr__(session, "tests", (Poisoned(),))
+    method = CONFIGS[settings["name"]](**settings).build(CLIP, 0)
+    learn(method, session, TrainConfig(device="cpu"), 0)
+    assert method.moments.count == 16
+    if isinstance(method, Ridge):  # what took a while to find is kept, and is what would be found again
+        assert float(method.folds.chosen) == method.found() == method.penalty() in PENALTIES
+
+
+def test_a_penalty_without_end_orders_classes_by_their_sums_and_an_alpha_of_0_is_zero_shot() -> None:
+    x, names, asked = features(12, 6), labels(5, 4, 3), features(4, 6, 50)
+    method = head(name="ridge", penalty=1e9, projection=None)
+    method.add(rows(x, names))
+    sums = torch.stack([x[[name == each for name in names]].sum(0) for each in ABC])
+    assert torch.equal((asked @ method.weights(ABC)[0].T).argsort(1), (asked @ sums.T).argsort(1))
+    zero = CONFIGS["gda"](alpha=0.0).build(CLIP, 0)
+    session = make.session(1, (0, 1), (0, 1))
+    learn(zero, session, TrainConfig(device="cpu"), 0)
+    images = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        plain = CONFIGS["zero_shot"]().build(CLIP, 0)
+        want = plain.classify(images, plain.class_features(session.vocabulary)).double()
+        assert torch.allclose(zero.classify(images, zero.class_features(session.vocabulary)), want, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_random_features_tell_clusters_that_lie_crosswise_and_plain_ones_do_not() -> None:
+    drawn = torch.Generator().manual_seed(0)
+    corners = torch.tensor([[1.0, 1.0], [-1.0, -1.0], [1.0, -1.0], [-1.0, 1.0]], dtype=torch.float64)
+
+    def crossed(each: int) -> Taught:
+        x = torch.cat([corners.repeat_interleave(each, 0), torch.zeros(4 * each, 30, dtype=torch.float64)], 1)
+        x = torch.nn.functional.normalize(x + 0.2 * torch.randn(x.shape, generator=drawn, dtype=torch.float64), dim=1)
+        return Taught(["0"] * (2 * each) + ["1"] * (2 * each), x, x, torch.randint(0, 10**9, (4 * each,), generator=drawn))
+
+    told, asked = crossed(60), crossed(60)
+    right = {}
+    for projection in (None, 2000):
+        method = CONFIGS["ridge"](projection=projection).build(CLIP, 0)
+        method.add(told)
+        found = (method.lift(asked.wide) @ method.weights(["0", "1"])[0].T).argmax(1)
+        right[projection] = float((found == torch.tensor([int(name) for name in asked.names])).double().mean())
+    assert right[2000] > 0.9 > 0.7 > right[None]

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from cl.data.table import ImageTable
 from cl.errors import MethodError
 from cl.models.clip import Clip
+from cl.text import plural, some
 
 _NOTHING = 1e-9  # of a class's sum before: what is left where no row is left; a single row leaves at least its share
 
@@ -103,7 +104,13 @@ class ClassRows(nn.Module):
             self.rows.index_add_(0, at, values.to(self.rows))
 
     def subtract(self, names: Sequence[str], values: Float[Tensor, "n width"]) -> None:
-        """Take values out of the rows that they were added to; a class of which nothing is left is not known any more."""
+        """Take values out of the rows that they were added to; a class of which nothing is left is not known any more.
+
+        Raises:
+            MethodError: nothing of a class was ever added.
+        """
+        if strange := sorted(set(names) - set(self.names)):
+            raise MethodError(f"{plural(len(strange), 'class was', 'classes were')} never taught here ({some(strange)}), so nothing can go")
         before = dict(zip(self.names, self.rows.detach().norm(dim=1).tolist(), strict=True))
         self.add(names, -values)
         after = self.rows.detach().norm(dim=1).tolist()

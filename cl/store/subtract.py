@@ -23,7 +23,7 @@ def forgets(settings: Mapping[str, Any]) -> str | None:
         config = TypeAdapter(AnyMethodConfig).validate_python(dict(settings))
     except ValidationError:  # of a release that had other methods
         return None
-    if isinstance(config, SumsConfig):
+    if isinstance(config, SumsConfig) and getattr(config, "unlabelled", "leave_out") == "leave_out":
         return f"{config.called()} is a sum over images, and theirs are taken away"
     if isinstance(config, TipConfig) and config.keys == "kept":
         return f"{config.called()} keeps a feature of each image, and theirs are deleted"

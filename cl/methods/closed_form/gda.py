@@ -10,13 +10,17 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cl.data.classes import ClassName
+from cl.data.table import ImageTable
 from cl.errors import MethodError
+from cl.methods.closed_form.em import assigned
 from cl.methods.closed_form.judging import Looked
 from cl.methods.closed_form.moments import Metric, Moments, inverse, left_out
-from cl.methods.closed_form.sums import Sums, SumsConfig
+from cl.methods.closed_form.sums import BLOCK, Sums, SumsConfig
 from cl.methods.closed_form.taught import Taught, named
 from cl.methods.features import ClassRows
 from cl.models.clip import Clip
+from cl.streams.stream import Session
+from cl.text import plural
 
 Share = Annotated[float, Field(gt=0, le=1)]
 ALPHAS = (0.1, 1.0, 10.0, 100.0, 1e3, 1e4)  # of which `auto` chooses
@@ -38,7 +42,14 @@ class GDASettings(SumsConfig):
     shrinkage: Literal["ks"] | Share = Field(
         "ks", description="as Kubokawa and Srivastava have it; or the share of the identity that is mixed into the covariance"
     )
+    unlabelled: Literal["leave_out", "em"] = Field(
+        "leave_out", description="em: rows without a label teach the session's classes too, as a mixture of Gaussians that zero-shot begins"
+    )
     unlearnable: bool = Field(False, description="keep each class's second moment, so that a class can be forgotten without its images")
+
+    def wants(self) -> tuple[str, ...]:
+        """Labels, or none at all where those are found."""
+        return (*self.learns, "unlabelled") if self.unlabelled == "em" else self.learns
 
     def build(self, clip: Clip, seed: int) -> "GDA":
         """Gaussian discriminant analysis beside the clip, which stays as it is."""
@@ -79,7 +90,57 @@ class GDA(Sums):
             names = list(dict.fromkeys(taught.names))
             own = [taught.wide[torch.tensor([each == name for each in taught.names])] for name in names]
             seconds = torch.stack([(rows.T @ rows).flatten() for rows in own])
-            (self.apart.add if sign > 0 else self.apart.subtract)(names, seconds)
+            self.apart.add(names, sign * seconds)
+            self.apart.leave_out(set(self.apart.names) - set(self.moments.sums.names))
+
+    def check(self, session: Session) -> None:
+        """A session needs a labelled row, or where labels are found one with or without, and classes."""
+        if not len(self.bare(session)):
+            super().check(session)
+
+    def begin(self, session: Session) -> ImageTable:
+        """The labelled rows, or where labels are found all of them."""
+        labelled = super().begin(session)
+        return session.data if len(self.bare(session)) else labelled
+
+    def bare(self, session: Session) -> ImageTable:
+        """The rows whose labels are found."""
+        found = self.config.unlabelled == "em" and session.classes
+        return session.data.where([bool(found) and label is None for label in session.data.labels])
+
+    def end(self, session: Session) -> None:
+        """Add the session's labelled rows, and the others as far as they are of each class."""
+        bare = self.bare(session)
+        if not len(bare):
+            return super().end(session)
+        classes = [session.vocabulary[index] for index in session.classes]
+        looked = self.seen(bare)
+        weights = assigned(looked.wide, self.guessed(session, classes, looked.unit))  # before anything changes: it may refuse
+        if len(bare) < len(session.data):
+            super().end(session)
+        names = [each.name for each in classes]
+        for start in range(0, len(bare), BLOCK):
+            part = slice(start, start + BLOCK)
+            self.moments.weigh(names, looked.wide[part], weights[part])
+            if self.config.unlearnable:
+                seconds = torch.einsum("nk,nd,ne->kde", weights[part], looked.wide[part], looked.wide[part])
+                self.apart.add(names, seconds.flatten(1))
+
+    def guessed(self, session: Session, classes: Sequence[ClassName], unit: Float[Tensor, "n p"]) -> Float[Tensor, "n k"]:
+        """What zero-shot says of rows.
+
+        Raises:
+            MethodError: hardly more than chance would, from which a mixture finds any classes but those that are meant.
+        """
+        guess = (self.clip.scale() * unit @ self.texts(classes).T).softmax(1)
+        sure, least = float(guess.amax(1).mean()), 2 / len(classes)
+        if sure < least:
+            raise MethodError(
+                f"session {session.index} ({session.name}): zero-shot gives its likeliest class {sure:.2f} on average, and finding the "
+                f"classes of unlabelled rows needs {least:.2f} for {plural(len(classes), 'class', 'classes')}; label some rows and leave "
+                "unlabelled at leave_out, or choose a model that knows them"
+            )
+        return guess
 
     def forget(self, names: Sequence[str]) -> None:
         """Take whole classes out without their images, as if they had never been taught.

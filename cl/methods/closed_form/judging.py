@@ -62,12 +62,16 @@ class Judging(ClosedForm):
 
     def read(self, rows: ImageTable) -> Taught:
         """Labelled rows, as sums take them."""
-        names, width = [str(name) for name in rows.labels], int(self.clip.model_cfg["embed_dim"])
+        unit, wide = self.seen(rows)
+        return Taught([str(name) for name in rows.labels], wide, unit, prints(rows).to(unit.device))
+
+    def seen(self, rows: ImageTable) -> Looked:
+        """The features of a table's images."""
         if not self.unprojected:
             unit = encoded(self.encode_image, self.clip, rows).double()
-            return Taught(names, unit, unit, prints(rows).to(unit.device))
-        pair = encoded(lambda images: torch.cat(self.look(images), 1), self.clip, rows)
-        return Taught(names, pair[:, width:], pair[:, :width], prints(rows).to(pair.device))
+            return Looked(unit, unit)
+        both, width = encoded(lambda images: torch.cat(self.look(images), 1), self.clip, rows), int(self.clip.model_cfg["embed_dim"])
+        return Looked(both[:, :width], both[:, width:])
 
     def texts(self, classes: Sequence[ClassName]) -> Float[Tensor, "k p"]:
         """Mean text feature of each class's prompts, in double precision."""

@@ -32,6 +32,26 @@ class Moments(nn.Module):
         self.second.add_(features.T @ features, alpha=sign)
         counted = torch.cat([features, torch.ones_like(features[:, :1])], 1)
         (self.sums.add if sign > 0 else self.sums.subtract)(names, counted)
+        if sign < 0:
+            self.second.copy_((self.second + self.second.T) / 2)
+
+    def weigh(self, names: Sequence[str], features: Float[Tensor, "n d"], weights: Float[Tensor, "n k"]) -> None:
+        """Add rows that are of each class in part; `weights` sum to 1 over the classes."""
+        self.second.add_(features.T @ features)
+        self.sums.add(names, torch.cat([weights.T @ features, weights.sum(0)[:, None]], 1))
+
+    def clear(self) -> None:
+        """Forget all rows."""
+        self.second.zero_()
+        self.sums.leave_out(self.sums.names)
+
+    def sound(self) -> str | None:
+        """What is wrong with the sums, as after rows were taken out that never were in them; None: they may be those of rows."""
+        counts = dict(zip(self.sums.names, self.sums.rows[:, -1].tolist(), strict=True))
+        if fewer := [name for name, count in counts.items() if count < -1e-6]:
+            return f"of class {fewer[0]} {counts[fewer[0]]:.3g} rows would be left"
+        scatter = self.scatter()
+        return None if positive(scatter, float(self.second.trace())) else "what would be left is the scatter of no rows"
 
     @property
     def count(self) -> float:
@@ -74,6 +94,14 @@ def inverse(matrix: Float[Tensor, "d d"], added: float) -> Float[Tensor, "d d"]:
     """
     identity = torch.eye(len(matrix), dtype=matrix.dtype, device=matrix.device)
     return torch.cholesky_inverse(torch.linalg.cholesky((matrix + matrix.T) / 2 + added * identity))
+
+
+def positive(matrix: Float[Tensor, "d d"], scale: float) -> bool:
+    """Whether no direction of a symmetric matrix is negative by more than rounding; `scale`: of the numbers that it was made of."""
+    if not bool(matrix.isfinite().all()):
+        return False
+    least = float(torch.linalg.eigvalsh((matrix + matrix.T) / 2)[0])
+    return least >= -1e-9 * float(matrix.trace()) - 1e-12 * scale
 
 
 def distances(x: Float[Tensor, "n d"], means: Float[Tensor, "k d"], by: Float[Tensor, "d d"]) -> Float[Tensor, "n k"]:

@@ -10,15 +10,15 @@ from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor
 
 from cl.data.classes import ClassName
-from cl.methods.closed_form.derived import Derived
 from cl.methods.closed_form.folds import Folds
 from cl.methods.closed_form.judging import Looked
-from cl.methods.closed_form.moments import Moments
+from cl.methods.closed_form.moments import Moments, positive
 from cl.methods.closed_form.sums import Sums, SumsConfig
 from cl.methods.closed_form.taught import Taught
 from cl.methods.features import ClassRows
 from cl.models.clip import Clip
 from cl.seeds import generator
+from cl.streams.stream import Session
 
 _WIDE = 5000  # random features above which time and memory are worth a word
 
@@ -61,7 +61,7 @@ class Ridge(Sums):
 
     def __init__(self, clip: Clip, seed: int, config: RidgeSettings) -> None:
         super().__init__(clip, seed, config)
-        self.config = config
+        self.config, self.partial = config, False
         width, wide = self.width, config.projection
         if wide and wide > _WIDE:
             told = (
@@ -75,15 +75,42 @@ class Ridge(Sums):
         self.sums = ClassRows(wide or width)
         self.moments = Moments(width)  # of features: what tells how far an image is from a class
         if config.penalty == "auto":
-            self.folds, self.chosen = Folds(wide or width, config.folds), Derived()
+            self.folds = Folds(wide or width, config.folds)
 
     def meaning(self) -> dict[str, str | int]:
         """What notes and folds mean nothing without: they go with what they are of."""
         return super().meaning() | {"projection": self.config.projection or 0}
 
+    def end(self, session: Session) -> None:
+        """As every head of sums, and choose the penalty."""
+        super().end(session)
+        if self.config.penalty == "auto":
+            self.folds.chosen.fill_(self.found())
+
+    def subtract(self, taught: Taught) -> None:
+        """As every head of sums. Moments and folds that do not know all rows, since an older release learned some, begin anew."""
+        self.partial = set(self.moments.sums.names) != set(self.sums.names)
+        try:
+            super().subtract(taught)
+        finally:
+            partial, self.partial = self.partial, False
+        if partial or self.moments.sound():
+            self.moments.clear()
+            self.notes.keep(self.notes.prints < 0)
+        if self.config.penalty == "auto":
+            if not self.folds.sound(self.gram.double(), self.sums.names):
+                self.folds.clear()
+            self.folds.chosen.fill_(self.found())
+
+    def wrong(self) -> str | None:
+        """What tells that rows were taken out which never were in the sums."""
+        gram = self.gram.double()
+        return None if positive(gram, float(gram.trace())) else "what would be left is the Gram matrix of no rows"
+
     def change(self, taught: Taught, sign: int) -> None:
         """Add some rows, or take them out."""
-        super().change(taught, sign)
+        if sign > 0 or not self.partial:
+            super().change(taught, sign)
         lifted = self.lift(taught.wide)
         self.gram.add_(lifted.T @ lifted, alpha=sign)
         (self.sums.add if sign > 0 else self.sums.subtract)(taught.names, lifted)
@@ -100,10 +127,11 @@ class Ridge(Sums):
         """What is set, or what the folds choose."""
         if self.config.penalty != "auto":
             return self.config.penalty
-        of = [self.gram, self.sums.rows, self.folds.grams, self.folds.sums.rows]
-        return self.chosen.of(
-            of, "penalty", lambda: self.folds.penalty(self.gram.double(), self.sums.names, self.sums.rows.detach().double())
-        )
+        return float(self.folds.chosen) or self.found()
+
+    def found(self) -> float:
+        """What the folds choose, found anew."""
+        return self.folds.penalty(self.gram.double(), self.sums.names, self.sums.rows.detach().double())
 
     def weights(self, names: Sequence[str]) -> tuple[Float[Tensor, "k m"], Bool[Tensor, " k"]]:
         """(G + penalty I)^-1 applied to the feature sum of each class, and which of the classes were taught."""

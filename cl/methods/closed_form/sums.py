@@ -20,12 +20,13 @@ from cl.methods.closed_form.growing import Notes
 from cl.methods.closed_form.judging import Judged, Judging, Looked, by_texts
 from cl.methods.closed_form.moments import Metric, Moments, distances, left_out
 from cl.methods.closed_form.taught import Taught, named
+from cl.methods.persist import memory
 from cl.methods.rows import lacking, teaching
 from cl.models.clip import Clip
 from cl.models.unprojected import width as unprojected
 from cl.streams.stream import Session
 
-_BLOCK = 1024  # rows at a time: wide random features, or distances to thousands of means, of all rows at once may not fit
+BLOCK = 1024  # rows at a time: wide random features, or distances to thousands of means, of all rows at once may not fit
 
 
 class SumsConfig(MethodConfig):
@@ -58,8 +59,7 @@ class Sums(Judging):
     """Keeps count and sum of each class's features and their second moment; a subclass says what more, and how classes are scored.
 
     Of each row that was not its class's only one it notes, once its session is added, how familiar it was with itself left out:
-    what is less familiar than all but a few of those shows no class that was taught. Notes are as of the session that made them. As
-    more is learned rows come closer to their means, so that older notes only let more pass.
+    what is less familiar than all but a few of those shows no class that was taught. Notes are as of the session that made them.
     """
 
     version = 2
@@ -110,19 +110,33 @@ class Sums(Judging):
 
     def add(self, taught: Taught) -> None:
         """Add rows."""
-        for block in taught.blocks(_BLOCK):
+        for block in taught.blocks(BLOCK):
             self.change(block, 1)
 
     def subtract(self, taught: Taught) -> None:
         """Take rows out that were added; a class of which nothing is left is one never taught.
 
         What other rows' notes were is left as it is, and so are the features of others that were kept.
+
+        Raises:
+            MethodError: they cannot have been among the rows that were added; nothing has changed.
         """
-        for block in taught.blocks(_BLOCK):
-            self.change(block, -1)
+        before = {name: tensor.clone() for name, tensor in memory(self).items()}
+        try:
+            for block in taught.blocks(BLOCK):
+                self.change(block, -1)
+            if wrong := self.wrong():
+                raise MethodError(f"{type(self).__name__}: these rows were not learned as they are now: {wrong}; nothing was taken out")
+        except MethodError:
+            self.load_state_dict(before, strict=False)
+            raise
         for beside in (self.notes, getattr(self, "kept", None)):
             if beside is not None:
                 beside.drop(taught.prints)
+
+    def wrong(self) -> str | None:
+        """What tells that rows were taken out which never were in the sums."""
+        return self.moments.sound()
 
     def change(self, taught: Taught, sign: int) -> None:
         """Add some rows, or take them out."""
@@ -134,7 +148,7 @@ class Sums(Judging):
         text = self.compared(vocabulary)
         if not text and self.none.score not in DISTANCES:
             return
-        for block in taught.blocks(_BLOCK):
+        for block in taught.blocks(BLOCK):
             own = torch.tensor([places[name] for name in block.names], dtype=torch.int64, device=block.wide.device)
             several = self.moments.sums.rows[own, -1] > 1
             rows, own = block.take(several.nonzero()[:, 0].tolist()), own[several]
