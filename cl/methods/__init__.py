@@ -12,6 +12,7 @@ from cl.methods.presets.cpe_clip import CPEClipConfig
 from cl.methods.presets.ewc import EWCConfig
 from cl.methods.presets.finetune import FinetuneConfig
 from cl.methods.presets.linear_probe import LinearProbeConfig, RealLinearConfig
+from cl.methods.presets.long_clip import LongCLIPConfig
 from cl.methods.presets.lwf import LwFConfig
 from cl.methods.presets.mod_x import ModXConfig
 from cl.methods.presets.pseudolabel import PseudolabelConfig
@@ -32,6 +33,7 @@ AnyMethodConfig = Annotated[
     | ZSCLConfig
     | EWCConfig
     | WiSEFTConfig
+    | LongCLIPConfig
     | LinearProbeConfig
     | RealLinearConfig
     | RidgeConfig

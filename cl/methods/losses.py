@@ -18,19 +18,20 @@ def similarities(scale: Float[Tensor, ""] | float, images: Float[Tensor, "n d"],
 
 
 def contrastive(
-    images: Float[Tensor, "n d"], texts: Float[Tensor, "n d"], scale: Float[Tensor, ""] | float, same: Bool[Tensor, "n n"] | None = None
+    images: Float[Tensor, "n d"],
+    texts: Float[Tensor, "n d"],
+    scale: Float[Tensor, ""] | float,
+    same: Bool[Tensor, "n n"] | None = None,
+    smoothing: float = 0.0,
 ) -> Float[Tensor, ""]:
     """Symmetric cross-entropy of matching pairs, mean of both directions (CLIP, arXiv:2103.00020).
 
     `same[i, j]` marks texts j that are equal to text i: they are positives too, with the target mass shared
-    between them (UniCL, arXiv:2204.03610). Without it only the diagonal is positive.
+    between them (UniCL, arXiv:2204.03610). Without it only the diagonal is positive. `smoothing` spreads that share of it over all.
     """
     logits = similarities(scale, images, texts)
-    if same is None:
-        target = torch.arange(len(logits), device=logits.device)
-        return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
-    share = same.to(logits.dtype) / same.sum(-1, keepdim=True)
-    return (F.cross_entropy(logits, share) + F.cross_entropy(logits.T, share)) / 2
+    target = torch.arange(len(logits), device=logits.device) if same is None else same.to(logits.dtype) / same.sum(-1, keepdim=True)
+    return (F.cross_entropy(logits, target, label_smoothing=smoothing) + F.cross_entropy(logits.T, target, label_smoothing=smoothing)) / 2
 
 
 def distillation(student: Float[Tensor, "b k"], teacher: Float[Tensor, "b k"], temperature: float = 1.0) -> Float[Tensor, ""]:

@@ -59,7 +59,7 @@ _OFFICIAL = {
     **{"hold_out": 0.2, "template": "a photo of a {}", "first_texts": "official"},
 }  # as the presets of the paper have it
 
-OF_KNOWN_PARTS = {"tip_adapter", "caps_adapter", "real_linear"}  # of which others compute each part: their tests are slow
+OF_KNOWN_PARTS = {"tip_adapter", "caps_adapter", "real_linear", "long_clip"}  # of which others compute each part: their tests are slow
 
 # every method as it is when nothing is set, and beside it each setting that takes another way through its code
 CASES: dict[str, dict[str, Any]] = {

@@ -16,6 +16,7 @@ from cl.methods.terms.infoloob import InfoLOOBConfig
 from cl.methods.terms.l2 import L2Config
 from cl.methods.terms.m2mix import M2MixConfig
 from cl.methods.terms.names import NamesConfig
+from cl.methods.terms.primary import PrimaryConfig
 from cl.methods.terms.reference import ReferenceConfig
 from cl.methods.terms.regress import RegressConfig
 from cl.methods.terms.siglip import SigLIPConfig
@@ -40,7 +41,8 @@ AnyTerm = Annotated[
     | StoredConfig
     | RegressConfig
     | AnchorConfig
-    | TextRowsConfig,
+    | TextRowsConfig
+    | PrimaryConfig,
     Field(discriminator="kind"),
 ]
 

@@ -22,6 +22,7 @@ class FitConfig(ObjectiveConfig):
     kind: Literal["clip"] = "clip"
     rows: Literal["supervised", "labelled"] = Field("supervised", description="labelled: captions do not teach")
     smoothing: float = Field(0.0, ge=0, lt=1, description="label smoothing of the class targets")
+    pair_smoothing: float = Field(0.0, ge=0, lt=1, description="label smoothing of what belongs together among pairs")
     scale: Scale = Field("model", description="what cosines are multiplied with: the model's own, or a constant (14.3 forgot less)")
 
     def wants(self) -> tuple[str, ...]:
@@ -46,7 +47,7 @@ class Fit(Objective[FitConfig]):
 
     def contrast(self, pairs: Pairs, view: View) -> dict[str, Float[Tensor, ""]]:
         """`contrast`."""
-        return {"contrast": contrastive(pairs.images, pairs.texts, self._scale(view), pairs.same)}
+        return {"contrast": contrastive(pairs.images, pairs.texts, self._scale(view), pairs.same, self.config.pair_smoothing)}
 
     def _scale(self, view: View) -> Tensor | float:
         return view.scale if self.config.scale == "model" else self.config.scale
