@@ -97,7 +97,9 @@ class EvalConfig(Config):
     limit: PositiveInt | None = Field(None, description="at most this many test images per evaluation set, evenly spread")
     precision: Literal["32", "bf16"] = "32"
     geometry: NonNegativeInt = Field(32, description="image-text pairs per set whose angles to the start are measured; 0: none")
-    known_unknown: bool = Field(False, description="runs: AUROC and FPR95 of classes learned so far against those of each other set")
+    known_unknown: bool = Field(
+        False, description="AUROC and FPR95 of classes learned so far against those of each other set; update: of each probe"
+    )
 
 
 C = TypeVar("C", bound=BaseModel)

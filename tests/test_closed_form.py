@@ -16,6 +16,7 @@ from cl.learning.learner import learn
 from cl.methods.base import Method, MethodConfig
 from cl.methods.closed_form.gda import GDAConfig, pooled
 from cl.methods.closed_form.moments import Moments
+from cl.methods.closed_form.presets import NCMConfig, SLDAConfig
 from cl.methods.closed_form.ridge import RidgeConfig
 from cl.methods.features import ClassRows
 from cl.methods.persist import memory, restore
@@ -188,7 +189,7 @@ def test_a_session_without_labels_is_refused_before_training(config: MethodConfi
         config.build(make.tiny(), 0).check(make.session(1, (0, 1), (0, 1), labels=False, captions=True))
 
 
-@pytest.mark.parametrize("config", [*CLOSED[:2], GDAConfig(alpha=1)])
+@pytest.mark.parametrize("config", [*CLOSED[:2], GDAConfig(), NCMConfig(), SLDAConfig()])
 def test_closed_forms_learn_colours_that_zero_shot_does_not_know(config: MethodConfig) -> None:
     stream = make.stream((0, 1), (2, 3))
     exam = [dataset for session in stream.sessions for dataset in session.tests]

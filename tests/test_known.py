@@ -6,10 +6,14 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
+from cl.evaluation.cells import measured
 from cl.evaluation.known import auroc, fpr95
+from cl.evaluation.line import Exam, Line, exam_of
 from cl.reports.sections import strangers
 from cl.run import find, run
-from tests.test_run import data, planned
+from cl.steps import noted
+from cl.streams.stream import Stream
+from tests.test_run import TREE, data, planned
 
 assert data  # the same small data set
 
@@ -24,10 +28,14 @@ def test_ranks_are_the_worked_ones_and_those_of_scikit_learn() -> None:
         assert auroc(known, unknown) == pytest.approx(told, abs=1e-12)
 
 
+def _probe(stream: Stream) -> Exam:
+    return exam_of(stream.probes[0], 0)
+
+
 @pytest.mark.slow
 def test_a_run_tells_known_from_unknown_after_each_session_where_it_is_asked_to(data: Path, tmp_path: Path) -> None:
-    plain = planned(data, method={"name": "gda", "alpha": 1.0})
-    asked = planned(data, method={"name": "gda", "alpha": 1.0}, evaluate={"known_unknown": True})
+    gda = {"method": {"name": "gda", "alpha": 1.0}, "stream": TREE["stream"] | {"probes": [{"name": "all"}]}}
+    plain, asked = planned(data, **gda), planned(data, **gda, evaluate={"known_unknown": True})
     assert asked.states == plain.states and not set(asked.keys) & set(plain.keys)
     report = run(asked, tmp_path)
     for score in ("mahalanobis", "relative", "mcm", "energy", "max_cosine"):
@@ -41,4 +49,11 @@ def test_a_run_tells_known_from_unknown_after_each_session_where_it_is_asked_to(
     assert {row[1] for row in section.rows} == {"mahalanobis", "relative", "mcm", "energy", "max cosine"}
     again = find(asked, 2, tmp_path)
     assert again and again.known["classes 5-6"]["auroc_mcm"] == report.details["known/auroc_mcm"].rows[2, 2]
+    line = Line(
+        [asked.stream.sessions[0].vocabulary],
+        [exam_of(test, 1) for test in asked.stream.sessions[0].tests] + [_probe(asked.stream)],
+        "seen",
+    )
+    cells = line.known_cells(1, measured(asked.config.evaluate))
+    assert cells == {"all": noted(tmp_path / "steps" / asked.keys[1])["known"]["all"]}  # a line of updates asks by the same name
     assert not any(name.startswith("known/") for name in run(plain, tmp_path).details)

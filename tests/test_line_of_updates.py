@@ -12,6 +12,7 @@ from mlflow.entities.model_registry import ModelVersion
 from typer.testing import CliRunner
 
 from cl.data.collection import append
+from cl.data.table import write
 from cl.disk.seal import sealed
 from cl.errors import DataError, StoreError
 from cl.reports.items import Text
@@ -150,3 +151,20 @@ def evergreen(*words: str) -> str:
     answer = CliRunner().invoke(app, list(words))
     assert answer.exit_code == 0, (answer.output, answer.exception)
     return " ".join(answer.output.split())
+
+
+def test_each_update_tells_what_was_learned_from_probes_where_its_config_asks_for_it(config: str, stored: Path) -> None:
+    far = stored / "data" / "far"
+    write({"test": table((6, 7), 4, seed=70)}, far)
+    changes = [
+        "method=gda",
+        "evaluate.known_unknown=true",
+        "stream.sources.far=far",
+        "stream.source=inbox",
+        "stream.probes=[{name: far, source: far}]",
+    ]
+    assert set(update(config, changes)["learned"]) == {"first", "second"}
+    place = Place(stored)
+    report = report_of(find(connect(place), "growing", CHAMPION))
+    found = report.details["known/auroc_mahalanobis"].rows[:, report.matrix.sets.index("far")]
+    assert np.isnan(found[0]) and found[1:].min() > 0.9

@@ -74,4 +74,5 @@ def test_by_its_settings_it_is_known_which_method_forgets() -> None:
     ways = {name: forgets({"name": name}) for name in METHODS}
     assert {name for name, way in ways.items() if way} >= {"ridge", "gda", "tip", "tip_adapter", "caps_adapter"}
     assert not {name for name in ("finetune", "linear_probe", "tip_adapter_f", "zero_shot") if ways[name]}
+    assert forgets({"name": "gda", "unlabelled": "em"}) is None  # which part of a row went where is not kept
     assert forgets({"name": "tip", "keys": "trained"}) is forgets({"name": "of another release"}) is None

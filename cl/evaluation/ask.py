@@ -161,18 +161,22 @@ def ask_known(
     Raises:
         StoreError: the cells cannot be kept, or the state is not there.
     """
-    cells, known, unknown = Cells(start.store, state), acquainted(ours, classes), strangers(others, classes)
-    how, there = measured(start.config), Cells(start.store, state).read()
-    called = {name: cell_name(digest(known, rows, classes), how) for name, rows in unknown if known}
-    missing = [(name, rows) for name, rows in unknown if name in called and called[name] not in there]
-    if missing:
+    ours, others = ([each for each in sets if each.kind == "classify"] for sets in (ours, others))
+    contents, how = [each.data.content() for each in ours], measured(start.config)
+    called = {each.name: cell_name(digest(contents, each.data.content(), classes), how) for each in others}
+    cells = Cells(start.store, state)
+    there = cells.read()
+    missing = strangers([each for each in others if called[each.name] not in there], classes)
+    known = acquainted(ours, classes) if missing else []
+    if known:
         model = method()
         found = known_unknown(model, known, [rows for _, rows in missing], classes, start.config)
         scale = float(model.clip.scale().detach())
         fresh = {called[name]: Cell(told, _NO_HITS, {}, {}, scale) for (name, _), told in zip(missing, found, strict=True)}
         cells.add(fresh)
         there |= fresh
-    return called, {name: there[name] for name in called.values()}
+    called = {name: cell for name, cell in called.items() if cell in there}
+    return called, {cell: there[cell] for cell in called.values()}
 
 
 def _measured(

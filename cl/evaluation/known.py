@@ -56,9 +56,9 @@ def acquainted(sets: Sequence[EvalSet], classes: Sequence[ClassName]) -> list[Im
     return [rows for rows in apart if len(rows)]
 
 
-def digest(known: Sequence[ImageTable], unknown: ImageTable, classes: Sequence[ClassName]) -> str:
-    """The name of the question: it changes with any row or class."""
-    asked = ["known", VERSION, [rows.content() for rows in known], unknown.content(), line_up("", classes)]
+def digest(known: Sequence[str], unknown: str, classes: Sequence[ClassName]) -> str:
+    """The name of the question: it changes with the content of any set, and with the classes."""
+    asked = ["known", VERSION, list(known), unknown, line_up("", classes)]
     return hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:32]
 
 

@@ -9,6 +9,8 @@ from cl.data.classes import ClassName
 from cl.data.table import ImageTable
 from cl.errors import DataError
 from cl.evaluation.ask import Question
+from cl.evaluation.cells import cell_name
+from cl.evaluation.known import digest
 from cl.streams.stream import EvalSet, Kind, Session, line_up, question
 
 
@@ -66,6 +68,16 @@ class Line:
     def vocabulary(self) -> tuple[ClassName, ...]:
         """Every class that the line has taught, in order of arrival."""
         return self._known[-1]
+
+    def known(self, after: int) -> tuple[ClassName, ...]:
+        """The classes that were taught by then, in order of arrival."""
+        return self._known[after]
+
+    def known_cells(self, after: int, how: str) -> dict[str, str]:
+        """By probe, the name of the cell about telling its images from those of what was taught by then; `how`: of `measured`."""
+        ours = [each.content for each in self.exams if each.kind == "classify" and each.taught and each.taught <= after]
+        probes = [each for each in self.exams if each.kind == "classify" and each.taught == 0]
+        return {each.name: cell_name(digest(ours, each.content, self.known(after)), how) for each in probes}
 
     def questions(self, after: int, exams: Sequence[Exam] | None = None) -> list[Question]:
         """What is asked after so many sessions: all sets, or some of them."""

@@ -10,7 +10,7 @@ from prefect.cache_policies import NO_CACHE
 
 from cl.config import Config, validate
 from cl.errors import ConfigError, DataError, StoreError
-from cl.evaluation.ask import ask, names
+from cl.evaluation.ask import ask, ask_known, names
 from cl.evaluation.cells import Cells
 from cl.methods import AnyMethodConfig, Method
 from cl.models.clip import ModelConfig, load
@@ -138,6 +138,9 @@ def examine(at: Work, step: Onward, learned: Learned, path: Sequence[Learned]) -
         )
     line, number = at.line(grown, exams), len(grown)
     ask(step.state, lambda: revive(step.build(), step.state, at.place.steps), at.start, line.questions(number), watch().progress)
+    if at.config.evaluate.known_unknown:
+        taught, probes = ([each.among(each.classes) for each in exams if each.taught in wanted] for wanted in (range(1, number + 1), (0,)))
+        ask_known(step.state, lambda: revive(step.build(), step.state, at.place.steps), at.start, taught, probes, line.known(number))
     if path:
         fresh = [each for each in exams if each.taught in (0, number)]
         before = line.questions(number - 1, fresh)

@@ -43,6 +43,7 @@ def step(at: Work, line: Line, path: Sequence[Learned], number: int) -> Step:
     cells = (Cells(at.place.steps, path[number - 1].state) if number else at.start.cells).read()
     row = {each.name: cells[name] for each, name in zip(line.exams, wanted, strict=True) if name in cells}
     noted = read_state(at.place.steps / "states" / path[number - 1].state) if number else None
+    beside = line.known_cells(number, how) if number and at.config.evaluate.known_unknown else {}
     return Step(
         key=path[number - 1].state if number else "",
         parent=None,
@@ -58,6 +59,7 @@ def step(at: Work, line: Line, path: Sequence[Learned], number: int) -> Step:
         record=noted.record if noted else [],
         finished=_finished(noted),
         code=noted.code if noted else "",
+        known={name: cells[cell].metrics for name, cell in beside.items() if cell in cells},
     )
 
 
