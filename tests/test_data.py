@@ -8,8 +8,14 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from cl.data.table import SCHEMA, ImageTable, concat, hold_out, write
+from cl.data.faults import Reason
+from cl.data.formats import read
+from cl.data.schema import SCHEMA
+from cl.data.screen import screen
+from cl.data.table import ImageTable, concat, hold_out, write
+from cl.data.told import Topic
 from cl.errors import DataError
+from cl.streams.doubts import doubts
 
 
 def png(color=(200, 30, 30), size=(4, 4), mode="RGB", **options):
@@ -129,3 +135,86 @@ def test_held_out_rows_are_a_share_of_each_class_and_hardly_move_when_data_is_ad
 def test_a_class_of_one_image_is_learned_and_never_only_examined():
     learned, held = hold_out(ImageTable.of(["a", "b", "c"], [png()] * 3, ["one", "two", "two"]), 0.2)
     assert "one" in learned.labels and len(held) == 1
+
+
+EXTRA = {
+    "identity": ["rex", None, "tom"],
+    "rewrites": [["another cat", "a tom"], [], []],
+    "counterfactuals": [[], ["no cat"], []],
+}
+
+
+def three(**extras):
+    rows = table(3)
+    return ImageTable.of(rows.ids, rows.table["image"].to_pylist(), rows.labels, rows.captions, rows.domains, **extras)
+
+
+def test_a_table_that_says_nothing_in_a_column_is_the_table_that_never_had_it():
+    plain = three()
+    empty = three(identity=[None] * 3, rewrites=[[]] * 3, counterfactuals=[[], [], []])
+    assert plain.digest() == empty.digest() and empty.table.column_names == SCHEMA.names
+    days = [datetime(2024, 1, 1, tzinfo=UTC), None, None]
+    words = [["a cat"], [], ["dog", "it runs"]]
+    known = ImageTable.of(["a", "b", "c"], [b"x", b"yy", b"z"], ["cat", None, "dog"], words, ["photo", None, None], days)
+    assert known.digest() == "f928f286a68671b9425139bb26781099"  # as it was before there were such columns
+    assert plain.content() == empty.content() and plain.identities == [None] * 3 and plain.rewrites == plain.counterfactuals == [[]] * 3
+
+
+@pytest.mark.parametrize("name", EXTRA)
+def test_what_a_column_says_is_part_of_the_digest_and_goes_where_its_row_goes(name):
+    rows = three(**{name: EXTRA[name]})
+    attribute = {"identity": "identities"}.get(name, name)
+    assert getattr(rows, attribute) == EXTRA[name] and rows.digest() != three().digest() and rows.content() != three().content()
+    assert getattr(rows.take([2, 0]), attribute) == [EXTRA[name][2], EXTRA[name][0]]
+    bare = [row for row in range(3) if not EXTRA[name][row]]
+    assert rows.take(bare).digest() == three().take(bare).digest()
+    both = concat([three(), rows.under("other")])
+    assert getattr(both, attribute) == [None if name == "identity" else []] * 3 + EXTRA[name]
+    outlined = ImageTable.outlined(rows.index, lambda: rows)
+    again = concat([outlined.take([0, 1, 2]), three().under("other")])
+    assert getattr(again, attribute)[:3] == EXTRA[name] and again.digest() == concat([rows, three().under("other")]).digest()
+
+
+def test_the_same_words_in_another_column_are_another_table():
+    assert three(rewrites=EXTRA["rewrites"]).digest() != three(counterfactuals=EXTRA["rewrites"]).digest()
+
+
+def test_what_says_what_a_label_or_a_caption_says_is_forgotten_with_it():
+    rows = three(**EXTRA)
+    assert rows.without("label").table.column_names == [*SCHEMA.names, "rewrites", "counterfactuals"]
+    assert rows.without("captions").table.column_names == [*SCHEMA.names, "identity"]
+    assert rows.without("label", "captions").digest() == three().without("label", "captions").digest()
+    assert rows.unlabelled([2]).identities == ["rex", None, None] and rows.unlabelled([2]).rewrites == rows.rewrites
+
+
+def test_such_columns_are_written_and_read_again(tmp_path):
+    rows = three(**EXTRA)
+    write({"train": rows}, tmp_path)
+    assert read(tmp_path).digest() == rows.digest()
+
+
+def test_a_table_brings_them_by_their_names(tmp_path):
+    for place in range(2):
+        (tmp_path / f"{place}.png").write_bytes(png((place, 90, 0), (20, 20)))
+    lines = [
+        "path,caption,identity,rewrites,counterfactuals",
+        '0.png,a dog,rex,"[""a hound"", ""one dog""]",no dog',
+        "1.png,a cat,,,",
+        "0.png,it runs,rex,,no run",
+    ]
+    (tmp_path / "t.csv").write_text("\n".join(lines))
+    rows = read(tmp_path / "t.csv")
+    assert rows.captions == [["a dog", "it runs"], ["a cat"]] and rows.identities == ["rex", None]
+    assert rows.rewrites == [["a hound", "one dog"], []] and rows.counterfactuals == [["no dog", "no run"], []]
+
+
+def test_a_rewrite_of_no_caption_is_told():
+    rows = three(rewrites=[["a tom"], ["two cats", "a cat"], []])
+    assert [(each.topic, each.names) for each in doubts({"train": rows}) if each.topic is Topic.UNSAID] == [(Topic.UNSAID, ("i0",))]
+
+
+def test_a_rewrite_that_cannot_be_read_is_told_and_left_out():
+    rows = ImageTable.of(["a"], [png(size=(20, 20))], None, [["a cat"]], rewrites=[["a\x00cat", "a tom"]])
+    problems = []
+    kept = screen({"train": rows}, problems)["train"]
+    assert kept.rewrites == [["a tom"]] and [problem.reason for problem in problems] == [Reason.CAPTION]

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cl.data.table import SCHEMA
+from cl.data.schema import EXTRAS, SCHEMA
 from cl.errors import DataError
 from cl.text import did_you_mean
 from cl.text import some as some
@@ -27,6 +27,9 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
     "domain": ("domain",),
     "time": ("time", "timestamp", "datetime", "date"),
     "split": ("split",),
+    "identity": ("identity",),
+    "rewrites": ("rewrites",),
+    "counterfactuals": ("counterfactuals",),
 }
 PLACE, FAULT = "where it stands", "what is wrong with its letters"  # columns of ours beside those of the file
 BLANK = ("nan", "NaN", "NAN", "None", "NULL", "null", "NaT", "<NA>")  # how programs write that a cell is empty
@@ -41,7 +44,7 @@ class CellError(DataError):
 
 
 _STRINGS = pa.list_(pa.string())
-TYPES = {"label": pa.string(), "captions": _STRINGS, "domain": pa.string(), "time": SCHEMA.field("time").type}
+TYPES = {field.name: field.type for field in (*SCHEMA, *EXTRAS) if field.name not in ("id", "image")}
 _QUOTED = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"")
 
 
@@ -85,9 +88,9 @@ def pick(raw: pa.Table, taken: Mapping[str, str], file: Path, literal: bool = Fa
     for role, name in taken.items():
         where, column = f"{file}, column {name!r}", raw[name]
         match role:
-            case "label" | "domain":
+            case "label" | "domain" | "identity":
                 columns[role] = _words(column, _class_names(raw.schema, name, file), name, where, literal)
-            case "captions":
+            case "captions" | "rewrites" | "counterfactuals":
                 columns[role] = _texts(column, where, literal)
             case "time":
                 columns[role] = _times(column, name)

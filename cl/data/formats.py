@@ -20,7 +20,8 @@ from cl.data.layouts.places import images
 from cl.data.layouts.reading import Part, Reading
 from cl.data.layouts.survey import survey
 from cl.data.rows import finish, usable
-from cl.data.table import SCHEMA, SPLITS, ImageTable, concat, openable
+from cl.data.schema import EXTRAS, SCHEMA
+from cl.data.table import SPLITS, ImageTable, concat, openable
 from cl.data.told import Told, Topic, merged
 from cl.errors import DataError
 from cl.text import did_you_mean, plural, some
@@ -210,7 +211,8 @@ def _ends(path: str) -> Iterator[str]:
 
 def _ours(raw: pa.Table) -> bool:
     found = [(field.name, field.type) for field in raw.schema if field.name not in (PLACE, FAULT)]
-    return found == [(field.name, field.type) for field in SCHEMA]
+    fields = [*SCHEMA, *(field for field in EXTRAS if field.name in raw.column_names)]
+    return found == [(field.name, field.type) for field in fields]
 
 
 def _picked(raw: pa.Table, file: Path, part: Part, reading: Reading, ours: bool) -> pa.Table:

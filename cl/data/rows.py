@@ -15,7 +15,8 @@ from cl.data.columns import FAULT, PLACE, TYPES
 from cl.data.faults import Fault, Problem, Reason, summary
 from cl.data.layouts.places import Places
 from cl.data.layouts.reading import SPLITS, Reading
-from cl.data.table import SCHEMA, ImageTable
+from cl.data.schema import TEXTS
+from cl.data.table import ImageTable
 from cl.errors import DataError
 from cl.text import plural, some
 
@@ -74,13 +75,13 @@ def finish(table: pa.Table, file: Path, base: Path, root: Path, split: str) -> I
     paths, inline = places(table["image"], file)
     paths = [None if ready else path for path, ready in zip(paths, inline, strict=True)]
     ids = table["id"].to_pylist() if "id" in table.column_names else _ids(paths, table["image"], split, base, root)
-    first, captions = _gathered(table, ids)
+    first, texts = _gathered(table, ids)
     table = table.take(pa.array(first, pa.int64())) if len(first) < len(ids) else table
     images = _loaded(table["image"], [paths[row] for row in first], base, file)
-    columns = {"id": pa.array([ids[row] for row in first], pa.string()), "image": images, "captions": captions}
-    for name in ("label", "domain", "time"):
+    columns = {"id": pa.array([ids[row] for row in first], pa.string()), "image": images, **texts}
+    for name in ("label", "domain", "time", "identity"):
         columns[name] = table[name] if name in table.column_names else pa.nulls(len(first), TYPES[name])
-    return ImageTable(pa.table({name: columns[name] for name in SCHEMA.names}))
+    return ImageTable(pa.table(columns))
 
 
 def places(column: pa.ChunkedArray, file: Path) -> tuple[list[str | None], list[bool]]:
@@ -170,14 +171,14 @@ def _located(table: pa.Table, paths: Sequence[str | None], inline: Sequence[bool
 
 
 def _once(table: pa.Table, names: Sequence[str | None], rows: Sequence[int], where: Sequence[str], reading: Reading) -> list[int]:
-    rest = [table[name].to_pylist() for name in ("label", "domain", "time") if name in table.column_names]
-    texts = table["captions"].to_pylist() if "captions" in table.column_names else [[]] * len(where)
+    rest = [table[name].to_pylist() for name in ("label", "domain", "time", "identity") if name in table.column_names]
+    words = [table[name].to_pylist() for name in TEXTS if name in table.column_names]
     first: dict[str, int] = {}
-    said: dict[str, set[tuple[str, ...]]] = {}
+    said: dict[str, set[tuple[tuple[int, str], ...]]] = {}
     clash: set[str] = set()
     keep, again = [], []
     for row in rows:
-        name, told = names[row], tuple(texts[row] or ())
+        name, told = names[row], tuple((place, text) for place, column in enumerate(words) for text in column[row] or ())
         if name is None or name not in first:
             keep.append(row)
         elif any(column[row] != column[first[name]] for column in rest):
@@ -206,17 +207,19 @@ def _ids(paths: Sequence[str | None], column: pa.ChunkedArray, split: str, base:
     return [f"{split}/{hint}" for hint in hints]
 
 
-def _gathered(table: pa.Table, ids: Sequence[str]) -> tuple[list[int], pa.Array]:
-    """The first row of each id and its captions: a caption per row is a common layout."""
+def _gathered(table: pa.Table, ids: Sequence[str]) -> tuple[list[int], dict[str, pa.Array]]:
+    """The first row of each id and all its captions, right, reworded and wrong ones: a caption per row is a common layout."""
     # shards of one split may differ in whether they have captions
-    texts = [cell or [] for cell in table["captions"].to_pylist()] if "captions" in table.column_names else [[] for _ in ids]
+    told = {name: table[name].to_pylist() if name in table.column_names else [None] * len(ids) for name in TEXTS}
+    texts = {name: [cell or [] for cell in cells] for name, cells in told.items()}
     first: dict[str, int] = {}
     for row, name in enumerate(ids):
         start = first.setdefault(name, row)
         if row != start:
-            texts[start] = texts[start] + texts[row]
+            for cells in texts.values():
+                cells[start] = cells[start] + cells[row]
     rows = list(first.values())
-    return rows, pa.array([texts[row] for row in rows], TYPES["captions"])
+    return rows, {name: pa.array([cells[row] for row in rows], TYPES[name]) for name, cells in texts.items()}
 
 
 def _loaded(column: pa.ChunkedArray, paths: Sequence[str | None], base: Path, file: Path) -> Any:

@@ -10,7 +10,8 @@ import pyarrow as pa
 from cl.data.collection import Seen, fingerprint
 from cl.data.faults import Fault, ImageError, Problem, Reason
 from cl.data.images import decode, opened
-from cl.data.table import SCHEMA, ImageTable, Supervision, concat, hold_out
+from cl.data.schema import SCHEMA, TEXTS
+from cl.data.table import ImageTable, Supervision, concat, hold_out
 from cl.errors import DataError
 from cl.text import plain
 
@@ -145,18 +146,25 @@ def _image_fault(image: bytes, name: str) -> Fault | None:
 
 def _worded(data: ImageTable, problems: list[Problem]) -> ImageTable:
     """The rows with sound labels, less the captions that are none."""
-    keep, captions = [], []
-    for name, label, texts in zip(data.ids, data.labels, data.captions, strict=True):
+    keep = []
+    for name, label in zip(data.ids, data.labels, strict=True):
         fault = label is not None and _label_fault(label)
         if fault:
             problems.append(Problem(name, Reason.LABEL, f"{fault}: {label!r:.60}"))
         keep.append(not fault)
-        faults = [_caption_fault(text) for text in texts]
-        pairs = [(text, fault) for text, fault in zip(texts, faults, strict=True) if fault]
-        problems += [Problem(name, reason, f"{told}: {text!r:.60}") for text, (reason, told) in pairs]
-        captions.append([text for text, told in zip(texts, faults, strict=True) if not told])
-    column = pa.array(captions, SCHEMA.field("captions").type)
-    return ImageTable(data.table.set_column(SCHEMA.get_field_index("captions"), SCHEMA.field("captions"), column)).where(keep)
+    table = data.table
+    for place, field in enumerate(table.schema):
+        if field.name in TEXTS:
+            cells = [_sound(name, texts, problems) for name, texts in zip(data.ids, table[field.name].to_pylist(), strict=True)]
+            table = table.set_column(place, field, pa.array(cells, field.type))
+    return ImageTable(table).where(keep)
+
+
+def _sound(name: str, texts: Sequence[str], problems: list[Problem]) -> list[str]:
+    faults = [_caption_fault(text) for text in texts]
+    pairs = [(text, fault) for text, fault in zip(texts, faults, strict=True) if fault]
+    problems += [Problem(name, reason, f"{told}: {text!r:.60}") for text, (reason, told) in pairs]
+    return [text for text, told in zip(texts, faults, strict=True) if not told]
 
 
 def _label_fault(label: str) -> str | None:

@@ -14,26 +14,17 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from cl.data.images import decode, opened
+from cl.data.schema import EXTRAS, SCHEMA, blank, checked, columns, joined
 from cl.disk.durable import beside
 from cl.errors import DataError
 from cl.text import plural, some
 
 Supervision = Literal["labels", "captions", "both", "none"]  # what rows teach with
-SCHEMA = pa.schema(
-    [
-        pa.field("id", pa.string(), nullable=False),  # unique within a table
-        pa.field("image", pa.large_binary(), nullable=False),  # encoded: PNG, JPEG, WebP, ...; "large" since 2 GiB is not much
-        pa.field("label", pa.string()),  # class name; null: unlabelled
-        pa.field("captions", pa.list_(pa.string()), nullable=False),  # empty: none
-        pa.field("domain", pa.string()),
-        pa.field("time", pa.timestamp("us", tz="UTC")),
-    ]
-)
 SPLITS = ("train", "val", "test")
 
 
 class ImageTable:
-    """Rows that all follow SCHEMA. Immutable: every operation gives a new table over the same bytes.
+    """Rows that all follow `cl.data.schema`. Immutable: every operation gives a new table over the same bytes.
 
     `index` is all of them but the images. Whoever asks for no image opens none: see `outlined`.
     """
@@ -41,7 +32,7 @@ class ImageTable:
     _read: Callable[[], "ImageTable"]  # only where images are not there yet
 
     def __init__(self, table: pa.Table) -> None:
-        self._table: pa.Table | None = _checked(table)
+        self._table: pa.Table | None = checked(table)
         self.index = self._table.drop_columns(["image"])
 
     def __len__(self) -> int:
@@ -80,11 +71,15 @@ class ImageTable:
         captions: Sequence[Sequence[str]] | None = None,
         domains: Sequence[str | None] | None = None,
         times: Sequence[object] | None = None,
+        **extras: Sequence[object],
     ) -> "ImageTable":
-        """A table of columns; those left out are null (captions: empty)."""
+        """A table of columns; those left out are null (captions: empty). `extras`: those of `cl.data.schema.EXTRAS`."""
         n = len(ids)
-        columns = [ids, images, labels or [None] * n, captions or [[]] * n, domains or [None] * n, times or [None] * n]
-        return cls(pa.table([pa.array(c, f.type) for c, f in zip(columns, SCHEMA, strict=True)], schema=SCHEMA))
+        plain = [ids, images, labels or [None] * n, captions or [[]] * n, domains or [None] * n, times or [None] * n]
+        table = pa.table([pa.array(c, f.type) for c, f in zip(plain, SCHEMA, strict=True)], schema=SCHEMA)
+        for name, values in extras.items():
+            table = table.append_column(EXTRAS.field(name), pa.array(values, EXTRAS.field(name).type))
+        return cls(table)
 
     @property
     def ids(self) -> list[str]:
@@ -106,6 +101,24 @@ class ImageTable:
         """Domain names, in row order."""
         return self.index["domain"].to_pylist()
 
+    @property
+    def rewrites(self) -> list[list[str]]:
+        """Captions in other words, in row order; an empty list where a sample has none."""
+        return self._extra("rewrites")
+
+    @property
+    def counterfactuals(self) -> list[list[str]]:
+        """Captions that are wrong, in row order; an empty list where a sample has none."""
+        return self._extra("counterfactuals")
+
+    @property
+    def identities(self) -> list[str | None]:
+        """Which one it is that each image shows, in row order; None where that is not told."""
+        return self._extra("identity")
+
+    def _extra(self, name: str) -> list[Any]:
+        return self.index[name].to_pylist() if name in self.index.column_names else blank(name, len(self)).to_pylist()
+
     def classes(self) -> list[str]:
         """Distinct labels in order of first appearance."""
         return [label for label in dict.fromkeys(self.labels) if label is not None]
@@ -121,25 +134,28 @@ class ImageTable:
         return self._changed(lambda table: table.filter(chosen))
 
     def without(self, *columns: str) -> "ImageTable":
-        """The same rows with `label` and/or `captions` forgotten."""
-        blank = {"label": pa.nulls(len(self), pa.string()), "captions": pa.array([[]] * len(self), SCHEMA.field("captions").type)}
-        return self._replaced({name: blank[name] for name in columns})
+        """The same rows with `label` and/or `captions` forgotten, and what else says the same of them."""
+        gone = {"label": ("label", "identity"), "captions": ("captions", "rewrites", "counterfactuals")}
+        return self._replaced({name: blank(name, len(self)) for column in columns for name in gone[column]})
 
     def unlabelled(self, rows: Collection[int]) -> "ImageTable":
-        """The same rows, the given ones without their label."""
+        """The same rows, the given ones without their label, nor which one they show."""
         if not rows:
             return self
-        labels = [None if row in rows else label for row, label in enumerate(self.labels)]
-        return self._replaced({"label": pa.array(labels, pa.string())})
+        told = {"label": self.labels, "identity": self.identities}
+        left = {name: [None if row in rows else each for row, each in enumerate(values)] for name, values in told.items()}
+        return self._replaced({name: pa.array(values, pa.string()) for name, values in left.items()})
 
     def under(self, prefix: str) -> "ImageTable":
         """The same rows, `prefix/` before their ids."""
         return self._replaced({"id": pc.binary_join_element_wise(pa.scalar(prefix), self.index["id"], "/")})
 
-    def _replaced(self, columns: Mapping[str, pa.Array]) -> "ImageTable":
+    def _replaced(self, values: Mapping[str, pa.Array]) -> "ImageTable":
+        """With other values in some columns; one that is not there stays away."""
+
         def change(table: pa.Table) -> pa.Table:
-            for name, values in columns.items():
-                table = table.set_column(table.schema.get_field_index(name), SCHEMA.field(name), values)
+            for place, field in enumerate(table.schema):
+                table = table.set_column(place, field, values[field.name]) if field.name in values else table
             return table
 
         return self._changed(change)
@@ -168,15 +184,17 @@ class ImageTable:
 
     @cached_property
     def _digest(self) -> str:
-        return self._hash(SCHEMA.names)
+        return self._hash(columns(self.table))
 
     @cached_property
     def _content(self) -> str:
-        return self._hash([name for name in SCHEMA.names if name != "id"])
+        return self._hash([name for name in columns(self.table) if name != "id"])
 
-    def _hash(self, columns: Sequence[str]) -> str:
+    def _hash(self, names: Sequence[str]) -> str:
         state = hashlib.sha256()
-        for name in columns:
+        for name in names:
+            if name in EXTRAS.names:  # which of them are there differs from table to table
+                state.update(f"column {name}".encode())
             _feed(state, self.table[name])
         return state.hexdigest()[:32]
 
@@ -186,10 +204,8 @@ def concat(tables: Sequence[ImageTable]) -> ImageTable:
     if not tables:
         return ImageTable(SCHEMA.empty_table())
     if any(each._table is None for each in tables):
-        return ImageTable.outlined(
-            pa.concat_tables([each.index for each in tables]), lambda: ImageTable(pa.concat_tables([each.table for each in tables]))
-        )
-    return ImageTable(pa.concat_tables([each.table for each in tables]))
+        return ImageTable.outlined(joined([each.index for each in tables]), lambda: ImageTable(joined([each.table for each in tables])))
+    return ImageTable(joined([each.table for each in tables]))
 
 
 def hold_out(data: ImageTable, share: float, seed: int = 0) -> tuple[ImageTable, ImageTable]:
@@ -246,20 +262,6 @@ def write(splits: Mapping[str, ImageTable], folder: Path) -> None:
                 pq.write_table(data.table, part, compression="zstd", row_group_size=4096, write_page_index=False)
     except OSError as error:
         raise DataError(f"{folder}: cannot be written ({error.strerror}); free space or choose another folder") from error
-
-
-def _checked(table: pa.Table) -> pa.Table:
-    missing = [name for name in SCHEMA.names if name not in table.column_names]
-    if missing:
-        raise DataError(f"table: column {', '.join(missing)} missing; expected {', '.join(SCHEMA.names)}")
-    empty = [field.name for field in SCHEMA if not field.nullable and table[field.name].null_count]
-    if empty:
-        raise DataError(f"table: column {', '.join(empty)} has empty cells; every row needs a value there")
-    try:
-        table = table.select(SCHEMA.names).cast(SCHEMA)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, ValueError) as error:
-        raise DataError(f"table: columns do not have the expected types ({error})") from error
-    return table
 
 
 def _feed(state: Any, column: pa.ChunkedArray) -> None:

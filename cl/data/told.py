@@ -20,6 +20,7 @@ class Topic(StrEnum):
     CUT = "captions longer than the {names} can read, which are cut: {count}"
     REPEATED = "rows that say what another says, left out ({count}): {names}"
     LINKED = "images that are links out of the folder ({count}): {names}"
+    UNSAID = "rewrites or wrong captions of images without a caption, which nothing uses ({count}): {names}"
     UNLABELLED = "images with neither a label nor a caption ({count}): {names}"
     ALIKE = "classes that differ only in case, separators or the way letters are encoded ({count}): {names}"
     SAME_PROMPT = "classes with the same prompt, which no model can tell apart ({count}): {names}"

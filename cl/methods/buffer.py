@@ -15,7 +15,8 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
-from cl.data.table import SCHEMA, ImageTable, concat
+from cl.data.schema import columns
+from cl.data.table import ImageTable, concat
 from cl.methods.stored import Features, features_in, with_features
 
 Policy = Literal["reservoir", "class_balanced", "session_balanced"]
@@ -102,6 +103,6 @@ def unpacked(state: UInt8[Tensor, " bytes"]) -> Exemplars:
     """
     table = pa.ipc.open_stream(state.cpu().numpy().tobytes()).read_all()
     noted = (table.schema.metadata or {}).get(b"seen", b"[]")  # states of old have none: their groups are those of their rows
-    rows = ImageTable(table.select(SCHEMA.names).replace_schema_metadata(None))
+    rows = ImageTable(table.select(columns(table)).replace_schema_metadata(None))
     weights, groups = (torch.from_numpy(table[name].to_numpy().copy()) for name in ("weight", "group"))
     return Exemplars(rows, weights, groups, tuple(json.loads(noted)), features_in(table))

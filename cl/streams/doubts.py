@@ -24,11 +24,15 @@ def doubts(splits: Mapping[str, ImageTable]) -> list[Told]:
     asked = {label: None for split, rows in splits.items() if split != "train" for label in rows.classes()}
     bare = [name for rows in splits.values() for name, label, texts in zip(rows.ids, rows.labels, rows.captions, strict=True)
             if label is None and not texts]  # fmt: skip
+    unsaid = [name for rows in splits.values()
+              for name, texts, *others in zip(rows.ids, rows.captions, rows.rewrites, rows.counterfactuals, strict=True)
+              if any(others) and not texts]  # fmt: skip
     made = [
         Told(Topic.ALIKE, tuple(" = ".join(map(repr, group)) for group in alike(counts))),
         Told(Topic.SINGLE, tuple(sorted(label for label, count in counts.items() if count == 1))),
         Told(Topic.UNTAUGHT, tuple(label for label in asked if label not in taught)) if taught else Told(Topic.UNTAUGHT),
         Told(Topic.UNLABELLED, tuple(bare)) if len(bare) < sum(map(len, splits.values())) else Told(Topic.UNLABELLED),
+        Told(Topic.UNSAID, tuple(unsaid)),
         *same_images(splits),
     ]
     return [each for each in made if each.names]

@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 from pydantic import TypeAdapter, ValidationError
 
 from cl.data.classes import ClassName
-from cl.data.table import SCHEMA, ImageTable
+from cl.data.schema import EXTRAS, SCHEMA, joined
+from cl.data.table import ImageTable
 from cl.data.told import Told, Topic
 from cl.disk.durable import beside
 from cl.disk.files import read_json, write_json
@@ -24,7 +25,7 @@ from cl.streams.build import build_stream
 from cl.streams.config import FewShotStream, StreamConfig
 from cl.streams.stream import Candidates, EvalSet, Kind, Session, Stream, joint
 
-_INDEX = pa.schema([field for field in SCHEMA if field.name != "image"])
+_INDEX = {field.name: field for field in (*SCHEMA, *EXTRAS) if field.name != "image"}
 _BROKEN = (StoreError, OSError, pa.ArrowException, ValidationError, KeyError, ValueError)
 
 
@@ -151,7 +152,7 @@ def _write(stream: Stream, seen: Stamp, file: Path) -> None:
     rows = file.with_suffix(".parquet")
     rows.parent.mkdir(parents=True, exist_ok=True)
     with beside(rows) as part:
-        pq.write_table(pa.concat_tables([table.index for table in _tables(stream)]), part, compression="zstd")
+        pq.write_table(joined([table.index for table in _tables(stream)]), part, compression="zstd")
     write_json(sealed({"stamp": seen.digest, "rows": sha256(rows), "stream": _PLAIN.dump_python(outline, mode="json")}), file, indent=None)
 
 
@@ -162,7 +163,8 @@ def _read(file: Path, seen: Stamp, build: Callable[[], Stream]) -> Stream | None
         if kept["stamp"] != seen.digest or kept["rows"] != sha256(file.with_suffix(".parquet")):
             return None
         outline = _PLAIN.validate_python(kept["stream"])
-        return _opened(outline, pq.read_table(file.with_suffix(".parquet")).cast(_INDEX), build)
+        rows = pq.read_table(file.with_suffix(".parquet"))
+        return _opened(outline, rows.cast(pa.schema([_INDEX[name] for name in rows.column_names])), build)
     except _BROKEN:
         return None
 

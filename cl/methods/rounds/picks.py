@@ -12,7 +12,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from cl.data.classes import ClassName
-from cl.data.table import SCHEMA, ImageTable
+from cl.data.schema import SCHEMA
+from cl.data.table import ImageTable
 from cl.streams.stream import Session
 
 VERSION = 1  # see cl/store/units.py
