@@ -28,6 +28,14 @@ class Config(BaseModel):
         return self.model_dump(mode="json", exclude=set(but), exclude_defaults=True)
 
 
+class Captions(Config):
+    """Which caption of a row a step shows."""
+
+    original: float | None = Field(
+        None, ge=0, le=1, description="share of visits at which it is none of the rewrites; default: a rewrite is a caption like any"
+    )
+
+
 class TrainConfig(Config):
     """How one session is learned: batches, optimizer, schedule, precision. Units: steps, epochs, learning rate.
 
@@ -69,6 +77,7 @@ class TrainConfig(Config):
         description="true: random crop (scale 0.9 to 1), no mirror, since letters would change; crop_and_mirror: 8/7 of the size, "
         "a random crop of it, mirrored half of the time, as in VR-LwF's code",
     )
+    captions: Captions = Captions()
     devices: PositiveInt = Field(1, description="processes that learn together, each with a GPU of its own or a share of the CPU's threads")
     strategy: Literal["ddp"] = "ddp"  # of Lightning, among devices
     chunk: PositiveInt | None = Field(

@@ -13,8 +13,9 @@ from cl.data.collection import fingerprint
 from cl.errors import ModelError
 from cl.learning.learner import Learned, learn, visits
 from cl.methods.compose import RecipeConfig
+from cl.methods.lesson import plain_batch
 from cl.methods.losses import regression
-from cl.methods.recipe import Recipe, plain_batch
+from cl.methods.recipe import Recipe
 from cl.methods.terms.anchor import Anchor, held
 from cl.methods.terms.vocabulary import vocabulary_texts
 from cl.seeds import generator

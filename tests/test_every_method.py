@@ -55,8 +55,8 @@ def usable(name: str, session: Session) -> Session:
 
 
 def batch_of(method: Method, data: ImageTable) -> Batch:
-    rows = Rows(data, method.clip, method.vocabulary, pixels=method.pixels, seed=0)
-    return Collate(method.clip.tokenize)([rows[(row, 0, 0)] for row in range(min(6, len(data)))])
+    rows = Rows(data, method.clip, method.vocabulary, pixels=method.pixels, seed=0, beside=method.beside)
+    return Collate(method.clip.tokenize, beside=method.beside)([rows[(row, 0, 0)] for row in range(min(6, len(data)))])
 
 
 def state(method: Method) -> dict[str, torch.Tensor]:

@@ -13,13 +13,13 @@ from cl.errors import MethodError
 from cl.learning.learner import learn
 from cl.methods.base import Method
 from cl.methods.compose import RecipeConfig
-from cl.methods.losses import contrastive
+from cl.methods.losses import contrastive, pair_losses
 from cl.methods.memories.exemplars import ReservoirConfig
 from cl.methods.presets.ewc import EWCConfig
 from cl.methods.presets.finetune import FinetuneConfig
 from cl.methods.recipe import Recipe
 from cl.methods.terms.fit import FitConfig
-from cl.methods.terms.hold import Hold, HoldConfig, fisher_diagonal, pair_losses
+from cl.methods.terms.hold import Hold, HoldConfig, fisher_diagonal
 from cl.methods.terms.vocabulary import VocabularyConfig
 from cl.methods.tuners.whole import Whole
 from cl.models.flops import counted

@@ -12,11 +12,11 @@ from cl.data.table import ImageTable
 from cl.errors import MethodError
 from cl.learning.learner import learn
 from cl.methods.compose import RecipeConfig
-from cl.methods.lesson import Lesson
+from cl.methods.lesson import Lesson, plain_batch
 from cl.methods.losses import classification, contrastive, similarities
 from cl.methods.objectives import cloob, distance, infoloob, mixed, siglip, siglip_bias, uniformity
 from cl.methods.persist import memory, restore
-from cl.methods.recipe import Recipe, plain_batch
+from cl.methods.recipe import Recipe
 from cl.methods.terms.base import Term
 from cl.methods.tuners.whole import Whole
 from cl.methods.view import View

@@ -32,7 +32,7 @@ from tests import make
 from tests.golden.numbers import _perturb
 
 KINDS = {config.model_fields["kind"].default: config for config in get_args(get_args(AnyTerm)[0])}
-SMALL = {"vocabulary": {"texts": 6}, "anchor": {"texts": 6}}
+SMALL = {"vocabulary": {"texts": 6}, "anchor": {"texts": 6}, "counterfactual": {"wrong": "words"}, "alip": {"second": "label"}}
 LATER = ("hold", "stored", "anchor")  # which hold nothing in the first session
 # which rows of eight have labels, captions or both; the first rank has the first half
 BATCHES = {"apart": "LLLLCCCC", "mixed": "LBCLCBLC", "uneven": "LLLCC", "one": "C"}
@@ -76,8 +76,8 @@ def gradients(method: Recipe, batch: Batch) -> dict[str, Tensor]:
 
 def part(method: Recipe, table: ImageTable, rank: int, ranks: int) -> Batch:
     (own,) = Order(len(table), len(table), 1, 0, rank=rank, ranks=ranks)
-    data = Rows(table, method.clip, method.vocabulary)
-    return Collate(method.clip.tokenize, method.clip.dtype)([data[address] for address in own])
+    data = Rows(table, method.clip, method.vocabulary, beside=method.beside)
+    return Collate(method.clip.tokenize, method.clip.dtype, method.beside)([data[address] for address in own])
 
 
 def ranked(rank: int, ranks: int, port: int, folder: str) -> None:

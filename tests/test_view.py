@@ -4,8 +4,7 @@ import torch
 
 from cl.data.table import ImageTable
 from cl.methods.base import Batch
-from cl.methods.lesson import Lesson
-from cl.methods.recipe import plain_batch
+from cl.methods.lesson import Lesson, plain_batch
 from cl.methods.tuners.base import Plain
 from cl.methods.view import View
 from tests import make

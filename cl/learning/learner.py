@@ -2,10 +2,12 @@
 
 import logging
 import time
+from collections.abc import Container, Iterable
 from typing import NamedTuple
 
 import torch
 from lightning.pytorch.loggers import Logger
+from torch import nn
 from torch.utils.data import DataLoader
 
 from cl.config import TrainConfig
@@ -79,9 +81,8 @@ def _learn(
             logging.getLogger(__name__).info("session %d (%s): %s", session.index, session.name, choice)
     config = settled(config, method)
     method.clip.batch_norm = config.batch_norm or "frozen"
-    wanted = {id(parameter) for parameter in method.trainable()}
-    for parameter in method.parameters():
-        parameter.requires_grad_(id(parameter) in wanted)
+    wanted = {*method.trainable()}
+    _require(method.parameters(), wanted)
     method.visits = visits(len(session.data), config)
     keeper = Keeper(interim, writes=rank.first) if interim else None
     took = keeper.cursor.past if keeper else START.past
@@ -93,6 +94,7 @@ def _learn(
         took = Took(took.steps + count, took.samples + seen, took.flops + flops)
         if keeper:
             keeper.over(took)
+    _require(method.parameters(), {*method.trainable()})
     method.eval()
     if not rank.first:
         return Learned(took.steps, took.samples, 0.0, 0)
@@ -120,6 +122,12 @@ def visits(rows: int, config: TrainConfig) -> float:
     return samples(rows, config.batch_size, steps_over(rows, config) * config.accumulate, bool(config.drop_last)) / rows
 
 
+def _require(parameters: Iterable[nn.Parameter], wanted: Container[nn.Parameter]) -> None:
+    """Gradients of some parameters, and of no others."""
+    for parameter in parameters:
+        parameter.requires_grad_(parameter in wanted)
+
+
 class Turn(NamedTuple):
     """A round of a session: its table, what its order follows from, how many steps it takes and how many the rounds before it took."""
 
@@ -143,7 +151,14 @@ def _descend(
     """Steps over one table, from where its checkpoint left off; returns the FLOPs of each."""
     session, data, seed, turn, steps, before, rank = one
     rows = Rows(
-        data, method.clip, method.vocabulary, augment=config.augment, pixels=method.pixels, seed=derive(seed, "rows", session.index, turn)
+        data,
+        method.clip,
+        method.vocabulary,
+        augment=config.augment,
+        pixels=method.pixels,
+        seed=derive(seed, "rows", session.index, turn),
+        original=config.captions.original,
+        beside=method.beside,
     )
     learner = Learner(method, config, steps, before, keeper.cursor.done if keeper else 0)
     counter = Counted(keeper.cursor.flops if keeper and learner.done else None)
@@ -155,11 +170,12 @@ def _descend(
     drawn = derive(seed, "batches", session.index, turn)
     cut = Order(len(rows), config.batch_size, last, drawn, first, drop_last=bool(config.drop_last), rank=rank.index, ranks=rank.count)
     method.full = cut.batch
+    _require({*method.trainable()}, {*method.descending()})
     loader = DataLoader(
         rows,
         batch_sampler=cut,
         num_workers=config.workers,
-        collate_fn=Collate(method.clip.tokenize, method.clip.dtype),
+        collate_fn=Collate(method.clip.tokenize, method.clip.dtype, method.beside),
         generator=torch.Generator(),  # else it would draw a seed from the global one
     )
     told = Teller(progress, session.name, steps, method.full * config.accumulate, turn) if progress else None

@@ -10,7 +10,8 @@ from torch.utils.data import Dataset, Sampler
 from cl.config import Augment
 from cl.data.classes import ClassName
 from cl.data.table import ImageTable
-from cl.methods.base import Batch
+from cl.learning.beside import makers
+from cl.methods.base import Batch, Beside, What
 from cl.models.clip import Clip
 from cl.seeds import derive, generator
 
@@ -27,20 +28,31 @@ class Item(NamedTuple):
     text: str
     row: int
     step: int
+    beside: tuple[Tensor | str | None, ...] = ()
 
 
 class Rows(Dataset[Item]):
     """Decoded rows of a session. An item is addressed by (row, epoch, step); row and epoch decide its crop and its caption."""
 
     def __init__(
-        self, data: ImageTable, clip: Clip, vocabulary: Sequence[ClassName], *, augment: Augment = False, pixels: bool = True, seed: int = 0
+        self,
+        data: ImageTable,
+        clip: Clip,
+        vocabulary: Sequence[ClassName],
+        *,
+        augment: Augment = False,
+        pixels: bool = True,
+        seed: int = 0,
+        original: float | None = None,
+        beside: Sequence[What] = (),
     ) -> None:
-        self.data, self.seed, self.augment, self.pixels = data, seed, augment, pixels
+        self.data, self.vocabulary, self.seed, self.augment, self.pixels = data, vocabulary, seed, augment, pixels
         index = {known.name: position for position, known in enumerate(vocabulary)}
         self.labels = [index[label] if label is not None else -1 for label in data.labels]
-        self.captions = data.captions
-        self.transform = clip.transform(augment)
+        self.captions, self.rewrites, self.original = data.captions, data.rewrites, original
+        self.transform, self.crop = clip.transform(augment), clip.transform(augment or True)
         self._decoded: dict[int, Tensor] = {}
+        self._makers = makers(self, beside)
 
     def __len__(self) -> int:
         return len(self.data)
@@ -49,11 +61,29 @@ class Rows(Dataset[Item]):
         row, epoch, step = address
         if row < 0:  # stands in where a rank has no row of a step
             return self[(~row, epoch, step)]._replace(row=-1)
-        texts = self.captions[row]
-        text = texts[derive(self.seed, "caption", row, epoch) % len(texts)] if texts else ""
-        return Item(self._image(row, epoch), self.labels[row], text, row, step)
+        text = self._text(row, epoch)
+        beside = tuple(make(row, epoch, text) for make in self._makers)
+        return Item(self.pixels_of(row, epoch), self.labels[row], text, row, step, beside)
 
-    def _image(self, row: int, epoch: int) -> Tensor:
+    def _text(self, row: int, epoch: int) -> str:
+        """One of a row's captions; those in other words are captions like any, or have a share of their own."""
+        texts, others = self.captions[row], [text for text in self.rewrites[row] if len(text.split()) > 1]
+        if not texts:
+            return ""
+        if self.original is None or not others:
+            texts = texts + others
+        elif derive(self.seed, "original", row, epoch) >= self.original * 2**63:
+            texts = others
+        return texts[derive(self.seed, "caption", row, epoch) % len(texts)]
+
+    def cropped(self, row: int, epoch: int) -> Tensor:
+        """A random crop of a row's image beside the one that the epoch shows."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive(self.seed, "second crop", row, epoch))
+            return self.crop(self.data.image(row))
+
+    def pixels_of(self, row: int, epoch: int) -> Tensor:
+        """The image of a row as an epoch shows it; nothing where features were computed before."""
         if not self.pixels:
             return torch.empty(0)
         if self.augment:
@@ -71,8 +101,10 @@ class Rows(Dataset[Item]):
 class Collate:
     """Items to a Batch: images stacked, in the model's dtype; captions tokenized together and cut to the longest."""
 
-    def __init__(self, tokenize: Callable[[Sequence[str]], Tensor], dtype: torch.dtype = torch.float32) -> None:
-        self.tokenize, self.dtype = tokenize, dtype
+    def __init__(
+        self, tokenize: Callable[[Sequence[str]], Tensor], dtype: torch.dtype = torch.float32, beside: Sequence[What] = ()
+    ) -> None:
+        self.tokenize, self.dtype, self.beside = tokenize, dtype, beside
 
     def __call__(self, items: Sequence[Item]) -> Batch:
         """One batch of the given items."""
@@ -83,7 +115,17 @@ class Collate:
             torch.tensor([bool(item.text) for item in items]),
             torch.tensor([item.row for item in items]),
             items[0].step,
+            {what: self._beside(what, items, place) for place, what in enumerate(self.beside)},
         )
+
+    def _beside(self, what: What, items: Sequence[Item], place: int) -> Beside:
+        cells = [item.beside[place] if item.row >= 0 else None for item in items]
+        there = torch.tensor([cell is not None for cell in cells])
+        if what.startswith("partner"):
+            images = [cell for cell in cells if isinstance(cell, Tensor)]
+            return Beside(torch.stack(images or [items[0].image])[: len(images)].to(self.dtype), there)
+        texts = [cell for cell in cells if isinstance(cell, str)]
+        return Beside(self.tokenize(texts or [""])[: len(texts)], there)
 
 
 class Order(Sampler[list[tuple[int, int, int]]]):

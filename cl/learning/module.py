@@ -62,7 +62,7 @@ class Learner(pl.LightningModule):
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """A new optimizer each session; gains, biases and the logit scale do not decay unless that is asked for."""
         config = self.config
-        weights = [p for p in self.method.trainable()]
+        weights = [p for p in self.method.descending()]
         groups = [
             {"params": [p for p in weights if p.ndim >= 2], "weight_decay": config.weight_decay},
             {"params": [p for p in weights if p.ndim < 2], "weight_decay": config.weight_decay if config.decay_all else 0.0},

@@ -17,6 +17,7 @@ from cl.methods.presets.lwf import LwFConfig
 from cl.methods.presets.mod_x import ModXConfig
 from cl.methods.presets.pseudolabel import PseudolabelConfig
 from cl.methods.presets.replay import ReplayConfig
+from cl.methods.presets.retrieve_then_align import RetrieveThenAlignConfig
 from cl.methods.presets.tip_adapter import CapSAdapterConfig, TipAdapterConfig, TipAdapterFConfig
 from cl.methods.presets.vr_lwf import VRLwFConfig
 from cl.methods.presets.wise_ft import WiSEFTConfig
@@ -48,6 +49,7 @@ AnyMethodConfig = Annotated[
     | CapSAdapterConfig
     | CPEClipConfig
     | PseudolabelConfig
+    | RetrieveThenAlignConfig
     | RecipeConfig,
     Field(discriminator="name"),
 ]

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 from jaxtyping import Bool, Float, Int
 from pydantic import Field, model_validator
@@ -18,12 +18,31 @@ from cl.models.clip import Clip
 from cl.models.zero_shot import class_features
 from cl.streams.stream import Session
 
+What = Literal[
+    "partner:label",  # another image of the same class
+    "partner:identity",  # of the same one
+    "wrong:column",  # a caption that is wrong, as the table tells it
+    "wrong:numbers",  # the row's own with another number
+    "wrong:words",  # with two words exchanged
+    "second:caption",  # another caption of the row
+    "second:rewrite",  # one in other words
+    "second:label",  # its class's prompt
+]
+
+
+class Beside(NamedTuple):
+    """What stands beside some rows of a batch: another image of each, or the tokens of another text."""
+
+    values: Float[Tensor, "m 3 h w"] | Int[Tensor, "m t"]
+    there: Bool[Tensor, " b"]  # which rows
+
 
 class Batch(NamedTuple):
     """What one step sees.
 
     `labels` index the session's vocabulary, -1 where a sample has none; `texts` hold one caption's tokens each, and mean
-    something where `captioned`; `rows` are positions in the table that `rounds` gave; `step` counts the session's batches.
+    something where `captioned`; `rows` are positions in the table that `rounds` gave; `step` counts the session's batches;
+    `beside` is what the method asked for.
     """
 
     images: Float[Tensor, "b 3 h w"]
@@ -32,6 +51,7 @@ class Batch(NamedTuple):
     captioned: Bool[Tensor, " b"]
     rows: Int[Tensor, " b"]
     step: int
+    beside: Mapping[What, Beside] = {}
 
 
 class MethodConfig(Config):
@@ -110,6 +130,7 @@ class Method(nn.Module, ABC):
         self.turns: int | None = None  # rounds of this session, told by `rounds` when the first begins; None: only the last one tells
         self.visits = 0.0  # how often a row of this session comes up in a round with the same pixels; 0: not known
         self.full = 0  # rows of a whole batch of this round, which the last of an epoch may not have
+        self.beside: tuple[What, ...] = ()  # what each row of a batch is to have beside it
         self.chunk: int | None = None  # how many images or texts are encoded at a time; None: all of a step
 
     def units(self) -> dict[str, int]:
@@ -124,6 +145,10 @@ class Method(nn.Module, ABC):
     def trainable(self) -> Iterable[nn.Parameter]:
         """The parameters that descend; none at all means there is nothing to train by gradient."""
         return self.clip.parameters()
+
+    def descending(self) -> Iterable[nn.Parameter]:
+        """Those of them that the round under way moves."""
+        return self.trainable()
 
     def bounds(self) -> dict[str, dict[str, str | int]]:
         """What its tensors mean nothing without, by what their names begin with: "" for a method that is not made of parts."""

@@ -5,10 +5,12 @@ from typing import NamedTuple
 
 from cl.methods.merges.base import MergeConfig
 from cl.methods.part import PartConfig
+from cl.methods.rounds.towers import TowersConfig
 from cl.methods.terms.base import TermConfig
 from cl.methods.terms.objective import ObjectiveConfig
 from cl.methods.tuners.base import Tuner
 
+_FEATURES = {"regress", "anchor", "identity", "counterfactual", "alip", "clusters"}  # terms that nothing but moving features changes
 _STRENGTH = ("weight", "alpha")  # by which a term is multiplied
 
 
@@ -37,7 +39,7 @@ def _nothing(parts: Parts) -> bool:
 
 
 def _nobody_teaches(parts: Parts) -> bool:
-    return bool(parts.terms) and not any(isinstance(term, ObjectiveConfig) for term in parts.terms)
+    return bool(parts.terms) and not any(term.teaches for term in parts.terms)
 
 
 def _twice(parts: Parts) -> bool:
@@ -73,9 +75,25 @@ def _along_rounds(parts: Parts) -> bool:
 
 def _pairs_in_rounds(parts: Parts) -> bool:
     objectives = [term for term in parts.terms if isinstance(term, ObjectiveConfig)]
-    return "rounds" in parts.seats and (
+    return _rounds(parts) == "pseudolabels" and (
         any(term.labels == "pairs" for term in objectives) or not any("labels" in term.wants() for term in objectives)
     )
+
+
+def _rounds(parts: Parts) -> str | None:
+    return parts.seats["rounds"].called() if "rounds" in parts.seats else None
+
+
+def _one_tower(parts: Parts) -> bool:
+    tune = parts.seats["tune"]
+    return _rounds(parts) == "towers" and (tune.called(), getattr(tune, "part", None)) != ("whole", "whole")
+
+
+def _silent_round(parts: Parts) -> bool:
+    rounds = parts.seats.get("rounds")
+    if not isinstance(rounds, TowersConfig):
+        return False
+    return any(not any(term.teaches and term.called() not in others for term in parts.terms) for others in (rounds.image, rounds.text))
 
 
 def _no_mixer(parts: Parts) -> bool:
@@ -136,11 +154,11 @@ REFUSALS = (
         lambda parts: parts.seats["tune"].called() == "head" and "vocabulary" in parts.kinds(),
     ),
     Refusal(
-        "features held over a head",
-        "nothing that is tuned here changes a feature of an image or a text, so that regress and anchor have nothing to hold; take another "
-        "tuner, or leave the term out",
+        "features that a head leaves as they are",
+        "nothing that is tuned here changes a feature of an image or a text, which is all that regress, anchor, identity, counterfactual, "
+        "alip and clusters are about; take another tuner, or leave the term out",
         "{name: recipe, tune: head, terms: [clip, regress]}",
-        lambda parts: parts.seats["tune"].called() == "head" and bool({"regress", "anchor"} & parts.kinds()),
+        lambda parts: parts.seats["tune"].called() == "head" and bool(_FEATURES & parts.kinds()),
     ),
     Refusal(
         "image features computed once under a tuner of the image tower",
@@ -174,11 +192,31 @@ REFUSALS = (
         _pairs_in_rounds,
     ),
     Refusal(
+        "clusters over pseudolabels",
+        "clusters are of a session's rows, and each round of pseudolabels teaches others; leave one of them out",
+        "{name: recipe, rounds: pseudolabels, terms: [clip, clusters]}",
+        lambda parts: _rounds(parts) == "pseudolabels" and "clusters" in parts.kinds(),
+    ),
+    Refusal(
         "rounds that draw a mixer where there is none",
         "restart mixer draws anew what mixes the prompts of both towers, and what is tuned has no such thing; choose same_init or warm, or "
         "tune prompts with form multimodal",
         "{name: recipe, rounds: {kind: pseudolabels, restart: mixer}}",
         _no_mixer,
+    ),
+    Refusal(
+        "rounds over towers of which one is not tuned",
+        "rounds of kind towers teach the image tower and then the text tower, so that both have to be tuned; set tune to whole, with "
+        "part whole",
+        "{name: recipe, rounds: towers, tune: lora, terms: [clip, identity]}",
+        _one_tower,
+    ),
+    Refusal(
+        "a round in which nothing teaches",
+        "in one round of kind towers none of the terms that are asked teaches; rounds.image names those that only the first one asks, and "
+        "rounds.text those that only the second one does: put one that teaches into each, or into neither",
+        "{name: recipe, rounds: towers, terms: [clip]}",
+        _silent_round,
     ),
     Refusal(
         "two tuners",

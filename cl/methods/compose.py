@@ -76,7 +76,10 @@ class RecipeConfig(Composed):
         """What every part can learn from."""
         alone = [part for part in self.parts() if part is not self.rounds and not part.absent()]
         kinds = tuple(kind for kind in self.learns if all(kind in part.wants() for part in alone))
-        return self.rounds.wants() if self.rounds and "labels" in kinds else kinds  # which give labels to rows without
+        if all("unlabelled" in term.wants() for term in self.terms if not term.absent()) and "captions" in kinds:
+            return (*kinds, "unlabelled")
+        gives = self.rounds and "unlabelled" in self.rounds.wants()
+        return self.rounds.wants() if self.rounds and gives and "labels" in kinds else kinds  # which give labels to rows without
 
     def training(self, later: bool) -> dict[str, Any]:
         """What the parts want, then what is said for all of them."""

@@ -1,10 +1,11 @@
 """What a round teaches, and how what it is made of is put together: rows, classes that compete, pairs, and a rank's part of a step."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
+import pyarrow as pa
 import torch
 from jaxtyping import Bool, Float, Int
 from PIL import Image
@@ -12,8 +13,9 @@ from torch import Tensor
 
 from cl.data.classes import ClassName
 from cl.data.table import ImageTable
-from cl.methods.base import Batch
+from cl.methods.base import Batch, What
 from cl.methods.buffer import Exemplars
+from cl.models.clip import Clip
 from cl.models.tokens import Frame
 
 
@@ -31,10 +33,16 @@ class Lesson:
     groups: Int[Tensor, " rows"] | None = None  # where each row stands in `group_weights`; None: all are one
     group_weights: Mapping[str, float] = field(default_factory=dict)  # of groups of rows, by name: the loss of each is a mean of its own
     features: Float[Tensor, "rows d"] | None = None  # of the images, where they were computed before
+    tower: Literal["image", "text"] | None = None  # the one that learns; None: all that is tuned
+    silent: frozenset[str] = frozenset()  # kinds of terms that are not asked
 
     def names(self) -> list[ClassName]:
         """The classes that compete, in order."""
         return [self.vocabulary[index] for index in self.candidates]
+
+    def silences(self, term: str) -> bool:
+        """Whether a term is not asked, by the name it has in a recipe: its kind, and a number where there are two of a kind."""
+        return any(term == kind or (term.startswith(kind) and term[len(kind) :].isdigit()) for kind in self.silent)
 
     def taught(self) -> ImageTable:
         """The session's own rows."""
@@ -43,8 +51,17 @@ class Lesson:
     @cached_property
     def samples(self) -> Int[Tensor, " rows"]:
         """A number for each row, equal where it is the same sample: a memory may give a row more than once."""
-        ids = self.data.table["id"].combine_chunks().dictionary_encode()
-        return torch.from_numpy(ids.indices.to_numpy().astype("int64"))
+        return _numbered(self.data.index["id"])
+
+    @cached_property
+    def identities(self) -> Int[Tensor, " rows"]:
+        """A number for each row, equal where images show the same one; -1 where that is not told."""
+        return _numbered(pa.chunked_array([pa.array(self.data.identities, pa.string())]))
+
+
+def _numbered(names: pa.ChunkedArray) -> Int[Tensor, " rows"]:
+    numbers = names.combine_chunks().dictionary_encode().indices.fill_null(-1)
+    return torch.from_numpy(numbers.to_numpy().astype("int64"))
 
 
 class Reader(Protocol):
@@ -72,11 +89,12 @@ class Pairs(NamedTuple):
 
 
 class Share(NamedTuple):
-    """What part of a step this rank has: the whole batch without its pixels, and how many images and captions each rank brings."""
+    """What part of a step this rank has: the whole batch without its pixels, and how many images, captions and others each rank brings."""
 
     whole: Batch
     images: list[int]
     captions: list[int]
+    beside: Mapping[What, list[int]]
 
 
 def equal(texts: Int[Tensor, "n t"], others: Int[Tensor, "m s"] | None = None) -> Bool[Tensor, "n m"]:
@@ -84,3 +102,18 @@ def equal(texts: Int[Tensor, "n t"], others: Int[Tensor, "m s"] | None = None) -
     others = texts if others is None else others
     width = min(texts.shape[1], others.shape[1])
     return (texts[:, None, :width] == others[None, :, :width]).all(-1)
+
+
+def plain_batch(clip: Clip, table: ImageTable, lesson: Lesson, rows: Iterable[int]) -> Batch:
+    """Rows as a batch, uncropped, each with its first caption; `rows` are their positions in the lesson's table."""
+    transform, index = clip.transform(), {known.name: place for place, known in enumerate(lesson.vocabulary)}
+    texts = [captions[0] if captions else "" for captions in table.captions]
+    device = clip.device
+    return Batch(
+        torch.stack([transform(table.image(row)) for row in range(len(table))]).to(clip.logit_scale),
+        torch.tensor([-1 if label is None else index[label] for label in table.labels], device=device),
+        clip.tokenize(texts).to(device),
+        torch.tensor([bool(text) for text in texts], device=device),
+        torch.tensor(list(rows), device=device),
+        0,
+    )

@@ -34,6 +34,48 @@ def contrastive(
     return (F.cross_entropy(logits, target, label_smoothing=smoothing) + F.cross_entropy(logits.T, target, label_smoothing=smoothing)) / 2
 
 
+def pair_losses(
+    images: Float[Tensor, "n d"], texts: Float[Tensor, "n d"], scale: Float[Tensor, ""] | float, same: Bool[Tensor, "n n"]
+) -> Float[Tensor, " n"]:
+    """The n summands whose mean is `contrastive`: each pair's cross-entropy among the texts and among the images, halved."""
+    logits = similarities(scale, images, texts)
+    share = same.to(logits.dtype) / same.sum(-1, keepdim=True)
+    return (F.cross_entropy(logits, share, reduction="none") + F.cross_entropy(logits.T, share, reduction="none")) / 2
+
+
+def triplet(distances: Float[Tensor, "n c"], targets: Int[Tensor, " n"], margin: Float[Tensor, ""] | float) -> Float[Tensor, ""]:
+    """The mean over rows of how much nearer than `margin` the nearest wrong column comes to the right one.
+
+    It is the proto-triplet loss of SuSana Distancia. A row is 0 where it is near enough to its own, or where there is no other column.
+    """
+    own = distances.gather(1, targets[:, None])[:, 0]
+    if distances.shape[1] == 1:
+        return 0.0 * own.sum()
+    others = distances.scatter(1, targets[:, None], torch.inf).amin(1)
+    return F.relu(own - others + margin).mean()
+
+
+def apart(rows: Float[Tensor, "n d"], columns: Float[Tensor, "c d"]) -> Float[Tensor, "n c"]:
+    """Euclidean distances, sqrt(squared distance + 1e-6): a gradient where two are equal, of 0 and not of 0 / 0."""
+    with torch.autocast(rows.device.type, enabled=False):
+        one, other = precise(rows), precise(columns)
+        squared = one.square().sum(1)[:, None] + other.square().sum(1)[None] - 2 * one @ other.T
+        return (squared.clamp_min(0) + 1e-6).sqrt()
+
+
+def outweighed(
+    images: Float[Tensor, "n d"], right: Float[Tensor, "n d"], wrong: Float[Tensor, "n d"], scale: Float[Tensor, ""] | float
+) -> Float[Tensor, ""]:
+    """The mean cross-entropy of each image between its caption and a wrong one (Teaching CLIP to Count, arXiv:2302.12066).
+
+    The scale gets no gradient: it would grow or shrink with how hard the wrong captions are.
+    """
+    scale = scale.detach() if isinstance(scale, Tensor) else scale
+    with torch.autocast(images.device.type, enabled=False):
+        more = (precise(images) * (precise(wrong) - precise(right))).sum(-1)
+        return F.softplus(scale * more).mean()
+
+
 def distillation(student: Float[Tensor, "b k"], teacher: Float[Tensor, "b k"], temperature: float = 1.0) -> Float[Tensor, ""]:
     """T^2 times the mean over rows of KL(softmax(teacher/T) || softmax(student/T)) (LwF, arXiv:1606.09282).
 

@@ -147,3 +147,17 @@ def geodesic(one: Float[Tensor, "n d"], other: Float[Tensor, "n d"], share: floa
 def own(rows: Float[Tensor, "n d"]) -> Bool[Tensor, "n n"]:
     """That each text is its own image's alone."""
     return torch.eye(len(rows), dtype=torch.bool, device=rows.device)
+
+
+def gates(
+    fits: Float[Tensor, "3 n"], means: Float[Tensor, "3"], sample: float, pair: float
+) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"], Float[Tensor, " n"]]:
+    """How much each row, its caption and its second text weigh, by cosines and their running means (ALIP, arXiv:2308.08428).
+
+    `fits`: of caption and second text, image and caption, image and second text. A row whose two texts fit better than on average weighs
+    1, and so do both of them; another less, and each of its texts by how well it fits, which may be more than 1.
+    """
+    texts, first, second = (fits - means[:, None]).unbind()
+    rows = (sample * texts).exp().clamp_max(1)
+    doubtful = rows < 1
+    return rows, *(torch.where(doubtful, (pair * each).exp(), 1.0) for each in (first, second))  # type: ignore[return-value]

@@ -6,7 +6,6 @@ from dataclasses import replace
 from itertools import chain
 from typing import Any, Literal, Self, get_args
 
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
@@ -15,7 +14,7 @@ from cl.data.table import ImageTable
 from cl.errors import MethodError
 from cl.methods import view
 from cl.methods.base import Batch, Method
-from cl.methods.lesson import Lesson
+from cl.methods.lesson import Lesson, plain_batch
 from cl.methods.memories.base import Memory
 from cl.methods.merges.base import Merge
 from cl.methods.part import Part
@@ -75,8 +74,9 @@ class Recipe(Method):
             )
         self.tuner, self.terms = tuner, nn.ModuleDict(dict(terms))
         self.memory, self.merge, self.several = memory, merge, rounds
-        self.compete, self.drop_last, self.pixels = candidates, drop_last, not cache
+        self.compete, self.drop_last, self.cache = candidates, drop_last, cache
         self.lesson: Lesson | None = None
+        self._ready()
         self._wanted = list(dict.fromkeys(kind for term in self._terms() for kind in sorted(term.needs().teachers)))
         # a teacher is no memory: kept out of the module tree, it is neither saved nor trained
         self._teachers: dict[str, Tuner] = {"original": base(clip)} if "original" in self._wanted else {}
@@ -98,9 +98,26 @@ class Recipe(Method):
     def _terms(self) -> Iterator[Term]:
         yield from self.terms.values()  # type: ignore[misc]  # a ModuleDict knows modules only
 
+    def _speaking(self) -> Iterator[tuple[str, Term]]:
+        """The terms that the lesson under way asks, by name."""
+        for name, term in zip(self.terms, self._terms(), strict=True):
+            if not self.lesson or not self.lesson.silences(name):
+                yield name, term
+
+    def _ready(self) -> None:
+        """What a batch of the lesson under way holds."""
+        self.pixels = not self.cache and (self.lesson is None or self.lesson.features is None)
+        self.beside = tuple(sorted({what for _, term in self._speaking() for what in term.needs().beside}))
+
     def trainable(self) -> Iterable[nn.Parameter]:
         """What the tuner moves, and what the terms bring."""
         return chain(self.tuner.weights().values(), *(term.parameters() for term in self._terms()))
+
+    def descending(self) -> Iterable[nn.Parameter]:
+        """Of those, what the lesson under way is for."""
+        tower = self.lesson.tower if self.lesson else None
+        weights = self.tuner.weights() if tower is None else self.tuner.of(tower)
+        return chain(weights.values(), *(term.parameters() for _, term in self._speaking()))
 
     def sources(self) -> tuple[str, ...]:
         """Those of its terms, and of the models that they name."""
@@ -148,6 +165,7 @@ class Recipe(Method):
         for lesson in lessons if self.tuner.moves(session) else ():
             self.turns = self.several.count() if self.several else 1
             self.lesson = lesson
+            self._ready()
             if not self.pixels:
                 self._look(lesson)
             yield lesson.data
@@ -159,7 +177,7 @@ class Recipe(Method):
         else:
             self.tuner.known = lesson.features
         for kind, teacher in self._teachers.items():
-            if kind == "session":
+            if kind == "session" and "image" in self.tuner.fixed:
                 teacher.known = self.tuner.known
             else:
                 teacher.know(lesson.data)
@@ -181,7 +199,7 @@ class Recipe(Method):
         losses: dict[str, Tensor] = {}
         # chunks are encoded again on the way back, when the step is over: then the weights are made anew each time
         with nullcontext() if self.chunk else self.tuner.step():
-            for kind, term in zip(self.terms, self._terms(), strict=True):
+            for kind, term in self._speaking():
                 losses |= {f"{kind}.{name}" if name in losses else name: loss for name, loss in term(step).items()}
         return losses
 
@@ -254,14 +272,14 @@ class Recipe(Method):
         """Which rows teach: those that the tuner and every term which chooses can use."""
         asked = {needs for needs in (self.tuner.rows, *(term.needs().rows for term in self._terms())) if needs}
         narrow: tuple[Rows, ...] = ("labelled", "captioned", "supervised")
-        return next((rows for rows in narrow if rows in asked), "any")
+        return "any" if "any" in asked and not self.tuner.rows else next((rows for rows in narrow if rows in asked), "any")
 
     def _rows(self, session: Session) -> ImageTable:
         return teaching(session, self._asked())
 
     def _site(self, session: Session, lesson: Lesson) -> Site:
         visits = 0.0 if self.several else self.visits  # each round has rows of its own
-        return Site(self.tuner, session, lesson, self.seed, self.teacher, self._views(lesson), not self.pixels, visits)
+        return Site(self.tuner, session, lesson, self.seed, self.teacher, self._views(lesson), self.cache, visits)
 
     def _views(self, lesson: Lesson) -> Callable[[ImageTable, int], Iterator[View]]:
         def views(table: ImageTable, size: int) -> Iterator[View]:
@@ -280,18 +298,3 @@ class Recipe(Method):
         if self.tuner.resting:
             self.clip.eval()
         return self
-
-
-def plain_batch(clip: Clip, table: ImageTable, lesson: Lesson, rows: Iterable[int]) -> Batch:
-    """Rows as a batch, uncropped, each with its first caption; `rows` are their positions in the lesson's table."""
-    transform, index = clip.transform(), {known.name: place for place, known in enumerate(lesson.vocabulary)}
-    texts = [captions[0] if captions else "" for captions in table.captions]
-    device = clip.device
-    return Batch(
-        torch.stack([transform(table.image(row)) for row in range(len(table))]).to(clip.logit_scale),
-        torch.tensor([-1 if label is None else index[label] for label in table.labels], device=device),
-        clip.tokenize(texts).to(device),
-        torch.tensor([bool(text) for text in texts], device=device),
-        torch.tensor(list(rows), device=device),
-        0,
-    )

@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 from cl.data.classes import ClassName
 from cl.data.table import ImageTable
 from cl.methods import gather
-from cl.methods.base import Batch
+from cl.methods.base import Batch, Beside, What
 from cl.methods.lesson import Lesson, Pairs, Reader, Share, equal
 from cl.methods.tuners.base import Tuner
 from cl.seeds import generator
@@ -95,6 +95,14 @@ class View:
         """Features of other images, encoded once per key."""
         return self._once(("image", key), lambda: self._chunks(self._encoder.image, pixels))
 
+    def there(self, what: What) -> Bool[Tensor, " b"]:
+        """Which rows have such a thing beside them."""
+        return self.batch.beside[what].there
+
+    def beside(self, what: What) -> Float[Tensor, "m d"]:
+        """Features of what stands beside those rows; at least one of them is `there`."""
+        return self._once(("beside", what), lambda: self._beside(what))
+
     @cached_property
     def labelled(self) -> Bool[Tensor, " b"]:
         """Rows that have a label."""
@@ -126,7 +134,7 @@ class View:
     @cached_property
     def same_captions(self) -> Bool[Tensor, "m m"]:
         """Which captions of the captioned rows are equal, or of one sample."""
-        return equal(self.batch.texts[self.captioned]) | self._alike(self.captioned.nonzero()[:, 0])
+        return equal(self.batch.texts[self.captioned]) | self.alike(self.captioned.nonzero()[:, 0])
 
     @property
     def captioned_pairs(self) -> Pairs:
@@ -150,7 +158,7 @@ class View:
         """What is the same among `pairs`."""
         labelled, captioned = self.labelled.nonzero()[:, 0], self.captioned.nonzero()[:, 0]
         rows = torch.cat([labelled, captioned])
-        same, labels = self._alike(rows), self.batch.labels[rows]
+        same, labels = self.alike(rows), self.batch.labels[rows]
         same |= (labels[:, None] == labels[None]) & (labels >= 0)
         if len(captioned):
             same[len(labelled) :, len(labelled) :] |= self.same_captions
@@ -160,7 +168,8 @@ class View:
             same[len(labelled) :, : len(labelled)] |= crossed.T
         return same
 
-    def _alike(self, rows: Int[Tensor, " n"]) -> Bool[Tensor, "n n"]:
+    def alike(self, rows: Int[Tensor, " n"]) -> Bool[Tensor, "n n"]:
+        """Which rows are of one sample."""
         samples = self.lesson.samples.to(rows.device)[self.batch.rows[rows]]
         return samples[:, None] == samples[None]
 
@@ -199,9 +208,17 @@ class View:
         real = own.rows >= 0
         labels, captioned, places = (gather.rows(each[real, None].long(), sizes)[:, 0] for each in (own.labels, own.captioned, own.rows))
         texts = gather.rows(own.texts[real], sizes, self.reader.frame().pad)  # so filled up equal ones are equal
-        whole = Batch(own.images, labels, texts, captioned.bool(), places, own.step)
-        share = Share(whole, sizes, gather.counts(int(own.captioned[real].sum()), device))
+        brought = {what: gather.counts(len(each.values), device) for what, each in own.beside.items()}
+        beside = {what: self._together(each, sizes, brought[what]) for what, each in own.beside.items()}
+        whole = Batch(own.images, labels, texts, captioned.bool(), places, own.step, beside)
+        share = Share(whole, sizes, gather.counts(int(own.captioned[real].sum()), device), brought)
         return View(own, self.lesson, self._encoder, self.seed, full=self.full, teacher=self._teacher, chunk=self._chunk, share=share)
+
+    def _together(self, beside: Beside, sizes: list[int], brought: list[int]) -> Beside:
+        """What stands beside rows of all ranks; images stay where they lie."""
+        there = gather.rows(beside.there[self._own.rows >= 0, None].long(), sizes)[:, 0].bool()
+        image = beside.values.is_floating_point()
+        return Beside(beside.values if image else gather.rows(beside.values, brought, self.reader.frame().pad), there)
 
     def _images(self) -> Float[Tensor, "b d"]:
         known = self._encoder.known
@@ -215,6 +232,14 @@ class View:
             return self._chunks(self._encoder.text, tokens)
         found = self._chunks(self._encoder.text, tokens if len(tokens) else self._own.texts[:1])
         return gather.features(found, self._share.captions)
+
+    def _beside(self, what: What) -> Float[Tensor, "m d"]:
+        values = self._own.beside[what].values
+        image = values.is_floating_point()
+        encode, stand_in = (self._encoder.image, self._own.images[:1]) if image else (self._encoder.text, self._own.texts[:1])
+        if self._share is None:
+            return self._chunks(encode, values)
+        return gather.features(self._chunks(encode, values if len(values) else stand_in), self._share.beside[what])
 
     def _encoded(self, encode: Callable[..., Tensor], *own: Tensor) -> Tensor:
         found = self._chunks(encode, *own)

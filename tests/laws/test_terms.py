@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from cl.learning.learner import learn
+from cl.learning.loader import Collate, Rows
 from cl.methods import PARTS
 from cl.methods.compose import RecipeConfig
 from cl.methods.part import PartConfig
-from cl.methods.recipe import Recipe, plain_batch
+from cl.methods.recipe import Recipe
 from cl.methods.view import View
 from tests import make
 from tests.golden.numbers import sessions
@@ -68,7 +69,8 @@ def test_gradients_of_terms_that_share_a_view_are_the_sum_of_each_alone(kind: st
         weight.requires_grad_(True)
     lesson = method.lesson
     assert lesson is not None
-    batch = plain_batch(method.clip, table.take(range(6)), lesson, range(6))
+    rows = Rows(table, method.clip, method.vocabulary, beside=method.beside)
+    batch = Collate(method.clip.tokenize, torch.float64, method.beside)([rows[(row, 0, 0)] for row in range(6)])
 
     def gradients(losses: Mapping[str, Tensor]) -> list[Tensor]:
         assert all(loss.isfinite() for loss in losses.values())

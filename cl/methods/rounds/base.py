@@ -2,7 +2,11 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
+
+import torch
+from torch import nn
 
 from cl.methods.lesson import Lesson
 from cl.methods.part import Part, PartConfig
@@ -42,3 +46,18 @@ class Rounds(Part, ABC):
     def record(self, session: Session, truth: Mapping[str, str]) -> list[dict[str, Any]]:
         """Rows of a table about the session just learned; `truth`: withheld labels by sample id, to judge by."""
         return []
+
+
+@contextmanager
+def answering(tuner: Tuner) -> Iterator[None]:
+    """In the block the tuner answers, and does not learn."""
+    modules: tuple[nn.Module, ...] = tuner, tuner.clip
+    modes = [module.training for module in modules]
+    try:
+        for module in modules:
+            module.eval()
+        with torch.no_grad():
+            yield
+    finally:
+        for module, mode in zip(modules, modes, strict=True):
+            module.train(mode)

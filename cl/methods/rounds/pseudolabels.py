@@ -1,7 +1,6 @@
 """Rounds on what the model itself says about images without a label: FPL, IFPL and GRIP (arXiv:2306.01669)."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
@@ -9,7 +8,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from pydantic import Field, PositiveInt
-from torch import Tensor, nn
+from torch import Tensor
 
 from cl.data.classes import ClassName
 from cl.data.table import ImageTable, concat
@@ -18,7 +17,7 @@ from cl.methods.features import encoded
 from cl.methods.lesson import Lesson
 from cl.methods.prompts import worded
 from cl.methods.rounds import picks as picking
-from cl.methods.rounds.base import Rounds, RoundsConfig
+from cl.methods.rounds.base import Rounds, RoundsConfig, answering
 from cl.methods.rounds.picks import (
     RULES,
     Paradigm,
@@ -167,13 +166,13 @@ class Pseudolabels(Rounds):
         else:
             ks = schedule(config.strategy, len(unlabelled), len(columns), k=config.k, iterations=config.iterations)
         if at.cached:
-            with _asked(at.tuner):
+            with answering(at.tuner):
                 at.tuner.know(data)
         return Pool(data, rows, unlabelled, [*range(own, len(data))], columns, paradigm, ks, at.tuner.known if at.cached else None)
 
     def _pick(self, pool: Pool, first: Lesson, at: Site, k: int, *, zero_shot: bool) -> list[Pick]:
         tuner, classes = at.tuner, [first.vocabulary[index] for index in pool.columns]
-        with _asked(tuner):
+        with answering(tuner):
             if pool.features is not None:
                 images = pool.features[pool.unlabelled]
             else:
@@ -220,18 +219,3 @@ class Pseudolabels(Rounds):
             group_weights={"labelled": labelled, "pseudo": pseudo},
             features=None if pool.features is None else pool.features[torch.tensor(rows, device=pool.features.device)],
         )
-
-
-@contextmanager
-def _asked(tuner: Tuner) -> Iterator[None]:
-    """In the block the tuner answers, and does not learn."""
-    modules: tuple[nn.Module, ...] = tuner, tuner.clip
-    modes = [module.training for module in modules]
-    try:
-        for module in modules:
-            module.eval()
-        with torch.no_grad():
-            yield
-    finally:
-        for module, mode in zip(modules, modes, strict=True):
-            module.train(mode)

@@ -5,18 +5,23 @@ from typing import Annotated
 from pydantic import Field
 
 from cl.methods.terms.align import AlignConfig
+from cl.methods.terms.alip import ALIPConfig
 from cl.methods.terms.anchor import AnchorConfig
 from cl.methods.terms.base import Needs, Term, TermConfig
 from cl.methods.terms.class_texts import ClassTextsConfig
 from cl.methods.terms.cloob import CLOOBConfig
+from cl.methods.terms.clusters import ClustersConfig
+from cl.methods.terms.counterfactual import CounterfactualConfig
 from cl.methods.terms.fit import FitConfig
 from cl.methods.terms.gap import GapConfig
 from cl.methods.terms.hold import HoldConfig
+from cl.methods.terms.identity import IdentityConfig
 from cl.methods.terms.infoloob import InfoLOOBConfig
 from cl.methods.terms.l2 import L2Config
 from cl.methods.terms.m2mix import M2MixConfig
 from cl.methods.terms.names import NamesConfig
 from cl.methods.terms.primary import PrimaryConfig
+from cl.methods.terms.proto_triplet import ProtoTripletConfig
 from cl.methods.terms.reference import ReferenceConfig
 from cl.methods.terms.regress import RegressConfig
 from cl.methods.terms.siglip import SigLIPConfig
@@ -42,7 +47,12 @@ AnyTerm = Annotated[
     | RegressConfig
     | AnchorConfig
     | TextRowsConfig
-    | PrimaryConfig,
+    | PrimaryConfig
+    | IdentityConfig
+    | ProtoTripletConfig
+    | CounterfactualConfig
+    | ALIPConfig
+    | ClustersConfig,
     Field(discriminator="kind"),
 ]
 

@@ -1,6 +1,6 @@
 """Queries held to what an earlier model finds for them: their similarities to vectors that it made of earlier sessions."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Bool, Float, UInt8
@@ -20,6 +20,8 @@ from cl.streams.stream import Session
 
 class AnchorConfig(TermConfig):
     """Similarities of images and texts to an earlier model's vectors of earlier sessions, held where that model has them."""
+
+    learns: ClassVar[tuple[str, ...]] = ("labels", "captions", "unlabelled")
 
     kind: Literal["anchor"] = "anchor"
     weight: NonNegativeFloat = 1.0

@@ -1,12 +1,13 @@
 """Something minimised: what teaches and what holds back are one type, and each sees a step through a view alone."""
 
 from abc import ABC, abstractmethod
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 from jaxtyping import Float
 from torch import Tensor
 
 from cl.data.table import ImageTable
+from cl.methods.base import What
 from cl.methods.part import Part, PartConfig
 from cl.methods.tuners.base import Tuner
 from cl.methods.view import Site, View
@@ -19,14 +20,18 @@ class Needs(NamedTuple):
     """What a term cannot do without.
 
     `rows`: those of a session that it learns from; what only holds back takes what comes. `teachers`: each a `Kind`, or a model by name.
+    `beside`: what rows of a batch are to have beside them, where there is such a thing.
     """
 
     rows: Rows | None = None
     teachers: frozenset[str] = frozenset()
+    beside: frozenset[What] = frozenset()
 
 
 class TermConfig(PartConfig):
     """Settings of a term; a subclass adds `kind: Literal[...]` and its knobs."""
+
+    teaches: ClassVar[bool] = False  # whether it may stand alone
 
     def build(self, tuner: Tuner, seed: int) -> "Term":
         """The term, for what the tuner moves."""

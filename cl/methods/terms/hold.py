@@ -4,14 +4,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from pydantic import Field, NonNegativeFloat, PositiveInt
 from torch import Tensor, nn
 
 from cl.data.table import ImageTable
 from cl.errors import MethodError
-from cl.methods.losses import classification
+from cl.methods.losses import classification, pair_losses
 from cl.methods.terms.base import Term, TermConfig
 from cl.methods.tuners.base import Tuner
 from cl.methods.view import Site, View
@@ -124,12 +123,3 @@ def fisher_diagonal(losses: Iterable[Float[Tensor, ""]], parameters: Sequence[nn
             if gradient is not None:
                 each.addcmul_(gradient, gradient)
     return [each / max(count, 1) for each in total]
-
-
-def pair_losses(
-    images: Float[Tensor, "n d"], texts: Float[Tensor, "n d"], scale: Float[Tensor, ""], same: Bool[Tensor, "n n"]
-) -> Float[Tensor, " n"]:
-    """The n summands whose mean is `contrastive`: each pair's cross-entropy among the texts and among the images, halved."""
-    logits = scale * images @ texts.T
-    share = same.to(logits.dtype) / same.sum(-1, keepdim=True)
-    return (F.cross_entropy(logits, share, reduction="none") + F.cross_entropy(logits.T, share, reduction="none")) / 2

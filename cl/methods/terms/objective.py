@@ -22,6 +22,8 @@ Scale = PositiveFloat | Literal["model"]
 class ObjectiveConfig(TermConfig):
     """Settings of what compares the images of a batch with its texts."""
 
+    teaches: ClassVar[bool] = True
+
     labels: Literal["classify", "pairs"] = Field(
         "classify",
         description="rows with a label: cross-entropy over class prompts, or pairs with their class's prompt, among captioned rows",

@@ -1,6 +1,6 @@
 """Features held to those of an earlier model, so that an index it made is still found by new queries (arXiv:2003.11942, for two towers)."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from jaxtyping import Float
 from pydantic import Field, NonNegativeFloat
@@ -15,6 +15,8 @@ from cl.methods.view import Site, View
 
 class RegressConfig(TermConfig):
     """Features of both towers held to those of the model that made an index (arXiv:2003.11942)."""
+
+    learns: ClassVar[tuple[str, ...]] = ("labels", "captions", "unlabelled")
 
     kind: Literal["regress"] = "regress"
     weight: NonNegativeFloat = Field(10.0, description="10 kept the index and the new learning, 40 all of the index")

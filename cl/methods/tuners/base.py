@@ -153,6 +153,10 @@ class Tuner(Part, ABC):
     def after_step(self) -> None:
         """The optimizer has just moved the weights."""
 
+    def of(self, tower: Tower) -> Mapping[str, nn.Parameter]:
+        """Those of its weights that move one tower; asked by rounds that teach one after the other."""
+        raise NotImplementedError
+
     def redrawn(self, *counter: int) -> Mapping[str, Tensor]:
         """New values of the weights that make others of what was learned, by name; none, where nothing is made of anything."""
         return {}

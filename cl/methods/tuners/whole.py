@@ -37,5 +37,12 @@ class Whole(Tuner):
 
     def weights(self) -> Mapping[str, nn.Parameter]:
         """The clip's parameters that descend, under their names in the clip."""
+        return self._moving(self.part)
+
+    def of(self, tower: Tower) -> Mapping[str, nn.Parameter]:
+        """Those of a tower; the logit scale is part of both."""
+        return self._moving(tower)
+
+    def _moving(self, part: Part) -> Mapping[str, nn.Parameter]:
         frozen = None if self.trained else self.clip.logit_scale
-        return named(self.clip, (each for each in self.clip.part(self.part) if each is not frozen))
+        return named(self.clip, (each for each in self.clip.part(part) if each is not frozen))

@@ -1,0 +1,187 @@
+"""What wrong captions, partners, prototypes, second texts and groups teach in small worlds that linear towers learn."""
+
+from collections.abc import Callable
+from statistics import mean
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+from cl.methods.losses import apart, contrastive, outweighed, triplet
+from cl.methods.terms.clusters import discriminated, grouped
+
+pytestmark = pytest.mark.slow
+SEEDS = (0, 1, 2)
+
+
+def towers(seed: int, *shapes: tuple[int, int]) -> list[nn.Linear]:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return [nn.Linear(*shape, bias=False) for shape in shapes]
+
+
+def descend(parts: list[nn.Linear], loss: Callable[[], Tensor], steps: int, rate: float) -> None:
+    optimizer = torch.optim.Adam([weight for part in parts for weight in part.parameters()], rate)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        loss().backward()
+        optimizer.step()
+
+
+def counting(seed: int, scale: float | None) -> tuple[float, float]:
+    """32 things, one to four of each; no thing is twice in a batch, so that the contrast can do without numbers. Shares told rightly."""
+    source = torch.Generator().manual_seed(seed)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=source)
+
+    things, numbers, words, counts = normal(32, 48), 0.4 * normal(4, 48), normal(32, 48), 0.4 * normal(4, 48)
+    image, text = towers(seed, (48, 16), (48, 16))
+
+    def see(thing: Tensor, number: Tensor) -> Tensor:
+        return normalize(image(things[thing] + numbers[number] + 0.3 * normal(len(thing), 48)), dim=-1)
+
+    def say(thing: Tensor, number: Tensor) -> Tensor:
+        return normalize(text(words[thing] + counts[number]), dim=-1)
+
+    def loss() -> Tensor:
+        thing, number = torch.randperm(32, generator=source)[:16], torch.randint(0, 4, (16,), generator=source)
+        images, right = see(thing, number), say(thing, number)
+        found = contrastive(images, right, 30.0)
+        if scale is None:
+            return found
+        wrong = say(thing, (number + torch.randint(1, 4, (16,), generator=source)) % 4)
+        return found + outweighed(images, right, wrong, scale)
+
+    descend([image, text], loss, 300, 3e-3)
+    with torch.no_grad():
+        thing, number = torch.arange(32).repeat_interleave(20), torch.arange(4).repeat(160)
+        images = see(thing, number)
+        of_numbers = torch.stack([(images * say(thing, torch.full_like(number, each))).sum(1) for each in range(4)], 1)
+        of_things = torch.stack([(images * say(torch.full_like(thing, each), number)).sum(1) for each in range(32)], 1)
+        return tuple((found.argmax(1) == right).float().mean().item() for found, right in ((of_numbers, number), (of_things, thing)))  # type: ignore[return-value]
+
+
+def test_wrong_captions_at_the_models_scale_teach_numbers_and_at_scale_1_far_less() -> None:
+    plain, flat, own = (
+        [mean(each) for each in zip(*(counting(seed, scale) for seed in SEEDS), strict=True)] for scale in (None, 1.0, 30.0)
+    )
+    assert own[0] > plain[0] + 0.1 and own[0] > flat[0] + 0.02 and own[0] > 0.95, (plain, flat, own)
+    assert abs(own[1] - plain[1]) < 0.05
+
+
+def identities(seed: int) -> tuple[float, float]:
+    """Ten ones in strong noise that all share: how often the nearest image is of the same one, of ten unseen, before and after."""
+    source = torch.Generator().manual_seed(seed)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=source)
+
+    noise = normal(4, 32)
+    (tower,) = towers(seed, (32, 16))
+
+    def rows(ones: Tensor) -> Tensor:
+        return ones.repeat_interleave(6, 0) + 3 * normal(6 * len(ones), 4) @ noise
+
+    names, seen, unseen = torch.arange(10).repeat_interleave(6), rows(2 * normal(10, 32)), rows(2 * normal(10, 32))
+
+    def recall() -> float:
+        with torch.no_grad():
+            features = normalize(tower(unseen), dim=-1)
+            near = (features @ features.T).fill_diagonal_(-1).argmax(1)
+        return (names[near] == names).float().mean().item()
+
+    def loss() -> Tensor:
+        chosen = torch.randperm(60, generator=source)[:20]
+        others = names[chosen] * 6 + torch.randint(0, 6, (20,), generator=source)
+        same = names[chosen][:, None] == names[chosen][None]
+        return contrastive(normalize(tower(seen[chosen]), dim=-1), normalize(tower(seen[others]), dim=-1), 14.3, same, 0.1)
+
+    before = recall()
+    descend([tower], loss, 100, 1e-2)
+    return before, recall()
+
+
+def test_images_of_one_are_found_among_ones_never_seen() -> None:
+    before, after = (mean(each) for each in zip(*(identities(seed) for seed in SEEDS), strict=True))
+    assert after > before + 0.1, (before, after)
+
+
+def prototypes(seed: int) -> tuple[float, float]:
+    """Eight classes in noise that all share, in 20 dimensions: accuracy of the nearest prototype before and after."""
+    source = torch.Generator().manual_seed(seed)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=source)
+
+    centres, noise = normal(8, 20), normal(6, 20)
+    (tower,) = towers(seed, (20, 20))
+    with torch.no_grad():
+        tower.weight.copy_(torch.eye(20))
+    labels, tests = torch.arange(8).repeat(8), torch.arange(8).repeat(40)
+
+    def draw(of: Tensor) -> Tensor:
+        return centres[of] + 2.5 * normal(len(of), 6) @ noise + 0.3 * normal(len(of), 20)
+
+    support, held = draw(labels), draw(tests)
+
+    def distances(rows: Tensor) -> Tensor:
+        means = torch.stack([tower(support)[labels == each].mean(0) for each in range(8)])
+        return apart(normalize(tower(rows), dim=-1), normalize(means, dim=-1))
+
+    def accuracy() -> float:
+        with torch.no_grad():
+            return (distances(held).argmin(1) == tests).float().mean().item()
+
+    before = accuracy()
+    descend([tower], lambda: triplet(distances(draw(labels)), labels, 0.5), 100, 1e-2)
+    return before, accuracy()
+
+
+def test_images_come_nearer_to_their_own_prototype() -> None:
+    found = [prototypes(seed) for seed in SEEDS]
+    assert min(after - before for before, after in found) > 0.2, found
+
+
+def attributes(seed: int, top: int) -> tuple[float, float]:
+    """Images with two attributes of ten values, the second weaker, and the groups of each: share of nearest images that share each."""
+    source = torch.Generator().manual_seed(seed)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=source)
+
+    first, second = normal(10, 32), 0.6 * normal(10, 32)
+    one, two = torch.randint(0, 10, (600,), generator=source), torch.randint(0, 10, (600,), generator=source)
+    rows = first[one] + second[two] + 0.3 * normal(600, 32)
+    own = nn.functional.one_hot(one, 20).bool() | (nn.functional.one_hot(two + 10, 20).bool() if top == 2 else False)
+    (tower,) = towers(seed, (32, 16))
+    head = nn.Linear(16, 20, bias=False)
+    with torch.no_grad():
+        head.weight.copy_(normal(20, 16))
+
+    def loss() -> Tensor:
+        chosen = torch.randint(0, 600, (64,), generator=source)
+        cosines = normalize(tower(rows[chosen]), dim=-1) @ normalize(head.weight, dim=-1).T
+        return discriminated(cosines, own[chosen], 8.0)
+
+    descend([tower, head], loss, 300, 1e-2)
+    with torch.no_grad():
+        features = normalize(tower(rows), dim=-1)
+        near = (features @ features.T).fill_diagonal_(-1).argmax(1)
+    return (one[near] == one).float().mean().item(), (two[near] == two).float().mean().item()
+
+
+def test_several_groups_for_an_image_keep_what_one_loses() -> None:
+    one, two = ([mean(each) for each in zip(*(attributes(seed, top) for seed in SEEDS), strict=True)] for top in (1, 2))
+    assert two[1] > one[1] + 0.3 and two[0] > one[0] - 0.1, (one, two)
+
+
+def test_groups_of_the_base_models_features_are_those_that_images_are_made_of() -> None:
+    source = torch.Generator().manual_seed(0)
+    middles = normalize(torch.randn(9, 24, generator=source), dim=1)
+    of = torch.arange(9).repeat(9)
+    rows = normalize(middles[of] + 0.1 * torch.randn(81, 24, generator=source), dim=1)
+    found = (rows @ grouped(rows, 9, torch.Generator().manual_seed(1)).T).argmax(1)
+    pairs = (of[:, None] == of[None]) == (found[:, None] == found[None])
+    assert pairs.float().mean() > 0.9
