@@ -11,7 +11,7 @@ else
 LOCKED := cat requirements.lock
 endif
 
-.PHONY: demo test test-all check bench clean
+.PHONY: demo test test-all check bench docs clean
 
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and "Evergreen needs Python 3.11 or newer; found %d.%d. Give another one: make demo PYTHON=python3.12" % v[:2])'
@@ -38,6 +38,10 @@ check: $(READY)  ## style, types, and which module may import which
 
 bench: $(READY)  ## speed, as ratios measured side by side
 	$(BIN)/python -m tests.bench
+
+docs: $(READY)  ## the site, in build/site: every page opens as a file; a dead link ends it
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --requirement docs/requirements.lock
+	$(BIN)/python -m docs.make.site
 
 clean:  ## what can be made again; learned models in mlruns/ stay
 	rm -rf build dist *.egg-info .ruff_cache .mypy_cache .import_linter_cache

@@ -80,7 +80,7 @@ def test_a_recipes_own_training_settings_hold_as_on_the_command_line(red: Path) 
     assert torch.allclose(before, model.predict([red], ["red", "green"]), atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["finetune", "cpe_clip", "ridge"])
+@pytest.mark.parametrize("name", ["finetune", "cpe_clip", "ncm"])
 def test_what_is_saved_answers_to_the_bit_and_does_not_learn(name: str, red: Path) -> None:
     session = cl.read_stream(STREAM).sessions[0]
     model = cl.Model("tiny", recipe=name, seed=3)

@@ -1,17 +1,14 @@
 """What has no meaning is refused by name before anything is learned, and the table about it is what is checked."""
 
-from pathlib import Path
-
 import pytest
 import yaml
 
 from cl.errors import ConfigError, EvergreenError
-from cl.methods.combine import REFUSALS, Refusal, table
+from cl.methods.combine import REFUSALS, Refusal
 from cl.plan import build_method, check_session
 from cl.run_config import parse_config, train_config
 from tests import make
 
-README = Path(__file__).parents[1] / "cl" / "README.md"
 BARE = {"name": "x", "stream": {"kind": "domains", "sources": {"d": "d"}}}
 NEAR = [  # each has a meaning, though it is near one that has none
     "{name: recipe, terms: [{kind: clip, weight: 0}, infoloob]}",
@@ -47,7 +44,3 @@ def test_what_is_near_it_is_taken(text: str) -> None:
 def test_a_preset_with_a_part_changed_is_held_to_the_table_too() -> None:
     with pytest.raises(ConfigError, match="the mean of two products of factors"):
         parse_config({**BARE, "method": {"name": "wise_ft", "tune": "lora"}}, "here")
-
-
-def test_the_table_in_the_readme_is_this_one() -> None:
-    assert table() in README.read_text(encoding="utf-8"), table()

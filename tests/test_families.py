@@ -1,4 +1,4 @@
-"""Every kind of model that open_clip has: what each method can learn with it, and that it does; the table in cl/README.md is this one."""
+"""Every kind of model that open_clip has: what each method can learn with it, and that it does; docs/reference/models.md has this table."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,7 +29,7 @@ SMALL = {
     "samples": 4,
     "iterations": 2,
 }  # settings that only make a method cheaper, used where it has them
-README = Path(__file__).parents[1] / "cl" / "README.md"
+README = Path(__file__).parents[1] / "docs" / "reference" / "models.md"
 REFUSED = {  # what a method needs that a family lacks, and what it says then
     "cpe_clip": {
         **dict.fromkeys(("RN", "ConvNeXt", "EVA"), "image prompts need open_clip's vision transformer"),

@@ -1,4 +1,4 @@
-"""Which parts have no meaning together: one table, which is what is checked, what is told, and the page about it (cl/README.md)."""
+"""Which parts have no meaning together: one table, which is what is checked, what is told, and the page about it (docs/make)."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple

@@ -50,7 +50,14 @@ def part(kind: str) -> tuple[str, type[PartConfig]]:
 
 def settings(config: type[Config]) -> list[Setting]:
     """What can be set, but for what all have."""
-    return [_setting(name, field) for name, field in config.model_fields.items() if name not in _OF_ALL]
+    return [setting(name, field) for name, field in config.model_fields.items() if name not in _OF_ALL]
+
+
+def setting(name: str, field: FieldInfo) -> Setting:
+    """A field of a group of settings, in words; one that has to be given has no default."""
+    default = "" if field.is_required() else _plain(to_jsonable_python(field.get_default(call_default_factory=True)))
+    words = _words(field.annotation)
+    return Setting(name, default, ", ".join(words) if set(words) != {"a number"} else "", field.description or "")
 
 
 def as_yaml(name: str) -> str:
@@ -93,12 +100,6 @@ def _group(config: Config) -> Iterator[str]:
                 yield from ((f"  - {line}" if place == 0 else f"    {line}") for place, line in enumerate(_group(each)))
         else:
             yield f"{name}: {_plain(config.model_dump(mode='json')[name])}{told.get(name, '')}"
-
-
-def _setting(name: str, field: FieldInfo) -> Setting:
-    default = to_jsonable_python(field.get_default(call_default_factory=True))
-    words = _words(field.annotation)
-    return Setting(name, _plain(default), ", ".join(words) if set(words) != {"a number"} else "", field.description or "")
 
 
 def _words(annotation: Any) -> list[str]:

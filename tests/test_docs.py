@@ -1,0 +1,187 @@
+"""What the site says is so: its commands run in order as they stand, its pages are made of the code, and no link is dead."""
+
+import contextlib
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import pytest
+import yaml
+
+import cl
+from cl.methods import CONFIGS, PARTS
+from cl.run_config import parse_config
+from docs.make import methods, notebooks, reference, results, site
+from flows.servers.servers import HOST, answers
+from tests.test_readme import BLOCKS, blocks, hold_commands
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted((ROOT / "docs").rglob("*.md"))
+ELSEWHERE = ("pip install", "git clone", "prefect ", "docker ", "ssh ")  # proven by other tests, or by a person: see the page
+RUN = [path for path in PAGES if "guide" not in path.parts]  # guides show commands out of their order: held to the command line, not run
+every_page = pytest.mark.parametrize("path", PAGES, ids=lambda path: path.relative_to(ROOT / "docs").as_posix())
+
+
+@every_page
+def test_commands_and_their_options_exist(path: Path) -> None:
+    hold_commands(path)
+
+
+@every_page
+def test_configs_are_valid(path: Path) -> None:
+    written = re.findall(r"> (\S+\.yaml) <<'EOF'\n(.*?)^EOF", path.read_text(encoding="utf-8"), re.S | re.M)
+    for name, text in written:
+        if "stream:" in text:
+            parse_config(yaml.safe_load(text), f"{path.name}: {name}")
+
+
+def test_the_page_about_python_has_every_public_name_and_no_other() -> None:
+    page = (ROOT / "docs" / "reference" / "python.md").read_text(encoding="utf-8")
+    told = reference.API.findall(page)
+    assert sorted(told) == sorted(cl.__all__)
+    used = " ".join(text for path in PAGES for text in blocks(path, "python")) + (ROOT / "README.md").read_text()
+    used += " ".join(cell.source for path in (ROOT / "docs" / "notebooks").glob("*.ipynb") for cell in notebooks.cells(path))
+    assert [name for name in cl.__all__ if f"cl.{name}" not in used] == [], "shown and never used"
+    shown = reference.api(page)
+    assert "::: " not in shown and all(f"### `cl.{name}`" in shown for name in cl.__all__)
+    assert "raises `LearningError`" in shown and "#### `Model.predict`" in shown
+
+
+def test_every_method_and_part_has_a_page_with_its_settings_and_its_measured_rows() -> None:
+    made = methods.pages()
+    assert {f"presets/{name}.md" for name in CONFIGS} | {f"parts/{kind}.md" for kinds in PARTS.values() for kind in kinds} <= set(made)
+    vr_lwf = made["presets/vr_lwf.md"]
+    assert "[arXiv:2207.09248](https://arxiv.org/abs/2207.09248)" in vr_lwf and "| `alpha` | `1.0` |" in vr_lwf
+    assert "kind: vocabulary" in vr_lwf  # as a recipe
+    table = (ROOT / "RESULTS.md").read_text(encoding="utf-8")
+    (row,) = re.findall(r"^\| `vr_lwf` \|.*\|$", table, re.M)
+    assert row in vr_lwf and vr_lwf.count("results.md#") == 3
+    assert "Not measured" in made["parts/hold.md"] and "Not measured" not in made["presets/pseudolabel.md"]
+
+
+def test_rows_of_results_are_read_with_their_heading_variant_and_half() -> None:
+    text = "## a. One: two\n| m | x |\n|---|---:|\n| `a` | 1 |\n| – without | 2 |\n\n"
+    text += "### b\n| o | n | o | n |\n|---|---|---|---|\n| `c` | 3 | `d` | 4 |\n"
+    found = list(results.rows(text))
+    assert [each.cells for each in found] == [("`a`", "1"), ("`a` – without", "2"), ("`c`", "3"), ("`d`", "4")]
+    assert {each.anchor for each in found} == {"a-one-two", "b"} and found[2].heading == "a. One: two: b"
+
+
+def test_the_settings_are_those_of_the_models() -> None:
+    page = reference.settings()
+    for told in ("| `batch_size` | whole number | `64` |", "## `train`", "## `stream (classes)`", "## `gate`", "| `increment` |"):
+        assert told in page, told
+
+
+def test_commands_configs_published_figures_and_refusals_have_their_pages() -> None:
+    told = reference.commands()
+    assert "## `evergreen data add`" in told and "`--data-rev`" in told
+    assert "### `papers/xtail_order_1`" in reference.shipped()
+    assert "| ZSCL | 68.1 | 75.4 | 83.6 | [arXiv:2604.18075]" in reference.published()
+    assert "| one term twice |" in reference.together()
+
+
+def test_every_page_is_in_the_navigation_once() -> None:
+    def leaves(tree: Any) -> Iterator[str]:
+        if isinstance(tree, str):
+            yield tree
+        for each in tree.values() if isinstance(tree, dict) else tree if isinstance(tree, list) else ():
+            yield from leaves(each)
+
+    assert sorted(leaves(site.NAV)) == sorted(site.sources(run=False))
+
+
+@pytest.fixture
+def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder that is home too, with `evergreen`, `dvc` and `python` of this environment on the path."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    for name in ("GIT_AUTHOR_NAME", "GIT_AUTHOR_EMAIL", "GIT_COMMITTER_NAME", "GIT_COMMITTER_EMAIL"):
+        monkeypatch.setenv(name, "a@b.invalid")
+    return tmp_path
+
+
+def free() -> int:
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        return int(probe.getsockname()[1])
+
+
+@contextlib.contextmanager
+def serving(line: str, folder: Path) -> Iterator[None]:
+    """`evergreen up`, on ports of its own, while inside."""
+    ports = free(), free()
+    words = ["evergreen", "up", "--prefect-port", str(ports[0]), "--mlflow-port", str(ports[1])]
+    with (folder / "up.log").open("w") as log:
+        process = subprocess.Popen(words, cwd=folder, stdout=log, stderr=subprocess.STDOUT)
+    try:
+        deadline = time.monotonic() + 240
+        while not (answers(f"http://{HOST}:{ports[0]}/api/health") and answers(f"http://{HOST}:{ports[1]}/health")):
+            assert process.poll() is None and time.monotonic() < deadline, (line, (folder / "up.log").read_text())
+            time.sleep(0.5)
+        yield
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait(60)
+
+
+def script(kind: str, text: str) -> list[str]:
+    if kind == "python":
+        return [sys.executable, "-c", text]
+    return ["bash", "-euo", "pipefail", "-c", text]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", RUN, ids=lambda path: path.relative_to(ROOT / "docs").as_posix())
+def test_every_block_of_a_page_runs_in_order_as_it_stands(path: Path, shell: Path) -> None:
+    with contextlib.ExitStack() as servers:
+        for kind, text in BLOCKS.findall(path.read_text(encoding="utf-8")):
+            if kind not in ("sh", "python"):
+                continue
+            lines = [line for line in text.splitlines() if not line.startswith(ELSEWHERE)]
+            for line in [line for line in lines if line.startswith("evergreen up")]:
+                servers.enter_context(serving(line, shell))
+                lines.remove(line)
+            done = subprocess.run(script(kind, "\n".join(lines)), cwd=shell, capture_output=True, text=True, timeout=900)
+            assert done.returncode == 0, f"{text}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", sorted((ROOT / "docs" / "notebooks").glob("*.ipynb")), ids=lambda path: path.stem)
+def test_notebooks_run_and_their_pages_show_what_they_drew(path: Path, shell: Path) -> None:
+    page = notebooks.page(path)
+    assert "data:image/png;base64," in page and "```text" in page
+
+
+@pytest.mark.slow
+def test_the_site_builds_strictly_and_fetches_nothing(tmp_path: Path) -> None:
+    pytest.importorskip("zensical")
+    assert site.build(tmp_path, run=False) == 0
+    pages = list((tmp_path / "site").rglob("*.html"))
+    assert len(pages) > 60
+    for page in pages:
+        text = page.read_text(encoding="utf-8")
+        assert re.findall(r"<(?:script|img|iframe|link)[^>]*?(?:src|href)=\"((?:https?:)?//[^\"]+)", text) == [], page
+        for target, anchor in re.findall(r"href=\"(?!https?:|mailto:|data:)([^\"#?]*)(#[^\"]*)?\"", text):
+            there = (page.parent / unquote(target)).resolve() if target else page
+            assert there.exists(), (page, target)
+            if anchor and len(anchor) > 1 and there.suffix == ".html":
+                assert f'id="{unquote(anchor[1:])}"' in there.read_text(encoding="utf-8"), (page, target + anchor)
+
+
+@pytest.mark.slow
+def test_a_link_that_leads_nowhere_ends_the_build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("zensical")
+    monkeypatch.setattr(site, "sources", lambda run: {"index.md": "# A\n\n[b](b.md)\n"})
+    monkeypatch.setattr(site, "NAV", ["index.md"])
+    assert site.build(tmp_path) != 0
