@@ -15,6 +15,8 @@ from cl.evaluation.evaluate import evaluate
 from cl.learning.interim import Interim
 from cl.learning.learner import learn
 from cl.methods import Method
+from cl.methods.closed_form import Sums
+from cl.methods.features import ClassRows
 from cl.methods.persist import memory, restore
 from cl.methods.recipe import Recipe
 from cl.streams.stream import Session
@@ -169,8 +171,10 @@ def copied(method: Method) -> dict[str, Tensor]:
 
 
 def still(method: Method) -> dict[str, Tensor]:
-    """The parameters that do not descend."""
+    """The parameters that do not descend, but for what sums are added up in."""
     moving = {id(tensor) for tensor in method.trainable()}
+    if isinstance(method, Sums):
+        moving |= {id(module.rows) for module in method.modules() if isinstance(module, ClassRows)}
     return {name: tensor.detach().clone() for name, tensor in method.named_parameters() if id(tensor) not in moving}
 
 
