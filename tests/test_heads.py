@@ -265,7 +265,8 @@ def test_one_row_one_class_and_rows_that_are_all_equal_give_numbers(settings: di
         method = CONFIGS[settings["name"]](**settings).build(CLIP, 0)
         method.add(rows(wide, names))
         method.note(rows(wide, names), ())
-        assert scores(method, wide).isfinite().all() and method.notes.familiar.isfinite().all()
+        assert scores(method, wide).isfinite().all() and not method.notes.familiar.isnan().any()
+        assert method.notes.familiar.isfinite().all() == (len(x) > 1)  # of the only row of a class nothing is known
 
 
 def test_a_class_is_forgotten_without_its_images_as_if_it_had_never_been_taught() -> None:
@@ -275,7 +276,7 @@ def test_a_class_is_forgotten_without_its_images_as_if_it_had_never_been_taught(
     method.note(rows(x, names), ())
     rest.add(rows(x, names).take([0, 1, 2, 3, 4, 9, 10, 11]))
     method.forget(["1"])
-    assert method.moments.sums.names == rest.moments.sums.names == ["0", "2"] and method.notes.prints.tolist() == [0, 1, 2, 3, 4, 9, 10, 11]
+    assert method.moments.sums.names == rest.moments.sums.names == ["0", "2"] and method.notes.prints.tolist() == [0, 1, 2, 3, 4]
     assert torch.allclose(gaussian(method, x, ["0", "2"]), gaussian(rest, x, ["0", "2"]), atol=1e-10)
     with pytest.raises(MethodError, match="class '1' was not learned here"):
         method.forget(["1"])

@@ -219,7 +219,7 @@ def test_a_pruned_state_is_not_taken_for_a_damaged_one(tmp_path: Path, caplog: p
     from tests.conftest import COLOURS, lay_out
 
     lay_out(tmp_path)
-    settings = yaml.safe_load(COLOURS) | {"method": "ridge"}
+    settings = yaml.safe_load(COLOURS) | {"method": {"name": "ridge", "projection": 40}}
     outline = plan(parse_config(settings, "config"), tmp_path / "data", "v")
     steps = [advance(outline, index, tmp_path / "store") for index in range(3)]
     folder = tmp_path / "store" / "states" / outline.states[2]

@@ -195,7 +195,7 @@ def test_after_an_upgrade_other_settings_or_another_method_one_new_session_is_on
         (lambda: None, ["train.lr=0.002"]),
         (lambda: None, ["train.lr=0.002", "method={name: vr_lwf, texts: 8}"]),
         (lambda: None, ["method={name: replay, capacity: 6}"]),
-        (lambda: None, ["method={name: ridge}"]),
+        (lambda: None, ["method={name: ridge, projection: 40}"]),
         (lambda: None, []),
     ]
     for number, (upgrade, overrides) in enumerate(changes):

@@ -8,8 +8,10 @@ At a penalty of 1e-6 the answers differ by 5e-8, for then the solution hangs on 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from pydantic import TypeAdapter, ValidationError
 
+from cl.data.classes import ClassName
 from cl.data.table import ImageTable
 from cl.errors import MethodError
 from cl.methods import AnyMethodConfig, Method
@@ -28,6 +30,23 @@ def forgets(settings: Mapping[str, Any]) -> str | None:
     if isinstance(config, TipConfig) and config.keys == "kept":
         return f"{config.called()} keeps a feature of each image, and theirs are deleted"
     return None
+
+
+def renote(method: Method, before: Method | None, rows: ImageTable, vocabulary: Sequence[ClassName]) -> None:
+    """Let a head of sums have noted of a session's rows what it would have without those that were taken out; others note nothing.
+
+    Args:
+        method: as it is after the session, without them.
+        before: as it was before the session, without them; None: it had learned nothing.
+        rows: the session's labelled rows that stay.
+        vocabulary: the classes known once the session was over.
+    """
+    if not isinstance(method, Sums):
+        return
+    method.notes.keep(torch.arange(0))
+    if isinstance(before, Sums):
+        method.notes.load_state_dict(before.notes.state_dict())
+    method.note(method.read(rows), vocabulary)
 
 
 def subtract(method: Method, rows: ImageTable, gone: Sequence[int]) -> None:

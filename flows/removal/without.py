@@ -13,9 +13,10 @@ from cl.disk.seal import sealed
 from cl.disk.tensors import write_tensors
 from cl.errors import DataError
 from cl.evaluation.ask import ask, names
+from cl.methods import Method
 from cl.methods.persist import memory
 from cl.store.store import NOTE, WEIGHTS, now, read_state, whole
-from cl.store.subtract import forgets, subtract
+from cl.store.subtract import forgets, renote, subtract
 from cl.streams.arrived import collection_of
 from cl.text import plural
 from flows.history.entries import Learned
@@ -134,21 +135,36 @@ def make(at: Work, standing: Standing, found: Remedy, session: str, leave: Leave
     for old, new in todo:
         folder = at.place.steps / "states" / new.state
         if not folder.exists():
-            _write(at, old, new, rows, gone)
+            _write(at, old, found.line[: found.line.index(new) + 1], rows, gone, leave)
 
 
-def _write(at: Work, old: Learned, new: Learned, rows: ImageTable, gone: Sequence[int]) -> None:
+def _write(at: Work, old: Learned, line: Sequence[Learned], rows: ImageTable, gone: Sequence[int], leave: Leave) -> None:
+    """Write the last state of a new line, made of the old one."""
+    new = line[-1]
     states = at.place.steps / "states"
     noted = replace(read_state(states / old.state), parent=new.parent, index=new.number, shared="", foreign=[])
     with new_folder(states / new.state) as folder:
         if whole(states / old.state):
             method = method_of(at, old)
             subtract(method, rows, gone)
+            _note_again(at, method, old, line, leave)
             kept = memory(method)
             noted = replace(noted, sha256=write_tensors(kept, folder / WEIGHTS), finished=now(), withdrawn=len(gone))
         else:  # pruned: numbers of its cost stay
             noted = replace(noted, pruned=noted.pruned or now())
         write_json(sealed(asdict(noted)), folder / NOTE)
+
+
+def _note_again(at: Work, method: Method, old: Learned, line: Sequence[Learned], leave: Leave) -> None:
+    """What a method noted of a session's rows, as it would have without what is gone, where rows and the state before are there."""
+    arrivals, states = at.then(old), at.place.steps / "states"
+    if arrivals is None or old.session not in arrivals.there() or (len(line) > 1 and not whole(states / line[-2].state)):
+        return
+    rows = arrivals.draft(old.session).train
+    stay = [label is not None and not leave(each) for label, each in zip(rows.labels, prints(rows), strict=True)]
+    known = [each for learned in line for each in classes(learned.classes)]
+    if any(stay):
+        renote(method, method_of(at, line[-2]) if len(line) > 1 else None, rows.where(stay), known)
 
 
 def measure(at: Work, standing: Standing, state: str, session: str) -> str:

@@ -27,7 +27,7 @@ def _forgets(term: Any, at: Any) -> None:
     term.config = term.config.model_copy(update={"weight": 3.0})  # an attribute, which no state holds
 
 
-def _other_names(tuner: Tuner, session: Any, teachers: Any) -> None:
+def _other_names(tuner: Tuner, session: Any, competing: Any) -> None:
     weights = tuner.weights()
     tuner.weights = lambda: {f"new {name}": tensor for name, tensor in weights.items()}  # type: ignore[method-assign]
 

@@ -27,6 +27,12 @@ class NoneConfig(Config):
     tau: PositiveFloat = Field(1.0, description="mcm, energy: what cosines are divided by")
 
 
+NONE = (
+    "how it is told that an image shows none of the classes: score mahalanobis, relative, mcm, energy or max_cosine; reject, the share of "
+    "images of taught classes that may be lost by it; tau, what cosines are divided by"
+)
+
+
 def text_score(cosines: Float[Tensor, "b k"], score: str, tau: float) -> Float[Tensor, " b"]:
     """How familiar images are by their cosines with classes: more is more familiar.
 

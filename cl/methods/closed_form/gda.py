@@ -13,6 +13,7 @@ from cl.data.classes import ClassName
 from cl.data.table import ImageTable
 from cl.errors import MethodError
 from cl.methods.closed_form.em import assigned
+from cl.methods.closed_form.gate import DISTANCES
 from cl.methods.closed_form.judging import Looked
 from cl.methods.closed_form.moments import Metric, Moments, inverse, left_out
 from cl.methods.closed_form.sums import BLOCK, Sums, SumsConfig
@@ -143,7 +144,7 @@ class GDA(Sums):
         return guess
 
     def forget(self, names: Sequence[str]) -> None:
-        """Take whole classes out without their images, as if they had never been taught.
+        """Take whole classes out without their images, as if they had never been taught; what was noted since the first of them goes too.
 
         Raises:
             MethodError: one was never taught, or some of its images while unlearnable was off, so that not all of it is known.
@@ -164,9 +165,9 @@ class GDA(Sums):
         for rows in (self.moments.sums, self.apart):
             rows.leave_out(names)
         gone = torch.tensor([named(name) for name in names], device=self.notes.classes.device)
-        for beside in (self.notes, getattr(self, "kept", None)):
-            if beside is not None:
-                beside.keep(~torch.isin(beside.classes, gone))
+        self.notes.keep_until(torch.isin(self.notes.classes, gone))
+        if self.none.score not in DISTANCES:
+            self.kept.keep(~torch.isin(self.kept.classes, gone))
 
     def discriminant(self, names: Sequence[str]) -> tuple[Float[Tensor, "k d"], Float[Tensor, " k"], Bool[Tensor, " k"]]:
         """Weights and biases of classes, zero for those never taught, and which were taught."""

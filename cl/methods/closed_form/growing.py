@@ -31,6 +31,11 @@ class Growing(nn.Module):
         for name, column in self.named_buffers(recurse=False):
             setattr(self, name, column[rows.to(column.device)])
 
+    def keep_until(self, rows: Bool[Tensor, " n"]) -> None:
+        """Leave what stands before the first of these rows."""
+        found = rows.nonzero()[:, 0].tolist()
+        self.keep(torch.arange(found[0] if found else len(self)))
+
     def drop(self, prints: Int[Tensor, " k"]) -> None:
         """Take out one row for each of these prints, the first that has it; of a print that no row has, nothing."""
         places: dict[int, list[int]] = {}
@@ -48,7 +53,7 @@ class Growing(nn.Module):
 
 
 class Notes(Growing):
-    """What was found of rows with each left out: its class (`named`), how familiar it was, NaN where nobody asked, and bits of a head."""
+    """What was found of rows with each left out: its class (`named`), how familiar it was, inf where nobody knows, and bits of a head."""
 
     classes: Tensor
     familiar: Tensor

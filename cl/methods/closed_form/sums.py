@@ -15,7 +15,7 @@ from cl.data.table import ImageTable
 from cl.errors import MethodError
 from cl.methods.base import MethodConfig
 from cl.methods.closed_form.derived import Derived
-from cl.methods.closed_form.gate import DISTANCES, SHRINKAGE, NoneConfig, meet, nearest, text_score, threshold
+from cl.methods.closed_form.gate import DISTANCES, NONE, SHRINKAGE, NoneConfig, meet, nearest, text_score, threshold
 from cl.methods.closed_form.growing import Notes
 from cl.methods.closed_form.judging import Judged, Judging, Looked, by_texts
 from cl.methods.closed_form.moments import Metric, Moments, distances, left_out
@@ -38,7 +38,7 @@ class SumsConfig(MethodConfig):
         "gate",
         description="where taught and untaught classes compete, whether an image shows a taught one: its distance says, or zero-shot",
     )
-    none: NoneConfig = NoneConfig()
+    none: NoneConfig = Field(NoneConfig(), description=NONE)
     features: Literal["projected", "unprojected"] = Field(
         "projected", description="what sums are of: features as texts are compared with, or the wider ones before the tower's projection"
     )
@@ -116,7 +116,8 @@ class Sums(Judging):
     def subtract(self, taught: Taught) -> None:
         """Take rows out that were added; a class of which nothing is left is one never taught.
 
-        What other rows' notes were is left as it is, and so are the features of others that were kept.
+        What was noted since the first of them goes too, since they took part in it (`cl.store.subtract.renote` notes it again). Features
+        of others that were kept stay.
 
         Raises:
             MethodError: they cannot have been among the rows that were added; nothing has changed.
@@ -130,9 +131,9 @@ class Sums(Judging):
         except MethodError:
             self.load_state_dict(before, strict=False)
             raise
-        for beside in (self.notes, getattr(self, "kept", None)):
-            if beside is not None:
-                beside.drop(taught.prints)
+        self.notes.keep_until(torch.isin(self.notes.prints, taught.prints))
+        if self.none.score not in DISTANCES:
+            self.kept.drop(taught.prints)
 
     def wrong(self) -> str | None:
         """What tells that rows were taken out which never were in the sums."""
@@ -143,21 +144,24 @@ class Sums(Judging):
         self.moments.add(taught.names, taught.wide, sign)
 
     def note(self, taught: Taught, vocabulary: Sequence[ClassName]) -> None:
-        """Keep how familiar each of the rows is with itself left out, those that are the only ones of their class left out."""
+        """Keep how familiar each of the rows is with itself left out; of those that are the only ones of their class, only that they were.
+
+        Rows stand in the order in which they were noted: whatever stands behind a row was found while that row was in the sums.
+        """
         places = {name: place for place, name in enumerate(self.moments.sums.names)}
         text = self.compared(vocabulary)
         if not text and self.none.score not in DISTANCES:
             return
         for block in taught.blocks(BLOCK):
-            own = torch.tensor([places[name] for name in block.names], dtype=torch.int64, device=block.wide.device)
-            several = self.moments.sums.rows[own, -1] > 1
-            rows, own = block.take(several.nonzero()[:, 0].tolist()), own[several]
-            if not len(own):
-                continue
-            nothing = torch.full((len(own),), torch.nan, dtype=torch.float64)
-            familiar = self.left_out(rows, own) if self.none.score in DISTANCES else nothing
-            classes = torch.tensor([named(name) for name in rows.names], dtype=torch.int64)
-            self.notes.append({"prints": rows.prints, "classes": classes, "familiar": familiar, "right": self.right(rows, text)})
+            counts = self.moments.means(block.names)[1]
+            rows = block.take((counts > 1).nonzero()[:, 0].tolist())
+            own = torch.tensor([places[name] for name in rows.names], dtype=torch.int64, device=block.wide.device)
+            familiar, right = torch.full_like(counts, torch.inf), torch.zeros_like(counts, dtype=torch.int64)
+            if len(own):
+                familiar[counts > 1] = self.left_out(rows, own) if self.none.score in DISTANCES else torch.inf
+                right[counts > 1] = self.right(rows, text).to(right)
+            classes = torch.tensor([named(name) for name in block.names], dtype=torch.int64)
+            self.notes.append({"prints": block.prints, "classes": classes, "familiar": familiar, "right": right})
 
     def left_out(self, block: Taught, own: Tensor) -> Float[Tensor, " n"]:
         """How familiar rows are with themselves left out; `own`: the place of each row's class."""
@@ -192,7 +196,7 @@ class Sums(Judging):
         """How familiar an image has to be to show one of the classes; NaN where nothing tells it."""
         if self.none.score not in DISTANCES:
             return super().least(classes, text)
-        return threshold(self.notes.familiar[~self.notes.familiar.isnan()], self.none.reject)
+        return threshold(self.notes.familiar[self.notes.familiar.isfinite()], self.none.reject)
 
     def class_features(self, classes: Sequence[ClassName]) -> Float[Tensor, "k m"]:
         """Per class what `Columns` lists, the last of it the same for all of them."""
