@@ -1,4 +1,4 @@
-"""What wrong captions, partners, prototypes, second texts and groups teach in small worlds that linear towers learn."""
+"""What wrong captions, partners, prototypes, groups and stored features teach in small worlds that linear towers learn."""
 
 from collections.abc import Callable
 from statistics import mean
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from cl.methods.losses import apart, contrastive, outweighed, triplet
+from cl.methods.losses import apart, contrastive, divergence, log_shares, outweighed, similarities, triplet
 from cl.methods.terms.clusters import discriminated, grouped
 
 pytestmark = pytest.mark.slow
@@ -185,3 +185,38 @@ def test_groups_of_the_base_models_features_are_those_that_images_are_made_of() 
     found = (rows @ grouped(rows, 9, torch.Generator().manual_seed(1)).T).argmax(1)
     pairs = (of[:, None] == of[None]) == (found[:, None] == found[None])
     assert pairs.float().mean() > 0.9
+
+
+def stored(seed: int, how: str) -> float:
+    """64 pairs learned, then 64 others with 24 of the first kept: how many of the first are still found. `how`: none or stored."""
+    source = torch.Generator().manual_seed(seed)
+
+    def pairs() -> tuple[Tensor, Tensor]:
+        hidden = torch.randn(64, 24, generator=source)
+        mixed = (hidden @ torch.randn(24, 48, generator=source) / 5 for _ in range(2))
+        return tuple(each + 0.3 * torch.randn(64, 48, generator=source) for each in mixed)  # type: ignore[return-value]
+
+    (old, told), (new, said) = pairs(), pairs()
+    image, text = towers(seed, (48, 32), (48, 32))
+
+    def features(images: Tensor, texts: Tensor) -> tuple[Tensor, Tensor]:
+        return normalize(image(images), dim=-1), normalize(text(texts), dim=-1)
+
+    descend([image, text], lambda: contrastive(*features(old, told), 30.0), 150, 1e-2)
+    with torch.no_grad():
+        taught = similarities(30.0, *(each.half() for each in features(old[:24], told[:24])))
+
+    def loss() -> Tensor:
+        found = contrastive(*features(new, said), 30.0)
+        kept = similarities(30.0, *features(old[:24], told[:24]))
+        return found + divergence(kept, log_shares(taught), log_shares(taught.T)) if how == "stored" else found
+
+    descend([image, text], loss, 150, 1e-2)
+    with torch.no_grad():
+        near = similarities(1.0, *features(old, told))
+    return (near.argmax(1) == torch.arange(64)).float().mean().item()
+
+
+def test_stored_features_of_exemplars_hold_what_was_learned() -> None:
+    none, held = (mean(stored(seed, how) for seed in SEEDS) for how in ("none", "stored"))
+    assert held > none + 0.08, (none, held)

@@ -61,7 +61,7 @@ def test_groups_are_the_nearest_means_by_cosine_and_always_the_same() -> None:
     assert again.isfinite().all()
 
 
-@pytest.mark.parametrize("kind", ["bare", "half", "captions"])
+@pytest.mark.parametrize("kind", ["bare", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("half", "captions"))])
 def test_a_session_without_a_label_is_learned_and_its_centres_go_with_it(kind: str) -> None:
     first, second = sessions(kind)
     method = built("regress") if kind != "half" else built({"kind": "clip"})

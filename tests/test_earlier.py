@@ -144,6 +144,7 @@ def test_rows_come_up_again_where_there_are_epochs_and_no_crops() -> None:
     assert method.visits == 2.5
 
 
+@pytest.mark.slow
 def test_vectors_kept_are_the_earlier_models_and_neither_order_nor_splits_choose_them() -> None:
     one, two = sessions("mixed")
     kept = []

@@ -38,7 +38,7 @@ def overheard(method: Recipe, monkeypatch: pytest.MonkeyPatch) -> list[tuple[set
     return steps
 
 
-@pytest.mark.parametrize("kind", ["labels", "mixed"])
+@pytest.mark.parametrize("kind", ["mixed", pytest.param("labels", marks=pytest.mark.slow)])
 def test_each_round_moves_its_tower_by_its_terms_alone(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     method = built()
     steps = overheard(method, monkeypatch)

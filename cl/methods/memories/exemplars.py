@@ -101,7 +101,7 @@ class Rehearsal(Memory):
 
 
 def filled(at: Site, kept: Exemplars) -> Exemplars:
-    """With what the model makes now of the session's rows that have no features yet and a text: a label or a caption."""
+    """With what the model makes now of the session's rows that have no features yet and a text: captions, or a label."""
     features = kept.features
     if features is None:
         return kept
@@ -110,15 +110,16 @@ def filled(at: Site, kept: Exemplars) -> Exemplars:
     new = [place for place, (label, texts, empty) in enumerate(pairs) if empty and (label is not None or texts)]
     own, index = kept.rows.take(new), positions(at.lesson)
     classes = [at.lesson.vocabulary[index[label]].prompts[0] if label is not None else "" for label in own.labels]
-    words = [texts[0] if texts else prompt for texts, prompt in zip(own.captions, classes, strict=True)]
+    words = [texts or [prompt] for texts, prompt in zip(own.captions, classes, strict=True)]
     return replace(kept, features=features.put(new, words, list(_made(at, own, words))))
 
 
-def _made(at: Site, rows: ImageTable, words: Sequence[str]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+def _made(at: Site, rows: ImageTable, words: Sequence[Sequence[str]]) -> Iterator[tuple[Tensor, Sequence[Tensor], Tensor]]:
     with torch.no_grad():
         for number, view in enumerate(at.views(rows, CHUNK)):
-            tokens = at.tuner.tokens(words[number * CHUNK : (number + 1) * CHUNK])
-            yield view.images, view.text("stored", tokens), view.scale.expand(len(tokens))
+            own = words[number * CHUNK : (number + 1) * CHUNK]
+            texts = view.text("stored", at.tuner.tokens([text for each in own for text in each]))
+            yield view.images, torch.split(texts.cpu(), [len(each) for each in own]), view.scale.expand(len(own))
 
 
 def positions(lesson: Lesson) -> dict[str, int]:

@@ -33,8 +33,10 @@ class StoredConfig(TermConfig):
 class Stored(Term):
     """Image-to-text and text-to-image distributions within exemplars of one session, sessions taking turns.
 
-    Exemplars are shown uncropped, as they were when their features were kept.
+    Exemplars are shown uncropped, as they were when their features were kept, each with one of its texts.
     """
+
+    version = 2  # all captions of an exemplar take their turns; before, its first one stood for it
 
     def __init__(self, config: StoredConfig) -> None:
         super().__init__()
@@ -53,13 +55,17 @@ class Stored(Term):
         kept = view.lesson.kept
         assert kept is not None and kept.features is not None
         own = self._of[view.batch.step % len(self._of)]
-        chosen = own[torch.randperm(len(own), generator=view.draw("stored"))[: self.config.rows]]
+        drawn = view.draw("stored")
+        chosen = own[torch.randperm(len(own), generator=drawn)[: self.config.rows]]
         features, device = kept.features.take(chosen), view.batch.images.device
+        which = [int(share * len(each)) for share, each in zip(torch.rand(len(chosen), generator=drawn), features.words, strict=True)]
+        words = [each[place] for each, place in zip(features.words, which, strict=True)]
+        then = torch.stack([each[place] for each, place in zip(features.texts, which, strict=True)]).to(device)
         transform, reader = view.reader.transform(), view.reader
         pixels = torch.stack([transform(kept.rows.image(row)) for row in chosen.tolist()]).to(view.batch.images)
-        images, texts = view.image("stored", pixels), view.text("stored", reader.tokenize(features.words).to(device))
+        images, texts = view.image("stored", pixels), view.text("stored", reader.tokenize(words).to(device))
         logits = similarities(view.scale, images, texts)
-        taught = similarities(features.scale[0].to(device), features.images.to(device), features.texts.to(device))
+        taught = similarities(features.scale[0].to(device), features.images.to(device), then)
         return {"stored": self.config.weight * divergence(logits, log_shares(taught), log_shares(taught.T))}
 
     def end(self, at: Site) -> None:
