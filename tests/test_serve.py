@@ -244,7 +244,7 @@ def test_a_deployment_is_served_started_by_prefects_own_command_and_completes(pr
     assert codes == [0, 0] and left(project) == []
     for program in (serving, up):
         assert program.said().endswith("Stopped.\n") and "Traceback" not in program.said(), program.said()
-    assert "colours finetune seed 7: 2/2 classes 3-4: mean score" in serving.said()
+    assert "colours finetune seed 7: 2/2 classes 3-4: taught " in serving.said()
     assert len([*(project / "mlruns" / "steps" / "steps").iterdir()]) == 3
 
 

@@ -14,10 +14,14 @@ from pathlib import Path
 import pytest
 
 from cl.disk.files import write_json
+from cl.errors import LearningError
 from cl.reports.items import Metric
-from flows.learn.verify import Run, Trial, compare, facts, moments, verify
+from flows.learn.pulse import Pulse, pulse_file
+from flows.learn.verify import Run, Trial, compare, ended, facts, moments, verify
+from flows.pace import Ended
 from flows.settings import Place
 from flows.tracking.runs import Tracker
+from flows.watch import LogWatch
 from tests.test_resume import five_sessions
 
 
@@ -83,6 +87,23 @@ def test_moments_are_drawn_over_the_whole_course_and_know_how_much_was_learned_b
     assert {moment.steps for moment in drawn} == {0, 1, 2, 3}
     seconds = [moment.wait + [0.0, *course.times][moment.steps] for moment in drawn]
     assert seconds == sorted(seconds) and 0 <= seconds[0] < 0.5 and 9.5 < seconds[-1] <= 10
+
+
+def test_how_many_steps_are_over_is_told_by_the_process_that_learns_and_not_by_what_it_prints(tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    pulse = Pulse(LogWatch(), pulse_file(place, "key"), "colours", [2, 2])
+    pulse.file.parent.mkdir(parents=True)
+    assert ended(place) == 0
+    pulse.begin("colours", 0, 2, "start")
+    for number, name in enumerate(("start", "one")):
+        pulse.end(Ended("colours", number, 2, name, number == 0, 2, 1.0, ()))
+        assert ended(place) == number + 1
+
+
+def test_a_run_that_tells_of_no_step_proves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flows.learn.verify.run", lambda *_: Run(False, 3.0, []))
+    with pytest.raises(LearningError, match="told of no step"):
+        verify(Trial("colours", (), tmp_path, "data"), tmp_path, 1, 0, lambda _: None)
 
 
 @pytest.mark.slow

@@ -73,8 +73,8 @@ def where(place: Place, key: str) -> str:
     """Where a stream is that a process learns now, by the key of its last step: session, rate, time left; nothing if it told nobody."""
     from flows.learn.pulse import seen
 
-    found = seen(place, key)
-    return f"{found.beat.session}: {standing(found.beat, time.time())}" if found else ""
+    pulse = seen(place, key)
+    return f"{pulse.beat.session}: {standing(pulse.beat, time.time())}" if pulse else ""
 
 
 def moment(when: datetime) -> str:

@@ -20,6 +20,7 @@ from flows.watch import Watch
 
 _EVERY = 1.0  # seconds between two writes
 _LOOK = 0.5  # seconds between two looks
+PULSES = "*.pulse"
 _MOST = 1 << 22  # bytes; nobody has so many sessions
 
 
@@ -101,6 +102,11 @@ def seen(place: Place, key: str) -> Seen | None:
     return _read(pulse_file(place, key))
 
 
+def pulses(place: Place) -> Iterator[Seen]:
+    """The pulses of all streams of a project, as far as they can be read."""
+    yield from filter(None, map(_read, sorted((place.runs / "locks").glob(PULSES))))
+
+
 @contextmanager
 def followed(place: Place, streams: Sequence[str], watch: Watch) -> Iterator[None]:
     """While inside, `watch` hears what other processes learn of the streams with these titles."""
@@ -108,15 +114,15 @@ def followed(place: Place, streams: Sequence[str], watch: Watch) -> Iterator[Non
     last: dict[str, float] = {}
 
     def look() -> None:
-        for found in filter(None, map(_read, sorted((place.runs / "locks").glob("*.pulse")))):
-            name, heard = found.beat.stream, found.beat.heard
+        for pulse in pulses(place):
+            name, heard = pulse.beat.stream, pulse.beat.heard
             if name not in known or heard < since:
                 continue
-            for ended in found.ended[known[name] :]:
+            for ended in pulse.ended[known[name] :]:
                 watch.end(ended)
-            known[name] = max(known[name], len(found.ended))
-            if heard != last.get(name) and known[name] <= found.beat.number:  # not of one that is over
-                watch.heard(found.beat)
+            known[name] = max(known[name], len(pulse.ended))
+            if heard != last.get(name) and known[name] <= pulse.beat.number:  # not of one that is over
+                watch.heard(pulse.beat)
             last[name] = heard
 
     with every(_LOOK, look):
@@ -126,7 +132,7 @@ def followed(place: Place, streams: Sequence[str], watch: Watch) -> Iterator[Non
 
 def pulse_file(place: Place, key: str) -> Path:
     """Where the pulse of a stream lies, by the key of its lock."""
-    return place.runs / "locks" / f"{key}.pulse"
+    return place.runs / "locks" / PULSES.replace("*", key)
 
 
 def _read(path: Path) -> Seen | None:

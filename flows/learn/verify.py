@@ -23,6 +23,7 @@ from cl.disk.seal import sha256
 from cl.errors import LearningError
 from cl.text import plural
 from flows.learn.progress import half
+from flows.learn.pulse import PULSES, pulses
 from flows.servers.children import die_with_parent
 from flows.settings import Place
 from flows.tracking.runs import KIND, slug
@@ -38,7 +39,6 @@ _OWN = (
     "EVERGREEN_ROOT",
 )
 _STREAM = "[0-9a-f]" * 16 + "*.lock"  # of a stream that is open, named by its key
-_STEP = b": mean score "  # in the line about each step, of `flows.watch.line`
 _POLL = 0.02  # seconds
 
 
@@ -95,6 +95,8 @@ def verify(trial: Trial, scratch: Path, kills: int, seed: int, tell: Callable[[s
     """
     whole = Place(scratch / "whole")
     course = run(trial, whole)
+    if not course.times:
+        raise LearningError("a run that was not killed told of no step, so that nobody knows when to kill one")
     tell(f"undisturbed: {course.seconds:.0f} s")
     expected, checks, struck, chance = facts(whole, trial.name), list[Check](), 0, random.Random(seed)
     for number in range(2 * kills):  # more than one only where a moment near the end was missed
@@ -132,36 +134,40 @@ def run(trial: Trial, place: Place, kill_at: Moment | None = None) -> Run:
     """
     locks = place.runs / "locks"
     locks.mkdir(parents=True, exist_ok=True)
-    for lock in locks.glob(_STREAM):
-        lock.unlink()  # nobody holds it; it is there again when learning has begun
+    for left in (*locks.glob(_STREAM), *locks.glob(PULSES)):
+        left.unlink()  # nobody holds or writes it; it is there again when learning has begun
     environment = {name: value for name, value in os.environ.items() if name not in _OWN} | {"EVERGREEN_ROOT": str(place.root)}
     command = [sys.executable, "-m", "flows", "run", *trial.words, "--data-root", trial.data, "--set", "train.checkpoint=0.5"]
     path = place.root / "log"
     with path.open("ab") as log:
-        start = log.tell()
         process = subprocess.Popen(
             command, cwd=trial.here, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, preexec_fn=die_with_parent
         )
         try:
-            found = _watched(process, locks, lambda: path.read_bytes()[start:].count(_STEP), kill_at)
+            course = _watched(process, place, kill_at)
         finally:
             process.kill()  # whatever else interrupts us: no learner is left behind
             process.wait()
-    found = found._replace(killed=process.returncode == -signal.SIGKILL)  # it may just have ended by itself
-    if process.returncode and not found.killed:
+    course = course._replace(killed=process.returncode == -signal.SIGKILL)  # it may just have ended by itself
+    if process.returncode and not course.killed:
         last = path.read_text(errors="replace").strip().rpartition("\n")[2]
         raise LearningError(f"a run that was not killed ended with code {process.returncode}: {last}")
-    return found
+    return course
 
 
-def _watched(process: "subprocess.Popen[bytes]", locks: Path, told: Callable[[], int], kill_at: Moment | None) -> Run:
+def ended(place: Place) -> int:
+    """How many steps of the stream that is being learned are over, as its process tells."""
+    return sum(len(pulse.ended) for pulse in pulses(place))
+
+
+def _watched(process: "subprocess.Popen[bytes]", place: Place, kill_at: Moment | None) -> Run:
     begun, times, due = 0.0, list[float](), float("inf")
     while process.poll() is None:
         now = time.monotonic()
-        if not begun and any(locks.glob(_STREAM)):
+        if not begun and any((place.runs / "locks").glob(_STREAM)):
             begun = now
         if begun:
-            steps = told()
+            steps = ended(place)
             times += [now - begun] * (steps - len(times))
             if kill_at and steps >= kill_at.steps:
                 due = min(due, now + kill_at.wait)
@@ -178,8 +184,8 @@ def learned(place: Place) -> int:
 
 def half_learned(place: Place) -> str:
     """How far the session is that was cut short."""
-    found = [half(place.steps, path.name) for path in (place.steps / "interim").glob("[!.]*")]
-    return found[0] if found else "none under way"
+    halves = [half(place.steps, path.name) for path in (place.steps / "interim").glob("[!.]*")]
+    return halves[0] if halves else "none under way"
 
 
 def facts(place: Place, name: str) -> dict[str, Any]:
@@ -209,7 +215,7 @@ def mlflow_facts(client: MlflowClient, name: str) -> dict[str, Any]:
         "MLflow runs": sorted((run.data.tags.get(KIND, ""), run.info.run_name, run.info.status) for run in runs),
         "MLflow metric points": sorted(points),
         "MLflow metric points told twice": [point for point, times in points.items() if times > 1],
-        "model versions": sorted(str(found.version) for found in client.search_model_versions(f"name='{slug(name)}'")),
+        "model versions": sorted(str(each.version) for each in client.search_model_versions(f"name='{slug(name)}'")),
     }
 
 
