@@ -11,6 +11,7 @@ from cl.data.formats import look
 from cl.data.table import ImageTable, Supervision, concat, hold_out, openable
 from cl.data.told import Told, Topic, merged
 from cl.errors import DataError
+from cl.models.zero_shot import prompts_of
 from cl.seeds import generator
 from cl.streams.arrived import as_arrived
 from cl.streams.config import CollectionStream, Probe, StreamConfig
@@ -77,11 +78,13 @@ def class_names(
 ) -> tuple[ClassName, ...]:
     """Classes with one prompt per template, by their first synonym where they have one; `_` in a name is read as a space.
 
+    Raises:
+        ConfigError: as `prompts_of`.
+
     >>> class_names(["polar_bear"], ["a photo of a {}."])
     (ClassName(name='polar_bear', prompts=('a photo of a polar bear.',)),)
     """
-    words = {name: synonyms.get(name, (name,))[0].replace("_", " ") for name in names}
-    return tuple(ClassName(name, tuple(each.replace("{}", words[name]) for each in template)) for name in names)
+    return tuple(ClassName(name, prompts_of(synonyms.get(name, (name,))[0], template)) for name in names)
 
 
 def _read(name: str, config: StreamConfig, root: Path, told: list[Told]) -> dict[str, ImageTable]:

@@ -232,6 +232,7 @@ def turns(job: Job, learns: bool = True) -> list[Turn]:
     return [Turn(index, len(names) - 1, name, key) for index, (name, key) in enumerate(zip(names, plan.keys, strict=True))]
 
 
+@functools.lru_cache(maxsize=64)
 def label(job: Job) -> str:
     """What its method is called in tables: "vr_lwf", or "joint"."""
     from cl.run_config import label as label_of

@@ -1,7 +1,6 @@
 """How it stands with a model that `update` learns, in a line: by its history, its run in MLflow and what its data hold."""
 
 import json
-import re
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
@@ -20,6 +19,7 @@ from flows.history.standing import Standing, Word
 from flows.learn.progress import half
 from flows.removal.prune import versions_in
 from flows.settings import Place
+from flows.tracking.params import paths_of
 from flows.tracking.runs import KEY
 
 PREFIX = "history-"  # of the key of a model's run: the id of its history's first entry follows
@@ -59,16 +59,16 @@ class TakenOver(NamedTuple):
 
 def taken_over(place: Place) -> dict[str, TakenOver]:
     """Of the models whose history was taken over, by name; not of one whose history cannot be read."""
-    found = {}
+    models = {}
     for file in (place.runs / "history").glob("*.jsonl"):
         try:
             entries = history_of(place, file.stem).read()
             opened = fact(entries[0]) if entries else None
             if isinstance(opened, Opened) and opened.taken_over:
-                found[file.stem] = TakenOver(datetime.fromisoformat(entries[0].when), frozenset(versions_in(entries)))
+                models[file.stem] = TakenOver(datetime.fromisoformat(entries[0].when), frozenset(versions_in(entries)))
         except StoreError:  # which the model's own row says
             continue
-    return found
+    return models
 
 
 def counted(standing: Standing, late: Sequence[str]) -> str:
@@ -96,7 +96,7 @@ def waiting(standing: Standing, there: Sequence[str]) -> list[str]:
 def listed(run: Run, after: int = 0) -> list[str]:
     """The sessions that a run's collection has by now, by name; none where the stream does not grow, or its data are gone."""
     params, tags = run.data.params, run.data.tags
-    paths = [value for name, value in params.items() if re.fullmatch(r"stream\.sources\..+\.path", name)]
+    paths = paths_of(params)
     if params.get("stream.kind") != "collection" or "evergreen.data_rev" in tags or len(paths) != 1 or not run.inputs.dataset_inputs:
         return []
     root, until = json.loads(run.inputs.dataset_inputs[0].dataset.source)["uri"], json.loads(params.get("stream.until", "null"))

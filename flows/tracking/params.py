@@ -21,6 +21,15 @@ def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     return result
 
 
+def paths_of(flat: Mapping[str, str]) -> list[str]:
+    """Where the sources of a stream lie, by the flat names of its settings; a source's own name may hold dots.
+
+    >>> paths_of({"stream.kind": "collection", "stream.sources.in.box.path": "inbox", "stream.sources.in.box.limit": "null"})
+    ['inbox']
+    """
+    return [value for name, value in flat.items() if name.startswith("stream.sources.") and name.endswith(".path")]
+
+
 def brief(command: str) -> str:
     """A command with its config's name alone: MLflow shows what comes after a slash.
 
