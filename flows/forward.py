@@ -39,42 +39,45 @@ def catch_up(job: Job, anew: bool = False) -> dict[str, Any]:
     finish(at)
     for remark in at.remarks(at.standing()):
         watch().tell(f"{at.config.name}: {remark}")
-    learned: list[str] = []
-    ruling: Ruling | None = None
     pulse = Pulse(watch(), pulse_file(at.place, f"history-{opened}"), at.config.name, _sizes(at))
     with model_run(job, opened) as run, watched_by(pulse):
         follow(at, run)
-        if anew:
-            learned += rebuild(job, run)
+        learned = rebuild(job, run) if anew else []
         if told := tainted(at.standing(), at.config.name):
             raise StoreError(told)
-        while True:
-            standing = at.standing()
-            if standing.waiting and not settle(job, run):
-                break
-            if standing.waiting:
-                continue
-            if standing.unjudged:
-                judge(job, run, standing.unjudged.session, standing.unjudged.state)
-            elif standing.open:
-                _go_on(job, run, standing)
-                learned.append(standing.open.session)
-            elif standing.partway:
-                go = standing.gos[standing.partway.state]
-                following = go[go.index(standing.partway.session) + 1]
-                begin(job, following, chain(standing, standing.partway.state), go)
-            elif waiting := at.waiting(standing):
-                ruling = ruling or whether(job, standing, waiting)
-                if not ruling.learn:
-                    break
-                go = (*standing.with_next, waiting[0].name)
-                begin(job, go[0], standing.line, go if len(go) > 1 else ())
-            else:
-                break
+        since, ruling = _one_by_one(job, run)
         crown(job, run)
         if ruling and ruling.learn:
             note_ruling(job, run, ruling)
-    return _outcome(at, run, learned, ruling)
+    return _outcome(at, run, [*learned, *since], ruling)
+
+
+def _one_by_one(job: Job, run: str) -> tuple[list[str], Ruling | None]:
+    """Whatever comes next, until nothing does: the sessions learned, and the policy's word on those that waited, if it was asked."""
+    at, learned = work(job), list[str]()
+    ruling: Ruling | None = None
+    while True:
+        standing = at.standing()
+        if standing.waiting:
+            if not settle(job, run):
+                return learned, ruling
+        elif standing.unjudged:
+            judge(job, run, standing.unjudged.session, standing.unjudged.state)
+        elif standing.open:
+            _go_on(job, run, standing)
+            learned.append(standing.open.session)
+        elif standing.partway:
+            go = standing.gos[standing.partway.state]
+            following = go[go.index(standing.partway.session) + 1]
+            begin(job, following, chain(standing, standing.partway.state), go)
+        elif waiting := at.waiting(standing):
+            ruling = ruling or whether(job, standing, waiting)
+            if not ruling.learn:
+                return learned, ruling
+            go = (*standing.with_next, waiting[0].name)
+            begin(job, go[0], standing.line, go if len(go) > 1 else ())
+        else:
+            return learned, ruling
 
 
 def tainted(standing: Standing, name: str) -> str | None:

@@ -14,6 +14,12 @@ PICKLES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "marshal", "she
 every_module = pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(ROOT).as_posix())
 
 
+def long(source: str, most: int = 50) -> list[str]:
+    """Functions of more than so many lines, the docstring counted."""
+    functions = (node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
+    return [each.name for each in functions if (each.end_lineno or 0) - each.lineno >= most]
+
+
 def prints(source: str) -> list[int]:
     """Lines that call print."""
     return [node.lineno for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call) and ast.unparse(node.func) == "print"]
@@ -38,11 +44,12 @@ def unpickles(source: str) -> list[int]:
 
 
 @every_module
-def test_a_file_fits_in_300_lines_says_what_it_is_and_neither_prints_nor_unpickles(path: Path) -> None:
+def test_a_file_fits_in_300_lines_a_function_in_50_says_what_it_is_and_neither_prints_nor_unpickles(path: Path) -> None:
     source = path.read_text()
     assert len(source.splitlines()) <= 300
     assert (ast.get_docstring(ast.parse(source)) or "").strip()
     assert not prints(source) and not unpickles(source)
+    assert not long(source)
 
 
 @pytest.mark.parametrize(
@@ -54,6 +61,10 @@ def test_a_file_fits_in_300_lines_says_what_it_is_and_neither_prints_nor_unpickl
 )
 def test_a_print_is_found_where_it_is_called(source: str, found: list[int]) -> None:
     assert prints(source) == found
+
+
+def test_a_function_of_51_lines_is_found() -> None:
+    assert long("def f():\n" + "    pass\n" * 50) == ["f"] and long("def f():\n" + "    pass\n" * 49) == []
 
 
 @pytest.mark.parametrize(

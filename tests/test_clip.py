@@ -647,22 +647,23 @@ def test_a_name_or_tag_that_does_not_exist_is_told_with_what_does(name: str, pre
         load(ModelConfig(name=name, pretrained=pretrained))
 
 
+BROKEN = {
+    "not json": "{",
+    "no model_cfg": "[]",
+    "unknown setting": json.dumps({"model_cfg": TINY | {"text_cfg": TEXT | {"depth": 3}}}),
+    "half a config": json.dumps({"model_cfg": {"embed_dim": 3}}),
+    "unknown timm tower": json.dumps({"model_cfg": TINY | {"vision_cfg": {"timm_model_name": "no_such_net", "image_size": 32}}}),
+    "bad preprocessing": json.dumps({"model_cfg": TINY, "preprocess_cfg": {"resize_mode": "fold"}}),
+    "other model": json.dumps({"model_cfg": TINY | {"embed_dim": 16}}),
+}
+
+
 def break_folder(folder: Path, kind: str) -> None:
     config, weights = folder / "open_clip_config.json", folder / "open_clip_model.safetensors"
-    if kind == "no config":
+    if kind in BROKEN:
+        config.write_text(BROKEN[kind])
+    elif kind == "no config":
         config.unlink()
-    elif kind == "not json":
-        config.write_text("{")
-    elif kind == "no model_cfg":
-        config.write_text("[]")
-    elif kind == "unknown setting":
-        config.write_text(json.dumps({"model_cfg": TINY | {"text_cfg": TEXT | {"depth": 3}}}))
-    elif kind == "half a config":
-        config.write_text(json.dumps({"model_cfg": {"embed_dim": 3}}))
-    elif kind == "unknown timm tower":
-        config.write_text(json.dumps({"model_cfg": TINY | {"vision_cfg": {"timm_model_name": "no_such_net", "image_size": 32}}}))
-    elif kind == "bad preprocessing":
-        config.write_text(json.dumps({"model_cfg": TINY, "preprocess_cfg": {"resize_mode": "fold"}}))
     elif kind == "no weights":
         weights.unlink()
     elif kind == "cut short":
@@ -672,8 +673,6 @@ def break_folder(folder: Path, kind: str) -> None:
         torch.save({}, folder / "open_clip_pytorch_model.bin")
     elif kind == "pickle inside":
         torch.save({}, weights)
-    elif kind == "other model":
-        config.write_text(json.dumps({"model_cfg": TINY | {"embed_dim": 16}}))
     elif kind == "tensor missing":
         tensors = load_file(weights)
         del tensors["ln_final.weight"]

@@ -2,7 +2,7 @@
 
 import re
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,6 +11,11 @@ from cl.text import plural, some
 from flows.cli.options import RootOption
 from flows.console import bar, err, out, table
 from flows.settings import begin
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from cl.data.table import ImageTable
 
 app = typer.Typer(no_args_is_help=True, help="Make, take in and look at data sets; DVC keeps their versions.")
 
@@ -71,20 +76,20 @@ def add(
     columns: dict[str, Any] = {"image": image, "label": label, "captions": captions, "domain": domain, "time": time, "split": split}
     with bar(f"reading {path}") as tell:
         splits, told = take(path, columns, test_share, unlabelled, tell)
-    for remark in told:
-        err().print(str(remark), soft_wrap=True)
-    rows = ", ".join(f"{split} {len(data):,}" for split, data in splits.items())
-    classes = len({label for data in splits.values() for label in data.classes()})
-    err().print(
-        f"{name}: {rows} rows, {plural(classes, 'class', 'classes')}{', of which nothing is written' if dry_run else ''}",
-        soft_wrap=True,
-    )
+    for line in (*map(str, told), f"{name}: {_counted(splits)}{', of which nothing is written' if dry_run else ''}"):
+        err().print(line, soft_wrap=True)
     if dry_run:
         return
     with shelf_locked(place):
         put(lambda part: write(splits, part), folder / name, replace)
         pinned = _pinned(folder)
     err().print(pinned, soft_wrap=True)
+
+
+def _counted(splits: "Mapping[str, ImageTable]") -> str:
+    rows = ", ".join(f"{split} {len(data):,}" for split, data in splits.items())
+    classes = len({label for data in splits.values() for label in data.classes()})
+    return f"{rows} rows, {plural(classes, 'class', 'classes')}"
 
 
 @app.command()

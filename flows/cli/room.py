@@ -12,9 +12,10 @@ from cl.errors import ConfigError
 from cl.text import plural
 from flows.cli.options import RootOption
 from flows.console import err, out, table
-from flows.settings import begin, check_project
+from flows.settings import Place, begin, check_project
 
 if TYPE_CHECKING:
+    from flows.removal.orders import Order
     from flows.removal.spare import Plan
 
 YesOption = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
@@ -39,7 +40,7 @@ def prune(
         _show(plan)
         return not dry_run and _asked(f"drop {_bytes(plan.size)}?", yes)
 
-    plan = make_room(place, model, keep, experiments, agreed, lambda text: err().print(text, soft_wrap=True))
+    plan = make_room(place, model, keep, experiments, agreed, _tell)
     if plan is None:
         err().print("nothing is dropped")
     elif not plan.goes:
@@ -65,41 +66,41 @@ def withdraw(
     """Take data back: out of models that can be computed without it, off the shelf, and out of every copy that was made of it."""
     place = begin(writes=not dry_run)
     check_project(place)
-    from flows.history.idle import idle
     from flows.registry.champion import whoami
     from flows.removal.draw_up import draw_up
-    from flows.removal.orders import Order, pending, write
-    from flows.removal.withdraw import carry_out
-
-    def tell(text: str) -> None:
-        err().print(text, soft_wrap=True)
-
-    def go_on(order: Order) -> None:
-        with ExitStack() as stack:
-            for model in sorted(order.models):
-                stack.enter_context(idle(place, model))
-            carry_out(place, order, sorted(order.models), tell)
+    from flows.removal.orders import pending, write
 
     begun = [] if dry_run else pending(place)
     for each in begun:
-        tell(f"{each.name}: its withdrawal was begun before, and is gone on with")
-        go_on(each)
+        _tell(f"{each.name}: its withdrawal was begun before, and is gone on with")
+        _carry_out(place, each)
     if any(session in (each.session, f"{each.collection}/{each.session}") for each in begun):
         return
     wanted = None if images is None else _listed(images)
     order, told = draw_up(place, place.data_in(data_root), session, wanted, why, whoami(), watched or ())
     what = "all of it" if order.whole else "of it"
-    out().print(
-        f"{order.name}: {plural(len(order.ids), 'image')}, {what}; "
-        f"{plural(len(order.objects), 'object of DVC holds it, or lists it', 'objects of DVC hold it, or list it')}",
-        soft_wrap=True,
-    )
-    for line in told:
+    held = plural(len(order.objects), "object of DVC holds it, or lists it", "objects of DVC hold it, or list it")
+    for line in (f"{order.name}: {plural(len(order.ids), 'image')}, {what}; {held}", *told):
         out().print(line, soft_wrap=True)
     if dry_run or not _asked("withdraw it? This cannot be undone.", yes):
-        return tell("nothing is withdrawn")
+        return _tell("nothing is withdrawn")
     write(place, order)
-    go_on(order)
+    _carry_out(place, order)
+
+
+def _carry_out(place: Place, order: "Order") -> None:
+    """All that an order asks, while nobody learns what it touches."""
+    from flows.history.idle import idle
+    from flows.removal.withdraw import carry_out
+
+    with ExitStack() as stack:
+        for model in sorted(order.models):
+            stack.enter_context(idle(place, model))
+        carry_out(place, order, sorted(order.models), _tell)
+
+
+def _tell(text: str) -> None:
+    err().print(text, soft_wrap=True)
 
 
 def _listed(images: str) -> list[str]:

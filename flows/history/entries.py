@@ -7,7 +7,7 @@ An entry says when it was written; `happened` (ISO 8601, UTC) says when it was s
 
 from collections.abc import Sequence
 from dataclasses import field
-from typing import Any, Literal, cast
+from typing import Any, Literal, cast, get_args
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
@@ -226,10 +226,7 @@ Fact = (
     | Withdrawn
     | Pruned
 )  # fmt: skip
-_KINDS: dict[str, TypeAdapter[Any]] = {
-    kind.__name__.lower(): TypeAdapter(kind)
-    for kind in (Opened, Began, Learned, Verdict, Champion, Adopted, Rebuilt, Skipped, Retry, Accept, Abandoned, Withdrawn, Pruned)
-}
+_KINDS: dict[str, TypeAdapter[Any]] = {kind.__name__.lower(): TypeAdapter(kind) for kind in get_args(Fact)}
 
 
 def history_of(place: Place, model: str) -> Journal:

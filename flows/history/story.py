@@ -1,29 +1,12 @@
 """A model's history as people read it: an entry a line, oldest first."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, assert_never
 
 from cl.disk.journal import Entry
 from cl.text import plural, some
-from flows.history.entries import (
-    Abandoned,
-    Accept,
-    Adopted,
-    Began,
-    Champion,
-    Fact,
-    How,
-    Learned,
-    Opened,
-    Pruned,
-    Rebuilt,
-    Retry,
-    Skipped,
-    Verdict,
-    Withdrawn,
-    fact,
-    moment_of,
-)
+from flows.history import entries as facts
+from flows.history.entries import Champion, How, fact, moment_of
 
 _HOW: dict[How, str] = {
     "gate": "champion",
@@ -34,6 +17,7 @@ _HOW: dict[How, str] = {
     "rebuild": "champion, learned anew",
     "taken_over": "champion",
 }
+_WISH: dict[type[facts.Fact], str] = {facts.Skipped: "skipped", facts.Retry: "to retry", facts.Accept: "accepted by a person"}
 
 
 class Line(NamedTuple):
@@ -63,43 +47,54 @@ def story(entries: Iterable[Entry]) -> Iterator[Line]:
             yield line
 
 
-def _line(when: str, said: Fact) -> Line | None:
+def _line(when: str, said: facts.Fact) -> Line | None:
     match said:
-        case Opened():
-            return Line(when, "history begins", why=_taken(said.taken_over) if said.taken_over else "")
-        case Began():
-            return None
-        case Learned():
-            dropped = f"left behind: {some(said.dropped)}" if said.dropped else ""
-            return Line(when, "learned", said.session, why=dropped)
-        case Verdict():
+        case facts.Verdict():
             return Line(when, said.word, said.session, said.version or "", said.by, said.reason)
-        case Champion():
+        case facts.Champion():
             if said.how in ("gate", "rebuild"):  # the verdict, or that it was learned anew, has said so
                 return None
             return Line(when, _HOW[said.how], "", said.version, said.by, said.why)
-        case Adopted():
-            learned = some([each.session for each in said.line], 10)
-            if not said.version:
-                return Line(when, "learned anew", learned, why="beside the champion; the gate has not spoken yet")
-            return Line(when, "adopted", learned, said.version, why="learned by `run`")
-        case Rebuilt():
-            return Line(when, "promoted", some([each.session for each in said.line], 10), said.version, said.by, said.why)
-        case Skipped() | Retry() | Accept():
-            word = {"Skipped": "skipped", "Retry": "to retry", "Accept": "accepted by a person"}[type(said).__name__]
-            return Line(when, word, said.session, "", said.by, "" if isinstance(said, Retry) else said.why)
-        case Abandoned():
+        case facts.Skipped() | facts.Retry() | facts.Accept():
+            return Line(when, _WISH[type(said)], said.session, "", said.by, "" if isinstance(said, facts.Retry) else said.why)
+        case facts.Withdrawn() | facts.Pruned():
+            return _gone(when, said)
+        case _:
+            return _learned(when, said)
+
+
+def _learned(when: str, said: facts.Opened | facts.Began | facts.Learned | facts.Adopted | facts.Rebuilt | facts.Abandoned) -> Line | None:
+    match said:
+        case facts.Opened():
+            return Line(when, "history begins", why=_taken(said.taken_over) if said.taken_over else "")
+        case facts.Began():
+            return None
+        case facts.Learned():
+            dropped = f"left behind: {some(said.dropped)}" if said.dropped else ""
+            return Line(when, "learned", said.session, why=dropped)
+        case facts.Adopted() if not said.version:
+            return Line(when, "learned anew", _sessions(said.line), why="beside the champion; the gate has not spoken yet")
+        case facts.Adopted():
+            return Line(when, "adopted", _sessions(said.line), said.version, why="learned by `run`")
+        case facts.Rebuilt():
+            return Line(when, "promoted", _sessions(said.line), said.version, said.by, said.why)
+        case facts.Abandoned():
             return Line(when, "abandoned", said.session, why=said.why)
-        case Withdrawn():
-            part = "" if said.images is None else f"{plural(len(said.images), 'image')} of "
-            what = "withdrawn" if said.phase == "done" else "being withdrawn"
-            return Line(when, what, f"{part}{said.session}", some(said.versions, 10), said.by, said.why)
-        case Pruned():
-            if said.phase == "intent":
-                return None
-            return Line(when, "pruned", "", some(said.versions, 10), why=f"the weights of {plural(len(said.states), 'state')}")
         case _:
             assert_never(said)
+
+
+def _gone(when: str, said: facts.Withdrawn | facts.Pruned) -> Line | None:
+    if isinstance(said, facts.Pruned):
+        weights = f"the weights of {plural(len(said.states), 'state')}"
+        return None if said.phase == "intent" else Line(when, "pruned", "", some(said.versions, 10), why=weights)
+    part = "" if said.images is None else f"{plural(len(said.images), 'image')} of "
+    what = "withdrawn" if said.phase == "done" else "being withdrawn"
+    return Line(when, what, f"{part}{said.session}", some(said.versions, 10), said.by, said.why)
+
+
+def _sessions(line: Sequence[facts.Learned]) -> str:
+    return some([each.session for each in line], 10)
 
 
 def _taken(over: Mapping[str, Any]) -> str:

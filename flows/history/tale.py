@@ -14,24 +14,8 @@ from typing import assert_never
 
 from cl.disk.journal import Entry
 from cl.errors import StoreError
-from flows.history.entries import (
-    Abandoned,
-    Accept,
-    Adopted,
-    Began,
-    Champion,
-    Fact,
-    How,
-    Learned,
-    Opened,
-    Pruned,
-    Rebuilt,
-    Retry,
-    Skipped,
-    Verdict,
-    Withdrawn,
-    moment_of,
-)
+from flows.history import entries as facts
+from flows.history.entries import moment_of
 from flows.history.line import Line, mates
 from flows.history.standing import Holder, Word
 
@@ -55,67 +39,59 @@ class Tale:
 
     last: int = 0
     when: str = ""
-    opened: Opened | None = None
+    opened: facts.Opened | None = None
     line: Line = field(default_factory=Line)
     marks: dict[str, Mark] = field(default_factory=dict)
     sources: dict[str, str] = field(default_factory=dict)
-    verdicts: dict[str, list[Verdict]] = field(default_factory=dict)
+    verdicts: dict[str, list[facts.Verdict]] = field(default_factory=dict)
     agreed: set[str] = field(default_factory=set)
-    open: Began | None = None
+    open: facts.Began | None = None
     champion: Holder | None = None
-    pending: How | None = None  # what made it champion, where the alias was not seen to follow
+    pending: facts.How | None = None  # what made it champion, where the alias was not seen to follow
     champions: list[str] = field(default_factory=list)
     turn: set[str] = field(default_factory=set)  # refused sessions that may go with the next
     overruled: set[str] = field(default_factory=set)
     gone: set[str] = field(default_factory=set)  # sessions that are withdrawn as a whole
-    withdrawals: dict[tuple[str, tuple[str, ...] | None], Withdrawn] = field(default_factory=dict)
-    prunes: dict[tuple[tuple[str, ...], tuple[str, ...]], Pruned] = field(default_factory=dict)
+    withdrawals: dict[tuple[str, tuple[str, ...] | None], facts.Withdrawn] = field(default_factory=dict)
+    prunes: dict[tuple[tuple[str, ...], tuple[str, ...]], facts.Pruned] = field(default_factory=dict)
     pruned: set[str] = field(default_factory=set)
     held: dict[str, str] = field(default_factory=dict)  # the state of each version that was spoken of
     tainted: dict[tuple[str, tuple[str, ...] | None], set[str]] = field(default_factory=dict)  # states, by what was withdrawn from them
 
-    def take(self, entry: Entry, said: Fact) -> None:
+    def take(self, entry: Entry, said: facts.Fact) -> None:
         """Go on by an entry.
 
         Raises:
             StoreError: it speaks of a state that none before it learned, or is the wrong one to begin with.
         """
+        self._in_place(said)
         self.last, self.when = entry.seq, moment_of(entry, said)
-        if isinstance(said, Opened) == (self.opened is not None):
-            raise StoreError(f"a history begins with 'opened', once, and this is {'another' if self.opened else 'none'}")
-        if isinstance(said, Verdict | Champion | Rebuilt) and said.version and said.state:
-            self.held[said.version] = said.state
         match said:
-            case Opened():
+            case facts.Opened():
                 self.opened = said
-            case Began():
+            case facts.Began():
                 self._begin(said)
-            case Learned():
+            case facts.Learned():
                 self._learn(said)
-            case Verdict():
+            case facts.Verdict():
                 self._judge(said)
-            case Champion():
+            case facts.Champion():
                 self._crown(said)
-            case Adopted() | Rebuilt():
-                self._graft(said.line)
-                if said.version:  # what is learned anew has none until it is judged
-                    self.held[said.version] = said.line[-1].state
-                if isinstance(said, Rebuilt):
-                    self._choose(said.state, said.why or "what is learned anew leaves it out")
-                    self.agreed |= {learned.state for learned in said.line}
-                    self._hold(said.version, said.state, "rebuild")
-            case Withdrawn():
-                self._withdraw(said)
-            case Pruned():
-                self.prunes[said.states, said.versions] = said
-                self.pruned |= set(said.states)
-            case Abandoned():
+            case facts.Adopted() | facts.Rebuilt():
+                self._take_over(said)
+            case facts.Withdrawn() | facts.Pruned():
+                self._let_go(said)
+            case facts.Abandoned():
                 self.open = None if self.open and self.open.state == said.state else self.open
                 self._mark(said.session, Word.AGAIN, said.why)
-            case Skipped() | Retry() | Accept():
+            case facts.Skipped() | facts.Retry() | facts.Accept():
                 self._obey(said)
             case _:
                 assert_never(said)
+
+    def _in_place(self, said: facts.Fact) -> None:
+        if isinstance(said, facts.Opened) == (self.opened is not None):
+            raise StoreError(f"a history begins with 'opened', once, and this is {'another' if self.opened else 'none'}")
 
     def _mark(self, session: str, word: Word, why: str, state: str | None = None, judged: str | None = None) -> None:
         if session in self.gone and word != Word.WITHDRAWN:
@@ -127,7 +103,7 @@ class Tale:
         self.turn -= set(sessions)
         self.overruled -= set(sessions)
 
-    def _begin(self, said: Began) -> None:
+    def _begin(self, said: facts.Began) -> None:
         if self.open and self.open.session != said.session:
             self._mark(self.open.session, Word.AGAIN, f"{said.session} was begun before it was learned")
         self.open = said
@@ -137,30 +113,43 @@ class Tale:
             self.line.gos[said.state] = said.together
         self._mark(said.session, Word.BEGUN, "", said.state)
 
-    def _learn(self, said: Learned) -> None:
+    def _learn(self, said: facts.Learned) -> None:
         self.line.know(said, self.when)
         self.sources[said.session] = said.source
         self.pruned.discard(said.state)
         self.open = None if self.open and self.open.state == said.state else self.open
         self._mark(said.session, Word.UNJUDGED, "", said.state)
 
-    def _graft(self, line: Sequence[Learned]) -> None:
+    def _graft(self, line: Sequence[facts.Learned]) -> None:
         self.line.graft(line, self.when)
         self.sources |= {learned.session: learned.source for learned in line}
 
-    def tainted_by(self, withdrawn: Withdrawn) -> set[str]:
+    def _take_over(self, said: facts.Adopted | facts.Rebuilt) -> None:
+        self._graft(said.line)
+        if said.version:  # what is learned anew has none until it is judged
+            self.held[said.version] = said.line[-1].state
+        if isinstance(said, facts.Rebuilt):
+            self._choose(said.state, said.why or "what is learned anew leaves it out")
+            self.agreed |= {learned.state for learned in said.line}
+            self._hold(said.version, said.state, "rebuild")
+
+    def _spoken_of(self, said: facts.Verdict | facts.Champion) -> None:
+        if said.version and said.state:
+            self.held[said.version] = said.state
+
+    def tainted_by(self, withdrawn: facts.Withdrawn) -> set[str]:
         """Every state that learned what was withdrawn, or grew from one that did, also since."""
-        found, clean = set(self.tainted.get((withdrawn.session, withdrawn.images), ())), set[str]()
-        for state in self.line.tree if found else ():
+        tainted, clean = set(self.tainted.get((withdrawn.session, withdrawn.images), ())), set[str]()
+        for state in self.line.tree if tainted else ():
             way, now = list[str](), state
-            while now in self.line.tree and now not in found and now not in clean:
+            while now in self.line.tree and now not in tainted and now not in clean:
                 way.append(now)
                 clean.add(now)
                 now = self.line.tree[now].parent or ""
-            if now in found:
-                found |= set(way)
+            if now in tainted:
+                tainted |= set(way)
                 clean -= set(way)
-        return found
+        return tainted
 
     # who leads
 
@@ -169,12 +158,13 @@ class Tale:
             self._mark(learned.session, Word.BACK, why, learned.state)
             self._settle(learned.session)
 
-    def _hold(self, version: str, state: str | None, pending: How | None) -> None:
+    def _hold(self, version: str, state: str | None, pending: facts.How | None) -> None:
         self.champion, self.pending = Holder(version, state), pending
         if self.champions[-1:] != [version]:
             self.champions.append(version)
 
-    def _crown(self, said: Champion) -> None:
+    def _crown(self, said: facts.Champion) -> None:
+        self._spoken_of(said)
         done = said.phase == "done"
         if done and self.pending == said.how and self.champion == Holder(said.version, said.state):
             self.pending = None
@@ -187,7 +177,8 @@ class Tale:
 
     # what becomes of a candidate
 
-    def _judge(self, said: Verdict) -> None:
+    def _judge(self, said: facts.Verdict) -> None:
+        self._spoken_of(said)
         learned = self._as(said.session, said.state)
         self.verdicts.setdefault(said.state, []).append(said)
         below = mates(self.line.tree, self.line.gos, learned)
@@ -214,7 +205,7 @@ class Tale:
             case _:
                 assert_never(said.word)
 
-    def _as(self, session: str, state: str) -> Learned:
+    def _as(self, session: str, state: str) -> facts.Learned:
         """A state as that of a session: two that teach the same share one."""
         learned = self.line.known(state)
         if learned.session != session and state not in self.line.states:
@@ -222,7 +213,7 @@ class Tale:
             self.line.know(learned, self.when)
         return learned
 
-    def _agree(self, said: Verdict, learned: Learned, below: Sequence[Learned]) -> None:
+    def _agree(self, said: facts.Verdict, learned: facts.Learned, below: Sequence[facts.Learned]) -> None:
         if said.state not in self.line.states:
             self.line.grow(learned)
         for each in (learned, *below):
@@ -232,7 +223,7 @@ class Tale:
         if said.word == "promoted" and said.version is not None:
             self._hold(said.version, said.state, "gate")
 
-    def _refuse(self, said: Verdict, session: str, others: Sequence[str]) -> None:
+    def _refuse(self, said: facts.Verdict, session: str, others: Sequence[str]) -> None:
         self._settle(session, *others)
         for mate in others:
             self._mark(mate, Word.ASIDE, f"together with {session}: {said.reason}")
@@ -245,35 +236,41 @@ class Tale:
 
     # what people want
 
-    def _obey(self, said: Skipped | Retry | Accept) -> None:
+    def _obey(self, said: facts.Skipped | facts.Retry | facts.Accept) -> None:
         self._settle(said.session)
         if said.session in self.gone:
             return
         match said:
-            case Skipped():
+            case facts.Skipped():
                 self._mark(said.session, Word.SKIPPED, said.why)
-            case Retry():
+            case facts.Retry():
                 self._mark(said.session, Word.AGAIN, f"{said.by or 'somebody'} wants it")
-            case Accept():
+            case facts.Accept():
                 self._accept(said)
 
-    def _accept(self, said: Accept) -> None:
+    def _accept(self, said: facts.Accept) -> None:
         session, mark = said.session, self.marks.get(said.session)
         why = f"{said.by or 'somebody'} accepts it" + (f": {said.why}" if said.why else "")
-        found = next((each for each in self.line.states.values() if each.session == session), None)
+        taken = next((each for each in self.line.states.values() if each.session == session), None)
         candidate = self.line.tree.get(mark.state) if mark and mark.state else None
-        if found is None and candidate and candidate.parent == self.line.head and candidate.state not in self.pruned:
-            found = self._as(session, candidate.state)
-            self.line.grow(found)
-        if found:
-            self.agreed.add(found.state)
-            self._mark(session, Word.LEARNED, why, found.state)
+        if taken is None and candidate and candidate.parent == self.line.head and candidate.state not in self.pruned:
+            taken = self._as(session, candidate.state)
+            self.line.grow(taken)
+        if taken:
+            self.agreed.add(taken.state)
+            self._mark(session, Word.LEARNED, why, taken.state)
             return
         self.overruled.add(session)  # to take its candidate would drop what was learned since
         if not (mark and mark.word == Word.BEGUN):
             self._mark(session, Word.AGAIN, why)
 
-    def _withdraw(self, said: Withdrawn) -> None:
+    def _let_go(self, said: facts.Withdrawn | facts.Pruned) -> None:
+        if isinstance(said, facts.Withdrawn):
+            return self._withdraw(said)
+        self.prunes[said.states, said.versions] = said
+        self.pruned |= set(said.states)
+
+    def _withdraw(self, said: facts.Withdrawn) -> None:
         key = said.session, said.images
         mine = {learned.state for learned in said.line}
         self.tainted.setdefault(key, {state for state, each in self.line.tree.items() if each.session == said.session} - mine)

@@ -101,33 +101,35 @@ def ingest(
             check_whole(data)
     report = place.runs / "ingest" / f"{source.into}-{source.session}"
     problems: list[Problem] = []
-    with tempfile.TemporaryDirectory(prefix="evergreen-") as folder:
-        try:
-            kept, supervision, told_of = _looked_at(source, Path(folder), problems, tell)
-            if dry:
-                entry, new, known = _append(source, kept, supervision, data / source.into, problems, dry)
-                classes = [name for name in _classes(kept) if name not in known]
-                notes = ["nothing is written", *cannot_use(place, source.into, supervision), *unread(place, source.into)]
-                return Outcome(entry, new, problems, classes, resembling(classes, known), None, notes, told_of)
-            # one at a time, so that every pin holds whole sessions and commits follow their numbers
+    with tempfile.TemporaryDirectory(prefix="evergreen-") as folder, _listed(problems, None if dry else report):
+        kept, supervision, told_of = _looked_at(source, Path(folder), problems, tell)
+        into = data / source.into
+        if dry:
+            (entry, new, known), notes, version = _append(source, kept, supervision, into, problems, dry), ["nothing is written"], None
+        else:  # one at a time, so that every pin holds whole sessions and commits follow their numbers
             with shelf_locked(place):
-                entry, new, known = _append(source, kept, supervision, data / source.into, problems)
+                entry, new, known = _append(source, kept, supervision, into, problems)
                 _, version = pin(data)
                 committed = git and commit(data, f"data: session {entry.folder} of {source.into}")
-        except DataError as error:
-            where = write_report(report, "refused", problems, {"refused": str(error)}) if problems and not dry else None
-            listed = (f"; set aside: {told(problems)}" + (f", see {where}" if where else "")) if problems else ""
-            raise DataError(f"{error}{listed}") from error
+            notes = [f"{data.name}.dvc is committed"] if committed else []
         classes = [name for name in _classes(kept) if name not in known]
+    notes += [*cannot_use(place, source.into, supervision), *unread(place, source.into)]
+    where = None
+    if not dry:
         where = write_report(report, "report", problems, {"session": entry.model_dump(), "new_classes": classes})
-    notes = [f"{data.name}.dvc is committed"] if committed else []
-    notes += [
-        *cannot_use(place, source.into, supervision),
-        *unread(place, source.into),
-        *_sent(data, version),
-        announce(source.into, entry, version, report / "told", place),
-    ]
+        notes += [*_sent(data, version), announce(source.into, entry, version, report / "told", place)]
     return Outcome(entry, new, problems, classes, resembling(classes, known), where, notes, told_of)
+
+
+@contextmanager
+def _listed(problems: Sequence[Problem], report: Path | None) -> Iterator[None]:
+    """A refusal says what was set aside by then, and where that is listed; None: nothing is written."""
+    try:
+        yield
+    except DataError as error:
+        where = write_report(report, "refused", problems, {"refused": str(error)}) if problems and report else None
+        listed = (f"; set aside: {told(problems)}" + (f", see {where}" if where else "")) if problems else ""
+        raise DataError(f"{error}{listed}") from error
 
 
 def _looked_at(
@@ -135,9 +137,9 @@ def _looked_at(
 ) -> tuple[dict[str, ImageTable], Supervision, list[Told]]:
     """What can be learned from, how, and what is to be told of it; what cannot work is refused before anything is made."""
     columns = {"label": source.labels, "captions": source.captions}
-    found = look(source.path, columns, links=False, scratch=scratch, problems=problems)
-    kept = screen(found.splits, problems, tell)
-    remarks = [*found.told, *doubts(kept), *cut(text for rows in kept.values() for texts in rows.captions for text in texts)]
+    read = look(source.path, columns, links=False, scratch=scratch, problems=problems)
+    kept = screen(read.splits, problems, tell)
+    remarks = [*read.told, *doubts(kept), *cut(text for rows in kept.values() for texts in rows.captions for text in texts)]
     with _of(source):
         kept, supervision = teachable(kept, source.supervision, problems)
         parted(kept, supervision, source.test_share)

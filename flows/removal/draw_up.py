@@ -6,7 +6,6 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from cl.data import collection
 from cl.data.collection import Entry
@@ -29,9 +28,6 @@ from flows.removal.spare import histories
 from flows.removal.without import Remedy, features_of, prints, remedy
 from flows.settings import Place
 from flows.tracking.runs import connect
-
-if TYPE_CHECKING:
-    pass
 
 REBUILD = "evergreen update CONFIG --rebuild"
 
@@ -60,7 +56,36 @@ def draw_up(
         DataError, StoreError: there is no such session or image, or a history is damaged.
     """
     folder, entry = _located(data, name)
-    prints, ids = _chosen(folder, entry, images)
+    order = _order(place, data, folder, entry, images, watched)
+    if images is not None:
+        lessened(folder, entry, order.wanted)  # what cannot be done is told now
+    client = connect(place)
+    ran, unread = ran_sessions(place)
+    told, models, derived = list[str](), dict[str, dict[str, object]](), list[str]()
+    for model in histories(place):
+        standing = conclude(history_of(place, model).read())
+        if standing.opened is None or folder.name not in _collections(standing):
+            continue
+        at = worker(place, standing, data)
+        way = remedy(at, standing, entry.name, order.wanted, order.whole, order.id)
+        held = tuple(sorted(holding(place, client, model, standing, entry.name, ran), key=int))
+        salted = None if order.whole else tuple(sorted(_salted(each) for each in order.prints))
+        said = Withdrawn(phase="intent", session=entry.name, images=salted, versions=held, into=way.into, line=way.line, why=why, by=by)
+        models[model] = entry_of(said)[1]
+        derived += features_of(at, standing, entry.name)
+        derived += [f"interim/{state}" for state in _learning(standing, entry.name)]
+        champion = standing.champion.version if standing.champion else None
+        told.append(_told_of(model, held, way, champion))
+    others = elsewhere(place, client, entry.name, ran)
+    told += [f"model {each} learned it in a run, and has no history: delete it in MLflow" for each in others]
+    told += [f"{file}: cannot be read, so nobody can say which version of a run came of it" for file in unread]
+    told += [f"{each}; nobody can say whether it holds some of it" for each in damaged(place)]
+    return replace(order, models=models, derived=tuple(dict.fromkeys(derived))), [*told, *_in_git(data, order)]
+
+
+def _order(place: Place, data: Path, folder: Path, entry: Entry, images: Sequence[str] | None, watched: Sequence[Path]) -> Order:
+    """Which images go, and where they lie, before any model is asked."""
+    fingerprints, ids = _chosen(folder, entry, images)
     order = Order(
         id=_unused(place),
         data=str(data),
@@ -69,41 +94,23 @@ def draw_up(
         folder=entry.folder,
         number=entry.number,
         whole=images is None,
-        prints=tuple(sorted(prints)),
+        prints=tuple(sorted(fingerprints)),
         ids=tuple(ids),
         watched=tuple(map(str, dict.fromkeys([*watched, *watched_in(place)]))),
     )
     inside = objects.objects_of(data, f"{folder.name}/{entry.folder}") | objects.holding(data, order.wanted)
-    if images is not None:
-        lessened(folder, entry, order.wanted)  # what cannot be done is told now
-    order, client = replace(order, objects=tuple(sorted(inside))), connect(place)
-    told, models, derived = list[str](), dict[str, dict[str, object]](), list[str]()
-    ran, unread = ran_sessions(place)
-    for model in histories(place):
-        standing = conclude(history_of(place, model).read())
-        if standing.opened is None or folder.name not in _collections(standing):
-            continue
-        at = worker(place, standing, data)
-        found = remedy(at, standing, entry.name, order.wanted, order.whole, order.id)
-        held = tuple(sorted(holding(place, client, model, standing, entry.name, ran), key=int))
-        salted = None if order.whole else tuple(sorted(_salted(each) for each in order.prints))
-        said = Withdrawn(phase="intent", session=entry.name, images=salted, versions=held, into=found.into, line=found.line, why=why, by=by)
-        models[model] = entry_of(said)[1]
-        derived += features_of(at, standing, entry.name)
-        derived += [f"interim/{state}" for state in _learning(standing, entry.name)]
-        champion = standing.champion.version if standing.champion else None
-        told.append(_told_of(model, held, found, champion))
-    others = elsewhere(place, client, entry.name, ran)
-    told += [f"model {each} learned it in a run, and has no history: delete it in MLflow" for each in others]
-    told += [f"{file}: cannot be read, so nobody can say which version of a run came of it" for file in unread]
-    told += [f"{each}; nobody can say whether it holds some of it" for each in damaged(place)]
-    if revisions := objects.named_by(data, order.objects):
-        told.append(
-            f"git names it in {plural(len(revisions), 'revision')} of {pin_file(data).name} ({some(revisions, 5)}), which "
-            f"cannot be checked "
-            "out whole any more; what other clones and remotes keep goes there with `dvc gc --workspace --cloud --remote NAME`"
-        )
-    return replace(order, models=models, derived=tuple(dict.fromkeys(derived))), told
+    return replace(order, objects=tuple(sorted(inside)))
+
+
+def _in_git(data: Path, order: Order) -> list[str]:
+    """Which git revisions still name what goes, in a sentence; nothing where none does."""
+    revisions = objects.named_by(data, order.objects)
+    if not revisions:
+        return []
+    return [
+        f"git names it in {plural(len(revisions), 'revision')} of {pin_file(data).name} ({some(revisions, 5)}), which cannot be checked "
+        "out whole any more; what other clones and remotes keep goes there with `dvc gc --workspace --cloud --remote NAME`"
+    ]
 
 
 def worker(place: Place, standing: Standing, data: Path) -> Work:
@@ -119,14 +126,14 @@ def _located(data: Path, name: str) -> tuple[Path, Entry]:
     into, _, session = name.rpartition("/")
     folders = [place for place in sorted(data.glob("[!.]*")) if place.is_dir() and not place.is_symlink()]
     places = [place for place in folders if collection.numbered(place) or tombstones(place)]  # also where all of it is withdrawn
-    found = [
+    named = [
         (place, entry) for place in places if into in ("", place.name) for entry in collection.sessions(place) if entry.name == session
     ]
-    if len(found) == 1:
-        return found[0]
-    if found:
+    if len(named) == 1:
+        return named[0]
+    if named:
         raise DataError(
-            f"session {name!r}: {len(found)} collections have one; say which: {', '.join(f'{p.name}/{e.name}' for p, e in found)}"
+            f"session {name!r}: {len(named)} collections have one; say which: {', '.join(f'{p.name}/{e.name}' for p, e in named)}"
         )
     stones = [place.name for place in places for stone in tombstones(place) if stone.name == session]
     if stones:
@@ -186,10 +193,10 @@ def _learning(standing: Standing, session: str) -> set[str]:
     return {state for state in standing.tree if session in taught(standing, state)} | ({half.state} if half else set())
 
 
-def _told_of(model: str, held: Sequence[str], found: Remedy, champion: str | None) -> str:
+def _told_of(model: str, held: Sequence[str], way: Remedy, champion: str | None) -> str:
     bars = f"versions {', '.join(held)} hold it and can no longer be served, promoted or gone back to" if held else "no version holds it"
-    if champion in held and not found.into:
+    if champion in held and not way.into:
         bars += f". Version {champion} is the champion: from then on nobody is served, until another version is"
-    if found.into:
-        return f"{model}: {bars}; {found.how}: state {found.into[:8]} takes the head's place"
-    return f"{model}: {bars}; {found.how}" + (f"; what leaves it out: {REBUILD}" if held else "")
+    if way.into:
+        return f"{model}: {bars}; {way.how}: state {way.into[:8]} takes the head's place"
+    return f"{model}: {bars}; {way.how}" + (f"; what leaves it out: {REBUILD}" if held else "")
