@@ -128,15 +128,15 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: cannot be read ({error.__class__.__name__}); give the path of a YAML file") from error
 
     def value(match: re.Match[str]) -> str:
-        found = os.environ.get(match[1], match[2])
-        if found is None:
+        given = os.environ.get(match[1], match[2])
+        if given is None:
             raise ConfigError(f"{path}: the environment variable {match[1]} is not set; set it or write ${{{match[1]}:-default}}")
-        return found
+        return given
 
     tree = parse(_VARIABLE.sub(value, text), str(path))
     if not isinstance(tree, dict):
-        found = "nothing" if tree is None else type(tree).__name__
-        raise ConfigError(f"{path}: found {found}, expected a mapping of settings")
+        kind = "nothing" if tree is None else type(tree).__name__
+        raise ConfigError(f"{path}: found {kind}, expected a mapping of settings")
     return tree
 
 

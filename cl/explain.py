@@ -44,8 +44,8 @@ def _told(problem: ErrorDetails, tree: Any, schema: type[BaseModel] | None) -> s
     if kind in _MAPS:
         return f"{where}: expected a group of settings, such as {{{_example(schema, problem['loc'])}}} (found {_short(problem['input'])})"
     if kind == "too_short":
-        found = problem["ctx"]["actual_length"]
-        return f"{where}: {found or 'none'} given, and at least {problem['ctx']['min_length']} is needed"
+        length = problem["ctx"]["actual_length"]
+        return f"{where}: {length or 'none'} given, and at least {problem['ctx']['min_length']} is needed"
     if kind in _LISTS:
         return f"{where}: expected a list, such as [...] (found {_short(problem['input'])})"
     return f"{where}: {problem['msg'][0].lower()}{problem['msg'][1:]} (found {_short(problem['input'])})"

@@ -27,10 +27,10 @@ def clash(path: list[str] | None = None) -> str:
     """
     for name in _OWN:
         spec = importlib.machinery.PathFinder.find_spec(name, path)
-        found = [Path(place).resolve() for place in (spec.submodule_search_locations or [spec.origin or ""])] if spec else []
-        if found and home() / name not in found:
+        places = [Path(place).resolve() for place in (spec.submodule_search_locations or [spec.origin or ""])] if spec else []
+        if places and home() / name not in places:
             return (
-                f"Python finds another `{name}` ({found[0]}) before Evergreen's own ({home() / name}), so that Prefect's and MLflow's"
+                f"Python finds another `{name}` ({places[0]}) before Evergreen's own ({home() / name}), so that Prefect's and MLflow's"
                 " processes would run that one; install Evergreen in an environment of its own (python -m venv), or take the other away"
             )
     return ""

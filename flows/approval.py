@@ -116,33 +116,35 @@ def approve(model: str, version: str, until: str, data_root: str | None = None) 
     place = Place.find()
     with alive(place):
         client = connect(place)
-        found = find(client, model, version)
-        run = str(found.run_id)
+        candidate = find(client, model, version)
+        run = str(candidate.run_id)
         if client.get_run(run).data.tags.get(GATE) == WAITING:
             form = _form(run, f"{model} version {version}")
             given = suspend_flow_run(wait_for_input=form, timeout=_seconds(until), key="approval")
             if client.get_run(run).data.tags.get(GATE) == WAITING:  # else it was settled by hand while this run was suspended
                 note(client, run, Answer(given.approve, given.who, given.why))
-                return _judged(found, data_root, place, client)
+                return _judged(candidate, data_root, place, client)
         return client.get_run(run).data.tags[GATE]
 
 
-def _judged(found: ModelVersion, data_root: str | None, place: Place, client: MlflowClient) -> str:
+def _judged(candidate: ModelVersion, data_root: str | None, place: Place, client: MlflowClient) -> str:
     from flows.forward import answered
 
-    if waiting := conclude(history_of(place, found.name).read()).waiting:
-        with model_locked(place, found.name):
-            return answered(place, found.name, waiting, data_root)
-    job = as_learned(found, data_root)
-    bounds = json.loads(client.get_run(str(found.run_id)).data.tags[BOUNDS])  # asked last, maybe others than it was published with
+    if waiting := conclude(history_of(place, candidate.name).read()).waiting:
+        with model_locked(place, candidate.name):
+            return answered(place, candidate.name, waiting, data_root)
+    job = as_learned(candidate, data_root)
+    bounds = json.loads(client.get_run(str(candidate.run_id)).data.tags[BOUNDS])  # asked last, maybe others than it was published with
     job = replace(job, config=json.dumps({**job.settings, "gate": bounds}, sort_keys=True))
-    steps = [step.to_json() for step in steps_of(place, client, found)]
+    steps = [step.to_json() for step in steps_of(place, client, candidate)]
     if not steps:
         told = f"its sessions are not in {place.steps}, so its bounds cannot be asked again"
-        raise StoreError(f"model {found.name} version {found.version}: {told}; evergreen promote {found.name} {found.version}")
+        raise StoreError(
+            f"model {candidate.name} version {candidate.version}: {told}; evergreen promote {candidate.name} {candidate.version}"
+        )
     with model_locked(place, job.settings["name"]):
-        word = judge(job, str(found.run_id), steps)
-        page(job, str(found.run_id), steps)
+        word = judge(job, str(candidate.run_id), steps)
+        page(job, str(candidate.run_id), steps)
         return word
 
 

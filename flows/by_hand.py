@@ -49,17 +49,17 @@ def promote(place: Place, client: MlflowClient, name: str, version: str, why: st
     Raises:
         StoreError: there is none, it must not be champion, nothing could grow from it, or a process learns the model.
     """
-    found = find(client, name, version)
+    wanted = find(client, name, version)
     journal = history_of(place, name)
     if not journal.read():
-        made = change(place, client, name, CHAMPION, str(found.version), why)
+        made = change(place, client, name, CHAMPION, str(wanted.version), why)
         return Made(made, settle(place, client, name, made.after, made.who, why))
     check_own(place, client, name)
     with idle(place, name):
         was = conclude(journal.read())
-        line = _line(place, client, was, found)
-        _fit(was, str(found.version), line)
-        made = _written(place, client, journal, was, found, line, why, how)
+        line = _line(place, client, was, wanted)
+        _fit(was, str(wanted.version), line)
+        made = _written(place, client, journal, was, wanted, line, why, how)
         now = conclude(journal.read())
         answered = settle(place, client, name, made.after, made.who, why)
         if now.waiting:  # the head has not moved, so it would still be asked about
@@ -123,20 +123,20 @@ def _earlier(place: Place, client: MlflowClient, name: str) -> str:
     return past
 
 
-def _line(place: Place, client: MlflowClient, was: Standing, found: ModelVersion) -> tuple[Learned, ...]:
+def _line(place: Place, client: MlflowClient, was: Standing, wanted: ModelVersion) -> tuple[Learned, ...]:
     """What a version has learned: as the history knows it, else as `run` left it."""
-    state = found.tags.get(STATE)
+    state = wanted.tags.get(STATE)
     if state in was.tree:
         return chain(was, state)
-    line = chain_of(place, client, found)
+    line = chain_of(place, client, wanted)
     assert was.opened
-    called = f"model {found.name} version {found.version}"
-    if not report_of(found).provenance.base_model.endswith(f"({was.opened.base})"):
-        raise StoreError(f"{called}: it grew from another base model than the history of {found.name}; give its config another name")
-    mine = identity_of(parse_config(line[-1].config, f"config.yaml of {found.name}/{found.version}").stream)
+    called = f"model {wanted.name} version {wanted.version}"
+    if not report_of(wanted).provenance.base_model.endswith(f"({was.opened.base})"):
+        raise StoreError(f"{called}: it grew from another base model than the history of {wanted.name}; give its config another name")
+    mine = identity_of(parse_config(line[-1].config, f"config.yaml of {wanted.name}/{wanted.version}").stream)
     if mine["kind"] != was.opened.stream.get("kind"):
         raise StoreError(
-            f"{called}: it learned a stream of kind {mine['kind']}, and the history of {found.name} is of one of kind "
+            f"{called}: it learned a stream of kind {mine['kind']}, and the history of {wanted.name} is of one of kind "
             f"{was.opened.stream.get('kind')}; give its config another name"
         )
     return line
@@ -162,13 +162,13 @@ def _written(
     client: MlflowClient,
     journal: Journal,
     was: Standing,
-    found: ModelVersion,
+    wanted: ModelVersion,
     line: tuple[Learned, ...],
     why: str,
     how: How,
 ) -> Change:
     """The entries and the alias between them; none where all is so already."""
-    name, version, state, who = found.name, str(found.version), line[-1].state, whoami()
+    name, version, state, who = wanted.name, str(wanted.version), line[-1].state, whoami()
     alias = holder(client, name, CHAMPION)
     there = alias is not None and str(alias.version) == version
     if there and was.confirmed and (was.champion, was.head) == (Holder(version, state), state):

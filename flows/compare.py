@@ -113,7 +113,7 @@ def publish_comparison(job: Job, learned: list[dict[str, Any]]) -> str:
     with locked(job.place, f"{key}.lock"):
         run, _ = tracker.open(key, "comparison", f"{name} comparison", {"evergreen.stream": name, "evergreen.data": job.data}, {})
         with tracker.ending(run):
-            seen = {method: found for stream in reversed(learned) for method, found in shown(job.place, stream["run"]).items()}
+            seen = {method: compared for stream in reversed(learned) for method, compared in shown(job.place, stream["run"]).items()}
             write(reports, job.place.reports / run, seen)  # images of the first seed of each method
             tracker.client.log_artifacts(run, str(job.place.reports / run), "report")
             # dated by what was learned, so that the same comparison again writes the same points

@@ -186,9 +186,9 @@ def follow(at: Work, run: str) -> None:
         change(at.place, client, name, CHAMPION, version, "as the history says")
         crown(at.job, run)
         return
-    found = f"version {now.version}" if now else "none"
+    mlflow_has = f"version {now.version}" if now else "none"
     raise StoreError(
-        f"model {name}: its history has version {version} as champion, and MLflow has {found}: somebody moved the alias there. "
+        f"model {name}: its history has version {version} as champion, and MLflow has {mlflow_has}: somebody moved the alias there. "
         f"Confirm one: evergreen promote {name} {now.version if now else version}, or evergreen promote {name} {version}"
     )
 
@@ -201,11 +201,11 @@ def _outcome(at: Work, run: str, learned: list[str], ruling: Ruling | None) -> d
     standing = at.standing()
     waiting = [arrival.name for arrival in at.waiting(standing)]
     words = {name: str(standing.sessions[name].word) for name in learned if name in standing.sessions}
-    found: dict[str, Any] = {"run": run, "learned": learned, "sessions": words, "waiting": len(waiting)}
+    outcome: dict[str, Any] = {"run": run, "learned": learned, "sessions": words, "waiting": len(waiting)}
     if standing.waiting:
         verdict = standing.waiting
         version = find(tracker_of(at.job).client, name_of(at), str(verdict.version))
-        return found | {"gate": WAITING, "run": str(version.run_id), "why": f"version {verdict.version} waits for a person"}
+        return outcome | {"gate": WAITING, "run": str(version.run_id), "why": f"version {verdict.version} waits for a person"}
     if not learned:
         why = ruling.why if ruling else "up to date"
         every = [name for name, each in standing.sessions.items() if each.word == Word.LEARNED]
@@ -218,4 +218,4 @@ def _outcome(at: Work, run: str, learned: list[str], ruling: Ruling | None) -> d
         watch().tell(f"{at.config.name}: {told}")
     else:
         why = ruling.why if ruling else "what was begun is learned"
-    return found | {"why": why, "gate": "promoted" if standing.champion and not standing.unpublished else ""}
+    return outcome | {"why": why, "gate": "promoted" if standing.champion and not standing.unpublished else ""}

@@ -147,8 +147,8 @@ def _dvc(root: Path, *, scm: bool, below: bool) -> None:
 def _git_root(root: Path) -> Path | None:
     if not shutil.which("git"):
         return None
-    found = subprocess.run(["git", "-C", str(root), "rev-parse", "--show-toplevel"], capture_output=True, text=True)
-    return Path(found.stdout.strip()) if found.returncode == 0 else None
+    asked = subprocess.run(["git", "-C", str(root), "rev-parse", "--show-toplevel"], capture_output=True, text=True)
+    return Path(asked.stdout.strip()) if asked.returncode == 0 else None
 
 
 def _run(root: Path, *command: str) -> None:

@@ -48,12 +48,14 @@ def identity(place: Place) -> str:
 
 def own_experiments(place: Place, client: MlflowClient, owner: str) -> list[str]:
     """The ids of this project's experiments; `owner` is the name that its runs' locks carry."""
-    found = client.search_experiments()
+    experiments = client.search_experiments()
     if not shared(place):
-        return [each.experiment_id for each in found]
+        return [each.experiment_id for each in experiments]
     mine = identity(place)
     return [
-        each.experiment_id for each in found if each.tags.get(PROJECT) == mine or (PROJECT not in each.tags and _runs(client, each, owner))
+        each.experiment_id
+        for each in experiments
+        if each.tags.get(PROJECT) == mine or (PROJECT not in each.tags and _runs(client, each, owner))
     ]
 
 
@@ -95,8 +97,8 @@ def check_own(place: Place, client: MlflowClient, model: str) -> None:
 
 def own_models(place: Place, client: MlflowClient) -> list[str]:
     """The names of this project's registered models; of a store of its own all."""
-    found = client.search_registered_models()
-    return [str(each.name) for each in found if not shared(place) or each.tags.get(PROJECT) == identity(place)]
+    models = client.search_registered_models()
+    return [str(each.name) for each in models if not shared(place) or each.tags.get(PROJECT) == identity(place)]
 
 
 def marks(place: Place) -> dict[str, str]:

@@ -125,9 +125,9 @@ def _most(file: Path) -> int:
     return _RATIO * file.stat().st_size + _SMALL
 
 
-def _allow(fine: bool, file: Path, found: str) -> None:
+def _allow(fine: bool, file: Path, sizes: str) -> None:
     if not fine:
-        raise DataError(f"{file}: a decompression bomb ({found}, of {file.stat().st_size:,}); give smaller archives, or replace it")
+        raise DataError(f"{file}: a decompression bomb ({sizes}, of {file.stat().st_size:,}); give smaller archives, or replace it")
 
 
 def _sound(source: tarfile.TarFile, member: tarfile.TarInfo, problems: list[Problem]) -> bytes | None:

@@ -141,15 +141,15 @@ def seen(folder: Path, entries: Sequence[Entry]) -> dict[bytes, Seen]:
     Raises:
         DataError: an index cannot be read.
     """
-    found: dict[bytes, Seen] = {}
+    known: dict[bytes, Seen] = {}
     for entry in entries:
         file = folder / entry.folder / "index.parquet"
         index = _parquet(file)
         if index.column_names != ["sha256", "label"]:
             raise DataError(f"{file}: cannot be read as an index (columns {', '.join(index.column_names)}); `dvc checkout` restores it")
         for key, label in zip(index["sha256"].to_pylist(), index["label"].to_pylist(), strict=True):
-            found.setdefault(key, Seen(entry.name, label))
-    return found
+            known.setdefault(key, Seen(entry.name, label))
+    return known
 
 
 def fingerprint(image: bytes) -> bytes:

@@ -59,8 +59,8 @@ def roles(raw: pa.Table, file: Path, chosen: Mapping[str, str | None]) -> dict[s
         raise DataError(f"{file}: the table has no rows; expected one per image")
     if len(set(names)) < len(names):
         raise DataError(f"{file}: two columns share a name among {', '.join(names)}; rename one")
-    found = {role: _find(names, role, synonyms, chosen.get(role), file) for role, synonyms in SYNONYMS.items()}
-    taken = {role: name for role, name in found.items() if name is not None}
+    by_role = {role: _find(names, role, synonyms, chosen.get(role), file) for role, synonyms in SYNONYMS.items()}
+    taken = {role: name for role, name in by_role.items() if name is not None}
     if "image" not in taken:
         raise DataError(f"{file}: no image column among {', '.join(names)}; name it image or path, or say which: `data add` has --image")
     return taken
@@ -190,15 +190,15 @@ def listed(cell: str) -> list[str]:
     if not (text.startswith("[") and text.endswith("]")):
         return [cell]
     try:
-        found = json.loads(text)
+        words = json.loads(text)
     except (ValueError, RecursionError):
         if _QUOTED.sub("", text[1:-1]).replace(",", "").strip():  # something stands between what is quoted
             return [cell]
         try:
-            found = [ast.literal_eval(each) for each in _QUOTED.findall(text)]
+            words = [ast.literal_eval(each) for each in _QUOTED.findall(text)]
         except (ValueError, SyntaxError):
             return [cell]
-    return found if isinstance(found, list) and all(isinstance(each, str) for each in found) else [cell]
+    return words if isinstance(words, list) and all(isinstance(each, str) for each in words) else [cell]
 
 
 def _times(column: pa.ChunkedArray, name: str) -> pa.Array:

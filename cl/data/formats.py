@@ -129,11 +129,11 @@ def look(
 
 def _read(given: Path, path: Path, reading: Reading) -> Look:
     parts = survey(path, reading)
-    found: dict[str, list[ImageTable]] = defaultdict(list)
+    tables: dict[str, list[ImageTable]] = defaultdict(list)
     for part in parts:
         for name, rows in _rows(part, reading):
-            found[name].append(rows)
-    splits = {name: concat(found[name]) for name in SPLITS if name in found}
+            tables[name].append(rows)
+    splits = {name: concat(tables[name]) for name in SPLITS if name in tables}
     for name, table in splits.items():
         if twice := [each for each, count in Counter(table.ids).items() if count > 1]:
             raise DataError(
@@ -210,9 +210,9 @@ def _ends(path: str) -> Iterator[str]:
 
 
 def _ours(raw: pa.Table) -> bool:
-    found = [(field.name, field.type) for field in raw.schema if field.name not in (PLACE, FAULT)]
+    there = [(field.name, field.type) for field in raw.schema if field.name not in (PLACE, FAULT)]
     fields = [*SCHEMA, *(field for field in EXTRAS if field.name in raw.column_names)]
-    return found == [(field.name, field.type) for field in fields]
+    return there == [(field.name, field.type) for field in fields]
 
 
 def _picked(raw: pa.Table, file: Path, part: Part, reading: Reading, ours: bool) -> pa.Table:

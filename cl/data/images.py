@@ -154,6 +154,6 @@ def _broken(data: bytes, name: str, error: Exception) -> ImageError:
         return ImageError(
             name, Reason.CUT_SHORT, f"the image is cut short: {len(data):,} bytes are not all of it", "fetch it again or remove it"
         )
-    found = f"{len(data)} bytes that start with {data[:4].hex() or 'nothing'}"
-    told = f"not a readable image ({found}; read are {', '.join(FORMATS)})"
+    start = f"{len(data)} bytes that start with {data[:4].hex() or 'nothing'}"
+    told = f"not a readable image ({start}; read are {', '.join(FORMATS)})"
     return ImageError(name, Reason.UNREADABLE, told, "replace or remove it")

@@ -38,8 +38,10 @@ def lessened(folder: Path, entry: Entry, leave: Callable[[bytes], bool]) -> tupl
     Raises:
         DataError: it cannot be read; or no training image, or no test image where there were some, would be left.
     """
-    found = rows(folder, entry)
-    stay = {split: table.where([not leave(fingerprint(image.as_py())) for image in table.table["image"]]) for split, table in found.items()}
+    before = rows(folder, entry)
+    stay = {
+        split: table.where([not leave(fingerprint(image.as_py())) for image in table.table["image"]]) for split, table in before.items()
+    }
     if not len(stay["train"]) or (entry.test and not len(stay["test"])):
         raise DataError(
             f"session {entry.name!r}: no {'test' if len(stay['train']) else 'training'} image would be left; withdraw all of it"

@@ -25,7 +25,7 @@ def tombstones(folder: Path) -> list[Tombstone]:
     Raises:
         DataError: a file of that name says something else.
     """
-    found = []
+    stones = []
     for file in sorted(folder.glob(_STONE.format(0).replace("0000", "*"))):
         try:
             stone = Tombstone.model_validate_json(file.read_bytes())
@@ -33,8 +33,8 @@ def tombstones(folder: Path) -> list[Tombstone]:
             raise DataError(f"{file}: not what stays of a withdrawn session; `dvc checkout` restores it") from error
         if file.name != _STONE.format(stone.number):
             raise DataError(f"{file}: speaks of session {stone.number}; `dvc checkout` restores it")
-        found.append(stone)
-    return found
+        stones.append(stone)
+    return stones
 
 
 def place(folder: Path, name: str, number: int) -> None:

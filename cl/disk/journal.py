@@ -159,8 +159,8 @@ class Journal:
         known = self._known
         if not known.entries:
             self._readable(line)
-        body, found = line[:-_LENGTH], _SUM.fullmatch(line[-_LENGTH:])
-        if not found or found[1] != _sum(known.sum, body):
+        body, written = line[:-_LENGTH], _SUM.fullmatch(line[-_LENGTH:])
+        if not written or written[1] != _sum(known.sum, body):
             raise self._damaged("its checksum is not that of what it says after the line before")
         try:
             said = json.loads(body + b"}")
@@ -171,7 +171,7 @@ class Journal:
         if not whole:
             raise self._damaged("it is no entry")
         known.entries.append(entry)
-        known.sum = found[1]
+        known.sum = written[1]
 
     def _check(self, tail: bytes) -> None:
         """What stands after the last line's end is the start of a line, or nothing that reached the disk.
@@ -181,8 +181,8 @@ class Journal:
         """
         start = _start(len(self._known.entries) + 1)
         begun = tail[: len(start)] == start[: len(tail)] or not tail.strip(b"\0")
-        whole = (found for found in _SUM.finditer(tail) if found.end() < len(tail))
-        if not begun or any(found[1] == _sum(self._known.sum, tail[: found.start()]) for found in whole):
+        whole = (match for match in _SUM.finditer(tail) if match.end() < len(tail))
+        if not begun or any(match[1] == _sum(self._known.sum, tail[: match.start()]) for match in whole):
             raise self._damaged("it has no end, and is more than a crash leaves of a line")
 
     def _readable(self, line: bytes) -> None:

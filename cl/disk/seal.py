@@ -33,11 +33,11 @@ def unsealed(value: Any, source: str, old: Collection[str]) -> dict[str, Any]:
     >>> unsealed(sealed({"top1": 0.5}), "x", ())
     {'top1': 0.5}
     """
-    found = dict(value) if isinstance(value, dict) else {}
-    digest = found.pop(_DIGEST, None)
-    if not found or (digest != _over(found) if digest is not None else set(found) != set(old)):
+    content = dict(value) if isinstance(value, dict) else {}
+    digest = content.pop(_DIGEST, None)
+    if not content or (digest != _over(content) if digest is not None else set(content) != set(old)):
         raise StoreError(f"{source}: damaged, it is not what was written")
-    return found
+    return content
 
 
 def sha256(path: Path) -> str:

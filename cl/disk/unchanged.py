@@ -48,10 +48,10 @@ def stamp(paths: Iterable[Path]) -> Stamp:
 
 
 def _files(path: Path, above: frozenset[tuple[int, int]]) -> Iterator[tuple[Path, os.stat_result]]:
-    found = path.stat()
-    me = (found.st_dev, found.st_ino)
-    if not stat.S_ISDIR(found.st_mode):
-        yield path, found
+    status = path.stat()
+    me = (status.st_dev, status.st_ino)
+    if not stat.S_ISDIR(status.st_mode):
+        yield path, status
     elif me not in above:  # a link may lead to a folder that holds it
         for each in sorted(os.listdir(path)):
             with suppress(FileNotFoundError):  # a link to nothing, or gone since
@@ -70,10 +70,10 @@ def hashed(file: Path, note: Path) -> str:
         known = unsealed(read_json(note), str(note), ())
         if known["stamp"] == noted(seen):
             return str(known["sha256"])
-    found = sha256(file)
+    digest = sha256(file)
     if keep:
-        _note(seen, found, note)
-    return found
+        _note(seen, digest, note)
+    return digest
 
 
 def remember(file: Path, digest: str, note: Path) -> None:

@@ -31,8 +31,8 @@ class Asker:
             return {}
         reduced = self.config.precision == "bf16"
         with at_rest(self.method), torch.autocast(self.method.clip.device.type, torch.bfloat16, enabled=reduced):
-            found = _captions(self.method, data, rows, self.config) if classes is None else self._classes(data, rows, tuple(classes))
-            return dict(zip(rows, found, strict=True))
+            answers = _captions(self.method, data, rows, self.config) if classes is None else self._classes(data, rows, tuple(classes))
+            return dict(zip(rows, answers, strict=True))
 
     def _classes(self, data: ImageTable, rows: Sequence[int], classes: tuple[ClassName, ...]) -> list[Answer]:
         if classes not in self.features:

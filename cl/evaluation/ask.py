@@ -64,7 +64,7 @@ class Start:
         """The file of a set's features."""
         return self.store / "cells" / self.name / f"{cell}.safetensors"
 
-    def keep(self, cell: str, found: Pairs) -> str:
+    def keep(self, cell: str, features: Pairs) -> str:
         """Write a set's features where `features` says; returns the SHA-256 of the file.
 
         Raises:
@@ -72,7 +72,7 @@ class Start:
         """
         file = self.features(cell)
         file.parent.mkdir(parents=True, exist_ok=True)
-        return write_tensors({"images": found.images.contiguous(), "texts": found.texts.contiguous()}, file)
+        return write_tensors({"images": features.images.contiguous(), "texts": features.texts.contiguous()}, file)
 
     def pairs(self, cell: str, known: Cell) -> Pairs | None:
         """What a set's angles are measured against; None: nothing, or not what was written."""
@@ -100,8 +100,8 @@ def ask_start(start: Start, questions: Sequence[Question], progress: Progress | 
     fresh: dict[str, Cell] = {}
     for name, examined, cell in _asked(start.method, missing, start.config, lambda each: each.at_first(), progress) if missing else ():
         if limit:
-            found = pairs(start.method, examined, limit)
-            cell = replace(cell, features=start.keep(name, found), geometry=geometry(found, found))
+            start_pairs = pairs(start.method, examined, limit)
+            cell = replace(cell, features=start.keep(name, start_pairs), geometry=geometry(start_pairs, start_pairs))
         fresh[name] = cell
     start.cells.add(fresh)
     return {name: (known | fresh)[name] for name in wanted}
@@ -187,13 +187,13 @@ def _measured(
     start: Start,
     progress: Progress | None,
 ) -> dict[str, Cell]:
-    found, config = {}, start.config
+    cells_of, config = {}, start.config
     for name, examined, cell in _asked(model, unknown, config, lambda each: each.examined(), progress):
         base = before[first[name]]
         turned = start.pairs(first[name], base) if config.geometry else None
         angles = geometry(turned, pairs(model, examined, config.geometry)) if turned else {}
-        found[name] = replace(cell, geometry=angles, equity=_gains(unknown[name], examined, base, cell, config))
-    return found
+        cells_of[name] = replace(cell, geometry=angles, equity=_gains(unknown[name], examined, base, cell, config))
+    return cells_of
 
 
 def _gains(asked: Question, examined: EvalSet, before: Cell, after: Cell, config: EvalConfig) -> dict[str, float]:

@@ -90,8 +90,8 @@ def changes(
     return [each for each in every if same or each.before.name != each.after.name]
 
 
-def grouped(found: Sequence[Change]) -> list[Group]:
-    """The changes by which answer took whose place: largest group first; within one, those that the second model is surest of.
+def grouped(flips: Sequence[Change]) -> list[Group]:
+    """The flips by which answer took whose place: largest group first; within one, those that the second model is surest of.
 
     >>> sure, less = Change(0, "cat", Answer("cat", 0.5), Answer("dog", 0.9)), Change(1, "cat", Answer("cat", 0.9), Answer("dog", 0.6))
     >>> other = Change(2, "dog", Answer("dog", 0.8), Answer("fox", 0.99))
@@ -99,7 +99,7 @@ def grouped(found: Sequence[Change]) -> list[Group]:
     [('cat', 'dog', [0, 1]), ('dog', 'fox', [2])]
     """
     groups: dict[tuple[str, str], list[Change]] = {}
-    for change in sorted(found, key=lambda each: (-each.after.share, each.row)):
+    for change in sorted(flips, key=lambda each: (-each.after.share, each.row)):
         groups.setdefault((change.before.name, change.after.name), []).append(change)
     return sorted((Group(*names, own) for names, own in groups.items()), key=lambda group: -len(group.changes))
 

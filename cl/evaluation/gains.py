@@ -30,9 +30,9 @@ def gains(examined: EvalSet, sessions: Sequence[Session], before: Hits, after: H
     labels = spread(examined.data, limit).labels
     targets = np.array([place[label] for label in labels])
     asked = np.bincount(targets, minlength=len(place)) > 0
-    found = equity(per_class(before, targets, len(place))[asked], per_class(after, targets, len(place))[asked])
-    now = {"rich": found.rich, "poor": found.poor, "robin_hood": found.robin_hood, "gini": found.gini[1]}
-    now |= {"worst_tenth": found.worst_tenth[1]} | _unseen(examined, sessions, labels, after)
+    shares = equity(per_class(before, targets, len(place))[asked], per_class(after, targets, len(place))[asked])
+    now = {"rich": shares.rich, "poor": shares.poor, "robin_hood": shares.robin_hood, "gini": shares.gini[1]}
+    now |= {"worst_tenth": shares.worst_tenth[1]} | _unseen(examined, sessions, labels, after)
     return {name: value for name, value in now.items() if value == value}
 
 

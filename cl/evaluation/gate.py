@@ -120,21 +120,21 @@ def _unasked(candidate: Judged, champion: Judged) -> str:
     return " and ".join(f"{kind} {some([repr(name) for name in names])}" for kind, names in missing.items() if names)
 
 
-def _alone(found: Judged, bounds: GateConfig) -> Iterator[Check]:
+def _alone(candidate: Judged, bounds: GateConfig) -> Iterator[Check]:
     nan = math.nan
-    for name, value in found.headline.items():  # a model that could not be scored is no candidate, whatever is asked
+    for name, value in candidate.headline.items():  # a model that could not be scored is no candidate, whatever is asked
         yield _check(f"score of {name}", value, nan, bounds.scores.get(name, 0.0), value >= bounds.scores.get(name, 0.0))
-    for name in bounds.scores.keys() - found.headline.keys():
+    for name in bounds.scores.keys() - candidate.headline.keys():
         yield _check(f"score of {name}", nan, nan, bounds.scores[name], False)
     for name in ("forgetting", "zero_shot_drop", "seconds", "stored_mb"):
         limit = getattr(bounds, name)
         if limit is not None:
-            value = found.summary.get(name, nan)
+            value = candidate.summary.get(name, nan)
             yield _check(name.replace("_", " "), value, nan, limit, value <= limit)
-    classified = {name: own for name, own in found.metrics.items() if "top1" in own}
+    classified = {name: own for name, own in candidate.metrics.items() if "top1" in own}
     if bounds.worst_class is not None:
         where, value = _worst({name: own.get("worst_class", nan) for name, own in classified.items()})
-        named = ", ".join(word for word in (found.worst.get(where, ""), where) if word)
+        named = ", ".join(word for word in (candidate.worst.get(where, ""), where) if word)
         yield _check(f"worst class ({named})" if named else "worst class", value, nan, bounds.worst_class, value >= bounds.worst_class)
     if bounds.calibration is not None:
         where, value = _worst({name: -own.get("ece", nan) for name, own in classified.items()})
@@ -147,15 +147,15 @@ def _worst(values: Mapping[str, float]) -> tuple[str, float]:
     return min(values.items(), key=lambda item: -math.inf if math.isnan(item[1]) else item[1], default=("", math.nan))
 
 
-def _against(found: Judged, champion: Judged, bounds: GateConfig) -> Iterator[Check]:
+def _against(candidate: Judged, champion: Judged, bounds: GateConfig) -> Iterator[Check]:
     if bounds.drop is not None:
-        for name, hits in found.hits.items():
+        for name, hits in candidate.hits.items():
             mean, low, high = bootstrap([hits], [champion.hits[name]])
             before = float(champion.hits[name].mean())
             holds, bound = low >= -bounds.drop, f"{name} against {champion.called}"
             yield Check(bound, before + mean, before, low, high, -bounds.drop, holds, by_low=True, images=len(hits))
     if bounds.flips is not None:
-        wrong = [champion.hits[name] & ~hits for name, hits in found.hits.items()]
+        wrong = [champion.hits[name] & ~hits for name, hits in candidate.hits.items()]
         value, low, high = bootstrap(wrong, [np.zeros_like(flips) for flips in wrong])
         yield Check("negative flips", value, 0.0, low, high, bounds.flips, value <= bounds.flips)
 

@@ -58,9 +58,9 @@ def deviation(before: Pairs, after: Pairs) -> Float[Tensor, "n n"]:
     return angles(after.images, after.texts) - angles(before.images, before.texts)
 
 
-def modality_gap(found: Pairs) -> float:
+def modality_gap(features: Pairs) -> float:
     """Distance between the mean image and the mean text on the unit sphere, 0 to 2 (arXiv:2203.02053)."""
-    return float((found.images.mean(0) - found.texts.mean(0)).norm())
+    return float((features.images.mean(0) - features.texts.mean(0)).norm())
 
 
 def geometry(before: Pairs, after: Pairs) -> dict[str, float]:

@@ -207,9 +207,9 @@ def bootstrap(
 
 
 def _mean(values: Any) -> float:
-    found = np.asarray(values, dtype=np.float64)
-    found = found[~np.isnan(found)]
-    return float(found.mean()) if found.size else float("nan")
+    scores = np.asarray(values, dtype=np.float64)
+    scores = scores[~np.isnan(scores)]
+    return float(scores.mean()) if scores.size else float("nan")
 
 
 # The same words mean other things elsewhere. Each function below takes A[i, j], the score on set j after session i (both from

@@ -43,8 +43,8 @@ class Keeper(pl.Callback):
 
     def __init__(self, interim: Interim, *, writes: bool = True) -> None:
         self.interim, self.writes = interim, writes
-        found = interim.read()
-        self.cursor, self.saved = found or (START, {})
+        kept = interim.read()
+        self.cursor, self.saved = kept or (START, {})
         self.before = self.cursor.seconds  # that earlier tries took
         self.round: dict[str, Tensor] = part(self.saved, "round")
         self.started = self.written = time.perf_counter()
@@ -61,13 +61,13 @@ class Keeper(pl.Callback):
             elif turn > first:
                 self.cursor, self.saved = self.cursor._replace(turn=turn, done=0), {}
                 self.round = copied(held_by(method))
-            found = next(rounds, None)
-            if found is None:
+            lesson = next(rounds, None)
+            if lesson is None:
                 return
             if turn == first and self.saved:
                 put_back(method, self.saved, str(self.interim.folder))
             if turn >= first:
-                yield found
+                yield lesson
 
     def over(self, took: Took) -> None:
         """A round is learned: so much have all of them taken so far."""

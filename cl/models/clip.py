@@ -180,15 +180,15 @@ class Clip(nn.Module):
 
     def _vision(self) -> VisionTransformer:
         if not isinstance(self.model.visual, VisionTransformer):
-            found = f"this model's image tower ({type(self.model.visual).__name__}) has no token sequence"
-            raise ModelError(f"image prompts need open_clip's vision transformer and {found}; choose a model such as ViT-B-32")
+            why = f"this model's image tower ({type(self.model.visual).__name__}) has no token sequence"
+            raise ModelError(f"image prompts need open_clip's vision transformer and {why}; choose a model such as ViT-B-32")
         return self.model.visual
 
     def _text(self) -> TextTower:
         tower = text_tower(self.model)
         if tower is None:
-            found = "this model has another text tower"
-            raise ModelError(f"text prompts need open_clip's causal text transformer and {found}; choose a model such as ViT-B-32")
+            why = "this model has another text tower"
+            raise ModelError(f"text prompts need open_clip's causal text transformer and {why}; choose a model such as ViT-B-32")
         return tower
 
     def digest(self) -> str:

@@ -69,7 +69,7 @@ def weights(clip: Clip) -> dict[str, Tensor]:
         ModelError: a tensor has no counterpart.
     """
     check(clip)
-    found: dict[str, Tensor] = {}
+    tensors: dict[str, Tensor] = {}
     strange = []
     for name, tensor in clip.model.state_dict().items():
         value = tensor.detach().cpu().float()
@@ -81,10 +81,10 @@ def weights(clip: Clip) -> dict[str, Tensor]:
             renamed = {}
         if not renamed:
             strange.append(name)
-        found |= renamed
+        tensors |= renamed
     if strange:
         raise _unfit(f"it has {some(strange)}")
-    return {name: tensor.contiguous().clone() for name, tensor in found.items()}
+    return {name: tensor.contiguous().clone() for name, tensor in tensors.items()}
 
 
 def settings(clip: Clip) -> dict[str, Any]:
@@ -214,5 +214,5 @@ def _tokenizer(clip: Clip) -> dict[str, Any]:
     }
 
 
-def _unfit(found: str) -> ModelError:
-    return ModelError(f"this model has no Hugging Face layout: {found}; use the open_clip layout, which holds any model")
+def _unfit(why: str) -> ModelError:
+    return ModelError(f"this model has no Hugging Face layout: {why}; use the open_clip layout, which holds any model")

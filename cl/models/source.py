@@ -112,9 +112,9 @@ def _folder(folder: Path, name: str) -> Source:
     safe = sorted(folder.glob("*.safetensors"))
     if (folder / WEIGHTS) in safe or len(safe) == 1:
         return Source(*config, folder / WEIGHTS if (folder / WEIGHTS) in safe else safe[0], folder)
-    found = ", ".join(path.name for path in sorted(folder.iterdir()) if path.suffix in {".safetensors", ".bin", ".pt", ".pth", ".ckpt"})
+    others = ", ".join(path.name for path in sorted(folder.iterdir()) if path.suffix in {".safetensors", ".bin", ".pt", ".pth", ".ckpt"})
     why = "weights are read from safetensors only, as a pickle can run code"
-    raise ModelError(f"{name}: {folder} has {found or 'no weights'}; expected {WEIGHTS} ({why})")
+    raise ModelError(f"{name}: {folder} has {others or 'no weights'}; expected {WEIGHTS} ({why})")
 
 
 def _config(path: Path, name: str) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -140,7 +140,7 @@ def download(repo: str, names: Sequence[str], asked: str) -> Path:
         ModelError: the hub cannot be reached, has no such repository, or none of the files.
     """
     try:
-        cached = [found for found in (try_to_load_from_cache(repo, name) for name in names) if isinstance(found, str)]
+        cached = [path for path in (try_to_load_from_cache(repo, name) for name in names) if isinstance(path, str)]
     except ValueError as error:
         raise ModelError(f"{asked}: {repo!r} is no repository name; expected hf-hub:ORG/REPO") from error
     if cached:

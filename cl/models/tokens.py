@@ -61,10 +61,10 @@ def special(reader: Any, simple: str, hugging_face: str) -> int:
         ModelError: it has none.
     """
     own = isinstance(reader, open_clip.SimpleTokenizer)
-    found = getattr(reader, simple) if own else getattr(reader.tokenizer, hugging_face)
-    if found is None:
+    token = getattr(reader, simple) if own else getattr(reader.tokenizer, hugging_face)
+    if token is None:
         raise ModelError(f"the tokenizer of this model has no {hugging_face}; choose a model with CLIP's own tokenizer")
-    return int(found)
+    return int(token)
 
 
 class Frame(NamedTuple):

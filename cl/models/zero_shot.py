@@ -41,8 +41,8 @@ def prompts_of(name: str, templates: Sequence[str]) -> tuple[str, ...]:
     """
     wrong = [template for template in templates if template.count("{}") != 1]
     if wrong or not templates:
-        found = repr(wrong[0]) if wrong else "no template"
-        raise ConfigError(f"templates: found {found}, expected texts with one {{}} for the class name, such as 'a photo of a {{}}.'")
+        given = repr(wrong[0]) if wrong else "no template"
+        raise ConfigError(f"templates: found {given}, expected texts with one {{}} for the class name, such as 'a photo of a {{}}.'")
     return tuple(template.replace("{}", name.replace("_", " ")) for template in templates)
 
 

@@ -12,25 +12,25 @@ from cl.text import plural
 _LISTED = 60  # sets
 
 
-def diff_page(found: Comparison) -> str:
+def diff_page(compared: Comparison) -> str:
     """The page: it needs nothing but itself, runs no script, and shows names as text."""
-    told = gallery(found.after, found, SHOTS)
-    columns, rows = summary(found)
-    known, differ = [each for each in found.sets if each.before is not None], [each for each in found.sets if each.before is None]
+    told = gallery(compared.after, compared, SHOTS)
+    columns, rows = summary(compared)
+    known, differ = [each for each in compared.sets if each.before is not None], [each for each in compared.sets if each.before is None]
     return (
         environment()
         .get_template("diff.html.j2")
         .render(
             kicker="Evergreen diff",
-            title=f"{found.before} → {found.after}",
+            title=f"{compared.before} → {compared.after}",
             shades=css(),
-            names=(found.before, found.after),
-            verdict=verdict(found),
+            names=(compared.before, compared.after),
+            verdict=verdict(compared),
             known=[_set(each) for each in known[:_LISTED]],
             differ=[_set(each) for each in differ[:_LISTED]],
             left=max(0, len(known) - _LISTED),
             told=told,
-            found=found,
+            compared=compared,
             columns=columns,
             rows=rows,
         )
@@ -40,7 +40,7 @@ def diff_page(found: Comparison) -> str:
 COLUMNS = ["set", "images", "before", "now", "change", "from", "to", "broke", "came right", "differ"]
 
 
-def summary(found: Comparison) -> tuple[list[str], list[list[str]]]:
+def summary(compared: Comparison) -> tuple[list[str], list[list[str]]]:
     """Columns and rows, a row for each set, without what nobody knows of any; the interval of the change is of 95 %."""
     rows = [
         [
@@ -55,21 +55,21 @@ def summary(found: Comparison) -> tuple[list[str], list[list[str]]]:
             "–" if each.before is None else str(each.mended),
             "–" if each.differ is None else str(each.differ),
         ]
-        for each in found.sets
+        for each in compared.sets
     ]
     kept = [place for place in range(len(COLUMNS)) if any(row[place] != "–" for row in rows)]
     return [COLUMNS[place] for place in kept], [[row[place] for place in kept] for row in rows]
 
 
-def verdict(found: Comparison) -> str:
+def verdict(compared: Comparison) -> str:
     """In one line how many images broke and came right, or on how many the two models differ."""
-    known = [each for each in found.sets if each.before is not None]
+    known = [each for each in compared.sets if each.before is not None]
     parts = []
     if known:
         images = sum(each.images for each in known)
         broke, mended = sum(each.broke for each in known), sum(each.mended for each in known)
         parts.append(f"of {plural(images, 'labelled image')} {broke:,} broke and {mended:,} came right")
-    if others := [each for each in found.sets if each.before is None]:
+    if others := [each for each in compared.sets if each.before is None]:
         images, differ = sum(each.images for each in others), sum(each.differ or 0 for each in others)
         parts.append(f"the two differ on {differ:,} of {plural(images, 'image')} that nobody has labelled")
     told = "; ".join(parts) or "nothing was asked"

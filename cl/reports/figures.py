@@ -113,16 +113,16 @@ def curves(matrices: Mapping[str, Matrix], sessions: Sequence[str]) -> Figure:
     return figure
 
 
-def losses(found: Mapping[str, Sequence[tuple[Sequence[int], Sequence[float]]]]) -> Figure:
+def losses(by_method: Mapping[str, Sequence[tuple[Sequence[int], Sequence[float]]]]) -> Figure:
     """The loss over the steps of all sessions, one line per method; a gap where a session ends. Methods share one axis, not one scale."""
-    across = min(3, len(found))
-    down = -(-len(found) // across)
+    across = min(3, len(by_method))
+    down = -(-len(by_method) // across)
     figure = Figure(figsize=(max(6.4, 3.4 * across + 0.3), 2.1 * down + 0.3), layout="constrained")
     panels = figure.subplots(down, across, squeeze=False).flatten()
-    for turn, (panel, (method, sessions)) in enumerate(zip(panels, found.items(), strict=False)):
+    for turn, (panel, (method, sessions)) in enumerate(zip(panels, by_method.items(), strict=False)):
         start = 0
         for steps, values in sessions:
-            colour = PALETTE[(turn if len(found) > 1 else _ALONE) % len(PALETTE)]
+            colour = PALETTE[(turn if len(by_method) > 1 else _ALONE) % len(PALETTE)]
             dots = {"marker": "o", "markersize": 3} if len(steps) < _LINE else {}  # of one point there is no line
             panel.plot([start + step for step in steps], values, color=colour, linewidth=1.2, **dots)
             start += max(steps, default=0) + 1
@@ -131,7 +131,7 @@ def losses(found: Mapping[str, Sequence[tuple[Sequence[int], Sequence[float]]]])
         panel.set_ylim(bottom=0)
         panel.grid(axis="y", color="0.92")
         panel.spines[["top", "right"]].set_visible(False)
-    for panel in panels[len(found) :]:
+    for panel in panels[len(by_method) :]:
         panel.set_visible(False)
     figure.supxlabel("steps, session after session", fontsize=9.5)
     figure.supylabel("loss", fontsize=9.5)

@@ -135,17 +135,17 @@ def look(
 def compare(names: tuple[str, str], seen: Iterable[Seen], groups: int = GROUPS, shots: int = SHOTS) -> Comparison:
     """All sets together; of each direction the largest groups are shown, each with the images of which the second model is surest."""
     sets: list[SetChange] = []
-    found: dict[str, list[tuple[Seen, str, str, list[Change]]]] = {"broke": [], "mended": [], "differ": []}
+    blocks: dict[str, list[tuple[Seen, str, str, list[Change]]]] = {"broke": [], "mended": [], "differ": []}
     for each in seen:
         rows = _rows(each)
         sets.append(_summed(each, rows))
         for way, own in rows.items():
-            found[way] += [(each, *group) for group in _groups(each, own)]
+            blocks[way] += [(each, *group) for group in _groups(each, own)]
 
     def shown(way: str) -> tuple[Block, ...]:
-        return tuple(_block(*block, shots) for block in sorted(found[way], key=lambda block: -len(block[3]))[:groups])
+        return tuple(_block(*block, shots) for block in sorted(blocks[way], key=lambda block: -len(block[3]))[:groups])
 
-    counts = {way: len(blocks) for way, blocks in found.items()}
+    counts = {way: len(own) for way, own in blocks.items()}
     return Comparison(*names, tuple(sets), shown("broke"), shown("mended"), shown("differ"), counts)
 
 
@@ -179,20 +179,20 @@ def _retrieves(seen: Seen) -> bool:
     return seen.examined is not None and seen.examined.kind == "retrieve"
 
 
-def _groups(seen: Seen, found: list[Change]) -> list[tuple[str, str, list[Change]]]:
+def _groups(seen: Seen, flips: list[Change]) -> list[tuple[str, str, list[Change]]]:
     if _retrieves(seen):  # hardly two images share a caption
-        return [("", "", sorted(found, key=lambda each: -each.after.share))] if found else []
-    return [(group.was, group.now, group.changes) for group in grouped(found)]
+        return [("", "", sorted(flips, key=lambda each: -each.after.share))] if flips else []
+    return [(group.was, group.now, group.changes) for group in grouped(flips)]
 
 
-def _block(seen: Seen, was: str, now: str, found: list[Change], shots: int) -> Block:
-    chosen = found[:shots]
+def _block(seen: Seen, was: str, now: str, flips: list[Change], shots: int) -> Block:
+    chosen = flips[:shots]
     pictures, ids = thumbnails(seen.data, [each.row for each in chosen]), seen.data.table["id"]
     return Block(
         seen.name,
         was,
         now,
-        len(found),
+        len(flips),
         tuple(
             Shot(pictures.get(each.row, ""), _cut(ids[each.row].as_py()), _cut(each.truth), _short(each.before), _short(each.after))
             for each in chosen

@@ -107,9 +107,9 @@ def compared(reports: Sequence[Report]) -> Iterator[Metric | Figure]:
     """
     groups = grouped(reports)
     for method, members in groups.items():
-        found = [summaries(member) for member in members]
-        for name in found[0]:
-            value = float(np.mean([each[name] for each in found]))
+        scores = [summaries(member) for member in members]
+        for name in scores[0]:
+            value = float(np.mean([each[name] for each in scores]))
             if not np.isnan(value):
                 yield Metric(f"means/{name}/{method}", value, 0)
     longest = max(reports, key=lambda report: len(report.sessions))
@@ -126,4 +126,4 @@ def last_round(record: Sequence[dict[str, Any]]) -> dict[str, float]:
     rows = [row for row in record if row["round"] == record[-1]["round"]]
     columns = [name for name, value in rows[0].items() if name != "round" and not isinstance(value, str)] if rows else []
     values = {name: [row[name] for row in rows if row[name] is not None] for name in columns}
-    return {name: float(np.mean(found)) for name, found in values.items() if found}
+    return {name: float(np.mean(losses)) for name, losses in values.items() if losses}

@@ -21,18 +21,18 @@ def by_metric(report: Report) -> dict[str, Matrix]:
         columns.setdefault(report.headline[name], []).append(place)
     if len(columns) < 2:
         return dict.fromkeys(columns, report.matrix)
-    found = {metric: _part(report.matrix, own) for metric, own in columns.items()}
-    return dict(sorted(found.items(), key=lambda each: -sum(session > 0 for session in each[1].taught)))
+    matrices = {metric: _part(report.matrix, own) for metric, own in columns.items()}
+    return dict(sorted(matrices.items(), key=lambda each: -sum(session > 0 for session in each[1].taught)))
 
 
 def split(groups: Mapping[str, Sequence[Report]]) -> list[tuple[str, str, list[Report]]]:
     """Method, metric, and its reports with the sets of that metric alone; the methods in their order, one or two entries for each."""
-    found = []
+    alike = []
     for method, members in groups.items():
         parts = [by_metric(member) for member in members]
         for metric in parts[0]:
-            found.append((method, metric, [replace(each, matrix=part[metric]) for each, part in zip(members, parts, strict=True)]))
-    return found
+            alike.append((method, metric, [replace(each, matrix=part[metric]) for each, part in zip(members, parts, strict=True)]))
+    return alike
 
 
 def mixed(groups: Mapping[str, Sequence[Report]]) -> bool:

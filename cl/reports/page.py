@@ -45,7 +45,7 @@ def render(reports: Sequence[Report], seen: Mapping[str, Comparison] | None = No
     means = {method: mean([member.matrix for member in members]) for method, members in groups.items()}
     longest = max(reports, key=lambda report: len(report.sessions))
     galleries = _galleries(groups, seen or {})
-    found = {"front": _front(groups), "losses": _losses(groups), "gates": [gate(report) for report in reports if report.gate]}
+    parts = {"front": _front(groups), "losses": _losses(groups), "gates": [gate(report) for report in reports if report.gate]}
     return (
         environment()
         .get_template("report.html.j2")
@@ -55,7 +55,7 @@ def render(reports: Sequence[Report], seen: Mapping[str, Comparison] | None = No
             shades=css(),
             lead=_lead(longest),
             versions=[version_of(report) for report in reports if report.version],
-            contents=_contents(found | {"galleries": galleries}),
+            contents=_contents(parts | {"galleries": galleries}),
             verdicts=[verdict_of(each, len(groups) == 1) for each in verdicts(groups)],
             curves=svg(curves(means, longest.sessions), "Score of every evaluation set after each session, one line per method", "curves"),
             curves_note=_curves_note(means),
@@ -72,7 +72,7 @@ def render(reports: Sequence[Report], seen: Mapping[str, Comparison] | None = No
             definitions=DEFINITIONS,
             headline=_some([f"{name} {SHOWN.get(metric, metric)}" for name, metric in reports[0].headline.items()]),
             reports=reports,
-            **found,
+            **parts,
         )
     )
 
@@ -85,18 +85,18 @@ def environment() -> jinja2.Environment:
     return made
 
 
-def _contents(found: Mapping[str, Any]) -> list[tuple[str, str]]:
-    there = found["galleries"]
+def _contents(parts: Mapping[str, Any]) -> list[tuple[str, str]]:
+    there = parts["galleries"]
     listed = [
         ("glance", "Gained against lost", True),
         ("curves", "After each session", True),
         ("matrices", "Matrices", True),
-        ("cost", "Cost", found["front"]),
+        ("cost", "Cost", parts["front"]),
         ("broke", "Images that broke", there),
         ("mended", "Images that came right", there),
         ("classes", "Class by class", there),
-        ("gate", "The gate", found["gates"]),
-        ("loss", "Loss", found["losses"]),
+        ("gate", "The gate", parts["gates"]),
+        ("loss", "Loss", parts["losses"]),
         ("tables", "Tables", True),
         ("provenance", "Provenance", True),
     ]
@@ -142,6 +142,6 @@ def _front(groups: Mapping[str, Sequence[Report]]) -> str | None:
 
 
 def _losses(groups: Mapping[str, Sequence[Report]]) -> str | None:
-    found = {method: [each[1:] for each in members[0].losses] for method, members in groups.items() if members[0].losses}
-    some = dict(list(found.items())[:_DRAWN])
+    by_method = {method: [each[1:] for each in members[0].losses] for method, members in groups.items() if members[0].losses}
+    some = dict(list(by_method.items())[:_DRAWN])
     return svg(losses(some), "Loss of training over the steps of all sessions, one panel per method", "losses") if some else None

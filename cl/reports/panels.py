@@ -16,12 +16,12 @@ _ROWS = 200  # classes and confusions that are listed of a method
 _WORDS = {"promoted": "became champion", "refused": "was refused", "waiting": "waits for a person's word"}
 
 
-def verdict_of(found: Verdict, alone: bool = False) -> dict[str, Any]:
+def verdict_of(verdict: Verdict, alone: bool = False) -> dict[str, Any]:
     """A verdict as its line and its bars; `alone`: of a report of one method, which is read against no other."""
-    taught = ("lost on taught", "loss", -found.gained.by) if found.gained.by < 0 else ("gained", "gain", found.gained.by)
-    each = [taught, ("forgotten", "fade", found.forgot), ("lost on probes", "loss", found.lost.by)]
+    taught = ("lost on taught", "loss", -verdict.gained.by) if verdict.gained.by < 0 else ("gained", "gain", verdict.gained.by)
+    each = [taught, ("forgotten", "fade", verdict.forgot), ("lost on probes", "loss", verdict.lost.by)]
     bars = [(name, kind, f"{min(100.0, max(0.0, 100 * value)):.1f}", points(value)) for name, kind, value in each if value == value]
-    return {"method": found.method, "sentence": found.sentence, "bars": bars, "reference": found.method in REFERENCES and not alone}
+    return {"method": verdict.method, "sentence": verdict.sentence, "bars": bars, "reference": verdict.method in REFERENCES and not alone}
 
 
 def version_of(report: Report) -> dict[str, Any]:
@@ -64,28 +64,28 @@ def gate(report: Report) -> dict[str, Any]:
     }
 
 
-def gallery(name: str, found: Comparison, shots: int) -> dict[str, Any]:
+def gallery(name: str, compared: Comparison, shots: int) -> dict[str, Any]:
     """What became of single images, with at most `shots` of them in each direction, groups sharing them evenly."""
-    images = sum(each.images for each in found.sets if each.before is not None)
-    broke, mended = sum(each.broke for each in found.sets), sum(each.mended for each in found.sets)
-    asked = sum(each.asked for each in found.sets)
+    images = sum(each.images for each in compared.sets if each.before is not None)
+    broke, mended = sum(each.broke for each in compared.sets), sum(each.mended for each in compared.sets)
+    asked = sum(each.asked for each in compared.sets)
     return {
         "name": name,
         "images": f"{images:,}",
         "broke": broke,
         "mended": mended,
         "asked": f"{asked:,} of them were looked at" if asked < broke + mended else "",
-        "who": f"Before: {found.before}. Now: {found.after}.",
+        "who": f"Before: {compared.before}. Now: {compared.after}.",
         "short": ("before", "now"),
-        "found": {"broke": _few(found.broke, shots), "mended": _few(found.mended, shots), "groups": found.groups},
-        "classes": classes(found),
-        "confusions": confused(found),
+        "shown": {"broke": _few(compared.broke, shots), "mended": _few(compared.mended, shots), "groups": compared.groups},
+        "classes": classes(compared),
+        "confusions": confused(compared),
     }
 
 
-def classes(found: Comparison) -> dict[str, Any]:
+def classes(compared: Comparison) -> dict[str, Any]:
     """Every class under both models, those that lost most images first."""
-    each = [(set_.name, score) for set_ in found.sets for score in set_.classes]
+    each = [(set_.name, score) for set_ in compared.sets for score in set_.classes]
     each.sort(key=lambda pair: _order(pair[1].images * (pair[1].after - pair[1].before)))
     rows = [
         [score.name, name, str(score.images), percent(score.before), percent(score.after), signed(score.after - score.before)]
@@ -99,10 +99,10 @@ def classes(found: Comparison) -> dict[str, Any]:
     }
 
 
-def confused(found: Comparison) -> dict[str, Any]:
+def confused(compared: Comparison) -> dict[str, Any]:
     """What the second model takes for what, most frequent first."""
-    pairs = sorted(((set_.name, each) for set_ in found.sets for each in set_.confusions), key=lambda pair: -pair[1].images)
-    wrong, asked = sum(each.wrong for each in found.sets if each.kind == "classify"), sum(each.wrong_asked for each in found.sets)
+    pairs = sorted(((set_.name, each) for set_ in compared.sets for each in set_.confusions), key=lambda pair: -pair[1].images)
+    wrong, asked = sum(each.wrong for each in compared.sets if each.kind == "classify"), sum(each.wrong_asked for each in compared.sets)
     note = f"Of {wrong:,} wrong answers {asked:,} were looked at." if asked < wrong else f"All {wrong:,} wrong answers were looked at."
     return {
         "columns": ["is", "taken for", "set", "images"],

@@ -36,8 +36,8 @@ def svg(figure: Figure, told: str, name: str) -> Markup:
     drawn = re.sub(r"<metadata>.*?</metadata>", "", drawn[drawn.index("<svg") :], flags=re.DOTALL)
     head, body = drawn.split(">", 1)
     box = re.search(r'viewBox="([\d. ]+)"', head)
-    for found, own in _COLOURS.items():
-        body = body.replace(f": {found}", f": {own}")
+    for colour, own in _COLOURS.items():
+        body = body.replace(f": {colour}", f": {own}")
     body = re.sub(r' id="([^"]+)"', lambda match: f' id="{name}-{match[1]}"' if _used(match[1], body) else "", body)
     body = re.sub(r'href="#([^"]+)"', rf'href="#{name}-\1"', body)
     body = re.sub(r"url\(#([^)]+)\)", rf"url(#{name}-\1)", body)

@@ -88,7 +88,7 @@ class Report:
             records=tuple(tuple(rows) for rows in value["records"]),
             provenance=Provenance(**value["provenance"]),
             firsts=value.get("firsts", {}),
-            losses=tuple(Losses(name, tuple(steps), tuple(found)) for name, steps, found in value.get("losses", ())),
+            losses=tuple(Losses(name, tuple(steps), tuple(losses)) for name, steps, losses in value.get("losses", ())),
             version=value.get("version", ""),
             gate=value.get("gate", {}),
         )

@@ -57,10 +57,10 @@ def retrieval(groups: Groups) -> Section:
     for method, members in groups.items():
         details = [member.details for member in members]
         for name in members[0].matrix.sets:
-            found = [[_at(each.get(metric), name, -1) for each in details] for metric in _RECALLS]
-            if not np.isnan(found).all():
+            recalls = [[_at(each.get(metric), name, -1) for each in details] for metric in _RECALLS]
+            if not np.isnan(recalls).all():
                 moved = [_at(member.matrix, name, -1) - _at(member.matrix, name, 0) for member in members]
-                rows.append([method, name, *map(spread, found), spread(moved)])
+                rows.append([method, name, *map(spread, recalls), spread(moved)])
     ways = [f"{way} R@{k}" for way in ("image to text", "text to image") for k in (1, 5, 10)]
     note = "After the last session. Since the start: the mean of both directions' R@10 now, minus what the base model had."
     return Section("Retrieval", note, ["method", "set", *ways, "since the start"], rows)
@@ -72,9 +72,9 @@ def gains(groups: Groups) -> Section:
     rows = []
     for method, members in groups.items():
         for name in members[0].matrix.sets:
-            found = [[_at(member.details.get(f"equity/{metric}"), name, -1) for member in members] for metric in metrics]
-            if metrics and not np.isnan(found).all():
-                rows.append([method, name, *map(spread, found)])
+            scores = [[_at(member.details.get(f"equity/{metric}"), name, -1) for member in members] for metric in metrics]
+            if metrics and not np.isnan(scores).all():
+                rows.append([method, name, *map(spread, scores)])
     note = (
         "After the last session against the base model. Rich, poor: mean change of classes above and below its mean; Robin Hood: poor "
         "minus rich, above zero by noise alone; Gini and worst tenth: of class accuracies now (arXiv:2306.01669). Seen, unseen, harmonic: "
@@ -128,8 +128,8 @@ def costs(groups: Groups) -> Section:
         if len(members[0].sessions) != len(longest):
             continue
         for what, field, unit, shown in _COSTS:
-            found = [[float(getattr(cost, field)) / unit for cost in member.costs] for member in members]
-            rows.append([method, what, *(format(value, shown) for value in np.mean(found, axis=0))])
+            spent = [[float(getattr(cost, field)) / unit for cost in member.costs] for member in members]
+            rows.append([method, what, *(format(value, shown) for value in np.mean(spent, axis=0))])
     note = "Means over seeds. Stored: kept between sessions beside the frozen weights. FLOPs: of matrix products and convolutions."
     return Section("Cost of each session", note, ["method", "of", *longest], rows)
 

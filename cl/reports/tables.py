@@ -135,10 +135,10 @@ def classes_seen(groups: Mapping[str, Sequence[Report]]) -> Section:
     longest = max((len(report.sessions) for report in references), default=0)
     rows = []
     for method, members in groups.items():
-        found = [accuracies(report) for report in members if incremental(report) and len(report.sessions) == longest]
-        if found:
-            average, drop = [float(np.mean(run)) for run in found], [performance_drop(run) for run in found]
-            rows.append([method, *(spread(column) for column in zip(*found, strict=True)), spread(average), spread(drop)])
+        runs = [accuracies(report) for report in members if incremental(report) and len(report.sessions) == longest]
+        if runs:
+            average, drop = [float(np.mean(run)) for run in runs], [performance_drop(run) for run in runs]
+            rows.append([method, *(spread(column) for column in zip(*runs, strict=True)), spread(average), spread(drop)])
     note = (
         "Top-1 over the test images of all classes seen so far (micro), all of them candidates; Avg: mean over sessions; "
         "PD: first minus last. The code of CPE-CLIP averages over images and sessions at once instead."

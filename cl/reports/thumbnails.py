@@ -34,10 +34,10 @@ def thumbnail(image: Image.Image) -> str:
 
 def thumbnails(data: ImageTable, rows: Sequence[int]) -> dict[int, str]:
     """The thumbnail of each row; an image that cannot be decoded has none."""
-    found = {}
+    made = {}
     for row in rows:
         try:
-            found[row] = thumbnail(data.image(row))
+            made[row] = thumbnail(data.image(row))
         except DataError:
             continue
-    return found
+    return made

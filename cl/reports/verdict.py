@@ -102,5 +102,5 @@ def moved(members: Sequence[Report], columns: Sequence[int]) -> Moved:
 
 
 def _mean(values: Sequence[float]) -> float:
-    found = [value for value in values if value == value]
-    return float(np.mean(found)) if found else float("nan")
+    scores = [value for value in values if value == value]
+    return float(np.mean(scores)) if scores else float("nan")

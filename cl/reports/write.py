@@ -26,7 +26,7 @@ def write(reports: Sequence[Report], folder: Path, seen: Mapping[str, Comparison
     pages = {"report.md": markdown(reports), "report.html": html(reports, seen)}
     pages["report.json"] = json.dumps([report.to_json() for report in reports])
     if seen and len(reports) == 1:  # a comparison shows what its streams keep
-        pages["images.json"] = json.dumps({method: found.to_json() for method, found in seen.items()})
+        pages["images.json"] = json.dumps({method: compared.to_json() for method, compared in seen.items()})
     save(pages, folder)
 
 

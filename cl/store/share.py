@@ -64,8 +64,8 @@ def share(folder: Path, model: Path) -> bool:
 
 def _among(own: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> bool:
     """Whether a model has these weights, to the bit."""
-    found = [(tensor, theirs.get(name.removeprefix(MODEL))) for name, tensor in own.items()]
-    return all(there is not None and there.dtype == mine.dtype and torch.equal(mine, there) for mine, there in found)
+    pairs = [(tensor, theirs.get(name.removeprefix(MODEL))) for name, tensor in own.items()]
+    return all(there is not None and there.dtype == mine.dtype and torch.equal(mine, there) for mine, there in pairs)
 
 
 def _again(folder: Path, noted: State, model: Path) -> bool:

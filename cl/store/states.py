@@ -114,13 +114,13 @@ def load_state(build: Callable[[], Method], name: str, state: str, store: Path, 
         StoreError: that state, or one that it stands on, is not in this store, or belongs to another model.
     """
     folder = store / "states" / state
-    found, method = _found(folder), build()
-    found = replace(found, method=found.method or made)
+    stored, method = _found(folder), build()
+    stored = replace(stored, method=stored.method or made)
     kept = kept_in(folder)
     own = {key: tensor for key, tensor in kept.items() if not key.startswith(CLIP)}
     put(method, beneath(folder) | {key: tensor for key, tensor in kept.items() if key not in own}, str(folder))
-    dropped = adopt(method, name, own, found)
-    return method.eval(), tuple(Dropped(found.method, name, len(held), _size(held), why, part) for part, held, why in dropped)
+    dropped = adopt(method, name, own, stored)
+    return method.eval(), tuple(Dropped(stored.method, name, len(held), _size(held), why, part) for part, held, why in dropped)
 
 
 def _found(folder: Path) -> State:

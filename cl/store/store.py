@@ -205,24 +205,24 @@ def drop(folder: Path) -> int:
 
 def weight(folder: Path) -> int:
     """The bytes that dropping a state's weights frees: none of a file that has another name elsewhere."""
-    found = (folder / name for name in (WEIGHTS, SHARED))
-    sizes = (file.lstat() for file in found if file.exists() or file.is_symlink())
+    files = (folder / name for name in (WEIGHTS, SHARED))
+    sizes = (file.lstat() for file in files if file.exists() or file.is_symlink())
     return sum(each.st_size for each in sizes if each.st_nlink == 1)
 
 
 def _chain(folder: Path) -> list[Path]:
     """The state and all it stands on, from the top down."""
-    found = [folder]
+    folders = [folder]
     while True:
         try:
-            below = read_state(found[-1]).stands_on
+            below = read_state(folders[-1]).stands_on
         except StoreError as error:
-            raise StoreError(f"{error}{_under(found[-1], folder)}") from error
+            raise StoreError(f"{error}{_under(folders[-1], folder)}") from error
         if below is None:
-            return found
-        found.append(folder.with_name(below))
-        if found[-1] in found[:-1]:
-            raise StoreError(f"{folder / NOTE}: damaged, it stands on itself by way of {' and '.join(each.name for each in found[1:])}")
+            return folders
+        folders.append(folder.with_name(below))
+        if folders[-1] in folders[:-1]:
+            raise StoreError(f"{folder / NOTE}: damaged, it stands on itself by way of {' and '.join(each.name for each in folders[1:])}")
 
 
 def _known(kind: type[State] | type[Cost], noted: Mapping[str, Any]) -> dict[str, Any]:

@@ -56,12 +56,12 @@ class Arrivals:
 
     @cached_property
     def _drafts(self) -> dict[str, Draft]:
-        found: dict[str, Draft] = {}
+        by_name: dict[str, Draft] = {}
         for draft in drafts(self.config, self._sources, self.root):
-            if draft.name in found:
+            if draft.name in by_name:
                 raise DataError(f"stream {self.config.name!r}: two sessions are called {draft.name!r}; give each its own name")
-            found[draft.name] = draft
-        return found
+            by_name[draft.name] = draft
+        return by_name
 
     @property
     def grows(self) -> bool:

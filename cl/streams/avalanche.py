@@ -147,8 +147,8 @@ def _picture(image: Any, where: str) -> Image.Image:
     if isinstance(image, Image.Image):
         return image
     if not isinstance(image, Tensor) or image.ndim != 3 or image.shape[0] not in (1, 3):
-        found = f"{type(image).__name__} {tuple(getattr(image, 'shape', ()))}"
-        raise DataError(f"{where}: {found}; expected a PIL image or a tensor of 1 or 3 channels, height, width")
+        kind = f"{type(image).__name__} {tuple(getattr(image, 'shape', ()))}"
+        raise DataError(f"{where}: {kind}; expected a PIL image or a tensor of 1 or 3 channels, height, width")
     if image.is_floating_point():
         if image.min() < 0 or image.max() > 1:
             raise DataError(f"{where}: values from {image.min():.3g} to {image.max():.3g}; expected [0, 1], so leave out Normalize")

@@ -94,9 +94,9 @@ def _read(name: str, config: StreamConfig, root: Path, told: list[Told]) -> dict
         made = "`evergreen data glyphs` makes it" if path.name == "glyphs" else f"`evergreen data add {path.name} PATH` takes it in"
         raise DataError(f"source {name!r}: {path} does not exist; {made}, or say where it is: stream.sources.{name}.path, --data-root")
     # images are looked at once it is known which ones the stream uses
-    found = look(path, source.columns())
-    splits = dict(found.strictly())
-    told += [each for each in found.told if each.topic not in (Topic.LAYOUT, Topic.COLUMNS, Topic.UNUSED)]
+    looked = look(path, source.columns())
+    splits = dict(looked.strictly())
+    told += [each for each in looked.told if each.topic not in (Topic.LAYOUT, Topic.COLUMNS, Topic.UNUSED)]
     if config.test_split == "held_out":
         splits["train"], splits["held_out"] = hold_out(splits["train"], 0.2, config.seed)
     return {split: data.under(name) for split, data in splits.items()}

@@ -162,13 +162,13 @@ def _listed(data: ImageTable, folder: Path, number: int) -> ImageTable:
         raise DataError(
             f"{file}: cannot be read ({error.__class__.__name__}); lists names the folder of session_2.txt and so on"
         ) from error
-    found = {PurePosixPath(row).stem: place for place, row in enumerate(data.ids)}
-    if lost := sorted(wanted - set(found)):
+    places = {PurePosixPath(row).stem: place for place, row in enumerate(data.ids)}
+    if lost := sorted(wanted - set(places)):
         raise DataError(
             f"{file}: {len(lost)} of {plural(len(wanted), 'image is', 'images are')} not among the session's ({some(lost)}); "
             f"check data and class order"
         )
-    return data.take(sorted(found[name] for name in wanted))
+    return data.take(sorted(places[name] for name in wanted))
 
 
 def _shots(data: ImageTable, group: Sequence[str], config: FewShotStream) -> ImageTable:

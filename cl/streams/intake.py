@@ -31,16 +31,16 @@ def take(
     Raises:
         DataError: a sample cannot be used, or there is nothing to learn from.
     """
-    found = look(path, columns)
-    sound(found.splits, found.problems, tell)
-    splits = dict(found.strictly())
+    looked = look(path, columns)
+    sound(looked.splits, looked.problems, tell)
+    splits = dict(looked.strictly())
     if not unlabelled:
         try:
             teaches(splits, "that they are to be taken all the same: --unlabelled")
         except DataError as error:
             raise DataError(f"{path}: {error}") from error
-    again = [problem.where for problem in found.problems if problem.reason == Reason.DUPLICATE]
-    told = [*found.told, *([Told(Topic.REPEATED, tuple(again))] if again else []), *doubts(splits)]
+    again = [problem.where for problem in looked.problems if problem.reason == Reason.DUPLICATE]
+    told = [*looked.told, *([Told(Topic.REPEATED, tuple(again))] if again else []), *doubts(splits)]
     told += cut(text for rows in splits.values() for texts in rows.captions for text in texts)
     if not {"val", "test"} & splits.keys() and share:
         splits["train"], splits["test"] = hold_out(splits["train"], share)

@@ -196,7 +196,7 @@ def _outlined(outline: _Outline, rows: pa.Table, build: Callable[[], Stream]) ->
 
 
 def _again(whole: Callable[[], list[ImageTable]], place: int, part: _Session | _Set) -> ImageTable:
-    found = whole()
-    if place >= len(found) or found[place].content() != part.content:
+    tables = whole()
+    if place >= len(tables) or tables[place].content() != part.content:
         raise DataError(f"{part.name!r}: its images or labels have changed since this run was planned; run it again to learn what is there")
-    return found[place]
+    return tables[place]

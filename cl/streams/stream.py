@@ -112,9 +112,9 @@ class Stream:
     told: tuple[Told, ...] = ()
 
     def __post_init__(self) -> None:
-        found = [session.index for session in self.sessions]
-        if not found or found != list(range(1, len(found) + 1)):
-            raise DataError(f"stream {self.name!r}: sessions are numbered {found}; expected 1, 2, ... without a gap")
+        numbers = [session.index for session in self.sessions]
+        if not numbers or numbers != list(range(1, len(numbers) + 1)):
+            raise DataError(f"stream {self.name!r}: sessions are numbered {numbers}; expected 1, 2, ... without a gap")
         if bare := [session.name for session in self.sessions if not session.tests]:
             raise DataError(f"session {bare[0]!r}: no evaluation set; a session needs one to show what was learned")
         for before, after in pairwise(self.sessions):
@@ -174,11 +174,11 @@ class Stream:
     @cached_property
     def _line_ups(self) -> tuple[str, ...]:
         # of the vocabulary after each session, each from the one before it
-        found, known = [""], 0
+        names, known = [""], 0
         for session in self.sessions:
-            found.append(line_up(found[-1], session.vocabulary[known:]))
+            names.append(line_up(names[-1], session.vocabulary[known:]))
             known = len(session.vocabulary)
-        return tuple(found)
+        return tuple(names)
 
 
 def question(kind: Kind, content: str, classes: str) -> str:

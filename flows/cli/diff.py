@@ -42,12 +42,12 @@ def diff(
     from flows.tracking.runs import connect
 
     with bar("asking both versions") as tell:
-        found = difference(place, connect(place), (before, after), on, listed(labels or ""), data_root, data_rev, tell)
-    folder = folder or place.reports / f"diff-{slug(found.before)}-{slug(found.after)}"
-    save({"diff.html": diff_page(found), "diff.json": json.dumps(found.to_json(), indent=1)}, folder)
-    out().print(table(f"{found.before} → {found.after} (percent)", *summary(found)))
-    for told, groups in (("broke", found.broke), ("came right", found.mended), ("differ", found.differ)):
+        compared = difference(place, connect(place), (before, after), on, listed(labels or ""), data_root, data_rev, tell)
+    folder = folder or place.reports / f"diff-{slug(compared.before)}-{slug(compared.after)}"
+    save({"diff.html": diff_page(compared), "diff.json": json.dumps(compared.to_json(), indent=1)}, folder)
+    out().print(table(f"{compared.before} → {compared.after} (percent)", *summary(compared)))
+    for told, groups in (("broke", compared.broke), ("came right", compared.mended), ("differ", compared.differ)):
         for group in [each for each in groups if each.was][:_GROUPS]:
             out().print(f"{told}: {group.was} → {group.now}, {plural(group.images, 'image')} of {group.set}", soft_wrap=True)
-    out().print(verdict(found), soft_wrap=True)
+    out().print(verdict(compared), soft_wrap=True)
     err().print(f"Report: {folder / 'diff.html'}", soft_wrap=True)

@@ -89,9 +89,9 @@ def watch(
 def line(outcome: "Outcome", into: str) -> str:
     """What came of it, in one line."""
     entry = outcome.entry
-    found = f"train {entry.train:,}, test {entry.test:,} ({entry.supervision})" if outcome.new else "is there already"
+    rows = f"train {entry.train:,}, test {entry.test:,} ({entry.supervision})" if outcome.new else "is there already"
     bad = f", {len(outcome.problems):,} set aside" if outcome.problems else ""
-    return "; ".join([f"{into}/{entry.folder}: {found}{bad}", *outcome.notes])
+    return "; ".join([f"{into}/{entry.folder}: {rows}{bad}", *outcome.notes])
 
 
 def _show(outcome: "Outcome", into: str) -> None:

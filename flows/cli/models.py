@@ -44,8 +44,8 @@ def promote(model: VersionArgument, version: NumberArgument = None, why: WhyOpti
         raise ConfigError(f"promote: which version? `evergreen promote {model} challenger`; `evergreen history {model}` lists them")
     place = opened()
     client = connect(place)
-    found = chosen(place, client, _whole(model, version))
-    _tell(found.name, choose(place, client, found.name, str(found.version), why))
+    asked = chosen(place, client, _whole(model, version))
+    _tell(asked.name, choose(place, client, asked.name, str(asked.version), why))
 
 
 def rollback(
@@ -94,11 +94,11 @@ def lineage(model: VersionArgument, version: NumberArgument = None) -> None:
 
     client = connect(place)
     asked = chosen(place, client, _whole(model, version))
-    found = trace(place, client, asked)
-    out().print(table(f"{asked.name} version {found.version}", ["made from", ""], list(found.facts.items())))
-    out().print(table("settings", ["setting", "value"], list(found.settings.items())))
+    traced = trace(place, client, asked)
+    out().print(table(f"{asked.name} version {traced.version}", ["made from", ""], list(traced.facts.items())))
+    out().print(table("settings", ["setting", "value"], list(traced.settings.items())))
     columns = ["session", "steps", "images seen", "seconds", "state", "version"]
-    out().print(table("sessions, in order", columns, found.sessions))
+    out().print(table("sessions, in order", columns, traced.sessions))
 
 
 def bisect(
@@ -126,15 +126,15 @@ def bisect(
     client, (kind, name) = connect(place), asked[0]
     version = chosen(place, client, model)
     with bar(f"asking about {name}") as tell:
-        found = course(place, client, version, kind, name, data_root, data_rev, tell)
-    how = "measured now" if found.measured else "as it was measured"
+        traced = course(place, client, version, kind, name, data_root, data_rev, tell)
+    how = "measured now" if traced.measured else "as it was measured"
     out().print(f"{version.name} version {version.version}: {name}, {how}", soft_wrap=True)
-    rows = [(each.session, *("–" if score != score else score for score in each[1:3]), each.images) for each in found.effects]
+    rows = [(each.session, *("–" if score != score else score for score in each[1:3]), each.images) for each in traced.effects]
     out().print(table("", ["session", "before", "after", "test images there before"], rows))
-    worst = found.worst()
+    worst = traced.worst()
     if worst:
         out().print(f"{name} lost most in session {worst.session}: {worst.before:.3f} before, {worst.after:.3f} after.", soft_wrap=True)
-    elif found.judged():
+    elif traced.judged():
         out().print(f"{name} never got worse.", soft_wrap=True)
     else:
         out().print(f"No session came after one with test images of {name}, so there is nothing to compare.", soft_wrap=True)
@@ -168,20 +168,20 @@ def predict(
 
     if to:
         check(to)
-    found = served(place, connect(place), model, as_of)
+    asked = served(place, connect(place), model, as_of)
     if query is not None:
         with bar("looking at images") as tell:
-            fits = rank(found, images, query, tell)
-        err().print(f"{found.name} version {found.version}")
+            fits = rank(asked, images, query, tell)
+        err().print(f"{asked.name} version {asked.version}")
         if to:
-            return write(list(ranked(found, query, fits)), to)
+            return write(list(ranked(asked, query, fits)), to)
         out().print(table("", ["image", f"cosine with {query!r}"], [(str(path), cosine) for path, cosine in fits]))
         return
     with bar("looking at images") as tell:
-        answers = classify(found, images, listed(labels or ""), template, tell, none)
-    err().print(f"{found.name} version {found.version}")
+        answers = classify(asked, images, listed(labels or ""), template, tell, none)
+    err().print(f"{asked.name} version {asked.version}")
     if to:
-        return write(list(classified(found, images, answers)), to)
+        return write(list(classified(asked, images, answers)), to)
     rows = [(str(path), *(f"{name} {share:.3f}" for name, share in best[:3])) for path, best in zip(images, answers, strict=True)]
     out().print(table("", ["image", "first", "second", "third"][: len(rows[0])], rows))
 

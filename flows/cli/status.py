@@ -30,11 +30,11 @@ def status(
     from flows.tracking.runs import connect
 
     client = connect(place) if stores(place) else None  # else it would be made here, to say that nothing is in it
-    found = streams(place, client) if client else []
-    rows = [row[:-2] for row in found]
+    known = streams(place, client) if client else []
+    rows = [row[:-2] for row in known]
     columns = ["stream", "method", "seed", "state", "sessions", "version", "when (UTC)", "note"]
     out().print(table("", columns, rows) if rows else f"Nothing is learned yet in {place.root}.", soft_wrap=not rows)
-    for model in dict.fromkeys(row.model for row in found if row.model):
+    for model in dict.fromkeys(row.model for row in known if row.model):
         if client and (told := champion(place, client, model)):
             out().print(told, soft_wrap=True)
     if not rows and (waiting := collections_in(place.data_in(data_root))):
@@ -42,7 +42,7 @@ def status(
         out().print(
             f"Sessions wait: {told}. A config with stream: {{kind: collection, ...}} learns them: evergreen update CONFIG", soft_wrap=True
         )
-    for command in dict.fromkeys(row.command for row in found if row.command):
+    for command in dict.fromkeys(row.command for row in known if row.command):
         out().print(f"go on with: {command}", soft_wrap=True)
 
 

@@ -26,8 +26,8 @@ def digest(folder: Path, kept: Path | None = None) -> str:
         name = path.relative_to(folder).as_posix()
         try:
             seen = path.stat()
-            found = known.get(name, [None])
-            hashed = str(found[-1]) if found[:-1] == noted(seen) else sha256(path)
+            noted_before = known.get(name, [None])
+            hashed = str(noted_before[-1]) if noted_before[:-1] == noted(seen) else sha256(path)
         except OSError as error:
             raise DataError(f"{path}: cannot be read ({error.strerror})") from error
         state.update(f"{name}\0".encode())

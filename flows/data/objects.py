@@ -41,8 +41,8 @@ def named_by(folder: Path, objects: Collection[str]) -> list[str]:
     with project(folder) as repo:
         if repo is None:
             return []
-        found = {value: {each["md5"] for each in _tree(repo, value)} & set(objects) for value in set(_revisions(folder).values())}
-        return [rev[:10] for rev, value in _revisions(folder).items() if found[value]]
+        pinned = {value: {each["md5"] for each in _tree(repo, value)} & set(objects) for value in set(_revisions(folder).values())}
+        return [rev[:10] for rev, value in _revisions(folder).items() if pinned[value]]
 
 
 def remove(folder: Path, objects: Collection[str]) -> list[str]:
@@ -99,13 +99,13 @@ def _tree(repo: Repo, value: str) -> list[dict[str, str]]:
 def _revisions(folder: Path) -> dict[str, str]:
     """What is pinned at each git revision that changed the .dvc file, on whatever branch, the latest first."""
     name = pin_file(folder).name
-    found = {}
+    pins = {}
     for rev in _git(folder, "log", "--all", "--format=%H", "--", name).split():
         try:
-            found[rev] = str(yaml.safe_load(_git(folder, "show", f"{rev}:./{name}"))["outs"][0]["md5"])
+            pins[rev] = str(yaml.safe_load(_git(folder, "show", f"{rev}:./{name}"))["outs"][0]["md5"])
         except (yaml.YAMLError, KeyError, IndexError, TypeError):  # it was removed there, or is no such file
             continue
-    return found
+    return pins
 
 
 def _git(folder: Path, *words: str) -> str:

@@ -43,7 +43,7 @@ def damaged(folder: Path, replaced: Path | None = None) -> list[str]:
     Raises:
         DataError: a session that is not pinned yet is damaged.
     """
-    found = []
+    broken = []
     with _tree(folder) as (repo, tree):
         if repo is None or tree is None:
             return []
@@ -54,13 +54,13 @@ def damaged(folder: Path, replaced: Path | None = None) -> list[str]:
             if hash_file(str(path), LocalFileSystem(), pinned.name, state=repo.state)[1] != pinned and (
                 _of_session(key) or _unreadable(path)
             ):
-                found.append(path.relative_to(folder.parent).as_posix())
+                broken.append(path.relative_to(folder.parent).as_posix())
         known = {key[:2] for key, *_ in tree}
-    for place in [] if found else [each for each in sorted(folder.iterdir()) if collection.numbered(each)]:
+    for place in [] if broken else [each for each in sorted(folder.iterdir()) if collection.numbered(each)]:
         for entry in collection.sessions(place):
             if (place.name, entry.folder) not in known:
                 collection.read(place, entry)
-    return found
+    return broken
 
 
 def mend(folder: Path) -> str | None:

@@ -13,13 +13,13 @@ Gos = Mapping[str, tuple[str, ...]]
 def mates(tree: Tree, gos: Gos, what: Began | Learned) -> list[Learned]:
     """The states below a candidate that are judged with it, nearest first."""
     together, below = gos.get(what.state, ()), what.parent
-    found: list[Learned] = []
+    below_it: list[Learned] = []
     for _ in range(together.index(what.session) if what.session in together else 0):
         if below is None or below not in tree:
             break
-        found.append(tree[below])
+        below_it.append(tree[below])
         below = tree[below].parent
-    return found
+    return below_it
 
 
 def root(tree: Tree, gos: Gos, what: Began | Learned) -> str | None:

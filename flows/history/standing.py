@@ -79,8 +79,8 @@ class Standing:
     @property
     def unjudged(self) -> Learned | None:
         """What is learned on the head and was not judged: the gate comes next."""
-        found = (self.tree[state] for state in self._states(Word.UNJUDGED) if self._last_of_its_go(state))
-        return next(found, None)
+        candidates = (self.tree[state] for state in self._states(Word.UNJUDGED) if self._last_of_its_go(state))
+        return next(candidates, None)
 
     @property
     def partway(self) -> Learned | None:
@@ -92,8 +92,8 @@ class Standing:
     @property
     def waiting(self) -> Verdict | None:
         """What a person is asked about; nothing is learned meanwhile."""
-        found = (self.verdicts[state][-1] for state in self._states(Word.ASKED) if state in self.verdicts)
-        return next((verdict for verdict in found if verdict.word == "waiting"), None)
+        verdicts = (self.verdicts[state][-1] for state in self._states(Word.ASKED) if state in self.verdicts)
+        return next((verdict for verdict in verdicts if verdict.word == "waiting"), None)
 
     @property
     def unpublished(self) -> str | None:
@@ -140,11 +140,11 @@ class Standing:
 
 def chain(standing: Standing, state: str | None) -> tuple[Learned, ...]:
     """The sessions that a state holds, from the first to its own."""
-    found: list[Learned] = []
+    path: list[Learned] = []
     while state is not None and state in standing.tree:
-        found.append(standing.tree[state])
-        state = found[-1].parent
-    return tuple(reversed(found))
+        path.append(standing.tree[state])
+        state = path[-1].parent
+    return tuple(reversed(path))
 
 
 def rows(standing: Standing, waiting: Sequence[str]) -> list[tuple[str, str, str, str, str]]:

@@ -50,10 +50,10 @@ def accept(standing: Standing, session: str, why: str, by: str) -> Accept:
     status = _known(standing, session)
     if status.word != Word.KEPT:
         _barred("accept", standing, session, status)
-    found = candidate(standing, session)
-    if found and found.version in standing.barred:
+    wanted = candidate(standing, session)
+    if wanted and wanted.version in standing.barred:
         raise StoreError(
-            f"session {session!r}: its candidate, version {found.version}, holds what was withdrawn; "
+            f"session {session!r}: its candidate, version {wanted.version}, holds what was withdrawn; "
             f"evergreen retry {_model(standing)} {session} learns it without"
         )
     return Accept(session=session, why=why, by=by)

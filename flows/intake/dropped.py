@@ -119,10 +119,10 @@ def _stamps(entry: Path) -> list[tuple[str, int, int]]:
     stamps = []
     for path in paths:
         try:
-            found = os.lstat(path)
+            status = os.lstat(path)
         except OSError:  # it went between two calls, or may not be looked at: reading it will say so
             continue
-        stamps.append((path, found.st_size, found.st_mtime_ns))
+        stamps.append((path, status.st_size, status.st_mtime_ns))
     return stamps
 
 

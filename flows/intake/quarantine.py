@@ -59,8 +59,8 @@ def _copied(problem: Problem, folder: Path) -> str:
 def _bytes(path: Path) -> bytes | None:
     """Of a regular file that is no link and small enough."""
     try:
-        found = path.lstat()
-        return path.read_bytes() if stat.S_ISREG(found.st_mode) and found.st_size <= _COPIED else None
+        status = path.lstat()
+        return path.read_bytes() if stat.S_ISREG(status.st_mode) and status.st_size <= _COPIED else None
     except (OSError, ValueError):  # ValueError: a name that no file can have
         return None
 

@@ -46,13 +46,13 @@ def noted(place: Place, command: str, config: object, overrides: list[str]) -> I
 
 def failures(place: Place) -> list[Failure]:
     """What failed last by each command and has not succeeded since, the newest first."""
-    found = []
+    known = []
     for path in (place.runs / "failures").glob("*.json"):
         try:
-            found.append(Failure(**read_json(path)))
+            known.append(Failure(**read_json(path)))
         except (StoreError, TypeError):  # damaged: whoever fails next writes it anew
             continue
-    return sorted(found, key=lambda each: each.when, reverse=True)
+    return sorted(known, key=lambda each: each.when, reverse=True)
 
 
 def _name(config: str, overrides: list[str], place: Place) -> str:

@@ -254,16 +254,16 @@ def finished(jobs: Sequence[Job]) -> "list[tuple[Job, list[Step]]]":
     """
     from cl.run import measured
 
-    found = []
+    whole = []
     for job in jobs:
         steps = [step for turn in turns(job) if (step := measured(planned(job), turn.index, job.place.steps))]
         if len(steps) == len(turns(job)):
-            found.append((job, steps))
-    if not found:
+            whole.append((job, steps))
+    if not whole:
         raise StoreError(
             f"none of {plural(len(jobs), 'stream')} is learned with these settings, data and code; `evergreen run` or `compare` learns them"
         )
-    return found
+    return whole
 
 
 def _json(run: "RunConfig") -> str:

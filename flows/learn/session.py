@@ -91,8 +91,8 @@ def log_session(job: Job, run_id: str, turn: Turn, steps: list[dict[str, Any]]) 
     from flows.tracking.notes import describe_run
 
     tracker = tracker_of(job)
-    found = tracker.find(turn.key, "session", run_id)
-    child = found.info.run_id if found else tracker.attempt(run_id, turn.key, turn.session, planned(job).states[turn.index])
+    session_run = tracker.find(turn.key, "session", run_id)
+    child = session_run.info.run_id if session_run else tracker.attempt(run_id, turn.key, turn.session, planned(job).states[turn.index])
     if tracker.logged(child):
         return
     with tracker.ending(child):

@@ -61,7 +61,7 @@ class Asked:
         Raises:
             StoreError: the weights of a state are gone.
         """
-        config, found = self.evaluate.model_copy(update={"limit": None}), list[list[Hits | None]]()
+        config, hits = self.evaluate.model_copy(update={"limit": None}), list[list[Hits | None]]()
         for number in range(len(self.path) + 1):
             tell(number, len(self.path) + 1)
             method = method_of(self.at, self.path[number - 1]) if number else self.at.start.method
@@ -73,5 +73,5 @@ class Asked:
                 if mask.any()
             ]
             scores = evaluate(method, cut, config)
-            found.append([scores[each.name].hits if each.name in scores else np.zeros(0, bool) for each in whole])
-        return found
+            hits.append([scores[each.name].hits if each.name in scores else np.zeros(0, bool) for each in whole])
+        return hits

@@ -54,8 +54,8 @@ def model_run(job: Job, opened: str) -> Iterator[str]:
 
 def session_run(tracker: Tracker, run_id: str, state: str, session: str) -> str:
     """The run of a session below that of its model: the one that there is, else a new one."""
-    found = tracker.find(state, "session", run_id)
-    return str(found.info.run_id) if found else tracker.attempt(run_id, state, session, state)
+    known = tracker.find(state, "session", run_id)
+    return str(known.info.run_id) if known else tracker.attempt(run_id, state, session, state)
 
 
 @task(task_run_name="log {session}", **RETRIED)
@@ -67,14 +67,16 @@ def enter(job: Job, run_id: str, session: str, state: str) -> None:
     child = session_run(tracker, run_id, learned.state, learned.session)
     if tracker.logged(child) or tracker.logged(child, "published"):
         return
-    found = step(at, at.line(grown, at.sets(standing, grown).every), grown, len(grown))
+    entered = step(at, at.line(grown, at.sets(standing, grown).every), grown, len(grown))
     with tracker.ending(child):
-        every = list(_points(found.row, found.geometry, found.equity, len(grown)))
-        costs = [Metric(f"cost/{name}", float(getattr(found.cost, name)), len(grown)) for name in ("seconds", "steps", "samples", "flops")]
+        every = list(_points(entered.row, entered.geometry, entered.equity, len(grown)))
+        costs = [
+            Metric(f"cost/{name}", float(getattr(entered.cost, name)), len(grown)) for name in ("seconds", "steps", "samples", "flops")
+        ]
         heads = [point for point in every if point.name.split("/")[0] in ("top1", "recall_at_10")]
         # MLflow takes milliseconds for a point, and copies a run's last ones to its model: of a long line the rest is in its report
-        tracker.write(child, [*(every if len(found.row) <= _SETS else heads), *costs], found.finished or None)
-        tracker.write(run_id, [*heads, *costs, Metric("geometry/logit_scale", found.scale, len(grown))], found.finished or None)
+        tracker.write(child, [*(every if len(entered.row) <= _SETS else heads), *costs], entered.finished or None)
+        tracker.write(run_id, [*heads, *costs, Metric("geometry/logit_scale", entered.scale, len(grown))], entered.finished or None)
         tracker.client.set_tag(run_id, SESSIONS, str(len(grown)))
         describe_run(tracker.client, child, _note(session, len(grown), heads))
         tracker.mark(child)

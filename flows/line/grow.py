@@ -64,9 +64,9 @@ def stepped(at: Work, session: str, path: Sequence[Learned], settings: dict[str,
         )
     if clash := at.arrivals.clashes(session, [learned.session for learned in path]):
         raise DataError(f"session {session!r}: {clash}; leave it out (evergreen skip {at.config.name} {session}), or choose its rows anew")
-    found, withheld = at.arrivals.session(session, len(path) + 1, {each.name: each for each in known})
+    lesson, withheld = at.arrivals.session(session, len(path) + 1, {each.name: each for each in known})
     parent = path[-1] if path else None
-    step = onward(config, at.root, found, withheld, parent.state if parent else None, parent.identity if parent else None)
+    step = onward(config, at.root, lesson, withheld, parent.state if parent else None, parent.identity if parent else None)
     return replace(step, made=parent.config["method"]["name"]) if parent else step
 
 

@@ -31,12 +31,12 @@ class Ruling(NamedTuple):
 
 def whether(job: Job, standing: Standing, waiting: Sequence[Arrival]) -> Ruling:
     """What the policy says of the sessions that wait; told to whoever watches."""
-    found = _rule(job, standing, waiting)
+    ruling = _rule(job, standing, waiting)
     watch().tell(
         f"{work(job).config.name}: {plural(len(waiting), 'session waits', 'sessions wait')}; "
-        f"{'learning' if found.learn else 'left waiting'}: {found.why}"
+        f"{'learning' if ruling.learn else 'left waiting'}: {ruling.why}"
     )
-    return found
+    return ruling
 
 
 def _rule(job: Job, standing: Standing, waiting: Sequence[Arrival]) -> Ruling:
@@ -66,15 +66,17 @@ def _drift(job: Job, names: list[str]) -> Ruling:
     fresh = spread(concat([at.arrivals.draft(name).train for name in names]), policy.images)
     known = _known(at, standing, policy.images)
     before, after = (image_features(method, rows, at.config.evaluate) for rows in (known, fresh))
-    found = drift(before, after, policy.false_alarms, seed=at.config.seed)
+    drifted = drift(before, after, policy.false_alarms, seed=at.config.seed)
     create_table_artifact(
         key=f"{slug(at.config.name)}-drift",
-        table=[shown(found)],
+        table=[shown(drifted)],
         description=f"{at.config.name}: drift of {plural(len(fresh), 'new image')}",
     )
-    compared = f"distance {found.value:.4f}, threshold {found.threshold:.4f}"
-    measured = f"{found.false_alarms:.1%} false alarms measured, {found.asked:.1%} asked for"
-    return Ruling(found.found, f"new images {'differ from' if found.found else 'are like'} known ones ({compared}; {measured})", found)
+    compared = f"distance {drifted.value:.4f}, threshold {drifted.threshold:.4f}"
+    measured = f"{drifted.false_alarms:.1%} false alarms measured, {drifted.asked:.1%} asked for"
+    return Ruling(
+        drifted.found, f"new images {'differ from' if drifted.found else 'are like'} known ones ({compared}; {measured})", drifted
+    )
 
 
 def _known(at: Work, standing: Standing, most: int) -> ImageTable:
@@ -100,16 +102,16 @@ def _images(at: Work, learned: Learned) -> int:
     return there.images if there else 0
 
 
-def shown(found: "Drift") -> dict[str, Any]:
+def shown(drifted: "Drift") -> dict[str, Any]:
     """The test as a row of a table."""
     return {
-        "distance": round(found.value, 6),
-        "threshold": round(found.threshold, 6),
-        "drift": "yes" if found.found else "no",
-        "false alarms asked": found.asked,
-        "false alarms measured": round(found.false_alarms, 4),
-        "known images": found.known,
-        "new images": found.fresh,
+        "distance": round(drifted.value, 6),
+        "threshold": round(drifted.threshold, 6),
+        "drift": "yes" if drifted.found else "no",
+        "false alarms asked": drifted.asked,
+        "false alarms measured": round(drifted.false_alarms, 4),
+        "known images": drifted.known,
+        "new images": drifted.fresh,
     }
 
 

@@ -121,9 +121,9 @@ def _champion(at: Work, client: MlflowClient, standing: Standing, questions: Seq
             if standing.champion is None or standing.champion.state != state:
                 return f"state {state[:8]}: {error}"
             return _served(at, client, standing.champion.version, questions, at.sets(standing, path), sets)
-        found = _judged(_row(at, questions, cells), sets, path)
+        judged = _judged(_row(at, questions, cells), sets, path)
         there = frozenset(each.name for each in at.sets(standing, path).judged)
-        return replace(found, sets=there, classes=found.classes - _withdrawn(standing, path))
+        return replace(judged, sets=there, classes=judged.classes - _withdrawn(standing, path))
     if standing.champion is not None:
         return _served(at, client, standing.champion.version, questions, None, sets)
     return None
@@ -137,13 +137,13 @@ def _withdrawn(standing: Standing, path: Sequence[Learned]) -> set[str]:
 def _served(at: Work, client: MlflowClient, version: str, questions: Sequence[Question], own: Sets | None, sets: Sets) -> Judged | str:
     """The champion as it is served, where its state is not at hand."""
     try:
-        found = served(at.place, client, f"{slug(at.config.name)}/{version}")
-        scores = evaluate(found.bundle.method, [each.examined() for each in questions], at.config.evaluate, watch().progress)
+        model = served(at.place, client, f"{slug(at.config.name)}/{version}")
+        scores = evaluate(model.bundle.method, [each.examined() for each in questions], at.config.evaluate, watch().progress)
     except (EvergreenError, OSError) as error:
         return f"version {version}: {error}"
     row = {name: Cell(score.metrics, pack(score.hits), {}, {}, 0.0) for name, score in scores.items()}
     there = frozenset(each.name for each in own.judged) if own else frozenset[str]()
-    return replace(_judged(row, sets, ()), sets=there, classes=frozenset(each.name for each in found.bundle.classes))
+    return replace(_judged(row, sets, ()), sets=there, classes=frozenset(each.name for each in model.bundle.classes))
 
 
 def _asked(bounds: GateConfig, sets: Sets, standing: Standing) -> GateConfig:

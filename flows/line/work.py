@@ -181,12 +181,12 @@ def work(job: Job) -> Work:
     Raises:
         ConfigError: settings that no model can go on with.
     """
-    found = Work(job)
-    if found.config.joint:
+    made = Work(job)
+    if made.config.joint:
         raise ConfigError(
-            f"{found.config.name}: joint: found true, which learns every session at once; `evergreen run` does, `update` goes on"
+            f"{made.config.name}: joint: found true, which learns every session at once; `evergreen run` does, `update` goes on"
         )
-    return found
+    return made
 
 
 def classes(told: Classes) -> tuple[ClassName, ...]:

@@ -69,14 +69,14 @@ def effects(sessions: Sequence[str], taught: Sequence[int], hits: Sequence[Seque
         taught: for each set, the number of the session that teaches it; 0 for a probe.
         hits: at the start and after each session, for each set: (images,) whether each is right; None: it was not asked.
     """
-    found = []
+    judged = []
     for number, name in enumerate(sessions, start=1):
         rows = [pair for pair, session in zip(zip(hits[number - 1], hits[number], strict=True), taught, strict=True) if session < number]
         there = [(first, then) for first, then in rows if first is not None and then is not None]
         before, after = (np.concatenate([np.zeros(0, bool), *part]) for part in (zip(*there, strict=True) if there else ((), ())))
         scores = (float(before.mean()), float(after.mean())) if len(before) else (float("nan"),) * 2
-        found.append(Effect(name, *scores, len(before)))
-    return found
+        judged.append(Effect(name, *scores, len(before)))
+    return judged
 
 
 def course(
@@ -164,6 +164,6 @@ def _measured(
     ]
     for done, step in enumerate(steps):
         tell(done, len(steps))
-        found = evaluate(revive(plan.build(), step.state, place.steps) if step.index else plan.frozen(), cut, config)
-        hits.append([found[each.name].hits if each.name in found else np.zeros(0, bool) for each in exam])
+        scores = evaluate(revive(plan.build(), step.state, place.steps) if step.index else plan.frozen(), cut, config)
+        hits.append([scores[each.name].hits if each.name in scores else np.zeros(0, bool) for each in exam])
     return hits

@@ -95,22 +95,22 @@ def _of_folder(on: Path, before: Bundle, after: Bundle, labels: Sequence[str], t
         "unlabelled": data.where([label is None and not own for label, own in zip(data.labels, data.captions, strict=True)]),
     }
     title = on.resolve().name or str(on)
-    found = {name: rows for name, rows in parts.items() if len(rows)}
+    tables = {name: rows for name, rows in parts.items() if len(rows)}
     candidates = list(dict.fromkeys([*(labels or [each.name for model in (before, after) for each in model.classes]), *data.classes()]))
-    if len(candidates) < 2 and found.keys() - {"captioned"}:
+    if len(candidates) < 2 and tables.keys() - {"captioned"}:
         raise DataError(
             f"{on}: found {plural(len(candidates), 'class', 'classes')} to choose from, expected two or more; name them: --labels a,b,c"
         )
-    for name, rows in found.items():
-        called = title if len(found) == 1 else f"{title}, {name}"
+    for name, rows in tables.items():
+        called = title if len(tables) == 1 else f"{title}, {name}"
         yield _captioned(called, rows, before, after) if name == "captioned" else _asked(called, rows, candidates, before, after, tell)
 
 
 def _captioned(name: str, data: ImageTable, before: Bundle, after: Bundle) -> Seen:
     examined, config = EvalSet(name, "retrieve", data), EvalConfig()
     hits = [evaluate(model.method, [examined], config)[name].hits for model in (before, after)]
-    (found,) = look([examined], {name: (hits[0], hits[1])}, before.method, after.method, config)
-    return found
+    (captioned,) = look([examined], {name: (hits[0], hits[1])}, before.method, after.method, config)
+    return captioned
 
 
 def _asked(name: str, data: ImageTable, candidates: Sequence[str], before: Bundle, after: Bundle, tell: Progress) -> Seen:

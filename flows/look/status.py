@@ -81,8 +81,8 @@ def champion(place: Place, client: MlflowClient, name: str) -> str:
 
 def collections_in(data: Path) -> dict[str, int]:
     """How many sessions each collection of a data folder has, by name."""
-    found = {path.name: len(numbered(path)) for path in sorted(data.glob("[!.]*"))}
-    return {name: count for name, count in found.items() if count}
+    counts = {path.name: len(numbered(path)) for path in sorted(data.glob("[!.]*"))}
+    return {name: count for name, count in counts.items() if count}
 
 
 def _stream(place: Place, client: MlflowClient, runs: Sequence[Run]) -> Stream:
@@ -115,10 +115,10 @@ def _stream(place: Place, client: MlflowClient, runs: Sequence[Run]) -> Stream:
 
 def _model_row(place: Place, run: Run) -> Stream:
     """A model that `update` learns, whatever its settings were at each session."""
-    tags, found, status = run.data.tags, told(place, run), run.info.status
-    assert found
+    tags, row, status = run.data.tags, told(place, run), run.info.status
+    assert row
     running = status == "RUNNING" or held(place, tags[KEY])
-    late = [] if running else found.late
+    late = [] if running else row.late
     command = "" if running or (status == "FAILED" and tags.get(AGAIN) == "false") else tags.get(COMMAND, "")
     error = [tags[ERROR]] if status == "FAILED" and ERROR in tags else []
     return Stream(
@@ -126,10 +126,10 @@ def _model_row(place: Place, run: Run) -> Stream:
         method=tags.get("evergreen.method", ""),
         seed=tags.get("evergreen.seed", ""),
         state="running" if running else "waiting" if late and status == "FINISHED" else _WORDS.get(status, status.lower()),
-        sessions=found.sessions,
-        version=found.version,
+        sessions=row.sessions,
+        version=row.version,
         when=moment(datetime.fromtimestamp((run.info.end_time or run.info.start_time) / 1000, UTC)),
-        note="; ".join([*error, *([pulse] if running and (pulse := where(place, tags[KEY])) else []), *found.notes]),
+        note="; ".join([*error, *([pulse] if running and (pulse := where(place, tags[KEY])) else []), *row.notes]),
         command=_once(command) if status == "FINISHED" and late else command if status != "FINISHED" else "",
         model=slug(tags.get("evergreen.stream", "")),
     )

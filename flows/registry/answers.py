@@ -30,17 +30,17 @@ def check(out: Path) -> None:
         raise StoreError(f"--out {out}: there is no folder {out.absolute().parent}; make it")
 
 
-def classified(found: Served, images: Sequence[Path], answers: Sequence[Sequence[tuple[str, float]]]) -> Iterator[dict[str, Any]]:
+def classified(model: Served, images: Sequence[Path], answers: Sequence[Sequence[tuple[str, float]]]) -> Iterator[dict[str, Any]]:
     """The rows of `flows.registry.predict.classify`'s answers."""
     for image, answer in zip(images, answers, strict=True):
         for place, (name, share) in enumerate(answer, start=1):
-            yield {"image": str(image), "model": f"{found.name}/{found.version}", "rank": place, "name": name, "share": share}
+            yield {"image": str(image), "model": f"{model.name}/{model.version}", "rank": place, "name": name, "share": share}
 
 
-def ranked(found: Served, query: str, answers: Sequence[tuple[Path, float]]) -> Iterator[dict[str, Any]]:
+def ranked(model: Served, query: str, answers: Sequence[tuple[Path, float]]) -> Iterator[dict[str, Any]]:
     """The rows of `flows.registry.predict.rank`'s answers."""
     for place, (image, cosine) in enumerate(answers, start=1):
-        yield {"image": str(image), "model": f"{found.name}/{found.version}", "rank": place, "query": query, "cosine": cosine}
+        yield {"image": str(image), "model": f"{model.name}/{model.version}", "rank": place, "query": query, "cosine": cosine}
 
 
 def write(rows: Sequence[dict[str, Any]], out: Path) -> None:

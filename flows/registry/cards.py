@@ -41,11 +41,11 @@ def tell_experiment(tracker: Tracker, model: str) -> None:
 
 def run_card(tracker: Tracker, run_id: str, report: Report, folder: Path) -> str:
     """A run's card, and where its version and its report are found."""
-    found = [f"[report](#/experiments/{tracker.experiment}/runs/{run_id}/artifacts/report/report.html)"]
+    links = [f"[report](#/experiments/{tracker.experiment}/runs/{run_id}/artifacts/report/report.html)"]
     if report.version:
         name, _, version = report.version.rpartition("/")
-        found.insert(0, f"[version {version} of {name}](#/models/{name}/versions/{version})")
-    return f"{card(report)}\n{', '.join(found)}; the report is also in {in_markdown(str(folder / 'report.html'))}\n"
+        links.insert(0, f"[version {version} of {name}](#/models/{name}/versions/{version})")
+    return f"{card(report)}\n{', '.join(links)}; the report is also in {in_markdown(str(folder / 'report.html'))}\n"
 
 
 def version_card(report: Report) -> str:

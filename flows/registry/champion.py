@@ -128,18 +128,18 @@ def stands(client: MlflowClient, address: str | None) -> str | None:
         return None
     _, name, version = address.rsplit("/", 2)
     try:
-        found = client.get_model_version(name, version)
+        version_there = client.get_model_version(name, version)
     except MlflowException as error:
         if error.error_code == "RESOURCE_DOES_NOT_EXIST":
             return None
         raise
-    return f"{name}/{version} of {found.creation_timestamp}" if readable(address) else None
+    return f"{name}/{version} of {version_there.creation_timestamp}" if readable(address) else None
 
 
 def readable(address: str) -> bool:
     """Whether the files of a model ("models:/name/version", "models:/id") are there, as far as their list says."""
     try:
-        return any(found.path.rsplit("/", 1)[-1] == "MLmodel" for found in mlflow.artifacts.list_artifacts(address))
+        return any(artifact.path.rsplit("/", 1)[-1] == "MLmodel" for artifact in mlflow.artifacts.list_artifacts(address))
     except MlflowException as error:
         if error.error_code == "RESOURCE_DOES_NOT_EXIST":
             return False

@@ -43,9 +43,9 @@ def judge(job: Job, run_id: str, steps: list[dict[str, Any]]) -> str:
     before = holder(tracker.client, name, CHAMPION)
     if before and str(before.version) == version:  # killed between the alias and the note of it
         return _told(tracker, job, run_id, Decision(True, (), "it is the champion already"), "promoted")
-    found, champion = candidate(job, steps), _champion(job, tracker, before) if before else None
-    decision = decide(found, champion, bounds)
-    _show(tracker, job, run_id, decision, _beside(found, champion, before))
+    judged, champion = candidate(job, steps), _champion(job, tracker, before) if before else None
+    decision = decide(judged, champion, bounds)
+    _show(tracker, job, run_id, decision, _beside(judged, champion, before))
     word = "promoted" if decision.promote else "refused"
     answer = answer_in(tags) if bounds.approval and decision.promote else None
     if bounds.approval and decision.promote:
@@ -108,9 +108,9 @@ def _champion(job: Job, tracker: Tracker, version: ModelVersion) -> Judged | str
     plan = planned(job)
     exam = plan.stream.exam(len(plan.keys) - 1)
     try:
-        found = served(job.place, tracker.client, f"{version.name}/{version.version}")  # what is asked out there, not what was learned here
-        known = frozenset(report_in(version).matrix.sets), frozenset(each.name for each in found.bundle.classes)
-        scores = evaluate(found.bundle.method, exam, plan.config.evaluate, watch().progress)
+        model = served(job.place, tracker.client, f"{version.name}/{version.version}")  # what is asked out there, not what was learned here
+        known = frozenset(report_in(version).matrix.sets), frozenset(each.name for each in model.bundle.classes)
+        scores = evaluate(model.bundle.method, exam, plan.config.evaluate, watch().progress)
     except (EvergreenError, OSError) as error:
         return f"version {version.version}: {error}"
     names = headline(exam)
@@ -130,11 +130,11 @@ def row(check: Check) -> dict[str, Any]:
     return {"bound": check.bound, **cells, "holds": "yes" if check.holds else "NO"}
 
 
-def _beside(found: Judged, champion: Judged | str | None, version: ModelVersion | None) -> dict[str, Any]:
+def _beside(judged: Judged, champion: Judged | str | None, version: ModelVersion | None) -> dict[str, Any]:
     """The champion's number, both headline scores of each set, and which samples the champion gets right."""
     known = champion if isinstance(champion, Judged) else None
     before = known.headline if known else {}
-    scores = {name: [_plain(value), _plain(before.get(name))] for name, value in found.headline.items()}
+    scores = {name: [_plain(value), _plain(before.get(name))] for name, value in judged.headline.items()}
     hits = {name: pack(right) for name, right in known.hits.items()} if known else {}
     return {"champion": str(version.version) if version else None, "scores": scores, "hits": hits}
 

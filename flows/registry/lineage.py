@@ -34,7 +34,7 @@ class Lineage(NamedTuple):
     settings: dict[str, str]  # of all its sessions, in their order where they differ
 
 
-def lineage(place: Place, client: MlflowClient, found: ModelVersion) -> Lineage:
+def lineage(place: Place, client: MlflowClient, version: ModelVersion) -> Lineage:
     """All of it from the registry and the run that registered the version; its sessions from the model's history, or the steps on disk.
 
     A session's `version` is the one that was registered when the stream ended there: what this one grew out of.
@@ -42,27 +42,31 @@ def lineage(place: Place, client: MlflowClient, found: ModelVersion) -> Lineage:
     Raises:
         StoreError: its run is gone.
     """
-    report = report_of(found)
-    source, champion = report.provenance, holder(client, found.name, CHAMPION)
-    versions = {each.tags[STATE]: each for each in _versions(client, found) if STATE in each.tags}
-    path = line_of(place, found)
-    states = ["", *(learned.state for learned in path)] if path else [step.state for step in steps_of(place, client, found)]
+    report = report_of(version)
+    source, champion = report.provenance, holder(client, version.name, CHAMPION)
+    versions = {each.tags[STATE]: each for each in _versions(client, version) if STATE in each.tags}
+    path = line_of(place, version)
+    states = ["", *(learned.state for learned in path)] if path else [step.state for step in steps_of(place, client, version)]
     if len(states) != len(report.sessions) + 1:
         states = ["–"] * (len(report.sessions) + 1)
     parents = [versions[state] for state in states[:-1] if state in versions]
-    holders = {**versions, states[-1]: found}
+    holders = {**versions, states[-1]: version}
     facts = {
         "method": f"{report.method}, seed {source.seed}",
         "base model": source.base_model,
         "grown out of": f"version {parents[-1].version}" if parents else "the base model",
         "data": ", then ".join(dict.fromkeys([*(each.tags["evergreen.data"] for each in parents), source.data])),
-        "data revision": found.tags.get("evergreen.data_rev", "the working copy"),
+        "data revision": version.tags.get("evergreen.data_rev", "the working copy"),
         "stream": f"{report.stream} ({source.stream})",
         "code": source.code,
         "libraries": libraries([learned.versions for learned in path] or [source.versions]),
-        "gate": client.get_run(str(found.run_id)).data.tags.get("evergreen.gate_reason", "not asked"),
-        "champion": "none" if champion is None else "this version" if champion.version == found.version else f"version {champion.version}",
-        "run": str(found.run_id),
+        "gate": client.get_run(str(version.run_id)).data.tags.get("evergreen.gate_reason", "not asked"),
+        "champion": "none"
+        if champion is None
+        else "this version"
+        if champion.version == version.version
+        else f"version {champion.version}",
+        "run": str(version.run_id),
     }
     if dropped := [f"{learned.session}: {what}" for learned in path for what in learned.dropped]:
         facts["left behind"] = "; ".join(dropped)
@@ -77,7 +81,7 @@ def lineage(place: Place, client: MlflowClient, found: ModelVersion) -> Lineage:
         )
         for name, cost, state in zip(report.sessions, report.costs, states[1:], strict=True)
     ]
-    return Lineage(str(found.version), facts, sessions, _settings([learned.config for learned in path] or [source.config]))
+    return Lineage(str(version.version), facts, sessions, _settings([learned.config for learned in path] or [source.config]))
 
 
 def line_of(place: Place, version: ModelVersion) -> tuple[Learned, ...]:
@@ -130,9 +134,9 @@ def steps_of(place: Place, client: MlflowClient, version: ModelVersion) -> list[
     return steps[::-1]
 
 
-def _versions(client: MlflowClient, found: ModelVersion) -> list[ModelVersion]:
+def _versions(client: MlflowClient, version: ModelVersion) -> list[ModelVersion]:
     return sorted(
-        (each for each in versions_of(client, found.name) if int(each.version) < int(found.version)), key=lambda each: int(each.version)
+        (each for each in versions_of(client, version.name) if int(each.version) < int(version.version)), key=lambda each: int(each.version)
     )
 
 

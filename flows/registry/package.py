@@ -91,30 +91,30 @@ def signature() -> ModelSignature:
 
 def _version(client: MlflowClient, run_id: str) -> str | None:
     """The version that this run has registered."""
-    found = sorted(client.search_model_versions(f"run_id = '{run_id}'"), key=lambda version: int(version.version))
-    addresses = [f"models:/{version.name}/{version.version}" for version in found]
+    registered = sorted(client.search_model_versions(f"run_id = '{run_id}'"), key=lambda version: int(version.version))
+    addresses = [f"models:/{version.name}/{version.version}" for version in registered]
     return next((address for address in addresses if stands(client, address)), None)
 
 
 def _logged(tracker: Tracker, run_id: str, bundle: Bundle, step: int) -> str:
     """The id of the run's logged model: a finished one, or one that a killed process began, finished now, or a new one."""
-    found = _begun(tracker, run_id)
-    if found is None:
+    model = _begun(tracker, run_id)
+    if model is None:
         params = tracker.client.get_run(run_id).data.params
-        found = tracker.client.create_logged_model(tracker.experiment, "clip", source_run_id=run_id, params=params, model_type="clip")
-    if found.status != LoggedModelStatus.READY:
+        model = tracker.client.create_logged_model(tracker.experiment, "clip", source_run_id=run_id, params=params, model_type="clip")
+    if model.status != LoggedModelStatus.READY:
         with tempfile.TemporaryDirectory() as folder:
-            _log(None if _linked(tracker, run_id, found.model_id) else run_id, found.model_id, bundle, Path(folder), step)
-    return str(found.model_id)
+            _log(None if _linked(tracker, run_id, model.model_id) else run_id, model.model_id, bundle, Path(folder), step)
+    return str(model.model_id)
 
 
 def _begun(tracker: Tracker, run_id: str) -> LoggedModel | None:
-    found = [
+    models = [
         model
         for model in tracker.client.search_logged_models([tracker.experiment], f"source_run_id = '{run_id}'")
         if model.status != LoggedModelStatus.READY or readable(f"models:/{model.model_id}")  # its files may be gone since
     ]
-    return min(found, key=lambda model: (model.status != LoggedModelStatus.READY, model.creation_timestamp), default=None)
+    return min(models, key=lambda model: (model.status != LoggedModelStatus.READY, model.creation_timestamp), default=None)
 
 
 def _linked(tracker: Tracker, run_id: str, model_id: str) -> bool:

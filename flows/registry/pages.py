@@ -106,7 +106,7 @@ def shown(place: Place, run_id: str) -> dict[str, Comparison]:
     """What the report of a stream's run shows of single images, read again; nothing where there is none."""
     try:
         kept = json.loads((place.reports / run_id / IMAGES).read_text(encoding="utf-8"))
-        return {method: Comparison.from_json(found) for method, found in kept.items()}
+        return {method: Comparison.from_json(compared) for method, compared in kept.items()}
     except (OSError, ValueError):  # none, or not what was written
         return {}
 
@@ -114,9 +114,9 @@ def shown(place: Place, run_id: str) -> dict[str, Comparison]:
 def _before(tracker: Tracker | None, job: Job, start: "Step", report: Report) -> Side:
     plan, champion = planned(job), report.gate.get("champion")
     if tracker and champion and report.gate.get("hits"):
-        found = served(job.place, tracker.client, f"{report.version.partition('/')[0]}/{champion}")
+        model = served(job.place, tracker.client, f"{report.version.partition('/')[0]}/{champion}")
         hits = {name: unpack(right) for name, right in report.gate["hits"].items()}
-        return Side(f"{found.name}/{champion}, the champion", found.bundle.method, hits)
+        return Side(f"{model.name}/{champion}, the champion", model.bundle.method, hits)
     first, now = plan.stream.exam(0), plan.stream.exam(len(plan.keys) - 1)
     same = [each.name for each, other in zip(first, now, strict=True) if each.digest == other.digest and each.name in start.hits]
     return Side("the model before any session", plan.frozen(), {name: unpack(start.hits[name]) for name in same})
@@ -135,10 +135,10 @@ def _losses(tracker: Tracker, job: Job, run_id: str) -> list[Losses]:
     some = [learned[place] for place in thinned(len(learned), LINES)]
     children = tracker.client.search_runs([tracker.experiment], f"tags.`{PARENT}` = '{run_id}'", max_results=5000)
     by_key = {child.data.tags.get(KEY): child.info.run_id for child in reversed(children)}  # the newest try of a session last
-    found: list[Losses] = []
+    curves: list[Losses] = []
     for turn in some:
-        found += loss_of(tracker, turn.session, by_key[turn.key]) if turn.key in by_key else []
-    return found
+        curves += loss_of(tracker, turn.session, by_key[turn.key]) if turn.key in by_key else []
+    return curves
 
 
 def loss_of(tracker: Tracker, session: str, run_id: str) -> list[Losses]:

@@ -51,7 +51,7 @@ def served(place: Place, client: MlflowClient, model: str | None, moment: dateti
 
 
 def classify(
-    found: Served,
+    model: Served,
     images: Sequence[Path],
     names: Sequence[str] = (),
     template: str | None = None,
@@ -66,20 +66,20 @@ def classify(
         DataError: an image cannot be read, or fewer than two names.
         MethodError: the method cannot tell that an image shows none of them.
     """
-    asked = list(dict.fromkeys(names or [known.name for known in found.bundle.classes]))
+    asked = list(dict.fromkeys(names or [known.name for known in model.bundle.classes]))
     if not asked:
-        raise DataError(f"{found.name}/{found.version} has learned no classes by name; give --labels a,b,c or --query TEXT")
+        raise DataError(f"{model.name}/{model.version} has learned no classes by name; give --labels a,b,c or --query TEXT")
     if len(asked) + none < 2:
         raise DataError(f"--labels: found {len(asked)} name, expected at least two, separated by commas")
     if none and NONE in asked:
         raise DataError(f"--none: a class is called {NONE!r} itself; ask without it")
     how = (template,) if template else None
-    rows = [row for part in _batches(images, tell) for row in found.bundle.shares(part, asked, how, none)]
+    rows = [row for part in _batches(images, tell) for row in model.bundle.shares(part, asked, how, none)]
     every = [*asked, NONE] if none else asked
     return [sorted(zip(every, row.tolist(), strict=True), key=lambda each: -each[1]) for row in rows]
 
 
-def rank(found: Served, images: Sequence[Path], query: str, tell: Progress = _untold) -> list[tuple[Path, float]]:
+def rank(model: Served, images: Sequence[Path], query: str, tell: Progress = _untold) -> list[tuple[Path, float]]:
     """The images and their cosine with the text, the best first.
 
     Raises:
@@ -87,7 +87,7 @@ def rank(found: Served, images: Sequence[Path], query: str, tell: Progress = _un
     """
     if not query.strip():
         raise DataError("--query: found nothing, expected a text to rank the images by")
-    cosines = [value for part in _batches(images, tell) for value in found.bundle.cosines(part, [query])[:, 0].tolist()]
+    cosines = [value for part in _batches(images, tell) for value in model.bundle.cosines(part, [query])[:, 0].tolist()]
     return sorted(zip(images, cosines, strict=True), key=lambda each: -each[1])
 
 

@@ -94,7 +94,7 @@ def publish(job: Job, run_id: str, steps: list[dict[str, Any]]) -> None:
 
 
 @task(task_run_name="show", **RETRIED)
-def show(job: Job, found: dict[str, Any]) -> None:
+def show(job: Job, noted: dict[str, Any]) -> None:
     """The report as the Markdown page that the page of the Prefect run opens with, and what came of it beside the run's name."""
     from cl.reports.card import headline
     from cl.reports.markdown import markdown
@@ -102,7 +102,7 @@ def show(job: Job, found: dict[str, Any]) -> None:
     from cl.reports.report import Report
     from flows.tracking.runs import slug
 
-    report = Report.from_json(found)
+    report = Report.from_json(noted)
     told = version_of(report)["text"] if report.version else title(job)
     tags = [str(report.gate.get("word", "")), report.version, headline(report).partition(":")[0]]
     open_with(f"{slug(title(job))}-report", markdown([report]), f"{headline(report)}; {told}", tags)

@@ -121,7 +121,7 @@ def said(answer: Answer) -> str:
 
 
 def _waiting(client: MlflowClient, name: str) -> list[Run]:
-    experiments = [found.experiment_id for found in client.search_experiments()]
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
     return list(client.search_runs(experiments, f"tags.`{GATE}` = '{WAITING}' and tags.`{MODEL}` LIKE 'models:/{name}/%'"))
 
 

@@ -50,14 +50,14 @@ def rehearsed(place: Place) -> list[Path]:
 
 def damaged(place: Place) -> list[str]:
     """What is wrong with states of which nobody can read what they keep; those that were pruned keep nothing."""
-    found = []
+    faults = []
     for state in rehearsed(place):
         try:
             if not read_state(state).pruned or (state / WEIGHTS).exists():
                 tensor_names(state / WEIGHTS)
         except StoreError as error:
-            found.append(str(error))
-    return found
+            faults.append(str(error))
+    return faults
 
 
 class Purged(NamedTuple):
@@ -96,16 +96,16 @@ def purge(place: Place, sought: Sought, watched: Sequence[Path]) -> Purged:
 
 def watched_in(place: Place) -> list[Path]:
     """The folders that were watched, as `watch` noted, and any in the project that look like it."""
-    file, found = place.runs / WATCHED, list[Path]()
+    file, watched = place.runs / WATCHED, list[Path]()
     if file.is_file() and not file.is_symlink():
-        found += [Path(line) for line in file.read_text(encoding="utf-8", errors="surrogateescape").splitlines() if line]
+        watched += [Path(line) for line in file.read_text(encoding="utf-8", errors="surrogateescape").splitlines() if line]
     for parent, folders, _ in os.walk(place.root):
         here = Path(parent)
         if {DONE, REFUSED} & set(folders):
-            found.append(here)
+            watched.append(here)
         away = {"mlruns", ".git", ".venv", ".dvc", "node_modules", DONE, REFUSED}
         folders[:] = [name for name in folders if name not in away and len(here.relative_to(place.root).parts) < 4]
-    return [folder for folder in dict.fromkeys(found) if folder.is_dir()]
+    return [folder for folder in dict.fromkeys(watched) if folder.is_dir()]
 
 
 def note_watched(place: Place, folder: Path) -> None:

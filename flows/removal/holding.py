@@ -35,14 +35,14 @@ def ran_sessions(place: Place) -> tuple[dict[str, set[str]], list[Path]]:
             steps[said["key"]] = (said["state"], said["parent"], said["session"])
         except (OSError, ValueError, KeyError, TypeError):
             unread.append(file)
-    found: dict[str, set[str]] = {}
+    sessions: dict[str, set[str]] = {}
     for key in steps:
         own, now = set(), key
         while now in steps:
             own.add(steps[now][2])
             now = steps[now][1] if steps[now][1] != now else ""
-        found[steps[key][0]] = own
-    return found, unread
+        sessions[steps[key][0]] = own
+    return sessions, unread
 
 
 def elsewhere(place: Place, client: "MlflowClient", session: str, ran: Mapping[str, set[str]]) -> list[str]:

@@ -92,8 +92,8 @@ def _file(place: Place, name: str) -> Path:
 
 
 def _read(file: Path) -> Order:
-    found = unsealed(read_json(file), str(file), ())
+    fields = unsealed(read_json(file), str(file), ())
     try:
-        return TypeAdapter(Order).validate_python(found)
+        return TypeAdapter(Order).validate_python(fields)
     except ValidationError as error:
         raise StoreError(f"{file}: written by another release of Evergreen; use that one to end it") from error

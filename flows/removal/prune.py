@@ -45,24 +45,24 @@ def keeps(standing: Standing, held: Mapping[str, str], aliased: Collection[str],
 
 def _past(standing: Standing, back: int) -> list[str]:
     """The champion and those that rollback leads to, one after the other; what is barred or pruned does not count."""
-    found: list[str] = []
+    past: list[str] = []
     now = standing.champion.version if standing.champion else None
-    while now is not None and len(found) <= back:
+    while now is not None and len(past) <= back:
         if standing.unfit(now) is None:
-            found.append(now)
+            past.append(now)
         now = before(standing.champions, now)
-    return found
+    return past
 
 
 def versions_in(entries: Iterable[Entry]) -> dict[str, str]:
     """The state that each version holds, as a history says."""
-    found: dict[str, str] = {}
+    states: dict[str, str] = {}
     for said in map(fact, entries):
         match said:
             case Verdict() | Champion() | Rebuilt() if said.version and said.state:
-                found[said.version] = said.state
+                states[said.version] = said.state
             case Adopted() if said.version:
-                found[said.version] = said.line[-1].state
+                states[said.version] = said.line[-1].state
             case _:
                 pass
-    return found
+    return states

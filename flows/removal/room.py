@@ -112,8 +112,8 @@ def _empty(place: Place, client: "MlflowClient", version: Goes) -> None:
     """Drop a version's files; its entry stays in the registry and says so."""
     from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
-    found = client.get_model_version(version.model, version.name)
-    address, size = files_of(place, client, found)
+    entry = client.get_model_version(version.model, version.name)
+    address, size = files_of(place, client, entry)
     if address and size:
         get_artifact_repository(address).delete_artifacts()
     client.set_model_version_tag(version.model, version.name, PRUNED, "true")

@@ -102,29 +102,29 @@ def model_of(place: Place, client: "MlflowClient | None", name: str, back: int) 
 
 def _aliased(place: Place, client: "MlflowClient | None") -> set[str]:
     """The states of all versions that MLflow knows by a name, of models with and without a history."""
-    found: set[str] = set()
+    states: set[str] = set()
     for name in own_models(place, client) if client else ():
         assert client
         named = set(map(str, client.get_registered_model(name).aliases.values()))
-        found |= {each.tags[STATE] for each in versions_of(client, name) if str(each.version) in named and STATE in each.tags}
-    return found
+        states |= {each.tags[STATE] for each in versions_of(client, name) if str(each.version) in named and STATE in each.tags}
+    return states
 
 
 def with_foundations(place: Place, states: Iterable[str]) -> set[str]:
     """The states and all that they stand on."""
-    found: set[str] = set()
+    needed: set[str] = set()
     todo = list(states)
     while todo:
         state = todo.pop()
-        if state in found:
+        if state in needed:
             continue
-        found.add(state)
+        needed.add(state)
         try:
             below = read_state(place.steps / "states" / state).stands_on
         except StoreError:  # damaged, or of another machine: there is nothing that it could be kept with
             continue
         todo += [below] if below else []
-    return found
+    return needed
 
 
 def state_of(place: Place, state: str, model: str) -> Goes:

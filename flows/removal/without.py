@@ -91,10 +91,10 @@ def _named(at: Work, learned: Learned, line: Sequence[Learned]) -> Learned:
     try:
         if arrivals is None:
             return learned
-        found, _ = arrivals.session(learned.session, len(line) + 1, known)
+        lesson, _ = arrivals.session(learned.session, len(line) + 1, known)
     except (DataError, KeyError):
         return learned
-    return replace(learned, classes=told(found.vocabulary[len(known) :]))
+    return replace(learned, classes=told(lesson.vocabulary[len(known) :]))
 
 
 def _less(at: Work, learned: Learned, leave: Leave) -> Learned:
@@ -115,14 +115,14 @@ def prints(table: ImageTable) -> list[bytes]:
     return [fingerprint(image.as_py()) for image in table.table["image"]]
 
 
-def make(at: Work, standing: Standing, found: Remedy, session: str, leave: Leave) -> None:
+def make(at: Work, standing: Standing, way: Remedy, session: str, leave: Leave) -> None:
     """Write the states of a new line that are not there; the data have to be. Killed meanwhile, the same again ends it.
 
     Raises:
         StoreError, DataError: the weights or the data to compute them from are not there.
     """
-    path = [learned for learned in _path(standing, session) if learned.session in {each.session for each in found.line}]
-    todo = [(old, new) for old, new in zip(path, found.line, strict=True) if old.state != new.state]
+    path = [learned for learned in _path(standing, session) if learned.session in {each.session for each in way.line}]
+    todo = [(old, new) for old, new in zip(path, way.line, strict=True) if old.state != new.state]
     if not any(not (at.place.steps / "states" / new.state).exists() for _, new in todo):
         return
     out = next(learned for learned in _path(standing, session) if learned.session == session)

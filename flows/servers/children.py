@@ -84,8 +84,8 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 def _started(process: int) -> float | None:
     """When a process began, None for one that is gone; one that is dead and that nobody has waited for has its number still."""
     try:
-        found = psutil.Process(process)
-        return None if found.status() == psutil.STATUS_ZOMBIE else float(found.create_time())
+        other = psutil.Process(process)
+        return None if other.status() == psutil.STATUS_ZOMBIE else float(other.create_time())
     except psutil.NoSuchProcess:
         return None
 

@@ -33,7 +33,7 @@ def only(registered: Mapping[UUID, str]) -> None:
 
 
 def _of(flow_run: FlowRun, registered: Mapping[UUID, str]) -> str:
-    found = registered.get(flow_run.deployment_id) if flow_run.deployment_id else None
-    if found is None:
+    entrypoint = registered.get(flow_run.deployment_id) if flow_run.deployment_id else None
+    if entrypoint is None:
         raise StoreError(f"flow run {flow_run.id} is of no deployment that is served here")
-    return found
+    return entrypoint

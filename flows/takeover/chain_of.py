@@ -87,16 +87,16 @@ def _learned(place: Place, settings: dict[str, Any], step: Step, before: Step, i
 
 def _lost(place: Place, client: MlflowClient, version: ModelVersion) -> list[str]:
     """The sessions whose states are not there, in order; none where the steps are not."""
-    key, found = client.get_run(str(version.run_id)).data.tags.get(KEY), []
+    key, sessions = client.get_run(str(version.run_id)).data.tags.get(KEY), []
     while key:
         try:
             told = noted(place.steps / "steps" / key)
         except StoreError:
             return []
         if told["index"] and not (place.steps / "states" / told["state"]).is_dir():
-            found.append(str(told["session"]))
+            sessions.append(str(told["session"]))
         key = told["parent"]
-    return found[::-1]
+    return sessions[::-1]
 
 
 def _then(client: MlflowClient, version: ModelVersion) -> Plan | None:
@@ -117,10 +117,10 @@ def _folder(client: MlflowClient, version: ModelVersion) -> str | None:
 
 def _taught(place: Place, plan: Plan) -> dict[str, _Taught]:
     there = Arrivals(plan.config.stream, plan.root, place.steps / "listings", plan.data).there()
-    found, known = {}, 0
+    taught, known = {}, 0
     for session in plan.stream.sessions:
         arrival = there.get(session.name)
-        found[session.name] = _Taught(
+        taught[session.name] = _Taught(
             source=arrival.source if arrival else "",
             content=arrival.content if arrival else "",
             classes=told(session.vocabulary[known:]),
@@ -128,7 +128,7 @@ def _taught(place: Place, plan: Plan) -> dict[str, _Taught]:
             images=len(session.data),
         )
         known = len(session.vocabulary)
-    return found
+    return taught
 
 
 def _by_name(version: ModelVersion, steps: Sequence[Step]) -> dict[str, _Taught]:

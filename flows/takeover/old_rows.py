@@ -24,13 +24,13 @@ from cl.store.first_names import set_digest, step_name
 from cl.streams.stream import EvalSet
 from flows.history.entries import Learned
 from flows.line.work import Work, classes
-from flows.takeover.found import Found
+from flows.takeover.held import Held
 from flows.takeover.past import Past, steps_to
 from flows.takeover.proof import Proof
 from flows.takeover.seen import SeenSet
 
 
-def carry(at: Work, found: Found, version: Past, line: Sequence[Learned], proof: Proof) -> None:
+def carry(at: Work, held: Held, version: Past, line: Sequence[Learned], proof: Proof) -> None:
     """Write the rows of a proven line down as cells; nothing where it is not proven, not of release 0.1.0, or rows are not there."""
     candidates = version.config["stream"]["candidates"]
     if not proof.start or candidates == "all":
@@ -42,8 +42,8 @@ def carry(at: Work, found: Found, version: Past, line: Sequence[Learned], proof:
         probes = arrivals.probes() if arrivals else ()
     except (ValidationError, EvergreenError):
         return
-    known = [found.vocabulary(learned.state) for learned in line]
-    sets = [(place, each) for place, learned in enumerate(line, start=1) for each in _sets(found, learned)]
+    known = [held.vocabulary(learned.state) for learned in line]
+    sets = [(place, each) for place, learned in enumerate(line, start=1) for each in _sets(held, learned)]
     sets += [(0, _probe(each)) for each in probes]
     exams = [Exam(each.name, each.kind, each.content, each.classes, place, _unread) for place, each in sets]
     asked, start = Line([classes(learned.classes) for learned in line], exams, candidates), replace(at.start, config=how)
@@ -92,8 +92,8 @@ def _among(each: SeenSet, place: int, number: int, known: Sequence[tuple[ClassNa
     return each.classes if alone else known[max(place, number) - 1]
 
 
-def _sets(found: Found, learned: Learned) -> tuple[SeenSet, ...]:
-    seen = found.seen[learned.state]
+def _sets(held: Held, learned: Learned) -> tuple[SeenSet, ...]:
+    seen = held.seen[learned.state]
     return seen.sets if seen else ()
 
 

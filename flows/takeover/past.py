@@ -90,13 +90,13 @@ def steps_to(place: Place, key: str, known: Collection[str] = ()) -> list[Step]:
     Raises:
         StoreError: one is not there, or damaged.
     """
-    found: list[Step] = []
+    steps: list[Step] = []
     after: str | None = key
     while after is not None:
         step = read_step(place.steps / "steps" / after)
-        found.append(step)
+        steps.append(step)
         after = None if step.state in known else step.parent
-    return found[::-1]
+    return steps[::-1]
 
 
 def _versions(version: ModelVersion) -> dict[str, str]:

@@ -22,7 +22,7 @@ from flows.line.entered import name_of
 from flows.line.work import Work
 from flows.registry.champion import CHAMPION, history, holder, versions_of
 from flows.registry.changes import Change
-from flows.takeover.found import Found, add
+from flows.takeover.held import Held, add
 from flows.takeover.old_rows import carry
 from flows.takeover.past import past
 from flows.takeover.proof import Proof, prove
@@ -43,7 +43,7 @@ def take_over(at: Work, client: MlflowClient) -> list[Fact]:
     versions = sorted(versions_of(client, name_of(at)), key=lambda each: int(each.version))
     if not versions:
         return []
-    changes, found = _changes(at, client), Found()
+    changes, held = _changes(at, client), Held()
     champion, crowned = (changes[-1].after if changes else None), {each.after for each in changes}
     if champion:
         told = "what was learned before it had a history is taken over, and not learned again; the data are read once, to see what they are"
@@ -51,22 +51,22 @@ def take_over(at: Work, client: MlflowClient) -> list[Fact]:
     for version in versions:
         known = past(client, version)
         if known and (known.word or known.version in crowned if champion else known.word == "refused"):
-            add(at, found, known, wanted=known.version == champion)
-    if not found.learned or (champion and champion not in found.ends):
+            add(at, held, known, wanted=known.version == champion)
+    if not held.learned or (champion and champion not in held.ends):
         return []
-    line = found.line(found.ends[champion] if champion else None)
-    missing = _missing(at, found.learned)
+    line = held.line(held.ends[champion] if champion else None)
+    missing = _missing(at, held.learned)
     if gone := [learned for learned in line if learned.state in missing]:
         names, states = some([learned.session for learned in gone]), some([learned.state for learned in gone])
         raise StoreError(
             f"model {name_of(at)}: states that its champion grew through, those of {names}, are not in {at.place.steps / 'states'} "
             f"({states}); bring them back from the machine that learned them, or give the config another name"
         )
-    proof = prove(at, found, line)
+    proof = prove(at, held, line)
     if champion:
-        carry(at, found, found.pasts[champion], line, proof)
+        carry(at, held, held.pasts[champion], line, proof)
     line = [replace(learned, identity=proof.identity) for learned in line]
-    return list(_facts(at, found, line, changes, proof, missing))
+    return list(_facts(at, held, line, changes, proof, missing))
 
 
 def _changes(at: Work, client: MlflowClient) -> list[Change]:
@@ -84,24 +84,24 @@ def _missing(at: Work, states: Mapping[str, Learned]) -> set[str]:
     return {state for state, folder in folders.items() if not ((folder / NOTE).is_file() and (folder / WEIGHTS).is_file())}
 
 
-def _facts(at: Work, found: Found, line: Sequence[Learned], changes: Sequence[Change], proof: Proof, missing: set[str]) -> Iterator[Fact]:
-    yield _opened(at, found, line, proof)
+def _facts(at: Work, held: Held, line: Sequence[Learned], changes: Sequence[Change], proof: Proof, missing: set[str]) -> Iterator[Fact]:
+    yield _opened(at, held, line, proof)
     proven = {learned.state: learned for learned in line}
-    for state, learned in found.learned.items():
+    for state, learned in held.learned.items():
         yield proven.get(state, learned)
-    once = {each.state for change in changes if change.after in found.ends for each in found.line(found.ends[change.after])}
-    yield from (_aside(found, state) for state in found.learned if state not in once)
+    once = {each.state for change in changes if change.after in held.ends for each in held.line(held.ends[change.after])}
+    yield from (_aside(held, state) for state in held.learned if state not in once)
     if missing:
         yield Pruned(phase="done", states=tuple(sorted(missing)))
     for each in changes:
-        held = found.ends.get(each.after)
-        yield Champion(version=each.after, state=held, before=each.before, why=each.why, by=each.who, how="taken_over", happened=each.when)
-    crowned = {found.ends[each.after]: each for each in changes if each.after in found.ends}
-    yield from (_inside(found, learned.state, crowned.get(learned.state)) for learned in line)
+        own = held.ends.get(each.after)
+        yield Champion(version=each.after, state=own, before=each.before, why=each.why, by=each.who, how="taken_over", happened=each.when)
+    crowned = {held.ends[each.after]: each for each in changes if each.after in held.ends}
+    yield from (_inside(held, learned.state, crowned.get(learned.state)) for learned in line)
 
 
-def _opened(at: Work, found: Found, line: Sequence[Learned], proof: Proof) -> Opened:
-    last = found.of[line[-1].state] if line else next(reversed(found.of.values()))
+def _opened(at: Work, held: Held, line: Sequence[Learned], proof: Proof) -> Opened:
+    last = held.of[line[-1].state] if line else next(reversed(held.of.values()))
     stream = last.config["stream"]
     return Opened(
         model=name_of(at),
@@ -117,25 +117,25 @@ def _opened(at: Work, found: Found, line: Sequence[Learned], proof: Proof) -> Op
     )
 
 
-def _verdict(found: Found, state: str, **said: Any) -> Verdict:
+def _verdict(held: Held, state: str, **said: Any) -> Verdict:
     """What the gate said of a state: in its own version, or together with the session that its version ends with."""
-    version, learned = found.of[state], found.learned[state]
-    last = found.learned[found.ends[version.version]]
+    version, learned = held.of[state], held.learned[state]
+    last = held.learned[held.ends[version.version]]
     reason = version.reason if last.state == state else f"together with {last.session}: {version.reason}"
     own = version.version if last.state == state else None
     known = {"state": state, "session": learned.session, "version": own, "bounds": version.bounds, "reason": reason}
     return Verdict(**known | {"happened": version.judged} | said)
 
 
-def _aside(found: Found, state: str) -> Verdict:
-    said = _verdict(found, state, word="expired" if found.of[state].word == "waiting" else "refused", by="the gate")
-    return replace(said, reason=_ASIDE.get(found.of[state].word, "") + said.reason)
+def _aside(held: Held, state: str) -> Verdict:
+    said = _verdict(held, state, word="expired" if held.of[state].word == "waiting" else "refused", by="the gate")
+    return replace(said, reason=_ASIDE.get(held.of[state].word, "") + said.reason)
 
 
-def _inside(found: Found, state: str, crowned: Change | None) -> Verdict:
-    word = found.of[state].word
+def _inside(held: Held, state: str, crowned: Change | None) -> Verdict:
+    word = held.of[state].word
     if crowned and word != "promoted":  # somebody has decided otherwise
-        return _verdict(found, state, word="accepted", reason=crowned.why, by=crowned.who, happened=crowned.when)
+        return _verdict(held, state, word="accepted", reason=crowned.why, by=crowned.who, happened=crowned.when)
     if word == "refused":
-        return _verdict(found, state, word="refused", policy="keep", by="the gate")
-    return _verdict(found, state, word="accepted", by="the gate")
+        return _verdict(held, state, word="refused", policy="keep", by="the gate")
+    return _verdict(held, state, word="accepted", by="the gate")

@@ -62,7 +62,7 @@ def reap_flows(place: Place) -> list[UUID]:
 def reap_runs(place: Place, client: MlflowClient) -> list[str]:
     """End as KILLED each MLflow run of this project that says RUNNING and whose process is gone; returns their ids."""
     mine, reaped = owner(place), []
-    experiments = [found.experiment_id for found in client.search_experiments()]
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
     for run in client.search_runs(experiments, f"attributes.status = 'RUNNING' and tags.`{LOCK}` LIKE '{mine}/%'"):
         key = run.data.tags[LOCK].removeprefix(f"{mine}/")
         with _free(place.runs / "locks" / f"{key}.lock") as free:
@@ -83,8 +83,8 @@ def reap_parts(place: Place) -> None:
 def parts(place: Place) -> list[Path]:
     """What was half-written when its writer was killed, and nobody has written to for an hour; no link."""
     places = (place.steps.glob("*/.*.part"), place.steps.glob("*/*/.*.part"), place.versions.glob(".*.part"), place.runs.glob(".fetched-*"))
-    found = sorted(part for each in places for part in each if not part.is_symlink())
-    return [part for part in found if time.time() - part.stat().st_mtime > _STALE]
+    leftovers = sorted(part for each in places for part in each if not part.is_symlink())
+    return [part for part in leftovers if time.time() - part.stat().st_mtime > _STALE]
 
 
 def alive_flows(place: Place) -> bool:

@@ -118,9 +118,9 @@ class Tracker:
         mine = owner(place)
         try:
             with locked(place, "mlflow.lock"):
-                found = self._opened(experiment)
-                claim(place, self.client, found, slug(experiment), mine)
-                self.experiment = str(found.experiment_id)
+                own = self._opened(experiment)
+                claim(place, self.client, own, slug(experiment), mine)
+                self.experiment = str(own.experiment_id)
         except (MlflowException, OSError) as error:
             raise StoreError(f"{shown(self.uri)}: {cause(error) or f'MLflow cannot write it ({_first_line(error)})'}") from error
 
@@ -131,11 +131,11 @@ class Tracker:
             except MlflowException as error:
                 if error.error_code != "RESOURCE_ALREADY_EXISTS":  # of another machine, which was faster
                     raise
-        found = self.client.get_experiment_by_name(name)
-        if found.lifecycle_stage != "active":
-            back = f"bring it back: mlflow experiments restore -x {found.experiment_id}, with MLFLOW_TRACKING_URI={shown(self.uri)}"
+        known = self.client.get_experiment_by_name(name)
+        if known.lifecycle_stage != "active":
+            back = f"bring it back: mlflow experiments restore -x {known.experiment_id}, with MLFLOW_TRACKING_URI={shown(self.uri)}"
             raise StoreError(f"experiment {name!r} was deleted in MLflow; {back}; or give the config another name")
-        return found
+        return known
 
     def _artifacts(self) -> str | None:
         # a server keeps artifacts itself; a file: location would make clients go around it
@@ -160,10 +160,10 @@ class Tracker:
         """
         lock = f"{owner(self.place)}/{key}"
         with locked(self.place, "mlflow.lock"):
-            found = self.find(key, kind)
-            if found:
-                self._go_on(found.info.run_id, lock)
-                return found.info.run_id, False
+            known = self.find(key, kind)
+            if known:
+                self._go_on(known.info.run_id, lock)
+                return known.info.run_id, False
             source = {"mlflow.source.name": brief(tags[COMMAND]), "mlflow.source.type": "LOCAL"} if tags.get(COMMAND) else {}
             run = self.client.create_run(self.experiment, run_name=title, tags={KEY: key, KIND: kind, LOCK: lock, **source, **tags})
         self.client.log_batch(run.info.run_id, params=[Param(as_key(name), value[:6000]) for name, value in flat(config).items()])
@@ -183,11 +183,11 @@ class Tracker:
         """The nested run of a session, in state RUNNING: the one that was cut short goes on; after one that failed comes a new one."""
         whole = self.client.get_run(parent)
         lock = whole.data.tags[LOCK]
-        found = self.find(key, "session", parent)
-        if found and found.info.status in ("RUNNING", "KILLED"):
-            self._go_on(found.info.run_id, lock)
-            return str(found.info.run_id)
-        number = int(found.data.tags.get(ATTEMPT, 0)) + 1 if found else 0
+        last = self.find(key, "session", parent)
+        if last and last.info.status in ("RUNNING", "KILLED"):
+            self._go_on(last.info.run_id, lock)
+            return str(last.info.run_id)
+        number = int(last.data.tags.get(ATTEMPT, 0)) + 1 if last else 0
         tags = {KEY: key, KIND: "session", PARENT: parent, LOCK: lock, STATE: state, SESSION: session, ATTEMPT: str(number)}
         tags |= {name: whole.data.tags[name] for name in INHERITED if name in whole.data.tags}
         named = f"{session} ({whole.info.run_name})"  # lists that are flat have many sessions of that name
@@ -257,7 +257,7 @@ class Tracker:
             self.client.log_batch(run_id, metrics=metrics[start : start + 1000])
 
     def _table(self, run_id: str, file: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-        if any(found.path == file for found in self.client.list_artifacts(run_id)):
+        if any(artifact.path == file for artifact in self.client.list_artifacts(run_id)):
             return  # log_table would append the same rows again
         self.client.log_table(run_id, {name: [row[index] for row in rows] for index, name in enumerate(columns)}, file)
 

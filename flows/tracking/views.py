@@ -42,18 +42,18 @@ def view(metrics: Sequence[str]) -> dict[str, Any]:
 
 def save_view(client: MlflowClient, experiment: str, metrics: Sequence[str]) -> None:
     """Save the view with an experiment, unless it is there as it would be."""
-    found = client.get_experiment(experiment)
-    moment = int(found.creation_time or 0)
+    own = client.get_experiment(experiment)
+    moment = int(own.creation_time or 0)
     state = json.dumps(view(metrics))
     told = json.dumps({"name": _NAME, "createdAt": moment, "updatedAt": moment, "state": state})
-    if found.tags.get(_TAG) != told:
+    if own.tags.get(_TAG) != told:
         client.set_experiment_tag(experiment, _TAG, told)
 
 
 def listed(client: MlflowClient, most: int = 3) -> list[tuple[str, str]]:
     """The experiments that have the view, the last changed first: name, and address behind the UI's own."""
-    found = client.search_experiments(order_by=["last_update_time DESC"])
-    return [(str(each.name), next(iter(pages(str(each.experiment_id)).values()))) for each in found if _TAG in each.tags][:most]
+    experiments = client.search_experiments(order_by=["last_update_time DESC"])
+    return [(str(each.name), next(iter(pages(str(each.experiment_id)).values()))) for each in experiments if _TAG in each.tags][:most]
 
 
 def pages(experiment: str) -> dict[str, str]:

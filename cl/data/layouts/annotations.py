@@ -26,10 +26,10 @@ def annotations(file: Path, reading: Reading) -> pa.Table:
     Raises:
         DataError: not JSON, an export of boxes, or no kind that is read.
     """
-    found = _loaded(file, reading)
-    refuse_json(file, found)
+    loaded = _loaded(file, reading)
+    refuse_json(file, loaded)
     try:
-        table = _table(file, found)
+        table = _table(file, loaded)
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
         raise DataError(f"{file}: JSON of no kind that is read ({type(error).__name__}: {error}); {_EXPECTED}") from error
     if table is None:
@@ -46,12 +46,12 @@ def annotates(file: Path, reading: Reading) -> bool:
     if file.stat().st_size > _LARGE:
         return False  # it would fill the memory only to be told as not read; named itself, it is read
     try:
-        found = _loaded(file, reading)
+        loaded = _loaded(file, reading)
     except DataError:
         return False
-    refuse_json(file, found)
+    refuse_json(file, loaded)
     try:
-        return _table(file, found) is not None
+        return _table(file, loaded) is not None
     except (AttributeError, IndexError, KeyError, TypeError, ValueError, pa.ArrowException):
         return False
 
@@ -63,15 +63,15 @@ def _loaded(file: Path, reading: Reading) -> Any:
         raise DataError(f"{file}: cannot be read as .json ({error}); {_EXPECTED}") from error
 
 
-def _table(file: Path, found: Any) -> pa.Table | None:
-    if isinstance(found, list):
-        return _records(file, found)
-    if isinstance(found.get("images"), list):
-        return _coco(file, found) if "annotations" in found else _karpathy(file, found["images"])
-    lists = [value for value in found.values() if isinstance(value, list)]
+def _table(file: Path, loaded: Any) -> pa.Table | None:
+    if isinstance(loaded, list):
+        return _records(file, loaded)
+    if isinstance(loaded.get("images"), list):
+        return _coco(file, loaded) if "annotations" in loaded else _karpathy(file, loaded["images"])
+    lists = [value for value in loaded.values() if isinstance(value, list)]
     if len(lists) == 1 and lists[0] and isinstance(lists[0][0], dict):
         return _records(file, lists[0])
-    return _mapping(file, found)
+    return _mapping(file, loaded)
 
 
 def _karpathy(file: Path, images: list[dict[str, Any]]) -> pa.Table:
@@ -87,15 +87,16 @@ def _karpathy(file: Path, images: list[dict[str, Any]]) -> pa.Table:
     return pa.Table.from_pylist([{**row, PLACE: f"{file.name} image {number}"} for number, row in enumerate(rows, start=1)])
 
 
-def _coco(file: Path, found: Mapping[str, Any]) -> pa.Table | None:
+def _coco(file: Path, loaded: Mapping[str, Any]) -> pa.Table | None:
     """COCO's captions: images by number, and sentences that name the number."""
-    if not found["annotations"] or "caption" not in found["annotations"][0]:
+    if not loaded["annotations"] or "caption" not in loaded["annotations"][0]:
         return None
     captions = defaultdict(list)
-    for each in found["annotations"]:
+    for each in loaded["annotations"]:
         captions[each["image_id"]].append(each["caption"].strip())
     rows = [
-        {"image": each["file_name"], "captions": captions[each["id"]], PLACE: f"{file.name} image {each['id']}"} for each in found["images"]
+        {"image": each["file_name"], "captions": captions[each["id"]], PLACE: f"{file.name} image {each['id']}"}
+        for each in loaded["images"]
     ]
     return pa.Table.from_pylist(rows)
 
@@ -108,11 +109,11 @@ def _records(file: Path, records: list[Any]) -> pa.Table | None:
     return json_table([json.dumps(record).encode() for record in records], where)
 
 
-def _mapping(file: Path, found: Mapping[str, Any]) -> pa.Table | None:
+def _mapping(file: Path, captions: Mapping[str, Any]) -> pa.Table | None:
     """{"a.jpg": "a dog"}, or a list of captions; a word alone is a class."""
-    if not found or not all(Path(name).suffix.lower() in IMAGES for name in found):
+    if not captions or not all(Path(name).suffix.lower() in IMAGES for name in captions):
         return None
-    texts = {name: [value] if isinstance(value, str) else list(value) for name, value in found.items()}
+    texts = {name: [value] if isinstance(value, str) else list(value) for name, value in captions.items()}
     if not all(isinstance(text, str) for group in texts.values() for text in group):
         return None
     columns: dict[str, Any] = {"image": list(texts), PLACE: [f"{file.name}: {name}" for name in texts]}

@@ -102,7 +102,7 @@ def _parse(mark: str, note: Any) -> pyarrow.csv.ParseOptions:
 def _repaired(odd: dict[int, str], mark: str, width: int) -> dict[int, tuple[str, ...]]:
     if mark != "|" or width != 3:
         return {}
-    return {row: found.groups() for row, text in odd.items() if (found := _FLICKR30K.fullmatch(text))}
+    return {row: cells.groups() for row, text in odd.items() if (cells := _FLICKR30K.fullmatch(text))}
 
 
 def _decoded(table: pa.Table, where: Sequence[str]) -> pa.Table:

@@ -38,8 +38,8 @@ def lines(file: Path, reading: Reading) -> list[str]:
     Raises:
         DataError: neither UTF-8 nor UTF-16; names what it probably is.
     """
-    found = source(file, reading)
-    data = found.read_bytes() if isinstance(found, Path) else found.getvalue()
+    opened = source(file, reading)
+    data = opened.read_bytes() if isinstance(opened, Path) else opened.getvalue()
     try:
         return data.decode("utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
@@ -51,8 +51,8 @@ def head(file: Path) -> list[str]:
     with file.open("rb") as handle:
         data = handle.read(_LOOK)
     encoding = next((name for mark, name in _MARKS if data.startswith(mark)), None) or _unmarked(data[:_HEAD]) or "utf-8-sig"
-    found = data.decode(encoding, "replace").splitlines()
-    return found if len(data) < _LOOK else found[:-1]  # the last one is cut
+    rows = data.decode(encoding, "replace").splitlines()
+    return rows if len(data) < _LOOK else rows[:-1]  # the last one is cut
 
 
 def guess(data: bytes) -> str:

@@ -39,17 +39,17 @@ def refuse_folder(folder: Path, reading: Reading) -> None:
     Raises:
         DataError: it is an export.
     """
-    found = entries(folder, reading)
-    inner = [paper for each in found.folders for paper in entries(each, reading).papers]
-    for paper in (*found.papers, *inner):
+    inside = entries(folder, reading)
+    inner = [paper for each in inside.folders for paper in entries(each, reading).papers]
+    for paper in (*inside.papers, *inner):
         if program := _by_name(paper):
             refuse(paper, program)
-    for paper in found.papers:
+    for paper in inside.papers:
         if paper.suffix.lower() in (".yaml", ".yml") and re.search(r"^\s*(names|nc)\s*:", _head(paper), re.M):
             refuse(paper, "YOLO")
         if paper.suffix.lower() == ".xml":
             refuse_beside(folder, [paper])
-    for each in found.folders:
+    for each in inside.folders:
         if not holds_images(each):
             below = (Path(parent, name) for parent, _, names in os.walk(each) for name in sorted(names))
             refuse_beside(
@@ -75,22 +75,22 @@ def refuse_beside(folder: Path, papers: Sequence[Path]) -> None:
             refuse(paper, "LabelMe")
 
 
-def refuse_json(file: Path, found: Any) -> None:
+def refuse_json(file: Path, loaded: Any) -> None:
     """Look at what a JSON file holds.
 
     Raises:
         DataError: it is an export.
     """
-    first = found[0] if isinstance(found, list) and found else next(iter(found.values()), None) if isinstance(found, dict) else None
-    if isinstance(found, dict):
-        marks = found.get("annotations")
+    first = loaded[0] if isinstance(loaded, list) and loaded else next(iter(loaded.values()), None) if isinstance(loaded, dict) else None
+    if isinstance(loaded, dict):
+        marks = loaded.get("annotations")
         if isinstance(marks, list) and marks and isinstance(marks[0], dict) and {"bbox", "segmentation", "keypoints"} & marks[0].keys():
             refuse(file, "COCO instances")
-        if "_via_img_metadata" in found or (isinstance(first, dict) and "regions" in first):
+        if "_via_img_metadata" in loaded or (isinstance(first, dict) and "regions" in first):
             refuse(file, "VIA")
-        if "shapes" in found:
+        if "shapes" in loaded:
             refuse(file, "LabelMe")
-    if isinstance(found, list) and isinstance(first, dict):
+    if isinstance(loaded, list) and isinstance(first, dict):
         uploaded = any(isinstance(value, str) and "/data/upload/" in value for value in first.values())
         if uploaded or ("data" in first and {"annotations", "completions", "predictions"} & first.keys()):
             refuse(file, "Label Studio")

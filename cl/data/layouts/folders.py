@@ -25,9 +25,9 @@ def classes(folder: Path, reading: Reading) -> pa.Table:
     rows: list[dict[str, Any]] = []
     inside = [entry for entry in sorted(folder.iterdir()) if not entry.name.startswith(".") and entry.name != "__MACOSX"]
     for each in (entry for entry in inside if entry.is_dir()):
-        found = _images(each, reading)
-        rows += [{"label": each.name, **row} for row in found]
-        if not found:
+        images = _images(each, reading)
+        rows += [{"label": each.name, **row} for row in images]
+        if not images:
             reading.problems.append(Problem(f"{shown(each, reading.root)}/", Reason.EMPTY_CLASS))
     for file in (entry for entry in inside if not entry.is_dir() and entry.suffix.lower() in IMAGES):
         if reading.sound(file):
@@ -65,14 +65,14 @@ def _images(folder: Path, reading: Reading) -> list[dict[str, Any]]:
     if folder.is_symlink() and not reading.links:
         reading.problems.append(Problem(shown(folder, reading.root), Reason.LINK, "a folder"))
         return []
-    found: list[Path] = []
+    every: list[Path] = []
     for parent, folders, files in os.walk(folder, followlinks=False):
         linked = [Path(parent, name) for name in folders if Path(parent, name).is_symlink()]
         reading.problems += [Problem(shown(each, reading.root), Reason.LINK, "a folder") for each in linked]
         folders[:] = [name for name in folders if not name.startswith(".") or name == "."]
-        found += [Path(parent, name) for name in files if not name.startswith(".")]
-    papers = {file for file in found if file.suffix.lower() in PAPERS | {".caption"} and file.suffix.lower() not in IMAGES}
-    rest = [file for file in found if file not in papers and not is_note(file)]
+        every += [Path(parent, name) for name in files if not name.startswith(".")]
+    papers = {file for file in every if file.suffix.lower() in PAPERS | {".caption"} and file.suffix.lower() not in IMAGES}
+    rest = [file for file in every if file not in papers and not is_note(file)]
     images = [file for file in sorted(rest) if reading.sound(file)]
     beside = defaultdict(list)
     stems = {image.with_suffix("") for image in images}
@@ -103,8 +103,8 @@ def _row(image: Path, papers: Sequence[Path], reading: Reading) -> dict[str, Any
 def _notes(paper: Path, reading: Reading) -> dict[str, Any]:
     """What img2dataset and gallery programs write beside an image: its caption, under one of the names of captions."""
     try:
-        found = json.loads("\n".join(encodings.lines(paper, reading)))
-        texts = next((found[name] for name in SYNONYMS["captions"] if found.get(name)), None)
+        note = json.loads("\n".join(encodings.lines(paper, reading)))
+        texts = next((note[name] for name in SYNONYMS["captions"] if note.get(name)), None)
     except (AttributeError, DataError, TypeError, ValueError, RecursionError) as error:
         reading.problems.append(Problem(shown(paper, reading.root), Reason.VALUE, f"no mapping in JSON ({error})", path=paper))
         return {}

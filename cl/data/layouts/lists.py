@@ -36,14 +36,14 @@ class Kind(Enum):
 
 def kind_of(file: Path) -> Kind:
     """What a text is, by its first lines."""
-    found = [line for line in encodings.head(file)[:_LOOK] if line.strip()]
-    if not found:
+    rows = [line for line in encodings.head(file)[:_LOOK] if line.strip()]
+    if not rows:
         return Kind.OTHER
-    head = [cell.strip().strip('"').lower() for cell in re.split(r"[,;|\t]", found[0])]
+    head = [cell.strip().strip('"').lower() for cell in re.split(r"[,;|\t]", rows[0])]
     if len(head) > 1 and set(head) & set(SYNONYMS["image"]):
         return Kind.TABLE
     for kind, pattern in ((Kind.PATHS, _PATH), (Kind.CLASSES, _WITH_CLASS), (Kind.CAPTIONS, _CAPTION)):
-        if sum(bool(pattern.fullmatch(line)) for line in found) >= 0.9 * len(found):
+        if sum(bool(pattern.fullmatch(line)) for line in rows) >= 0.9 * len(rows):
             return kind
     return Kind.NAMES if _NAMES.fullmatch(file.stem) else Kind.OTHER
 
@@ -87,18 +87,18 @@ def class_names(file: Path, reading: Reading) -> dict[int, str]:
         return {}
     rows = [line.strip() for line in encodings.lines(beside[0], reading) if line.strip()]
     own = [_NUMBERED.fullmatch(row) for row in rows]
-    found = {int(each[1]): each[2] for each in own if each} if all(own) else dict(enumerate(rows))
-    if twice := sorted({name for name in found.values() if list(found.values()).count(name) > 1}):
+    named = {int(each[1]): each[2] for each in own if each} if all(own) else dict(enumerate(rows))
+    if twice := sorted({name for name in named.values() if list(named.values()).count(name) > 1}):
         reading.tell(Topic.TWICE, *twice)
-    return found
+    return named
 
 
 def _rows(file: Path, reading: Reading, pattern: re.Pattern[str], columns: Sequence[str], expected: str) -> pa.Table:
     rows, where = [], []
     for number, line in enumerate(encodings.lines(file, reading), start=1):
-        found = pattern.fullmatch(line)
-        if found:
-            rows.append([cell.strip() for cell in found.groups()])
+        match = pattern.fullmatch(line)
+        if match:
+            rows.append([cell.strip() for cell in match.groups()])
             where.append(f"{file.name} row {number}")
         elif line.strip():
             reading.problems.append(Problem(f"{file.name} row {number}", Reason.VALUE, f"{line!r:.60}; expected {expected}"))

@@ -47,10 +47,10 @@ class Places:
 
 def images(root: Path) -> list[str]:
     """The images below a folder, as paths from it; what is hidden is left out."""
-    found = []
+    paths = []
     for parent, folders, files in os.walk(root):
         folders[:] = [name for name in folders if not name.startswith(".") and name != "__MACOSX"]
         place = os.path.relpath(parent, root)
         names = [name for name in files if not name.startswith(".") and Path(name).suffix.lower() in IMAGES and not is_note(Path(name))]
-        found += [name if place == "." else f"{place}/{name}" for name in names]
-    return sorted(found)
+        paths += [name if place == "." else f"{place}/{name}" for name in names]
+    return sorted(paths)

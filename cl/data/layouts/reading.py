@@ -73,17 +73,17 @@ class Reading:
         Unless links are trusted, none is followed out of the folder; what is no regular file (a pipe, a device) is never opened.
         """
         try:
-            found = os.stat(file)
+            status = os.stat(file)
             real = os.path.realpath(file, strict=True)
         except OSError as error:
             return (Reason.LINK if os.path.islink(file) else Reason.MISSING), f"{error.strerror}"
         outside = not Path(real).is_relative_to(os.path.realpath(self.root))
         if outside and not self.links:
             return Reason.LINK, "leads out of the folder"
-        if not stat.S_ISREG(found.st_mode):
-            return Reason.NOT_REGULAR, stat.filemode(found.st_mode)
-        if found.st_size > LARGEST:
-            return Reason.TOO_LARGE, f"{found.st_size:,} bytes; at most {LARGEST:,} are read"
+        if not stat.S_ISREG(status.st_mode):
+            return Reason.NOT_REGULAR, stat.filemode(status.st_mode)
+        if status.st_size > LARGEST:
+            return Reason.TOO_LARGE, f"{status.st_size:,} bytes; at most {LARGEST:,} are read"
         if outside:
             self.tell(Topic.LINKED, shown(file, self.root))
         return None if os.access(file, os.R_OK) else (Reason.UNREADABLE, "no permission to read it")
@@ -112,9 +112,9 @@ class Entries:
 
 def entries(folder: Path, reading: Reading) -> Entries:
     """What a folder holds, sorted by name; texts and tables only where they can be read."""
-    found = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
-    folders = tuple(entry for entry in found if entry.is_dir() and entry.name != _RUBBISH)
-    files = [entry for entry in found if not entry.is_dir() and not is_note(entry)]
+    inside = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
+    folders = tuple(entry for entry in inside if entry.is_dir() and entry.name != _RUBBISH)
+    files = [entry for entry in inside if not entry.is_dir() and not is_note(entry)]
     images, papers = ([file for file in files if file.suffix.lower() in kinds] for kinds in (IMAGES, PAPERS | {".tar"}))
     others = tuple(file for file in files if file.suffix.lower() not in IMAGES | PAPERS | {".tar"})
     return Entries(folders, tuple(images), tuple(file for file in papers if reading.readable(file)), others)

@@ -44,32 +44,32 @@ def survey(path: Path, reading: Reading) -> list[Part]:
     if not path.is_dir():
         return [_file(path, reading, file_split(path.stem))]
     refuse_folder(path, reading)
-    found = entries(path, reading)
-    if parts := _img2dataset(path, found) or _tables(path, found, reading) or _splits(path, found, reading):
+    inside = entries(path, reading)
+    if parts := _img2dataset(path, inside) or _tables(path, inside, reading) or _splits(path, inside, reading):
         return parts
-    if parts := _annotated(path, found, reading):
+    if parts := _annotated(path, inside, reading):
         return parts
-    found = _less_papers(path, found, reading)
-    if len(found.folders) == 1 and not found.images and _goes_down(found.folders[0], reading):
-        _unread(found.papers, reading)
+    inside = _less_papers(path, inside, reading)
+    if len(inside.folders) == 1 and not inside.images and _goes_down(inside.folders[0], reading):
+        _unread(inside.papers, reading)
         # what only wraps is no part of an id; `data` is where Hugging Face keeps tables
-        reading.root = found.folders[0] if path == reading.root and found.folders[0].name != "data" else reading.root
-        return survey(found.folders[0], reading)
-    return _folders(path, found, reading)
+        reading.root = inside.folders[0] if path == reading.root and inside.folders[0].name != "data" else reading.root
+        return survey(inside.folders[0], reading)
+    return _folders(path, inside, reading)
 
 
-def _less_papers(folder: Path, found: Entries, reading: Reading) -> Entries:
+def _less_papers(folder: Path, inside: Entries, reading: Reading) -> Entries:
     """Without folders that hold texts and no image, and without lists of paths, which say what is in which split."""
-    full = [each for each in found.folders if holds_images(each)]
-    bare = [each for each in found.folders if full and each not in full and entries(each, reading).papers]
-    papers = [*found.papers, *chain.from_iterable(entries(each, reading).papers for each in bare)]
-    beside = {image.stem for image in found.images}
+    full = [each for each in inside.folders if holds_images(each)]
+    bare = [each for each in inside.folders if full and each not in full and entries(each, reading).papers]
+    papers = [*inside.papers, *chain.from_iterable(entries(each, reading).papers for each in bare)]
+    beside = {image.stem for image in inside.images}
     texts = [paper for paper in papers if paper.suffix.lower() == ".txt" and paper.stem not in beside]
     texts = [paper for paper in texts if lists.kind_of(paper) == Kind.PATHS]
     used = _placed(texts, reading)
-    _unread([paper for paper in papers if paper not in used and paper not in found.papers], reading)
-    rest = tuple(paper for paper in found.papers if paper not in used)
-    return replace(found, folders=tuple(each for each in found.folders if each not in bare), papers=rest)
+    _unread([paper for paper in papers if paper not in used and paper not in inside.papers], reading)
+    rest = tuple(paper for paper in inside.papers if paper not in used)
+    return replace(inside, folders=tuple(each for each in inside.folders if each not in bare), papers=rest)
 
 
 def _placed(texts: Sequence[Path], reading: Reading) -> list[Path]:
@@ -92,12 +92,12 @@ def _file(path: Path, reading: Reading, split: str | None) -> Part:
     return Part(split, words, (path,), read)
 
 
-def _img2dataset(folder: Path, found: Entries) -> list[Part]:
+def _img2dataset(folder: Path, inside: Entries) -> list[Part]:
     """Its tars, or its folders of images with texts; the Parquet and JSON beside them say the same again."""
-    stats = [paper for paper in found.papers if _STATS.fullmatch(paper.name)]
-    shards = [paper for paper in found.papers if _SHARD.fullmatch(paper.stem) and paper.suffix.lower() in (".tar", ".parquet")]
+    stats = [paper for paper in inside.papers if _STATS.fullmatch(paper.name)]
+    shards = [paper for paper in inside.papers if _SHARD.fullmatch(paper.stem) and paper.suffix.lower() in (".tar", ".parquet")]
     tars_ = tuple(paper for paper in shards if paper.suffix.lower() == ".tar")
-    inner = tuple(each for each in found.folders if _SHARD.fullmatch(each.name))
+    inner = tuple(each for each in inside.folders if _SHARD.fullmatch(each.name))
     if len(tars_) and len(shards) > len(tars_):
         return [Part(split_of(folder.name), "img2dataset's tars", tars_, tars.tar)]
     if stats and inner and not tars_:
@@ -105,8 +105,8 @@ def _img2dataset(folder: Path, found: Entries) -> list[Part]:
     return []
 
 
-def _tables(folder: Path, found: Entries, reading: Reading) -> list[Part]:
-    tables = [paper for paper in found.papers if paper.suffix.lower() in TABLES]
+def _tables(folder: Path, inside: Entries, reading: Reading) -> list[Part]:
+    tables = [paper for paper in inside.papers if paper.suffix.lower() in TABLES]
     named = by_split(tables)
     left = named.pop(None, []) if len(named) > 1 else []  # beside train.csv and test.csv, classes.csv is a note
     for split, files in named.items():
@@ -117,31 +117,31 @@ def _tables(folder: Path, found: Entries, reading: Reading) -> list[Part]:
                 f"{folder}: several tables ({some([f.name for f in files])}); name them by split (train.csv, test.csv) or give one"
             )
     if tables:
-        _unread([*left, *(paper for paper in found.papers if paper not in tables and paper.name != "classnames.txt")], reading)
+        _unread([*left, *(paper for paper in inside.papers if paper not in tables and paper.name != "classnames.txt")], reading)
     made = [(split, files, *_TABLES[files[0].suffix.lower()]) for split, files in named.items()]
     return [Part(split, words, tuple(files), read) for split, files, words, read in made]
 
 
-def _splits(folder: Path, found: Entries, reading: Reading) -> list[Part]:
+def _splits(folder: Path, inside: Entries, reading: Reading) -> list[Part]:
     """Folders called train, val and test, unless one is a class among others."""
-    named = {entry: split for entry in found.folders if (split := split_of(entry.name))}
-    if not named or not (len(named) == len(found.folders) or len(set(named.values())) > 1):
+    named = {entry: split for entry in inside.folders if (split := split_of(entry.name))}
+    if not named or not (len(named) == len(inside.folders) or len(set(named.values())) > 1):
         return []
-    texts = [paper for each in found.folders if each not in named for paper in entries(each, reading).papers]
-    if any(_caption_like(paper, reading) for paper in (*found.papers, *texts)):
+    texts = [paper for each in inside.folders if each not in named for paper in entries(each, reading).papers]
+    if any(_caption_like(paper, reading) for paper in (*inside.papers, *texts)):
         return []  # COCO's train2017 and val2017 beside annotations
-    others = [each for each in found.folders if each not in named and any(each.iterdir())]
-    _unread([*found.papers, *others], reading)
+    others = [each for each in inside.folders if each not in named and any(each.iterdir())]
+    _unread([*inside.papers, *others], reading)
     return [Part(split, part.words, part.files, part.read, part.literal) for each, split in named.items() for part in survey(each, reading)]
 
 
-def _annotated(folder: Path, found: Entries, reading: Reading) -> list[Part]:
+def _annotated(folder: Path, inside: Entries, reading: Reading) -> list[Part]:
     """Texts that annotate images: in the folder, or in folders beside the images that hold none."""
-    bare = [each for each in found.folders if not holds_images(each)]
-    bare = bare if found.images or len(bare) < len(found.folders) else []
-    papers = [*found.papers, *chain.from_iterable(entries(each, reading).papers for each in bare)]
-    beside = {image.stem for image in found.images}
-    kinds = {paper: _kind(paper, paper in found.papers, reading) for paper in papers if paper.stem not in beside}
+    bare = [each for each in inside.folders if not holds_images(each)]
+    bare = bare if inside.images or len(bare) < len(inside.folders) else []
+    papers = [*inside.papers, *chain.from_iterable(entries(each, reading).papers for each in bare)]
+    beside = {image.stem for image in inside.images}
+    kinds = {paper: _kind(paper, paper in inside.papers, reading) for paper in papers if paper.stem not in beside}
     chosen = _chosen(kinds)
     if not chosen:
         return []
@@ -187,25 +187,25 @@ def _caption_like(paper: Path, reading: Reading) -> bool:
 
 def _goes_down(folder: Path, reading: Reading) -> bool:
     """Whether a lone folder is gone through: it holds folders or texts of its own; one that holds images alone is a class."""
-    found = entries(folder, reading)
-    if found.images:
-        tables = any(paper.suffix.lower() in TABLES for paper in found.papers)
+    inside = entries(folder, reading)
+    if inside.images:
+        tables = any(paper.suffix.lower() in TABLES for paper in inside.papers)
         return tables or folders.caption_beside(folder)
-    return bool(found.folders or found.papers)
+    return bool(inside.folders or inside.papers)
 
 
-def _folders(folder: Path, found: Entries, reading: Reading) -> list[Part]:
-    full = [each for each in found.folders if holds_images(each)]
-    loose = [paper for paper in found.papers if paper.stem not in {image.stem for image in found.images}]
-    if not full and not found.images and not (found.folders and not loose):
-        names = some([entry.name for entry in (*found.folders, *found.papers, *found.others)]) or "nothing"
+def _folders(folder: Path, inside: Entries, reading: Reading) -> list[Part]:
+    full = [each for each in inside.folders if holds_images(each)]
+    loose = [paper for paper in inside.papers if paper.stem not in {image.stem for image in inside.images}]
+    if not full and not inside.images and not (inside.folders and not loose):
+        names = some([entry.name for entry in (*inside.folders, *inside.papers, *inside.others)]) or "nothing"
         raise DataError(f"{folder}: found {names}; {_EXPECTED}")
     if len(full) < 2 and loose:
         held = f"one folder of images, {full[0].name}" if full else "images"
         told = f"{held}, and beside it {some([paper.name for paper in loose])}, which cannot be read"
         raise DataError(f"{folder}: {told}: write a CSV with the columns image and label or caption, or remove what is no annotation")
-    _unread([*loose, *found.others] if full else found.others, reading)
-    if not found.folders:
+    _unread([*loose, *inside.others] if full else inside.others, reading)
+    if not inside.folders:
         return [Part(None, "images without a class", (folder,), folders.unlabelled, literal=True)]
     if full and all(_is_split(each, reading) for each in full):
         return [Part(None, "a folder per class with a folder per split", (folder,), folders.split_classes, literal=True)]
@@ -213,8 +213,10 @@ def _folders(folder: Path, found: Entries, reading: Reading) -> list[Part]:
 
 
 def _is_split(folder: Path, reading: Reading) -> bool:
-    found = entries(folder, reading)
-    return bool(found.folders) and not found.images and len({split_of(each.name) for each in found.folders} - {None}) == len(found.folders)
+    inside = entries(folder, reading)
+    return (
+        bool(inside.folders) and not inside.images and len({split_of(each.name) for each in inside.folders} - {None}) == len(inside.folders)
+    )
 
 
 def _unread(paths: Sequence[Path], reading: Reading) -> None:

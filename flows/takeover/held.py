@@ -16,7 +16,7 @@ from flows.takeover.seen import Seen, fits, look
 
 
 @dataclass
-class Found:
+class Held:
     """What the versions of a model come to, the earliest first."""
 
     learned: dict[str, Learned] = field(default_factory=dict)  # by state; what it grew from comes before it
@@ -28,18 +28,18 @@ class Found:
 
     def line(self, state: str | None) -> list[Learned]:
         """From the first session to a state."""
-        found: list[Learned] = []
+        path: list[Learned] = []
         while state is not None:
-            found.append(self.learned[state])
-            state = found[-1].parent
-        return found[::-1]
+            path.append(self.learned[state])
+            state = path[-1].parent
+        return path[::-1]
 
     def vocabulary(self, state: str | None) -> tuple[ClassName, ...]:
         """The classes that a state has learned, in order."""
         return tuple(each for learned in self.line(state) for each in classes(learned.classes))
 
 
-def add(at: Work, found: Found, version: Past, wanted: bool) -> None:
+def add(at: Work, held: Held, version: Past, wanted: bool) -> None:
     """Take in what a version holds; nothing where its steps are not here, unless it is `wanted`.
 
     Raises:
@@ -51,7 +51,7 @@ def add(at: Work, found: Found, version: Past, wanted: bool) -> None:
             "learned after that; give the config another name, which learns its sessions one by one"
         )
     try:
-        steps = [] if version.joint else steps_to(at.place, version.key, found.learned.keys())
+        steps = [] if version.joint else steps_to(at.place, version.key, held.learned.keys())
     except StoreError as error:
         if wanted and (at.place.steps / "steps" / version.key).exists():
             raise StoreError(
@@ -61,15 +61,15 @@ def add(at: Work, found: Found, version: Past, wanted: bool) -> None:
         return
     if len(steps) < 1 or not steps[-1].index:
         return
-    found.pasts[version.version], found.ends[version.version] = version, steps[-1].state
+    held.pasts[version.version], held.ends[version.version] = version, steps[-1].state
     parent = steps[0].state if steps[0].index else None
     for step in steps[1:]:
-        _add(at, found, version, step, parent, steps[-1])
+        _add(at, held, version, step, parent, steps[-1])
         parent = step.state
 
 
-def _add(at: Work, found: Found, version: Past, step: Step, parent: str | None, last: Step) -> None:
-    known = {each.name: each for each in found.vocabulary(parent)}
+def _add(at: Work, held: Held, version: Past, step: Step, parent: str | None, last: Step) -> None:
+    known = {each.name: each for each in held.vocabulary(parent)}
     learned = Learned(
         session=step.session,
         source=_source(version.config["stream"]),
@@ -87,9 +87,9 @@ def _add(at: Work, found: Found, version: Past, step: Step, parent: str | None, 
     arrivals = at.then(learned)
     arrival = arrivals.there().get(step.session) if arrivals else None
     asked = json.dumps([version.config["stream"], step.session, step.index, told(known.values())], sort_keys=True)
-    if asked not in found.looked:
-        found.looked[asked] = look(arrivals, step.session, step.index, known) if arrivals else None
-    seen = found.seen[step.state] = found.looked[asked]
+    if asked not in held.looked:
+        held.looked[asked] = look(arrivals, step.session, step.index, known) if arrivals else None
+    seen = held.seen[step.state] = held.looked[asked]
     facts: dict[str, Any] = {"classes": told(_fresh(version, step, last, known, seen))}
     if arrival:
         facts |= {"source": arrival.source, "content": arrival.content}
@@ -97,7 +97,7 @@ def _add(at: Work, found: Found, version: Past, step: Step, parent: str | None, 
         sets = (each for each in seen.sets if each.name in last.hits and fits(each, last.hits[each.name], version.config["evaluate"]))
         exam = (AskedSet(name=each.name, kind=each.kind, content=each.content, classes=told(each.classes)) for each in sets)
         facts |= {"images": seen.images, "exam": tuple(exam)}
-    found.learned[step.state], found.of[step.state] = replace(learned, **facts), version
+    held.learned[step.state], held.of[step.state] = replace(learned, **facts), version
 
 
 def _fresh(version: Past, step: Step, last: Step, known: Mapping[str, ClassName], seen: Seen | None) -> Sequence[ClassName]:
