@@ -7,7 +7,7 @@ import pytest
 from pydantic import TypeAdapter
 
 from cl.config import TrainConfig
-from cl.data.collection import fingerprint
+from cl.data.table import fingerprint
 from cl.disk.seal import sha256
 from cl.learning.learner import Learned, learn
 from cl.methods import AnyMethodConfig

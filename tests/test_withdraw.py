@@ -16,8 +16,9 @@ import pytest
 import torch
 import yaml
 
-from cl.data.collection import fingerprint, read, sessions
+from cl.data.collection import read, sessions
 from cl.data.leave_out import bury
+from cl.data.table import fingerprint
 from cl.disk.tensors import read_tensors
 from cl.errors import DataError, StoreError
 from cl.store.holds import holds, images_in

@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from cl.data import tombs
-from cl.data.collection import Entry, digest, fingerprint, write_index
+from cl.data.collection import Entry, digest, write_index
 from cl.data.table import ImageTable, concat, write
 from cl.disk.durable import beside
 from cl.errors import DataError
@@ -39,9 +39,7 @@ def lessened(folder: Path, entry: Entry, leave: Callable[[bytes], bool]) -> tupl
         DataError: it cannot be read; or no training image, or no test image where there were some, would be left.
     """
     before = rows(folder, entry)
-    stay = {
-        split: table.where([not leave(fingerprint(image.as_py())) for image in table.table["image"]]) for split, table in before.items()
-    }
+    stay = {split: table.where([not leave(each) for each in table.prints]) for split, table in before.items()}
     if not len(stay["train"]) or (entry.test and not len(stay["test"])):
         raise DataError(
             f"session {entry.name!r}: no {'test' if len(stay['train']) else 'training'} image would be left; withdraw all of it"

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pyarrow as pa
 
-from cl.data.collection import Seen, fingerprint
+from cl.data.collection import Seen
 from cl.data.faults import Fault, ImageError, Problem, Reason
 from cl.data.images import decode, opened
 from cl.data.schema import SCHEMA, TEXTS
@@ -88,8 +88,8 @@ def fresh(splits: Splits, seen: Mapping[bytes, Seen], problems: list[Problem]) -
     kept = {}
     for split, data in splits.items():
         keep = []
-        for name, label, image in zip(data.ids, data.labels, data.table["image"], strict=True):
-            known = seen.get(fingerprint(image.as_py()))
+        for name, label, print_ in zip(data.ids, data.labels, data.prints, strict=True):
+            known = seen.get(print_)
             keep.append(known is None)
             if known and label and known.label and known.label != label:
                 problems.append(Problem(name, Reason.CONFLICT, f"{label!r} here, {known.label!r} in session {known.session}"))
@@ -204,7 +204,7 @@ def _twice_encoded(text: str) -> bool:
 
 def _distinct(splits: Splits, problems: list[Problem]) -> dict[str, ImageTable]:
     """Each image once: of equal ones the first stays, unless they have different labels."""
-    keys = {split: [fingerprint(image.as_py()) for image in data.table["image"]] for split, data in splits.items()}
+    keys = {split: data.prints for split, data in splits.items()}
     labels: dict[bytes, set[str]] = {}
     for split, data in splits.items():
         for key, label in zip(keys[split], data.labels, strict=True):

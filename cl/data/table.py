@@ -23,6 +23,11 @@ Supervision = Literal["labels", "captions", "both", "none"]  # what rows teach w
 SPLITS = ("train", "val", "test")
 
 
+def fingerprint(image: bytes) -> bytes:
+    """The hash that tells whether two images are the same, byte for byte."""
+    return hashlib.sha256(image).digest()
+
+
 class ImageTable:
     """Rows that all follow `cl.data.schema`. Immutable: every operation gives a new table over the same bytes.
 
@@ -45,9 +50,9 @@ class ImageTable:
         made._table, made._read, made.index = None, read, index
         return made
 
-    def known_as(self, content: str) -> "ImageTable":
-        """The same table, for who knows what `content` says of it: no image is opened to say it."""
-        self.__dict__["_content"] = content
+    def known_as(self, content: str, prints: Sequence[bytes] | None = None) -> "ImageTable":
+        """The same table, for who knows what `content` and `prints` say of it: no image is opened to say it."""
+        self.__dict__ |= {"_content": content, **({} if prints is None else {"prints": prints})}
         return self
 
     @property
@@ -118,6 +123,11 @@ class ImageTable:
 
     def _extra(self, name: str) -> list[Any]:
         return self.index[name].to_pylist() if name in self.index.column_names else blank(name, len(self)).to_pylist()
+
+    @cached_property
+    def prints(self) -> Sequence[bytes]:
+        """The fingerprint of each image, in row order."""
+        return [fingerprint(image.as_py()) for image in self.table["image"]]
 
     def classes(self) -> list[str]:
         """Distinct labels in order of first appearance."""

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-from cl.data.collection import fingerprint
+from cl.data.table import fingerprint
 from cl.disk.files import write_json
 from cl.disk.seal import sealed, sha256
 from cl.disk.tensors import read_tensors, write_tensors
@@ -93,7 +93,7 @@ def _without(tensors: dict[str, Tensor], wanted: Wanted) -> tuple[dict[str, Tens
         kept = _exemplars(tensor)
         if kept is None:
             continue
-        stay = [row for row, image in enumerate(kept.rows.table["image"]) if not wanted(fingerprint(image.as_py()))]
+        stay = [row for row, each in enumerate(kept.rows.prints) if not wanted(each)]
         if len(stay) < len(kept.rows):
             gone += len(kept.rows) - len(stay)
             fresh[name] = packed(kept.take(stay))
@@ -117,7 +117,7 @@ def _exemplars(tensor: Tensor) -> Exemplars | None:
 def _in_tensors(tensors: dict[str, Tensor]) -> Iterator[bytes]:
     for tensor in tensors.values():
         kept = _exemplars(tensor)
-        yield from (fingerprint(image.as_py()) for image in kept.rows.table["image"]) if kept else ()
+        yield from kept.rows.prints if kept else ()
 
 
 def _in_parquet(path: Path) -> Iterator[bytes]:

@@ -6,7 +6,6 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Any
 
 from cl.data.classes import ClassName
-from cl.data.collection import fingerprint
 from cl.data.table import ImageTable
 from cl.data.told import Told, Topic
 from cl.text import plain
@@ -33,7 +32,7 @@ def doubts(splits: Mapping[str, ImageTable]) -> list[Told]:
         Told(Topic.UNTAUGHT, tuple(label for label in asked if label not in taught)) if taught else Told(Topic.UNTAUGHT),
         Told(Topic.UNLABELLED, tuple(bare)) if len(bare) < sum(map(len, splits.values())) else Told(Topic.UNLABELLED),
         Told(Topic.UNSAID, tuple(unsaid)),
-        *same_images(splits),
+        *same_images({split: [rows] for split, rows in splits.items()}),
     ]
     return [each for each in made if each.names]
 
@@ -62,24 +61,23 @@ def same_prompts(classes: Sequence[ClassName]) -> list[tuple[str, ...]]:
     return [tuple(group) for group in groups.values() if len(group) > 1]
 
 
-def same_images(splits: Mapping[str, ImageTable]) -> list[Told]:
-    """Images, byte for byte, that stand under two labels, in training and test, or twice in one of them."""
+def same_images(splits: Mapping[str, Sequence[ImageTable]]) -> list[Told]:
+    """Images, byte for byte, that stand under two labels, in training and test, or twice in the tables of one split."""
     labels: dict[bytes, dict[str, str]] = defaultdict(dict)
     taught: set[bytes] = set()
     seen: dict[tuple[str, bytes], str] = {}
     leaked, twice = [], []
-    for split, rows in splits.items():
-        for name, label, image in zip(rows.ids, rows.labels, rows.table["image"], strict=True):
-            key = fingerprint(image.as_py())
-            if label is not None:
-                labels[key].setdefault(label, name)
-            if (split, key) in seen:
-                twice.append(f"{name} = {seen[split, key]}")
-            elif split == "train":
-                taught.add(key)
-            elif key in taught:
-                leaked.append(name)
-            seen.setdefault((split, key), name)
+    every = ((split, rows) for split, tables in splits.items() for rows in tables)
+    for split, name, label, key in ((split, *row) for split, rows in every for row in zip(rows.ids, rows.labels, rows.prints, strict=True)):
+        if label is not None:
+            labels[key].setdefault(label, name)
+        if (split, key) in seen:
+            twice.append(f"{name} = {seen[split, key]}")
+        elif split == "train":
+            taught.add(key)
+        elif key in taught:
+            leaked.append(name)
+        seen.setdefault((split, key), name)
     clash = [" = ".join(f"{name} ({label})" for label, name in known.items()) for known in labels.values() if len(known) > 1]
     return [Told(Topic.CONFLICT, tuple(clash)), Told(Topic.LEAK, tuple(leaked)), Told(Topic.SAME, tuple(twice))]
 

@@ -25,7 +25,7 @@ from flows.removal.copies import damaged, watched_in
 from flows.removal.holding import elsewhere, holding, ran_sessions, taught
 from flows.removal.orders import Order, new_id, pending
 from flows.removal.spare import histories
-from flows.removal.without import Remedy, features_of, prints, remedy
+from flows.removal.without import Remedy, features_of, remedy
 from flows.settings import Place
 from flows.tracking.runs import connect
 
@@ -143,7 +143,7 @@ def _located(data: Path, name: str) -> tuple[Path, Entry]:
 
 def _chosen(folder: Path, entry: Entry, images: Sequence[str] | None) -> tuple[set[str], list[str]]:
     """The fingerprints and ids of what goes."""
-    every = [(row, each.hex()) for table in rows(folder, entry).values() for row, each in zip(table.ids, prints(table), strict=True)]
+    every = [(row, each.hex()) for table in rows(folder, entry).values() for row, each in zip(table.ids, table.prints, strict=True)]
     if images is None:
         return {each for _, each in every}, [row for row, _ in every]
     unknown = [wanted for wanted in images if not any(wanted in pair for pair in every)]

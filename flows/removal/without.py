@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from typing import NamedTuple
 
-from cl.data.collection import fingerprint
 from cl.data.leave_out import lessened
 from cl.data.table import ImageTable
 from cl.disk.files import new_folder, write_json
@@ -105,14 +104,9 @@ def _less(at: Work, learned: Learned, leave: Leave) -> Learned:
     folder = collection_of(arrivals.config, at.root)  # type: ignore[arg-type]
     entry, _ = lessened(folder, arrivals.entry(learned.session), leave)
     tested = arrivals.test_rows(learned.session)
-    content, fewer = tested.content(), tested.where([not leave(print_) for print_ in prints(tested)]).content()
+    content, fewer = tested.content(), tested.where([not leave(print_) for print_ in tested.prints]).content()
     exam = tuple(replace(each, content=fewer) if each.content == content else each for each in learned.exam)
     return replace(learned, content=entry.digest, images=entry.train, exam=exam)
-
-
-def prints(table: ImageTable) -> list[bytes]:
-    """The fingerprints of a table's images."""
-    return [fingerprint(image.as_py()) for image in table.table["image"]]
 
 
 def make(at: Work, standing: Standing, way: Remedy, session: str, leave: Leave) -> None:
@@ -131,7 +125,7 @@ def make(at: Work, standing: Standing, way: Remedy, session: str, leave: Leave) 
         raise DataError(f"session {session!r}: its images are not there to be taken out of what was learned of them")
     rows = arrivals.draft(session).train
     rows = rows.where([label is not None for label in rows.labels])
-    gone = [row for row, each in enumerate(prints(rows)) if leave(each)]
+    gone = [row for row, each in enumerate(rows.prints) if leave(each)]
     for old, new in todo:
         folder = at.place.steps / "states" / new.state
         if not folder.exists():
