@@ -14,7 +14,7 @@ from cl.learning.learner import learn
 from cl.learning.progress import Progress
 from cl.methods import Method
 from cl.models.clip import load
-from cl.plan import base_model, build_method, check_session, recipe_key, state_key
+from cl.plan import base_digest, base_model, build_method, check_session, recipe_key, state_key
 from cl.run_config import RunConfig, train_config
 from cl.store.states import Dropped, Origin, keep_state, load_state
 from cl.store.store import State, whole
@@ -41,7 +41,15 @@ class Onward:
         return self.config.method.located(self.root).build(load(self.config.model), self.config.seed)
 
 
-def onward(config: RunConfig, root: Path, session: Session, withheld: Mapping[str, str], parent: str | None, before: str | None) -> Onward:
+def onward(
+    config: RunConfig,
+    root: Path,
+    session: Session,
+    withheld: Mapping[str, str],
+    parent: str | None,
+    before: str | None,
+    notes: Path | None = None,
+) -> Onward:
     """What learning a session next would make.
 
     A line that grows under one recipe has the names that a run of the same sessions has.
@@ -53,6 +61,7 @@ def onward(config: RunConfig, root: Path, session: Session, withheld: Mapping[st
         withheld: labels of its rows that are not taught.
         parent: the state it grows from.
         before: the identity under which that was learned; "" where nobody knows.
+        notes: a folder that keeps the base model's digest, as `cl.plan.base_digest`.
 
     Raises:
         ModelError, MethodError: the method cannot learn with the model, or from the session.
@@ -61,7 +70,7 @@ def onward(config: RunConfig, root: Path, session: Session, withheld: Mapping[st
     method = build_method(config.method.located(root), base, config.seed)
     train = train_config(config, session)
     check_session(config.method, method, session, train)
-    identity = recipe_key(config, base.digest(), method)
+    identity = recipe_key(config, base_digest(config.model, True, notes), method)
     switch = () if parent is None or before == identity else (identity,)
     name = state_key(parent or identity, session.digest, settled(train, method), *switch)
     told = tuple(str(choice) for choice in choices(train, method) if choice.why)

@@ -12,6 +12,7 @@ from pydantic import TypeAdapter
 
 from cl.config import TrainConfig
 from cl.data.told import Told
+from cl.disk.unchanged import Glance, glance, recalled
 from cl.errors import ConfigError, MethodError, ModelError
 from cl.evaluation.ask import Question, Start
 from cl.evaluation.cells import measured
@@ -19,6 +20,8 @@ from cl.learning.defaults import choices, settled
 from cl.methods import Method, MethodConfig
 from cl.methods.closed_form.zero_shot import ZeroShotConfig
 from cl.models.clip import Clip, ModelConfig, load
+from cl.models.source import find
+from cl.release import code_version, made_with
 from cl.run_config import RunConfig, train_config
 from cl.store.units import units
 from cl.streams.config import StreamConfig
@@ -91,20 +94,20 @@ def plan(config: RunConfig, data_root: Path, data_version: str, learns: bool = T
         ConfigError, DataError, ModelError, MethodError: what is wrong with settings, data, model, or a session.
     """
     stream = read_stream(config, data_root, data_version, outlines)
-    base = base_model(config.model, learns)
+    base, digest = base_model(config.model, learns), base_digest(config.model, learns, outlines)
     method = build_method(config.method.located(data_root), base, config.seed)
     _meant(config, [session.name for session in stream.sessions])
     trains = [train_config(config, session) for session in stream.sessions]
     for session, train in zip(stream.sessions, trains, strict=True) if learns else ():
         check_session(config.method, method, session, train)
     told = dict.fromkeys(str(choice) for train in trains for choice in choices(train, method) if choice.why)
-    states = [recipe_key(config, base.digest(), method)]
+    states = [recipe_key(config, digest, method)]
     for session, train in zip(stream.sessions, trains, strict=True):
         states.append(state_key(states[-1], session.digest, settled(train, method)))
     how = measured(config.evaluate)
     beside = ["known"] if config.evaluate.known_unknown else []
     keys = tuple(_key(state, stream.questions(index), how, *beside) for index, state in enumerate(states))
-    return Plan(config, stream, tuple(states), keys, data_version, base.digest(), data_root, tuple(told))
+    return Plan(config, stream, tuple(states), keys, data_version, digest, data_root, tuple(told))
 
 
 def recipe_key(config: RunConfig, base: str, method: Method) -> str:
@@ -172,14 +175,36 @@ def _stream(config: str, root: Path, data_version: str, together: bool, outlines
     return stream_of(made, root, outlines)
 
 
-@functools.lru_cache(maxsize=2)
 def base_model(config: ModelConfig, reads: bool) -> Clip:
     """The model that a run starts from, for who does not change it; with its tokenizer if it `reads`.
 
     Raises:
         ModelError: it is not there or cannot be used.
     """
-    return load(config, reads=reads)
+    return _loaded(config, reads)[0]
+
+
+@functools.lru_cache(maxsize=2)
+def _loaded(config: ModelConfig, reads: bool) -> tuple[Clip, Path | None, Glance | None]:
+    weights = find(config.name, config.pretrained).weights
+    seen = glance(weights) if weights else None  # before it is read: what is noted of it holds for what was read, or for nothing
+    return load(config, reads=reads), weights, seen
+
+
+@functools.lru_cache(maxsize=2)
+def base_digest(config: ModelConfig, reads: bool, notes: Path | None) -> str:
+    """The digest of `base_model`, as `Clip.digest`: in a folder of `notes` it is kept for as long as the file of weights is as it was.
+
+    Raises:
+        ModelError: as `base_model`.
+    """
+    clip, weights, seen = _loaded(config, reads)
+    if notes is None or seen is None:
+        return clip.digest()
+    made_of = [clip.model_cfg, clip.preprocess_cfg, str(weights), made_with(), code_version()]
+    note = notes / "models" / f"{_key(*made_of)}.json"
+    note.parent.mkdir(parents=True, exist_ok=True)
+    return recalled(seen, note, clip.digest)
 
 
 def _key(*parts: Any) -> str:

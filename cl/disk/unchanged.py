@@ -4,7 +4,7 @@ import hashlib
 import os
 import stat
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -58,30 +58,50 @@ def _files(path: Path, above: frozenset[tuple[int, int]]) -> Iterator[tuple[Path
                 yield from _files(path / each, above | {me})
 
 
+class Glance(NamedTuple):
+    """A file as it was at some moment, before anybody read it: what the system notes, and whether every change since would show there."""
+
+    noted: list[int]
+    lasting: bool
+
+
+def glance(file: Path) -> Glance:
+    """A file as it is.
+
+    Raises:
+        OSError: it cannot be looked at.
+    """
+    seen = file.stat()
+    return Glance(noted(seen), lasting(seen))
+
+
 def hashed(file: Path, note: Path) -> str:
     """The hex SHA-256 of a file, which is not read where a note of it says that it has not changed since.
 
     Raises:
         OSError: it cannot be read.
     """
-    seen = file.stat()
-    keep = lasting(seen)
+    return recalled(glance(file), note, lambda: sha256(file))
+
+
+def recalled(seen: Glance, note: Path, make: Callable[[], str]) -> str:
+    """A digest that `make` computes of a file as it was at a glance; it is not asked where a note says it of the very same file."""
     with suppress(StoreError, KeyError):
         known = unsealed(read_json(note), str(note), ())
-        if known["stamp"] == noted(seen):
+        if known["stamp"] == seen.noted:
             return str(known["sha256"])
-    digest = sha256(file)
-    if keep:
-        _note(seen, digest, note)
+    digest = make()
+    if seen.lasting:
+        _note(seen.noted, digest, note)
     return digest
 
 
 def remember(file: Path, digest: str, note: Path) -> None:
     """Note the hash of a file that nobody else writes to, for `hashed`."""
     with suppress(OSError):
-        _note(file.stat(), digest, note)
+        _note(noted(file.stat()), digest, note)
 
 
-def _note(seen: os.stat_result, digest: str, note: Path) -> None:
+def _note(stamp: list[int], digest: str, note: Path) -> None:
     with suppress(OSError):  # what is not noted is read again
-        write_json(sealed({"stamp": noted(seen), "sha256": digest}), note)
+        write_json(sealed({"stamp": stamp, "sha256": digest}), note)

@@ -17,7 +17,7 @@ from cl.evaluation.line import Exam, Line, exam_of
 from cl.methods import Method
 from cl.methods.closed_form.zero_shot import ZeroShotConfig
 from cl.models.clip import load
-from cl.plan import base_model
+from cl.plan import base_digest
 from cl.reports.report import Report
 from cl.run_config import RunConfig, parse_config
 from cl.streams.arrivals import Arrival, Arrivals
@@ -75,7 +75,7 @@ class Work:
     @functools.cached_property
     def base(self) -> str:
         """The digest of the base model's weights."""
-        return base_model(self.config.model, True).digest()
+        return base_digest(self.config.model, True, self.place.outlines)
 
     @property
     def start(self) -> Start:
