@@ -8,15 +8,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from PIL import Image
 from pydantic import TypeAdapter
+from safetensors.torch import load_file, save_file
 
-from cl.data.collection import append
-from cl.data.table import write
+from cl.data.collection import append, read, read_test
+from cl.data.table import SCHEMA, ImageTable, concat, write
+from cl.data.told import Topic
 from cl.disk.unchanged import remember
 from cl.errors import DataError, StoreError
-from cl.plan import Plan, _stream, plan
+from cl.models.clip import ModelConfig
+from cl.plan import Plan, _loaded, _stream, base_digest, plan
 from cl.run import advance, find, load_method, report, run
 from cl.run_config import parse_config
 from cl.store.store import HASHED, WEIGHTS, read_state
@@ -112,13 +116,14 @@ def test_a_stream_cut_before_is_the_same_and_opens_no_image_until_one_is_needed(
     assert told(made(tmp_path / "outlines")) == expected
     with monkeypatch.context() as patch, opened(root) as files:
         patch.setattr(outline, "build_stream", refuse)
+        patch.setattr(outline, "again", refuse)
         found = made(tmp_path / "outlines")
         assert told(found) == expected
         for session in found.sessions:  # neither do rows that are chosen by what they say
             assert session.data.where([label is None or bool(label) for label in session.data.labels]).take([0]).without("captions").ids
         with pytest.raises(pytest.fail.Exception):
             found.sessions[0].data.image(0)
-    assert not files
+    assert not [each for each in files if not each.endswith("session.json")]  # which say where images are to be read
     found = made(tmp_path / "outlines")
     with opened(root) as files:
         for one, two in zip(found.exam(1), whole.exam(1), strict=True):
@@ -149,6 +154,84 @@ def less(root: Path) -> None:
 
 def renamed(root: Path) -> None:
     (root / "shapes" / "red" / "3.png").rename(root / "shapes" / "green" / "7.png")
+
+
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The sessions of a collection whose rows are read meanwhile, each time."""
+    named: list[str] = []
+
+    def hear(reading: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda folder, entry: [named.append(entry.name), reading(folder, entry)][1]
+
+    monkeypatch.setattr("cl.streams.arrived.read", hear(read))
+    monkeypatch.setattr("cl.streams.arrived.read_test", hear(read_test))
+    return named
+
+
+def arrive(root: Path) -> None:
+    """Two sessions more: one of a new class with an image that session two has under another name, one whose class is written otherwise."""
+    twin = make.table((2,), 3)
+    clash = concat([make.table((3,), 3), ImageTable(twin.table.set_column(2, SCHEMA.field("label"), pa.array(["yellow"] * 3)))])
+    append(root / "inbox", "three", {"train": clash, "test": make.table((3,), 2, seed=50)}, "labels")
+    written = make.table((4,), 2).table.set_column(2, SCHEMA.field("label"), pa.array(["Yellow"] * 2))
+    append(root / "inbox", "four", {"train": ImageTable(written), "test": ImageTable(written.slice(0, 1)).under("test")}, "labels")
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"test_split": "held_out", "limit": 2, "probes": [{"source": "colours", "name": "all", "limit": 4}]}]
+)
+def test_of_a_collection_that_grew_only_what_came_in_is_read_and_the_rest_once_it_is_needed(
+    root, tmp_path, monkeypatch, reads, changes
+) -> None:
+    settings = config("collection", **changes, sources={"inbox": "inbox", "colours": "colours"}, source="inbox")
+    stream_of(settings, root, tmp_path / "outlines")
+    arrive(root)
+    whole = build_stream(settings, root)
+    topics = [each.topic for each in whole.told]
+    assert Topic.SAME_PROMPT in topics and (changes or Topic.CONFLICT in topics)  # found across sessions
+    reads.clear()
+    with monkeypatch.context() as patch:
+        patch.setattr(outline, "build_stream", refuse)
+        grew = stream_of(settings, root, tmp_path / "outlines")
+        assert told(grew) == told(whole) and reads == ["three", "four"]
+        again = stream_of(settings, root, tmp_path / "outlines")
+        assert told(again) == told(whole) and reads == ["three", "four"]
+        reads.clear()
+        for one, two in (
+            (again.sessions[1].data, whole.sessions[1].data),
+            (again.sessions[0].tests[0].data, whole.sessions[0].tests[0].data),
+        ):
+            assert one.table.equals(two.table)
+        assert reads == ["two", "one"]
+    for ours, theirs in zip(again.exam(5), whole.exam(5), strict=True):  # one of them is examined with what others hold: with all
+        assert ours.data.table.equals(theirs.data.table)
+
+
+def bare(root: Path) -> None:
+    append(root / "inbox", "bare-again", {"train": make.table((1,), 3, seed=19)}, "none")  # examined with the test images of all before it
+
+
+def other(root: Path) -> None:
+    arrive(root)
+    file = root / "inbox" / "0001-one" / "session.json"
+    file.write_bytes(file.read_bytes())
+
+
+@pytest.mark.parametrize("change", [bare, other])
+def test_where_more_than_that_has_changed_all_is_read_again(root, tmp_path, monkeypatch, reads, change) -> None:
+    stream_of(config("collection"), root, tmp_path / "outlines")
+    change(root)
+    made = stream_of(config("collection"), root, tmp_path / "outlines")
+    assert told(made) == told(build_stream(config("collection"), root)) and "one" in reads
+
+
+def test_a_session_that_came_in_and_cannot_be_examined_is_refused_as_ever(root, tmp_path) -> None:
+    stream_of(config("collection", sources={"inbox": "inbox", "colours": "colours"}, source="inbox"), root, tmp_path / "outlines")
+    append(root / "inbox", "two-more", {"train": make.table((5,), 3), "test": make.table((6,), 2)}, "labels")
+    for outlines in (None, tmp_path / "outlines"):
+        with pytest.raises(DataError, match="1 of 1 tested class has no training image"):
+            stream_of(config("collection", sources={"inbox": "inbox", "colours": "colours"}, source="inbox"), root, outlines)
 
 
 @pytest.mark.parametrize("change", [edit, more, less, renamed])
@@ -262,6 +345,29 @@ def test_weights_that_changed_are_noticed_before_and_after_they_are_asked_for(ro
         load_method(work, 1, store)
     assert find(work, 1, store) is None
     assert advance(work, 1, store) == find(work, 1, store) and (folder / WEIGHTS).read_bytes() == whole
+
+
+def test_the_base_model_is_hashed_once_while_its_file_is_as_it_was(root, tmp_path, monkeypatch) -> None:
+    make.tiny().save(tmp_path / "base")
+    model = ModelConfig(name=f"local-dir:{tmp_path / 'base'}")
+
+    def digest() -> str:
+        _loaded.cache_clear()
+        base_digest.cache_clear()  # as another process would
+        return base_digest(model, False, tmp_path / "outlines")
+
+    first = digest()
+    assert first == make.tiny().digest()
+    with monkeypatch.context() as patch:
+        patch.setattr("cl.models.clip.Clip.digest", refuse)
+        assert digest() == first
+    file = tmp_path / "base" / "open_clip_model.safetensors"
+    tensors = load_file(file)
+    tensors["logit_scale"] += 1
+    before = file.stat()
+    save_file(tensors, file)
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert digest() != first
 
 
 @pytest.mark.parametrize("left", [b"", b"{}", b'{"stamp": [], "sha256": "0"}'])

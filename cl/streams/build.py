@@ -1,6 +1,6 @@
 """Builds a stream from its YAML: reads the sources, cuts them into sessions, and checks that each can be learned and examined."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
@@ -23,6 +23,8 @@ from cl.text import plural, some
 
 __all__ = ["StreamConfig", "build_stream", "class_names"]
 
+TOGETHER = (Topic.SAME_PROMPT, Topic.ALIKE, Topic.CONFLICT, Topic.LEAK)  # what is said of all sessions together
+
 
 def build_stream(config: StreamConfig, root: Path) -> Stream:
     """The stream that a configuration describes, over the data in `root`; the same for the same files and settings.
@@ -34,20 +36,41 @@ def build_stream(config: StreamConfig, root: Path) -> Stream:
     told: list[Told] = []
     config = spoken(config, root)
     sources = read_sources(config, root, told)
-    vocabulary: dict[str, ClassName] = {}
-    sessions: list[Session] = []
-    withheld: dict[str, str] = {}
     cut = as_arrived(config, root) if isinstance(config, CollectionStream) else drafts(config, sources, root)
-    for index, draft in enumerate(cut, start=1):
-        session = drafted(index, draft, config, vocabulary)
+    sessions, withheld = in_line(config, cut, told)
+    return of_line(config, sessions, tuple(probed(probe, config, sources) for probe in config.probes), withheld, told)
+
+
+def in_line(
+    config: StreamConfig, cut: Iterable[Draft], told: list[Told], before: Sequence[Session] = ()
+) -> tuple[tuple[Session, ...], dict[str, str]]:
+    """The sessions of drafts, on top of those `before` them; and the labels that they withhold, by row. What is said goes to `told`.
+
+    Raises:
+        DataError: one cannot be learned or examined.
+    """
+    sessions, withheld = [*before], dict[str, str]()
+    for index, draft in enumerate(cut, start=len(before) + 1):
+        known = {each.name: each for each in sessions[-1].vocabulary} if sessions else {}
+        session = drafted(index, draft, config, known)
         sessions.append(session)
         withheld |= withheld_of(session, draft)
         told += draft.told
-        vocabulary = {known.name: known for known in session.vocabulary}
-    probes = tuple(probed(probe, config, sources) for probe in config.probes)
-    unmet(config, [*vocabulary, *(known.name for probe in probes for known in probe.classes)])
-    told += _doubts(sessions, probes)
-    stream = Stream(config.name, tuple(sessions), probes, config.candidates, withheld, tuple(merged(told)))
+    return tuple(sessions), withheld
+
+
+def of_line(
+    config: StreamConfig, sessions: Sequence[Session], probes: tuple[EvalSet, ...], withheld: Mapping[str, str], told: Sequence[Told]
+) -> Stream:
+    """The stream of sessions and probes, after a look at them together; `told`: what was said of each.
+
+    Raises:
+        DataError: an image both teaches and examines, the sessions make no stream, or synonyms are given for a class that is none of theirs.
+    """
+    every = (sessions[-1].vocabulary, *(probe.classes for probe in probes)) if sessions else ()
+    unmet(config, [known.name for classes in every for known in classes])
+    remarks = tuple(merged([*told, *_doubts(sessions, probes)]))
+    stream = Stream(config.name, tuple(sessions), probes, config.candidates, withheld, remarks)
     _no_leak(stream)
     return stream
 
@@ -63,12 +86,12 @@ def read_sources(config: StreamConfig, root: Path, told: list[Told]) -> dict[str
 
 
 def _doubts(sessions: Sequence[Session], probes: Sequence[EvalSet]) -> list[Told]:
-    """Classes that cannot be told apart, images under two labels, and test images that teach."""
+    """Classes that cannot be told apart, images under two labels, and test images that teach: the topics of TOGETHER."""
     asked = [session.vocabulary for session in sessions[-1:]] + [probe.classes for probe in probes]
     same = [" = ".join(map(repr, group)) for classes in asked for group in same_prompts(classes)]
     near = [" = ".join(map(repr, group)) for classes in asked for group in alike(each.name for each in classes)]
     tables = {"train": [session.data for session in sessions], "test": [test.data for session in sessions for test in session.tests]}
-    images = [each for each in same_images({split: concat(rows) for split, rows in tables.items()}) if each.topic != Topic.SAME]
+    images = [each for each in same_images(tables) if each.topic != Topic.SAME]
     made = [Told(Topic.SAME_PROMPT, tuple(same)), Told(Topic.ALIKE, tuple(name for name in near if name not in same)), *images]
     return [each for each in made if each.names]
 

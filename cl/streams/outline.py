@@ -6,12 +6,14 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import TypeAdapter, ValidationError
 
 from cl.data.classes import ClassName
+from cl.data.collection import listed
 from cl.data.schema import EXTRAS, SCHEMA, joined
 from cl.data.table import ImageTable
 from cl.data.told import Told, Topic
@@ -21,11 +23,14 @@ from cl.disk.seal import sealed, sha256, unsealed
 from cl.disk.unchanged import Stamp, stamp
 from cl.errors import DataError, StoreError
 from cl.release import code_version
+from cl.streams.arrived import collection_of
 from cl.streams.build import build_stream
-from cl.streams.config import FewShotStream, StreamConfig
+from cl.streams.config import CollectionStream, FewShotStream, StreamConfig
+from cl.streams.grown import Parts, again, grown, parts_of
 from cl.streams.stream import Candidates, EvalSet, Kind, Session, Stream, joint
 
-_INDEX = {field.name: field for field in (*SCHEMA, *EXTRAS) if field.name != "image"}
+_PRINT = pa.field("print", pa.binary())  # of a collection's images, to compare those with that come in
+_INDEX = {field.name: field for field in (*SCHEMA, *EXTRAS, _PRINT) if field.name != "image"}
 _BROKEN = (StoreError, OSError, pa.ArrowException, ValidationError, KeyError, ValueError)
 
 
@@ -59,6 +64,15 @@ class _Outline:
     probes: tuple[_Set, ...]
     withheld: Mapping[str, str]
     told: tuple[tuple[str, tuple[str, ...], int], ...]  # the name of each topic, as its sentence may be put otherwise
+    parts: Parts | None = None  # of a collection, which can have grown since
+
+
+class _Kept(NamedTuple):
+    """What an outline holds: the stamp of all files it was made from, the same part by part, and the stream."""
+
+    stamp: str
+    parts: Parts | None
+    stream: Stream
 
 
 _PLAIN = TypeAdapter(_Outline)
@@ -71,7 +85,8 @@ def stream_of(config: StreamConfig, root: Path, outlines: Path | None = None) ->
         config: what it is made of.
         root: where the data lie.
         outlines: a folder that remembers streams. One whose files have not changed since (`cl.disk.unchanged`), cut by the same code
-            under the same settings, opens its images once they are needed, and then they have to be what they were.
+            under the same settings, opens its images once they are needed, and then they have to be what they were. Of a collection that
+            has grown since, only the sessions that came in are read.
 
     Raises:
         DataError: as `build_stream`.
@@ -80,13 +95,14 @@ def stream_of(config: StreamConfig, root: Path, outlines: Path | None = None) ->
     if outlines is None or seen is None:
         return build_stream(config, root)
     file = _file(config, root, outlines)
-    if known := _read(file, seen, lambda: build_stream(config, root)):
-        return known
-    stream = build_stream(config, root)
-    elsewhere = any(each.topic is Topic.LINKED for each in stream.told)  # images may change there and no file here shows it
-    if seen.lasting and not elsewhere and seen == files_of(config, root):
+    kept = _read(file, config, root)
+    if kept and kept.stamp == seen.digest:
+        return kept.stream
+    stream = (grown(config, root, kept.stream, kept.parts) if kept else None) or build_stream(config, root)
+    elsewhere, parts = any(each.topic is Topic.LINKED for each in stream.told), parts_of(config, root)
+    if seen.lasting and not elsewhere and seen == files_of(config, root):  # elsewhere images may change and no file here shows it
         with suppress(OSError):  # what is not kept is read again
-            _write(stream, seen, file)
+            _write(stream, seen, parts, file)
     return stream
 
 
@@ -132,7 +148,7 @@ def _tables(stream: Stream) -> Iterator[ImageTable]:
     yield from (probe.data for probe in stream.probes)
 
 
-def _write(stream: Stream, seen: Stamp, file: Path) -> None:
+def _write(stream: Stream, seen: Stamp, parts: Parts | None, file: Path) -> None:
     def of(test: EvalSet) -> _Set:
         return _Set(test.name, test.kind, test.classes, len(test.data), test.data.content())
 
@@ -148,29 +164,34 @@ def _write(stream: Stream, seen: Stamp, file: Path) -> None:
         tuple(map(of, stream.probes)),
         stream.withheld,
         tuple((each.topic.name, each.names, each.count) for each in stream.told),
+        parts,
     )
+    probes = [probe.data for probe in stream.probes]  # which nothing is compared with
     rows = file.with_suffix(".parquet")
     rows.parent.mkdir(parents=True, exist_ok=True)
     with beside(rows) as part:
-        pq.write_table(joined([table.index for table in _tables(stream)]), part, compression="zstd")
+        indices = joined([table.index for table in _tables(stream)])
+        prints = [each for table in _tables(stream) for each in (table.prints if parts and table not in probes else [None] * len(table))]
+        pq.write_table(indices.append_column(_PRINT, pa.array(prints, pa.binary())), part, compression="zstd")
     write_json(sealed({"stamp": seen.digest, "rows": sha256(rows), "stream": _PLAIN.dump_python(outline, mode="json")}), file, indent=None)
 
 
-def _read(file: Path, seen: Stamp, build: Callable[[], Stream]) -> Stream | None:
-    """What was written for the files as they are; None if there is nothing, or nothing whole."""
+def _read(file: Path, config: StreamConfig, root: Path) -> _Kept | None:
+    """What was written; None if there is nothing, or nothing whole."""
     try:
         kept = unsealed(read_json(file), str(file), ())
-        if kept["stamp"] != seen.digest or kept["rows"] != sha256(file.with_suffix(".parquet")):
+        if kept["rows"] != sha256(file.with_suffix(".parquet")):
             return None
         outline = _PLAIN.validate_python(kept["stream"])
         rows = pq.read_table(file.with_suffix(".parquet"))
-        return _opened(outline, rows.cast(pa.schema([_INDEX[name] for name in rows.column_names])), build)
+        rows = rows.cast(pa.schema([_INDEX[name] for name in rows.column_names]))
+        return _Kept(str(kept["stamp"]), outline.parts, _opened(outline, rows, config, root))
     except _BROKEN:
         return None
 
 
-def _opened(outline: _Outline, rows: pa.Table, build: Callable[[], Stream]) -> Stream:
-    tables = iter(list(_outlined(outline, rows, build)))
+def _opened(outline: _Outline, rows: pa.Table, config: StreamConfig, root: Path) -> Stream:
+    tables = iter(list(_outlined(outline, rows, config, root)))
 
     def of(test: _Set) -> EvalSet:
         return EvalSet(test.name, test.kind, next(tables), test.classes)
@@ -183,20 +204,41 @@ def _opened(outline: _Outline, rows: pa.Table, build: Callable[[], Stream]) -> S
     return Stream(outline.name, sessions, tuple(map(of, outline.probes)), outline.candidates, outline.withheld, told)
 
 
-def _outlined(outline: _Outline, rows: pa.Table, build: Callable[[], Stream]) -> Iterator[ImageTable]:
-    """Every table of a stream in the order of `_tables`; the first whose images are needed reads those of all."""
-    whole = functools.cache(lambda: list(_tables(build())))
-    parts: list[_Session | _Set] = []
-    for each in outline.sessions:
-        parts += (each, *each.tests)
+def _outlined(outline: _Outline, rows: pa.Table, config: StreamConfig, root: Path) -> Iterator[ImageTable]:
+    """Every table of a stream in the order of `_tables`, each with what reads its images once they are needed."""
+    whole = functools.cache(lambda: list(_tables(build_stream(config, root))))
     start = 0
-    for place, part in enumerate((*parts, *outline.probes)):
-        yield ImageTable.outlined(rows.slice(start, part.rows), functools.partial(_again, whole, place, part)).known_as(part.content)
+    for place, (part, alone) in enumerate(_parts(outline, config, root)):
+        prints = rows[_PRINT.name].slice(start, part.rows)
+        table = rows.drop_columns(_PRINT.name).slice(start, part.rows)
+        made = ImageTable.outlined(table, functools.partial(_again, alone, whole, place, part))
+        yield made.known_as(part.content, None if prints.null_count else prints.to_pylist())
         start += part.rows
 
 
-def _again(whole: Callable[[], list[ImageTable]], place: int, part: _Session | _Set) -> ImageTable:
-    tables = whole()
-    if place >= len(tables) or tables[place].content() != part.content:
+def _parts(outline: _Outline, config: StreamConfig, root: Path) -> Iterator[tuple[_Session | _Set, Callable[[], ImageTable | None]]]:
+    """The part that each table is of, and what reads it from its own files; that gives None where it has none."""
+    entries = functools.cache(lambda: listed(collection_of(config, root), config.until) if isinstance(config, CollectionStream) else [])
+
+    def alone(index: int, known: tuple[ClassName, ...], teaches: bool) -> ImageTable | None:
+        if not isinstance(config, CollectionStream) or index > len(entries()):
+            return None
+        return again(config, root, entries()[index - 1], index, known, teaches)
+
+    known: tuple[ClassName, ...] = ()
+    for index, session in enumerate(outline.sessions, start=1):
+        yield session, functools.partial(alone, index, known, True)
+        yield from ((test, functools.partial(alone, index, known, False)) for test in session.tests)
+        known = outline.vocabulary[: session.known]
+    yield from ((probe, lambda: None) for probe in outline.probes)
+
+
+def _again(alone: Callable[[], ImageTable | None], whole: Callable[[], list[ImageTable]], place: int, part: _Session | _Set) -> ImageTable:
+    """The rows of a part with their images: from its own files where it has some, else with all that the stream is made of."""
+    table = alone()
+    if table is None:
+        tables = whole()
+        table = tables[place] if place < len(tables) else None
+    if table is None or table.content() != part.content:
         raise DataError(f"{part.name!r}: its images or labels have changed since this run was planned; run it again to learn what is there")
-    return tables[place]
+    return table
