@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from cl.config import TrainConfig
+from cl.data.table import Supervision
 from cl.data.told import Told
 from cl.disk.unchanged import Glance, glance, recalled
 from cl.errors import ConfigError, MethodError, ModelError
@@ -24,11 +25,19 @@ from cl.models.source import find
 from cl.release import code_version, made_with
 from cl.run_config import RunConfig, train_config
 from cl.store.units import units
+from cl.streams.arrived import taught_with
 from cl.streams.config import StreamConfig
 from cl.streams.doubts import cut
 from cl.streams.outline import joint_of, stream_of
 from cl.streams.stream import Session, Stream
-from cl.text import did_you_mean
+from cl.text import did_you_mean, some
+
+HOLDS: dict[Supervision, tuple[str, ...]] = {
+    "labels": ("labels",),
+    "captions": ("captions",),
+    "both": ("labels", "captions"),
+    "none": ("unlabelled",),
+}  # what sessions can hold for a method to learn from
 
 
 @dataclass(frozen=True)
@@ -93,6 +102,8 @@ def plan(config: RunConfig, data_root: Path, data_version: str, learns: bool = T
     Raises:
         ConfigError, DataError, ModelError, MethodError: what is wrong with settings, data, model, or a session.
     """
+    if learns:
+        check_wants(config, data_root)
     stream = read_stream(config, data_root, data_version, outlines)
     base, digest = base_model(config.model, learns), base_digest(config.model, learns, outlines)
     method = build_method(config.method.located(data_root), base, config.seed)
@@ -122,6 +133,23 @@ def state_key(parent: str, session: str, train: TrainConfig, *switch: str) -> st
     otherwise one day.
     """
     return _key(parent, session, train.changed("device", "devices", "strategy", "chunk", "workers", "checkpoint"), *switch)
+
+
+def check_wants(config: RunConfig, root: Path) -> None:
+    """Raise where no session can hold what the method learns from, by what the settings and a collection's notes say: no image is opened.
+
+    Raises:
+        DataError: a collection's notes cannot be read.
+        MethodError: says what the method wants, and what the stream teaches with.
+    """
+    kinds, wants = sorted(taught_with(config.stream, root)), config.method.wants()
+    held = {each for kind in kinds for each in (*HOLDS[kind], *(("unlabelled",) if config.stream.labelled else ()))}
+    if kinds and not held & set(wants):
+        raise MethodError(
+            f"{config.name}: {config.method.title()} learns from {' or '.join(wants)}, and the stream teaches with {some(sorted(held))} "
+            f"(stream.supervision: {some(kinds)}); choose another method or other terms (objectives take labels with labels: pairs), or "
+            "give the sessions what these want"
+        )
 
 
 def check_session(config: MethodConfig, method: Method, session: Session, train: TrainConfig) -> None:

@@ -9,10 +9,12 @@ import pytest
 import torch
 
 from cl.base_model import settle
+from cl.data.collection import append
 from cl.data.table import write
 from cl.errors import ConfigError, MethodError, StoreError
 from cl.models.clip import ModelConfig, build, load
 from cl.models.source import TINY
+from cl.plan import check_wants
 from cl.reports.report import Report
 from cl.run import Plan, advance, find, load_method, parse_config, plan, run
 from cl.run_config import train_config
@@ -233,8 +235,41 @@ def test_joint_learns_everything_at_once_and_is_asked_what_the_stream_asks(data,
     assert report.method == "joint" and set(report.matrix.sets) == set(run(planned(data), tmp_path).matrix.sets)
 
 
+PAIRS = {"name": "recipe", "terms": ["infoloob"]}
+
+
+@pytest.mark.parametrize(
+    ("method", "stream", "told"),
+    [
+        (PAIRS, {}, "infoloob / whole learns from captions, and the stream teaches with labels .*labels: pairs"),
+        ("ridge", {"supervision": "captions"}, "ridge learns from labels, and the stream teaches with captions"),
+        ("finetune", {"supervision": "none"}, "learns from labels or captions, and the stream teaches with unlabelled"),
+    ],
+)
+def test_what_no_session_can_hold_is_said_before_any_data_are_read(method, stream, told, tmp_path) -> None:
+    with pytest.raises(MethodError, match=told):
+        planned(tmp_path / "nowhere", method=method, stream={**TREE["stream"], **stream})
+
+
+def test_of_a_collection_it_is_said_once_no_session_that_is_there_can_be_learned(tmp_path) -> None:
+    def check(method: Any, **stream: Any) -> None:
+        tree = {**TREE, "method": method, "stream": {"kind": "collection", "sources": {"inbox": "inbox"}, **stream}}
+        check_wants(parse_config(tree, "test"), tmp_path)
+
+    check(PAIRS)  # nothing has come in yet
+    rows = {"train": make.table((0, 1), 2), "test": make.table((0, 1), 1, seed=50)}
+    append(tmp_path / "inbox", "one", rows, "labels")
+    with pytest.raises(MethodError, match=r"learns from captions, and the stream teaches with labels \(stream.supervision: labels\)"):
+        check(PAIRS)
+    check("finetune")
+    append(tmp_path / "inbox", "two", {split: table.without("label") for split, table in rows.items()}, "none")
+    with pytest.raises(MethodError, match="teaches with labels, unlabelled"):
+        check(PAIRS)
+    check("zero_shot")
+
+
 def test_what_a_method_cannot_learn_is_said_before_anything_is_written(data, tmp_path) -> None:
-    with pytest.raises(MethodError, match="session 1"):
+    with pytest.raises(MethodError, match="teaches with unlabelled"):
         planned(data, stream={**TREE["stream"], "supervision": "none"})
     with pytest.raises(ConfigError, match="unknown method 'replya'"):
         planned(data, method="replya")

@@ -5,9 +5,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from cl.data.collection import Entry, listed, read, read_test
-from cl.data.table import ImageTable, concat, hold_out
+from cl.data.table import ImageTable, Supervision, concat, hold_out
 from cl.errors import DataError
-from cl.streams.config import CollectionStream, SessionSpec
+from cl.streams.config import CollectionStream, ListedStream, SessionSpec, StreamConfig
 from cl.streams.cut import Draft, source_of
 
 
@@ -37,6 +37,18 @@ def collection_of(config: CollectionStream, root: Path) -> Path:
         DataError: it names no source of the stream.
     """
     return root / Path(config.sources[source_of(config.source, config.sources)].path).expanduser()
+
+
+def taught_with(config: StreamConfig, root: Path) -> set[Supervision]:
+    """What sessions of a stream teach with: of a collection those that are there, none where it is empty.
+
+    Raises:
+        DataError: a collection's notes cannot be read.
+    """
+    if isinstance(config, CollectionStream):
+        return {entry.supervision for entry in listed(collection_of(config, root), config.until, gaps=True)}
+    own = [spec.supervision for spec in config.sessions] if isinstance(config, ListedStream) else [None]
+    return {each or config.supervision for each in own}
 
 
 def arrived(config: CollectionStream, folder: Path, entry: Entry) -> Draft:

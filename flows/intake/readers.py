@@ -7,8 +7,6 @@ from cl.errors import EvergreenError
 from cl.text import some
 from flows.settings import Place
 
-_HOLDS = {"labels": ("labels",), "captions": ("captions",), "both": ("labels", "captions"), "none": ("unlabelled",)}
-
 
 def cannot_use(place: Place, into: str, supervision: Supervision) -> list[str]:
     """A line for each config in the project's folder whose method will refuse a session of this kind at every `update`."""
@@ -16,15 +14,16 @@ def cannot_use(place: Place, into: str, supervision: Supervision) -> list[str]:
     for file in sorted(place.root.glob("*.y*ml")):
         if not _mentions(file, into):
             continue
-        from cl.run_config import read_config  # brings torch: seconds
-        from flows.learn.job import collections
+        from cl.plan import HOLDS  # this and the next bring torch: seconds, where no config learns the collection
+        from cl.run_config import read_config
+        from flows.learn.configs import collections
 
         try:
             run = read_config(file)
         except EvergreenError:
             continue  # no config of ours, or one that says so itself when it is used
-        if into in collections(run) and not set(_HOLDS[supervision]) & set(run.method.wants()):
-            wants, holds = " or ".join(run.method.wants()), " and ".join(_HOLDS[supervision])
+        if into in collections(run) and not set(HOLDS[supervision]) & set(run.method.wants()):
+            wants, holds = " or ".join(run.method.wants()), " and ".join(HOLDS[supervision])
             told.append(
                 f"{file.name} cannot use it: {run.method.name} learns from {wants}, and the session holds {holds}; "
                 "choose another method there, or another collection for such sessions"
