@@ -107,7 +107,7 @@ def test_a_models_page_says_who_is_champion_and_shows_no_raw_history(tracker: Tr
     change(place, client, "glyphs", CHAMPION, "2", "better", "Ben")
     text = client.get_registered_model("glyphs").description
     assert "- **champion**: version 2, since " in text and ", by Ben: better" in text
-    assert "| [2](#/models/glyphs/versions/2)&emsp; | top-1 50.0 |" in text
+    assert "| [2](#/models/glyphs/versions/2?workflowType=machine_learning)&emsp; | top-1 50.0 |" in text
     assert text.index("version 2, by Ben") < text.index("version 1, by Ann")
     assert all(name.startswith("mlflow.") or name == "evergreen.project" for name in client.get_registered_model("glyphs").tags)
 
@@ -133,7 +133,7 @@ def test_an_experiments_page_opens_with_its_champion_and_keeps_a_view_with_metho
     tell_experiment(tracker, "glyphs")
     tags = tracker.client.get_experiment(tracker.experiment).tags
     assert tags[NOTE].startswith("No champion yet. Runs: [methods, scores, versions](#/experiments/")
-    assert "viewStateShareKey=evergreen" in tags[NOTE] and f"/runs/{run})&emsp; | top-1 50.0 |" in tags[NOTE]
+    assert "viewStateShareKey=evergreen" in tags[NOTE] and f"/runs/{run}?workflowType=machine_learning)&emsp; | top-1 50.0 |" in tags[NOTE]
     kept = json.loads(tags["mlflow.sharedViewState.evergreen"])
     assert kept["name"] and isinstance(kept["createdAt"], int)
     shown = json.loads(kept["state"])

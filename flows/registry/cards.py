@@ -12,6 +12,7 @@ from flows.registry.experiment_card import describe_runs
 from flows.registry.model_card import describe
 from flows.tracking.notes import describe_run, describe_version
 from flows.tracking.runs import Tracker
+from flows.tracking.views import run_page, version_page
 
 
 def tell(tracker: Tracker, run_id: str, report: Report, folder: Path, *, above: str | None = None) -> None:
@@ -41,10 +42,10 @@ def tell_experiment(tracker: Tracker, model: str) -> None:
 
 def run_card(tracker: Tracker, run_id: str, report: Report, folder: Path) -> str:
     """A run's card, and where its version and its report are found."""
-    links = [f"[report](#/experiments/{tracker.experiment}/runs/{run_id}/artifacts/report/report.html)"]
+    links = [f"[report]({run_page(tracker.experiment, run_id, 'report/report.html')})"]
     if report.version:
         name, _, version = report.version.rpartition("/")
-        links.insert(0, f"[version {version} of {name}](#/models/{name}/versions/{version})")
+        links.insert(0, f"[version {version} of {name}]({version_page(name, version)})")
     return f"{card(report)}\n{', '.join(links)}; the report is also in {in_markdown(str(folder / 'report.html'))}\n"
 
 

@@ -8,7 +8,7 @@ from cl.names import in_markdown
 from cl.reports.tables import line, percent
 from flows.tracking.notes import describe_experiment, first_line
 from flows.tracking.runs import KIND
-from flows.tracking.views import NOTE, pages, save_view
+from flows.tracking.views import NOTE, pages, run_page, save_view
 
 _RUNS = 12  # that it lists
 
@@ -21,7 +21,7 @@ def describe_runs(client: MlflowClient, experiment: str, model: str, champion: M
     opens = f"Champion {model}/{champion.version}{f': {says}' if says else ''}." if champion else "No champion yet."
     links = ", ".join(f"[{what}]({address})" for what, address in pages(experiment).items())
     rows = [
-        f"| [{in_markdown(run.info.run_name)}](#/experiments/{experiment}/runs/{run.info.run_id})&emsp; | {told} |"
+        f"| [{in_markdown(run.info.run_name)}]({run_page(experiment, run.info.run_id)})&emsp; | {told} |"
         for run in runs[:_RUNS]
         if (told := first_line(run.data.tags.get(NOTE)))
     ]

@@ -10,6 +10,7 @@ from cl.names import in_markdown
 from cl.reports.tables import line
 from flows.registry.changes import noted
 from flows.tracking.notes import describe_model, first_line
+from flows.tracking.views import version_page
 
 _VERSIONS, _CHANGES, _WHY = 12, 8, 160  # that it lists, and characters of a reason
 
@@ -27,7 +28,7 @@ def describe(client: MlflowClient, name: str, versions: Sequence[ModelVersion]) 
     lines += [line(["version", "scores"]), line(["---", "---"])]
     for each in sorted(versions, key=lambda each: -int(each.version))[:_VERSIONS]:
         told = first_line(each.description) or "–"
-        lines.append(f"| [{each.version}](#/models/{name}/versions/{each.version})&emsp; | {told} |")
+        lines.append(f"| [{each.version}]({version_page(name, str(each.version))})&emsp; | {told} |")
     lines += ["", "What became of it, the last first:", ""]
     lines += [
         f"- {_day(made.when)}, {in_markdown(made.alias)}: version {made.after}, by {in_markdown(made.who)}: {_brief(made.why)}"

@@ -17,6 +17,9 @@ NOTE = "mlflow.note.content"  # Markdown that MLflow shows as the description of
 _TAG, _NAME = f"mlflow.sharedViewState.{VIEW}", "Evergreen: method, score, version"
 _SHOWN = ("last", "average", "forgetting", "zero_shot_drop")
 _KINDS = ("", "classify/", "retrieve/")
+# what MLflow's sidebar shows is kept by the browser, GenAI where nothing was chosen there, and an address overrules it: whatever an
+# experiment is of, it says nothing itself (mlflow/mlflow#24498)
+_CLASSICAL = "workflowType=machine_learning"
 _CURVES = ("cl", "cl/classify", "cl/retrieve", "top1", "recall_at_10")  # sections of charts, the first to be seen first
 
 
@@ -56,7 +59,17 @@ def listed(client: MlflowClient, most: int = 3) -> list[tuple[str, str]]:
     return [(str(each.name), next(iter(pages(str(each.experiment_id)).values()))) for each in experiments if _TAG in each.tags][:most]
 
 
+def run_page(experiment: str, run: str, artifact: str = "") -> str:
+    """The address of a run's page, or of one of its artifacts, behind the UI's own."""
+    return f"#/experiments/{experiment}/runs/{run}{artifact and f'/artifacts/{artifact}'}?{_CLASSICAL}"
+
+
+def version_page(model: str, version: str) -> str:
+    """The address of a version's page, behind the UI's own."""
+    return f"#/models/{model}/versions/{version}?{_CLASSICAL}"
+
+
 def pages(experiment: str) -> dict[str, str]:
     """The addresses of an experiment's runs as a table and as curves, behind the UI's own address."""
-    runs = f"#/experiments/{experiment}/runs?workflowType=machine_learning&viewStateShareKey={VIEW}"
+    runs = f"#/experiments/{experiment}/runs?{_CLASSICAL}&viewStateShareKey={VIEW}"
     return {"methods, scores, versions": runs, "curves": f"{runs}&compareRunsMode=CHART"}
