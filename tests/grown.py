@@ -5,8 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import mlflow
 import pytest
 
+import cl.onward
 from cl.data.collection import append
 from cl.evaluation.gate import Decision
 from flows.learn.job import prepared
@@ -21,6 +23,37 @@ method: {method}
 train: {{epochs: 1, batch_size: 8, lr: 1.0e-3}}
 evaluate: {{geometry: 0}}
 """
+
+
+def learned_by(patch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the sessions that are really learned from then on."""
+    names: list[str] = []
+    real = cl.onward.learn
+
+    def learn(method: Any, session: Any, *arguments: Any, **options: Any) -> Any:
+        names.append(session.name)
+        return real(method, session, *arguments, **options)
+
+    patch.setattr(cl.onward, "learn", learn)
+    return names
+
+
+def sparing(patch: pytest.MonkeyPatch) -> None:
+    """Without figures, pages and packages, which take seconds."""
+    for module in ("flows.line.entered", "flows.registry.publish"):
+        patch.setattr(f"{module}.whole", lambda report: iter(()))
+    for module in ("flows.registry.pages", "flows.line.line_page"):
+        patch.setattr(f"{module}.write", lambda reports, folder, seen=None: folder.mkdir(parents=True, exist_ok=True))
+        patch.setattr(f"{module}.images", lambda *_: {})
+    patch.setattr("flows.registry.package._log", _logged)
+
+
+def _logged(run_id: str | None, model_id: str, *_: Any) -> None:
+    client = mlflow.MlflowClient()
+    folder = Path(client.get_logged_model(model_id).artifact_location.removeprefix("file://"))
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "MLmodel").write_text("x")
+    client.finalize_logged_model(model_id, "READY")
 
 
 def plainly(patch: pytest.MonkeyPatch) -> None:
@@ -38,8 +71,7 @@ def plainly(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(flows.line.verdict, "create_table_artifact", lambda **_: None)
     patch.setattr(flows.line.verdict, "rule", lambda *_: Ruled(Decision(True, (), "good enough"), {}))
     patch.setattr(flows.line.verdict, "page", lambda *_: None)
-    patch.setattr("cl.reports.items.items", lambda report: iter(()))
-    patch.setattr("cl.reports.write.write", lambda reports, folder: folder.mkdir(parents=True, exist_ok=True))
+    patch.setattr("flows.line.entered.whole", lambda report: iter(()))
 
 
 def arrive(project: Path, name: str, colours: Sequence[int], seed: int = 0, each: int = 6) -> None:

@@ -45,7 +45,8 @@ gate: {drop: null, flips: null}
 @pytest.fixture
 def config(stored: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """A project with two sessions, without the figures and pages that take seconds."""
-    monkeypatch.setattr("cl.reports.items.whole", lambda report: iter([Text("report.json", json.dumps(sealed(report.to_json())))]))
+    for module in ("flows.line.entered", "flows.registry.publish"):
+        monkeypatch.setattr(f"{module}.whole", lambda report: iter([Text("report.json", json.dumps(sealed(report.to_json())))]))
     for module in ("flows.registry.pages", "flows.line.line_page"):
         monkeypatch.setattr(f"{module}.write", lambda reports, folder, seen=None: folder.mkdir(parents=True, exist_ok=True))
         monkeypatch.setattr(f"{module}.images", lambda *_: {})

@@ -59,7 +59,7 @@ COLLECTION = 'stream: {kind: collection, sources: {inbox: inbox}, template: "a {
 @pytest.fixture
 def config(stored: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """A project, without the figures and pages that take seconds."""
-    monkeypatch.setattr("cl.reports.items.whole", lambda report: iter([Text("report.json", json.dumps(sealed(report.to_json())))]))
+    monkeypatch.setattr("flows.registry.publish.whole", lambda report: iter([Text("report.json", json.dumps(sealed(report.to_json())))]))
     monkeypatch.setattr("flows.registry.pages.write", lambda reports, folder, seen: folder.mkdir(parents=True, exist_ok=True))
     monkeypatch.setattr("flows.registry.pages.images", lambda *_: {})
     return str(lay_out(stored))

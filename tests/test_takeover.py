@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import mlflow
 import pytest
 
 import cl.evaluation.ask
@@ -32,6 +31,7 @@ from flows.stream import learn_stream
 from flows.takeover.past import steps_to
 from flows.takeover.takeover import take_over
 from flows.tracking.runs import KEY
+from tests.grown import learned_by, sparing
 from tests.make import table
 from tests.old_projects import unpack
 
@@ -275,31 +275,13 @@ def test_a_state_that_notes_no_method_is_known_by_the_settings_of_then(project: 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without figures, pages and packages, which take seconds."""
-    monkeypatch.setattr("cl.reports.items.whole", lambda report: iter(()))
-    monkeypatch.setattr("cl.reports.write.write", lambda reports, folder: folder.mkdir(parents=True, exist_ok=True))
-    monkeypatch.setattr("flows.registry.package._log", logged)
-
-
-def logged(run_id: str | None, model_id: str, *_: Any) -> None:
-    client = mlflow.MlflowClient()
-    folder = Path(client.get_logged_model(model_id).artifact_location.removeprefix("file://"))
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "MLmodel").write_text("x")
-    client.finalize_logged_model(model_id, "READY")
+    sparing(monkeypatch)
 
 
 @pytest.fixture
 def taught(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of the sessions that are really learned."""
-    names: list[str] = []
-    real = cl.onward.learn
-
-    def learn(method: Any, session: Any, *arguments: Any, **options: Any) -> Any:
-        names.append(session.name)
-        return real(method, session, *arguments, **options)
-
-    monkeypatch.setattr(cl.onward, "learn", learn)
-    return names
+    return learned_by(monkeypatch)
 
 
 @pytest.fixture

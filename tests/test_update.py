@@ -28,8 +28,9 @@ from cl.run_config import parse_config, read_config
 from flows.history.conclude import conclude
 from flows.history.entries import Accept, Retry, Withdrawn, history_of, note
 from flows.history.standing import Standing
+from flows.learn.configs import collections, settings
 from flows.learn.failures import failures
-from flows.learn.job import collections, job_of, planned, settings
+from flows.learn.job import job_of, planned
 from flows.line.view import report_of_line
 from flows.line.work import work
 from flows.registry.champion import CHAMPION, change, holder
@@ -38,6 +39,7 @@ from flows.settings import Place
 from flows.tracking.locks import model_locked
 from flows.tracking.runs import connect, locked
 from flows.update import update
+from tests.grown import learned_by, sparing
 from tests.make import table
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
@@ -56,21 +58,10 @@ HARD = ["gate.worst_class=1.0"]  # a bound that nothing here holds
 @pytest.fixture
 def config(stored: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """A project with one session in its collection, without the figures and pages that take seconds."""
-    monkeypatch.setattr("cl.reports.items.whole", lambda report: iter(()))
-    monkeypatch.setattr("flows.line.line_page.write", lambda reports, folder, seen: folder.mkdir(parents=True, exist_ok=True))
-    monkeypatch.setattr("flows.line.line_page.images", lambda *_: {})
-    monkeypatch.setattr("flows.registry.package._log", _logged)
+    sparing(monkeypatch)
     (stored / "growing.yaml").write_text(CONFIG)
     arrive(stored, "first", (0, 1))
     return str(stored / "growing.yaml")
-
-
-def _logged(run_id: str | None, model_id: str, *_: Any) -> None:
-    client = mlflow.MlflowClient()
-    folder = Path(client.get_logged_model(model_id).artifact_location.removeprefix("file://"))
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "MLmodel").write_text("x")
-    client.finalize_logged_model(model_id, "READY")
 
 
 def arrive(project: Path, name: str, colours: tuple[int, ...], each: int = 8, seed: int = 0, wrong: bool = False) -> None:
@@ -86,15 +77,7 @@ def arrive(project: Path, name: str, colours: tuple[int, ...], each: int = 8, se
 @pytest.fixture
 def learned(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of the sessions that are really learned."""
-    names: list[str] = []
-    real = cl.onward.learn
-
-    def learn(method: Any, session: Any, *arguments: Any, **options: Any) -> Any:
-        names.append(session.name)
-        return real(method, session, *arguments, **options)
-
-    monkeypatch.setattr(cl.onward, "learn", learn)
-    return names
+    return learned_by(monkeypatch)
 
 
 def stands(project: Path) -> Standing:

@@ -7,16 +7,15 @@ from typing import Any
 import numpy as np
 from prefect import task
 
-from cl.errors import EvergreenError
 from cl.evaluation.ask import Question, names
 from cl.evaluation.cells import Cells
 from cl.evaluation.evaluate import unpack
-from cl.learning.host import threads
 from cl.reports.figures import LINES, thinned
 from cl.reports.gallery import Comparison
 from cl.reports.report import Losses, Report
-from cl.reports.sides import Side, side_by_side
+from cl.reports.sides import Side
 from cl.reports.write import write
+from cl.streams.stream import EvalSet
 from flows.history.entries import Learned
 from flows.history.standing import Standing, chain
 from flows.learn.job import Job
@@ -26,9 +25,8 @@ from flows.line.grow import method_of
 from flows.line.view import report_of_line, step
 from flows.line.work import Work, work
 from flows.registry.cards import tell
-from flows.registry.pages import judged, loss_of
+from flows.registry.pages import compared, judged, loss_of
 from flows.tracking.runs import Tracker
-from flows.watch import watch
 
 _SETS = 40  # sets whose images are looked at one by one: those that changed most
 
@@ -62,16 +60,14 @@ def images(at: Work, standing: Standing, path: Sequence[Learned], before: str | 
     line = at.line(path, at.sets(standing, path).judged)
     questions = line.questions(len(path))
     known = {name: unpack(hits) for name, hits in step(at, line, path, len(path)).hits.items()}
-    try:
-        with threads(at.config.threads):
-            was = _before(at, standing, before, questions)
-            most = sorted(known, key=lambda name: -_changed(was.hits.get(name), known[name]))[:_SETS]
-            exam = [each.examined() for each in questions if each.name in most]
-            after = Side(report.version or "the model now", method_of(at, path[-1]), known)
-            return {report.method: side_by_side(was, after, exam, at.config.evaluate, (watch().progress, watch().progress))}
-    except (EvergreenError, OSError) as error:  # the numbers stand without it
-        watch().tell(f"{at.config.name}: the report shows no images that broke: {error}")
-        return {}
+
+    def both() -> tuple[Side, Side, Sequence[EvalSet]]:
+        was = _before(at, standing, before, questions)
+        most = sorted(known, key=lambda name: -_changed(was.hits.get(name), known[name]))[:_SETS]
+        after = Side(report.version or "the model now", method_of(at, path[-1]), known)
+        return was, after, [each.examined() for each in questions if each.name in most]
+
+    return compared(at.config.name, report.method, both, at.config)
 
 
 def _changed(before: np.ndarray | None, after: np.ndarray) -> int:

@@ -56,6 +56,7 @@ class Work:
         self.journal = history_of(self.place, self.config.name)
         self._others: dict[str, Arrivals | None] = {}
         self._concluded: tuple[tuple[int, ...] | None, Standing] | None = None
+        self._sets: tuple[Standing, tuple[str, ...], Sets] | None = None  # the last that were made
         self.report: tuple[tuple[str, ...], Report] | None = None  # the last that was made, by its state and its sets
 
     def _arrivals(self, stream: StreamConfig) -> Arrivals:
@@ -91,7 +92,13 @@ class Work:
         return self.arrivals.probes()
 
     def sets(self, standing: Standing, path: Sequence[Learned]) -> Sets:
-        """The sets of a line, of what is not in it, and the probes."""
+        """The sets of a line, of what is not in it, and the probes; kept, since gate, report and page of one session ask for the same."""
+        states = tuple(learned.state for learned in path)
+        if self._sets is None or self._sets[0] is not standing or self._sets[1] != states:
+            self._sets = standing, states, self._made(standing, path)
+        return self._sets[2]
+
+    def _made(self, standing: Standing, path: Sequence[Learned]) -> Sets:
         taught = {learned.session for learned in path}
         numbered = enumerate(path, start=1)
         judged, gone = self._of((place, learned) for place, learned in numbered if learned.session not in standing.tombstones)

@@ -1,7 +1,7 @@
 """The report of a stream as people read it, once the gate has spoken: with its version, its loss, and the images that broke."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,8 @@ from cl.reports.sides import Side, side_by_side
 from cl.reports.write import write
 from cl.run import load_method
 from cl.run import report as made
+from cl.run_config import RunConfig
+from cl.streams.stream import EvalSet
 from flows.learn.job import Job, planned, title, turns
 from flows.learn.session import RETRIED, read, report_of, tracker_of
 from flows.registry.cards import tell
@@ -67,15 +69,22 @@ def judged(tracker: Tracker, run_id: str, report: Report) -> Report:
 def images(tracker: Tracker | None, job: Job, steps: "Sequence[Step]", report: Report) -> dict[str, Comparison]:
     """What became of single images since the champion of then, or else since the start; nothing where models are gone."""
     plan, last = planned(job), len(steps) - 1
-    exam = plan.stream.exam(last)
+
+    def both() -> tuple[Side, Side, Sequence[EvalSet]]:
+        hits = {name: unpack(right) for name, right in steps[-1].hits.items()}
+        after = Side(report.version or "the model after the last session", load_method(plan, last, job.place.steps), hits)
+        return _before(tracker, job, steps[0], report), after, plan.stream.exam(last)
+
+    return compared(title(job), report.method, both, plan.config)
+
+
+def compared(name: str, method: str, both: Callable[[], tuple[Side, Side, Sequence[EvalSet]]], config: RunConfig) -> dict[str, Comparison]:
+    """What became of single images of some sets from one side to the other; nothing, which is told, where models are gone."""
     try:
-        with threads(plan.config.threads):
-            hits = {name: unpack(right) for name, right in steps[-1].hits.items()}
-            after = Side(report.version or "the model after the last session", load_method(plan, last, job.place.steps), hits)
-            before = _before(tracker, job, steps[0], report)
-            return {report.method: side_by_side(before, after, exam, plan.config.evaluate, (watch().progress, watch().progress))}
+        with threads(config.threads):
+            return {method: side_by_side(*both(), config.evaluate, (watch().progress, watch().progress))}
     except (EvergreenError, OSError) as error:  # the numbers stand without it
-        watch().tell(f"{title(job)}: the report shows no images that broke: {error}")
+        watch().tell(f"{name}: the report shows no images that broke: {error}")
         return {}
 
 
@@ -106,7 +115,7 @@ def shown(place: Place, run_id: str) -> dict[str, Comparison]:
     """What the report of a stream's run shows of single images, read again; nothing where there is none."""
     try:
         kept = json.loads((place.reports / run_id / IMAGES).read_text(encoding="utf-8"))
-        return {method: Comparison.from_json(compared) for method, compared in kept.items()}
+        return {method: Comparison.from_json(each) for method, each in kept.items()}
     except (OSError, ValueError):  # none, or not what was written
         return {}
 
