@@ -42,7 +42,7 @@ def main() -> None:
         sys.stderr.write(f"evergreen: {told}\n")
         sys.exit(2)
     _reach()
-    from flows.cli.main import main as start
+    from flows.cli.main import main as start  # once it can be found
 
     start()
 
@@ -50,7 +50,7 @@ def main() -> None:
 def mlflow_app() -> Any:
     """MLflow's server behind Evergreen's guard; uvicorn looks in the current folder first, where a project may have its own `flows`."""
     sys.path.insert(0, str(home()))
-    from flows.servers.guard import mlflow_app as guarded
+    from flows.servers.guard import mlflow_app as guarded  # once it can be found
 
     return guarded()
 

@@ -19,6 +19,7 @@ from pydantic import Field
 
 from cl.errors import StoreError
 from cl.names import in_markdown
+from flows.forward import answered, catch_up
 from flows.history.conclude import conclude
 from flows.history.entries import history_of
 from flows.learn.job import Job, title
@@ -92,8 +93,6 @@ def approved(job: Job, outcome: dict[str, Any], asked: Question | None) -> dict[
     note(tracker_of(job).client, outcome["run"], Answer(given.approve, given.who, given.why))
     with model_locked(job.place, job.settings["name"]):  # judged again: another champion may have come meanwhile
         if steps is None:
-            from flows.forward import catch_up
-
             return outcome | catch_up(job)
         outcome["gate"] = judge(job, outcome["run"], steps)
         outcome["report"] = page(job, outcome["run"], steps)
@@ -128,8 +127,6 @@ def approve(model: str, version: str, until: str, data_root: str | None = None) 
 
 
 def _judged(candidate: ModelVersion, data_root: str | None, place: Place, client: MlflowClient) -> str:
-    from flows.forward import answered
-
     if waiting := conclude(history_of(place, candidate.name).read()).waiting:
         with model_locked(place, candidate.name):
             return answered(place, candidate.name, waiting, data_root)

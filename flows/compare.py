@@ -3,25 +3,35 @@
 import hashlib
 import os
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import torch
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner
 
 from cl.errors import ConfigError
-from flows.learn.job import Job, check_methods, jobs_of, planned, settings, title
+from cl.reports.card import compared_card, headline
+from cl.reports.items import compared
+from cl.reports.markdown import markdown
+from cl.reports.report import Report
+from cl.reports.write import write
+from cl.run_config import CompareConfig
+from flows.learn.configs import settings
+from flows.learn.job import Job, check_methods, jobs_of, planned, title
 from flows.learn.pulse import followed
 from flows.learn.run_page import open_with, run_name
 from flows.learn.session import RETRIED, tracker_of
+from flows.registry.cards import tell_experiment
+from flows.registry.pages import shown
 from flows.servers.children import end_with
 from flows.settings import Place, quiet
 from flows.stream import Config, learn_stream
+from flows.tracking.notes import describe_run
 from flows.tracking.reap import alive
+from flows.tracking.runs import COMPARISON, locked, slug
+from flows.tracking.views import run_page
 from flows.watch import watch
-
-if TYPE_CHECKING:
-    from cl.run_config import CompareConfig
 
 
 @flow(name="compare", flow_run_name=run_name)
@@ -47,7 +57,7 @@ def compare(
         return {"run": publish_comparison(jobs[0], learned), "reports": [stream["report"] for stream in learned]}
 
 
-def learn_all(jobs: list[Job], wanted: "CompareConfig | None", data_root: str | None, data_rev: str | None) -> Iterator[dict[str, Any]]:
+def learn_all(jobs: list[Job], wanted: CompareConfig | None, data_root: str | None, data_rev: str | None) -> Iterator[dict[str, Any]]:
     """What each job learned, in order; on one machine they together use no more threads than cores, unless the config says how many."""
     workers = min(wanted.parallel, len(jobs)) if wanted else 1
     if wanted is None or (workers == 1 and wanted.runner == "processes"):
@@ -72,12 +82,12 @@ def runner(kind: str, workers: int, cluster: str | None) -> TaskRunner[Any]:
     """
     try:
         if kind == "dask":
-            from prefect_dask import DaskTaskRunner
+            from prefect_dask import DaskTaskRunner  # an extra of the package
 
             local = {"n_workers": workers, "threads_per_worker": 1}
             return DaskTaskRunner(address=cluster) if cluster else DaskTaskRunner(cluster_kwargs=local)
         if kind == "ray":
-            from prefect_ray import RayTaskRunner
+            from prefect_ray import RayTaskRunner  # an extra of the package
 
             return RayTaskRunner(address=cluster) if cluster else RayTaskRunner(init_kwargs={"num_cpus": workers})
     except ImportError as error:
@@ -88,8 +98,6 @@ def runner(kind: str, workers: int, cluster: str | None) -> TaskRunner[Any]:
 @task(name="learn-one", task_run_name="{job.settings[name]}", cache_policy=NO_CACHE)
 def learn_one(job: Job, data_root: str | None, data_rev: str | None, threads: int) -> dict[str, Any]:
     """One stream, in a process of its own."""
-    import torch
-
     torch.set_num_threads(threads)
     return learn_stream(job.settings, [], data_root, data_rev, promote=False)
 
@@ -97,16 +105,6 @@ def learn_one(job: Job, data_root: str | None, data_rev: str | None, threads: in
 @task(task_run_name="publish", **RETRIED)
 def publish_comparison(job: Job, learned: list[dict[str, Any]]) -> str:
     """One report over all streams: in MLflow as a run that the streams' runs point to, with each method's mean, and in Prefect."""
-    from cl.reports.card import compared_card, headline
-    from cl.reports.items import compared
-    from cl.reports.markdown import markdown
-    from cl.reports.report import Report
-    from cl.reports.write import write
-    from flows.registry.cards import tell_experiment
-    from flows.registry.pages import shown
-    from flows.tracking.notes import describe_run
-    from flows.tracking.runs import COMPARISON, locked, slug
-
     reports = [Report.from_json(stream["report"]) for stream in learned]
     tracker, name = tracker_of(job), job.settings["name"]
     key = hashlib.sha256(" ".join(stream["key"] for stream in learned).encode()).hexdigest()[:24]
@@ -120,7 +118,7 @@ def publish_comparison(job: Job, learned: list[dict[str, Any]]) -> str:
             tracker.write(run, compared(reports), max(report.provenance.started for report in reports))
             for stream in learned:
                 tracker.client.set_tag(stream["run"], COMPARISON, run)
-            pages = [f"#/experiments/{tracker.experiment}/runs/{stream['run']}?workflowType=machine_learning" for stream in learned]
+            pages = [run_page(tracker.experiment, stream["run"]) for stream in learned]
             describe_run(tracker.client, run, compared_card(reports, pages))
             tell_experiment(tracker, slug(name))
     heads = [headline(report) for report in reports]

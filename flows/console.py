@@ -79,7 +79,7 @@ class BarWatch:
 
     def tell(self, text: str) -> None:
         """A line above the bars, and in Prefect's log."""
-        from flows.watch import log
+        from flows.watch import log  # brings Prefect: seconds
 
         self._print(text)
         log(text)

@@ -7,8 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import yaml
+
 from cl.disk.durable import beside
 from cl.errors import ConfigError, StoreError
+from cl.text import did_you_mean
 from flows.project import identity
 from flows.settings import Place, quiet
 
@@ -78,9 +81,7 @@ def written(wish: Wish) -> str:
     Raises:
         ConfigError: the name cannot be a model's.
     """
-    import yaml
-
-    from cl.run_config import parse_config
+    from cl.run_config import parse_config  # brings torch: seconds, before the first question
 
     name, _, tag = wish.model.partition(":")
     whole = not tag or name in ("hf-hub", "local-dir")
@@ -103,9 +104,7 @@ def _known(name: str, tag: str, whole: bool) -> None:
     """
     if name in ("glyph_base", "tiny", "hf-hub", "local-dir"):
         return
-    import open_clip
-
-    from cl.text import did_you_mean
+    import open_clip  # seconds, before the first question
 
     models = open_clip.list_models()
     if name not in models:
@@ -133,7 +132,7 @@ def _versioned(root: Path, wish: Wish) -> list[str]:
 
 
 def _dvc(root: Path, *, scm: bool, below: bool) -> None:
-    from dvc.exceptions import DvcException
+    from dvc.exceptions import DvcException  # this and the next: a second, where DVC is not wanted
     from dvc.repo import Repo
 
     quiet()  # dvc sets up its own logger when it is imported

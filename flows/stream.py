@@ -6,11 +6,14 @@ from typing import Any
 from prefect import flow, task
 from prefect.utilities.annotations import quote
 
+from cl.learning.learner import steps_over
+from cl.run_config import train_config
 from flows.approval import approved, ask
 from flows.history.entries import history_of
+from flows.learn.configs import settings
 from flows.learn.failures import noted
-from flows.learn.job import Job, learnable, planned, settings, title, turns
-from flows.learn.pulse import pulse_of
+from flows.learn.job import Job, learnable, planned, title, turns
+from flows.learn.pulse import Pulse, pulse_file
 from flows.learn.run_page import run_name
 from flows.learn.session import RETRIED, learn, log_session, tracker_of
 from flows.registry.judge import judge
@@ -20,7 +23,7 @@ from flows.settings import Place, check_writable, quiet
 from flows.tracking.locks import model_locked
 from flows.tracking.reap import alive
 from flows.tracking.runs import MODEL, slug
-from flows.watch import watch, watched_by
+from flows.watch import Watch, watch, watched_by
 
 Config = str | dict[str, Any]
 
@@ -86,3 +89,10 @@ def fetch(config: Config, overrides: list[str], data_root: str | None, data_rev:
     """Settings and data that fit each other, before anything is learned; fetching may be retried, a mistake is told."""
     check_writable(Place.find())
     return learnable(config, overrides, data_root, data_rev)
+
+
+def pulse_of(job: Job, inner: Watch) -> Pulse:
+    """The pulse of a job that is about to be learned here."""
+    plan = planned(job)
+    sizes = [steps_over(len(session.data), train_config(plan.config, session)) for session in plan.stream.sessions]
+    return Pulse(inner, pulse_file(job.place, turns(job)[-1].key), title(job), sizes)

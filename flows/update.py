@@ -17,8 +17,9 @@ from prefect.states import Cancelled
 
 from flows.approval import approved, ask
 from flows.forward import catch_up
+from flows.learn.configs import settings
 from flows.learn.failures import noted
-from flows.learn.job import prepared, settings
+from flows.learn.job import prepared
 from flows.learn.run_page import run_name
 from flows.line.told import show
 from flows.registry.publish import own_command

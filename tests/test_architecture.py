@@ -63,6 +63,31 @@ def test_a_print_is_found_where_it_is_called(source: str, found: list[int]) -> N
     assert prints(source) == found
 
 
+def lazy(source: str) -> list[int]:
+    """Lines of functions where imports begin of which no comment says why they are not at the top."""
+    lines, found = source.splitlines(), []
+    for function in (node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)):
+        imports = sorted(
+            (node for node in ast.walk(function) if isinstance(node, ast.Import | ast.ImportFrom)), key=lambda node: node.lineno
+        )
+        said = 0  # the last line that a comment speaks for: one at the first of several stands for those right below it
+        for node in imports:
+            if "#" in lines[node.lineno - 1] or node.lineno <= said + 1:
+                said = node.end_lineno or node.lineno
+            else:
+                found.append(node.lineno)
+    return sorted(set(found))
+
+
+@pytest.mark.parametrize("path", [path for path in MODULES if path.parts[-2] != "cli"], ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_an_import_inside_a_function_says_why_but_on_the_command_line_whose_help_comes_at_once(path: Path) -> None:
+    assert lazy(path.read_text()) == []
+
+
+def test_an_import_inside_a_function_without_a_reason_is_found() -> None:
+    assert lazy("def f():\n    import a\n    import b  # slow\n    import c\n\n    import d") == [2, 6]
+
+
 def test_a_function_of_51_lines_is_found() -> None:
     assert long("def f():\n" + "    pass\n" * 50) == ["f"] and long("def f():\n" + "    pass\n" * 49) == []
 

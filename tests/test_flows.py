@@ -12,8 +12,10 @@ from prefect.client.orchestration import get_client
 import cl.run
 from cl.errors import ConfigError, DataError, LearningError
 from flows.compare import compare
-from flows.learn.job import Turn, find_config, job_of, jobs_of, planned, settings, title
+from flows.learn.configs import settings
+from flows.learn.job import Turn, job_of, jobs_of, planned, title
 from flows.learn.session import content_key, report_of, transient
+from flows.learn.shipped import find_config
 from flows.pace import Beat, Ended
 from flows.settings import Place
 from flows.stream import learn_stream

@@ -8,6 +8,8 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+import matplotlib
+from fontTools.ttLib import TTFont
 from PIL import Image, ImageDraw, ImageFont
 
 from cl.data.table import ImageTable, write
@@ -75,8 +77,6 @@ def name_of(code: int) -> str:
 @functools.cache
 def coverage() -> dict[str, tuple[int, ...]]:
     """For each of the 16 fonts the named characters it has, in order."""
-    from fontTools.ttLib import TTFont
-
     return {
         path.stem: tuple(sorted(code for code in TTFont(path, lazy=True).getBestCmap() if name_of(code)))
         for family in FAMILIES
@@ -156,8 +156,6 @@ def _font(name: str, em: int) -> ImageFont.FreeTypeFont:
 
 @functools.cache
 def _folder() -> Path:
-    import matplotlib
-
     return Path(matplotlib.get_data_path()) / "fonts" / "ttf"
 
 

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from avalanche.benchmarks import benchmark_from_datasets, with_classes_timeline, with_task_labels
+from avalanche.benchmarks.utils import _make_taskaware_classification_dataset as task_aware
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -98,9 +100,6 @@ def to_avalanche(stream: Stream, transform: Callable[[Image.Image], Any] | None 
     }
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # avalanche pulls in a QP solver that complains at import
-        from avalanche.benchmarks import benchmark_from_datasets, with_classes_timeline, with_task_labels
-        from avalanche.benchmarks.utils import _make_taskaware_classification_dataset as task_aware
-
         # with task labels LwF runs too, which breaks on datasets without
         aware = {name: [task_aware(rows, task_labels=0) for rows in split] for name, split in splits.items()}
         return with_task_labels(with_classes_timeline(benchmark_from_datasets(**aware)))

@@ -65,7 +65,7 @@ def of_line(
     """The stream of sessions and probes, after a look at them together; `told`: what was said of each.
 
     Raises:
-        DataError: an image both teaches and examines, the sessions make no stream, or synonyms are given for a class that is none of theirs.
+        DataError: an image both teaches and examines, the sessions make no stream, or synonyms are of no class of theirs.
     """
     every = (sessions[-1].vocabulary, *(probe.classes for probe in probes)) if sessions else ()
     unmet(config, [known.name for classes in every for known in classes])

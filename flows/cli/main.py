@@ -70,11 +70,13 @@ def run(
 ) -> None:
     """Learn a stream with one method; sessions that were learned before are not learned again."""
     place, overrides = begin(), overrides_of(method, seed, settings)
-    from flows.learn.job import find_config, learnable
+    from flows.learn.shipped import find_config
 
     path = str(find_config(config, place))
     watched = orchestrated(place)
     with prepared_for():
+        from flows.learn.job import learnable
+
         learnable(path, overrides, data_root, data_rev)  # a mistake is told without Prefect's help
     from flows.stream import learn_stream
 
@@ -87,12 +89,14 @@ def run(
 def compare(config: ConfigArgument, settings: SetOption = None, data_root: RootOption = None, data_rev: RevOption = None) -> None:
     """Learn a stream with every method and seed of the config's `compare` section, and say how they compare."""
     place = begin()
-    from flows.learn.job import check_devices, check_methods, find_config, jobs_of
-    from flows.learn.job import settings as settled
+    from flows.learn.shipped import find_config
 
     path = str(find_config(config, place))
     watched = orchestrated(place)
     with prepared_for():
+        from flows.learn.configs import settings as settled
+        from flows.learn.job import check_devices, check_methods, jobs_of
+
         check_devices(path, settings or [])
         check_methods(jobs_of(path, settings or [], data_root, data_rev))  # a mistake is told without Prefect's help
     from flows.compare import compare as learn_all
@@ -116,7 +120,7 @@ def report(
     begin()
     from cl.reports.write import write
     from flows.learn.job import finished, job_of, jobs_of
-    from flows.look.listed import report_of_model
+    from flows.look.opened import report_of_model
     from flows.registry.pages import again
 
     overrides = overrides_of(method, seed, settings)

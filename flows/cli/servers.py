@@ -81,7 +81,8 @@ def serve(
     Where CONFIG learns a collection, each session that `evergreen ingest` adds to it starts `update`.
     """
     place = begin(PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL="INFO")
-    from flows.learn.job import collections, find_config, settings
+    from flows.learn.configs import collections, settings
+    from flows.learn.shipped import find_config
     from flows.servers.servers import find_server
 
     path, address, console = find_config(config, place), find_server(place), err()

@@ -27,7 +27,8 @@ def sessions(
 ) -> None:
     """List what became of each session: learned, set aside, skipped, rolled back, waiting for a person; why, and since when."""
     from flows.history.conclude import standing_of
-    from flows.look.listed import arrivals_of, only, rows, told
+    from flows.look.listed import only, rows, told
+    from flows.look.opened import arrivals_of
 
     place = begin(writes=False)
     check_project(place)
@@ -65,7 +66,7 @@ def skip(
 ) -> None:
     """Leave a session out: one that waits, or that was refused; its sets are shown and never judged by."""
     from flows.history.wishes import skip as wish
-    from flows.look.listed import arrivals_of, named
+    from flows.look.opened import arrivals_of, named
     from flows.registry.champion import whoami
 
     def write(place: Place, name: str, standing: "Standing") -> str:

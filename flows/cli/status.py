@@ -48,8 +48,10 @@ def status(
 
 def _sessions(config: str, overrides: list[str], data_root: str | None) -> None:
     from flows.history.entries import history_of
-    from flows.learn.job import job_of, settings, title, turns
-    from flows.learn.progress import sessions, where
+    from flows.learn.configs import settings
+    from flows.learn.far import where
+    from flows.learn.job import job_of, title, turns
+    from flows.learn.progress import sessions
     from flows.look.status import as_update
     from flows.registry.publish import command
     from flows.tracking.reap import held
@@ -72,8 +74,9 @@ def _sessions(config: str, overrides: list[str], data_root: str | None) -> None:
 
 def _model(config: str, overrides: list[str], data_root: str | None, command: str) -> None:
     """The sessions of a model that has a history, whatever settings each was learned with."""
+    from flows.learn.far import where
     from flows.learn.job import job_of
-    from flows.learn.progress import of_model, where
+    from flows.learn.progress import of_model
     from flows.line.work import work
     from flows.look.listed import told
     from flows.tracking.reap import held
@@ -105,7 +108,8 @@ def verify_resume(
     The stream is learned twice in projects of their own, undisturbed and killed at random moments; yours is not touched.
     """
     place = begin()
-    from flows.learn.job import find_config, job_of, planned
+    from flows.learn.job import job_of, planned
+    from flows.learn.shipped import find_config
     from flows.learn.verify import Trial, verify
 
     path, overrides = str(find_config(config, place)), settings or []

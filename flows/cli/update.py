@@ -26,11 +26,13 @@ def update(
 ) -> None:
     """Learn the sessions that wait, if the config's policy says so; what an event or a schedule starts, by hand."""
     place, overrides = begin(), overrides_of(method, seed, settings)
-    from flows.learn.job import find_config, prepared
+    from flows.learn.shipped import find_config
 
     path = str(find_config(config, place))
     watched = orchestrated(place)
     with prepared_for():
+        from flows.learn.job import prepared
+
         job = prepared(path, overrides, data_root)
     if rebuild:
         _agreed(job, yes)

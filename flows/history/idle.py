@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from cl.errors import StoreError
 from cl.names import slug
 from flows.settings import Place
+from flows.tracking.runs import locked
 
 
 @contextmanager
@@ -15,7 +16,6 @@ def idle(place: Place, model: str) -> Iterator[None]:
     Raises:
         StoreError: somebody does.
     """
-    from flows.tracking.runs import locked
 
     def taken() -> None:
         raise StoreError(f"{slug(model)}: a process is learning it now (evergreen status); when it is through, start this command again")

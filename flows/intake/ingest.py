@@ -177,7 +177,7 @@ def announce(into: str, entry: Entry, version: str | None, mark: Path, place: Pl
 
 def _post(server: str, event: dict[str, object]) -> str | None:
     """Why the server did not take it; None if it did. Prefect's own `emit_event` loses what a server does not take."""
-    import httpx
+    import httpx  # this and the next bring Prefect: seconds, where no server runs
     from prefect.client.orchestration import SyncPrefectClient
     from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_KEY
 

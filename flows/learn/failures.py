@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from cl.disk.files import read_json, write_json
 from cl.errors import EvergreenError, StoreError, again
-from flows.learn.job import settings
+from flows.learn.configs import settings
 from flows.settings import Place
 
 

@@ -6,15 +6,20 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from cl.errors import ConfigError, MethodError, StoreError
+from cl.base_model import settle
+from cl.errors import MethodError, StoreError
+from cl.plan import check_wants, read_stream
+from cl.run import Plan, Step, measured, plan
+from cl.run_config import RunConfig, check_device, parse_config, variants
+from cl.run_config import label as label_of
 from cl.text import plural
+from flows.data.shelf import shelf_locked
+from flows.data.versions import materialise, version
+from flows.learn.configs import settings
 from flows.settings import Place
-
-if TYPE_CHECKING:
-    from cl.run import Plan, Step
-    from cl.run_config import RunConfig
+from flows.watch import watch
 
 
 @dataclass(frozen=True)
@@ -71,12 +76,6 @@ def job_of(
     Raises:
         ConfigError, DataError: a setting is wrong, or there is no such data.
     """
-    from cl.base_model import settle
-    from cl.plan import read_stream
-    from flows.data.shelf import shelf_locked
-    from flows.data.versions import materialise, version
-    from flows.watch import watch  # it brings Prefect, which must not be imported before its address is chosen
-
     place = Place.find()
     run = settings(config, overrides, place)
     folder = place.data_in(data_root)
@@ -97,8 +96,6 @@ def learnable(
     Raises:
         ConfigError, DataError, ModelError, MethodError: what does.
     """
-    from cl.run_config import check_device
-
     check_device(settings(config, overrides, Place.find()))
     job = job_of(config, overrides, data_root, data_rev)
     planned(job)
@@ -109,12 +106,12 @@ def prepared(config: str | dict[str, Any], overrides: Sequence[str] = (), data_r
     """The job of `job_of` for `update`, which reads no session but those that wait.
 
     Raises:
-        ConfigError, DataError, ModelError: what stands in its way on this machine.
+        ConfigError, DataError, ModelError, MethodError: what stands in its way on this machine, or with any data that are there.
     """
-    from cl.run_config import check_device
-
     check_device(settings(config, overrides, Place.find()))
-    return job_of(config, overrides, data_root, whole=False)
+    job = job_of(config, overrides, data_root, whole=False)
+    check_wants(parse_config(job.settings, "config"), Path(job.folder))
+    return job
 
 
 def jobs_of(
@@ -125,8 +122,6 @@ def jobs_of(
     Raises:
         ConfigError, DataError: a setting is wrong, or there is no such data.
     """
-    from cl.run_config import parse_config, variants
-
     first = job_of(config, overrides, data_root, data_rev)
     run = parse_config({**first.settings, "compare": settings(config, overrides, first.place).model_dump(mode="json")["compare"]}, "config")
     return [replace(first, config=_json(one)) for one in variants(run)]
@@ -158,48 +153,12 @@ def check_devices(config: str | dict[str, Any], overrides: Sequence[str] = ()) -
     Raises:
         ConfigError: it does, or a setting is wrong.
     """
-    from cl.run_config import check_device, variants
-
     for run in variants(settings(config, overrides, Place.find())):
         check_device(run)
 
 
-def settings(config: str | dict[str, Any], overrides: Sequence[str], place: Place) -> "RunConfig":
-    """The checked config: from a YAML file (a path, or the name of one that is shipped) or from plain values.
-
-    Raises:
-        ConfigError: no such file, or a setting is wrong; names the setting by its path.
-    """
-    from cl.run_config import overridden, parse_config, read_config
-
-    if isinstance(config, dict):
-        return parse_config(overridden(config, overrides), "config")
-    return read_config(find_config(config, place), overrides)
-
-
-def collections(run: "RunConfig") -> list[str]:
-    """The collections that a config learns: none where its stream does not grow by `evergreen ingest`."""
-    sources = run.stream.sources.values() if run.stream.kind == "collection" else ()
-    return [Path(source.path).name for source in sources]
-
-
-def find_config(name: str, place: Place) -> Path:
-    """A path as given, or the shipped config of that name.
-
-    Raises:
-        ConfigError: neither exists.
-    """
-    shipped = Path(__file__).parents[1] / "configs"
-    for path in (place.relative(name), shipped / f"{name}.yaml"):
-        if path.is_file():
-            return path
-    groups = sorted({f"{path.parent.name}/..." for path in shipped.glob("*/*.yaml")})
-    names = ", ".join([*sorted(path.stem for path in shipped.glob("*.yaml")), *groups])
-    raise ConfigError(f"{name}: no such config; give the path of a YAML file, or one of {names or 'none shipped'}")
-
-
 @functools.lru_cache(maxsize=1)
-def planned(job: Job) -> "Plan":
+def planned(job: Job) -> Plan:
     """The plan of a job, kept while the same job is asked for: building it reads the data.
 
     Raises:
@@ -209,7 +168,7 @@ def planned(job: Job) -> "Plan":
 
 
 @functools.lru_cache(maxsize=1)
-def outlined(job: Job) -> "Plan":
+def outlined(job: Job) -> Plan:
     """The plan of a job for who only looks at what is learned of it, see `cl.plan.plan`; kept like the other.
 
     Raises:
@@ -218,10 +177,7 @@ def outlined(job: Job) -> "Plan":
     return _plan(job, learns=False)
 
 
-def _plan(job: Job, learns: bool) -> "Plan":
-    from cl.run import plan
-    from cl.run_config import parse_config
-
+def _plan(job: Job, learns: bool) -> Plan:
     return plan(parse_config(job.settings, "config"), Path(job.folder), job.data, learns, job.place.outlines)
 
 
@@ -235,9 +191,6 @@ def turns(job: Job, learns: bool = True) -> list[Turn]:
 @functools.lru_cache(maxsize=64)
 def label(job: Job) -> str:
     """What its method is called in tables: "vr_lwf", or "joint"."""
-    from cl.run_config import label as label_of
-    from cl.run_config import parse_config
-
     return label_of(parse_config(job.settings, "config"))
 
 
@@ -246,14 +199,12 @@ def title(job: Job) -> str:
     return f"{job.settings['name']} {label(job)} seed {job.settings['seed']}"
 
 
-def finished(jobs: Sequence[Job]) -> "list[tuple[Job, list[Step]]]":
+def finished(jobs: Sequence[Job]) -> list[tuple[Job, list[Step]]]:
     """Those jobs whose every step is on disk, whole, and their steps.
 
     Raises:
         StoreError: there is not one.
     """
-    from cl.run import measured
-
     whole = []
     for job in jobs:
         steps = [step for turn in turns(job) if (step := measured(planned(job), turn.index, job.place.steps))]
@@ -266,5 +217,5 @@ def finished(jobs: Sequence[Job]) -> "list[tuple[Job, list[Step]]]":
     return whole
 
 
-def _json(run: "RunConfig") -> str:
+def _json(run: RunConfig) -> str:
     return json.dumps(run.model_dump(mode="json", exclude={"compare"}), sort_keys=True)

@@ -1,16 +1,13 @@
 """How far learning is, by what is on disk: the sessions of one config, and what is half-learned."""
 
-import time
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from cl.learning.interim import Interim
-from cl.text import plural
+from cl.run import find_state, measured
+from flows.learn.far import half, moment
 from flows.learn.job import Job, outlined, turns
-from flows.pace import standing
-from flows.settings import Place
 
 if TYPE_CHECKING:
     from flows.history.standing import Standing
@@ -47,8 +44,6 @@ def of_model(standing: "Standing", store: Path, waiting: Sequence[str]) -> list[
 
 
 def _sessions(job: Job) -> Iterator[Turned]:
-    from cl.run import find_state, measured
-
     plan, store = outlined(job), job.place.steps  # nothing of a model's folder is run or read to be told how it stands
     for turn in turns(job, learns=False):
         step = measured(plan, turn.index, store)
@@ -59,24 +54,3 @@ def _sessions(job: Job) -> Iterator[Turned]:
         else:
             far = half(store, plan.states[turn.index])
             yield Turned(turn.index, turn.session, "half-learned" if far else "waiting", far)
-
-
-def half(store: Path, state: str) -> str:
-    """How far a session is whose state is not learned, nothing if no checkpoint of it is there."""
-    cursor = Interim(store / "interim" / state, 0).cursor()
-    if cursor is None:
-        return ""
-    return f"{cursor.done} of {plural(cursor.steps, 'step')}" + (f" of round {cursor.turn + 1}" if cursor.turn else "")
-
-
-def where(place: Place, key: str) -> str:
-    """Where a stream is that a process learns now, by the key of its last step: session, rate, time left; nothing if it told nobody."""
-    from flows.learn.pulse import seen
-
-    pulse = seen(place, key)
-    return f"{pulse.beat.session}: {standing(pulse.beat, time.time())}" if pulse else ""
-
-
-def moment(when: datetime) -> str:
-    """A time as tables show it, to the minute (UTC)."""
-    return when.astimezone(UTC).strftime("%Y-%m-%d %H:%M")

@@ -7,16 +7,17 @@ import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cl.disk import beneath
 from cl.errors import StoreError
 from cl.evaluation.matrix import Change
 from flows.console import every
-from flows.learn.job import Job, planned, title, turns
 from flows.pace import Beat, Ended, Pace
 from flows.settings import Place
-from flows.watch import Watch
+
+if TYPE_CHECKING:
+    from flows.watch import Watch
 
 _EVERY = 1.0  # seconds between two writes
 _LOOK = 0.5  # seconds between two looks
@@ -34,7 +35,7 @@ class Seen(NamedTuple):
 class Pulse:
     """A watch that keeps the time, writes the pulse, and tells another watch. Nothing is lost with the file: it is not flushed."""
 
-    def __init__(self, inner: Watch, file: Path, stream: str, sizes: Sequence[int]) -> None:
+    def __init__(self, inner: "Watch", file: Path, stream: str, sizes: Sequence[int]) -> None:
         self.inner, self.file, self.stream, self.pace = inner, file, stream, Pace(sizes)
         self.beat, self.ended, self.written = Beat(stream, 0, len(sizes), "start"), list[Ended](), 0.0
         self.under_way = False
@@ -87,16 +88,6 @@ class Pulse:
         self.written = time.monotonic()
 
 
-def pulse_of(job: Job, inner: Watch) -> Pulse:
-    """The pulse of a job that is about to be learned here."""
-    from cl.learning.learner import steps_over
-    from cl.run_config import train_config
-
-    plan = planned(job)
-    sizes = [steps_over(len(session.data), train_config(plan.config, session)) for session in plan.stream.sessions]
-    return Pulse(inner, pulse_file(job.place, turns(job)[-1].key), title(job), sizes)
-
-
 def seen(place: Place, key: str) -> Seen | None:
     """The pulse of a stream by the key of its last step; None where none was written, or nothing that can be read."""
     return _read(pulse_file(place, key))
@@ -108,7 +99,7 @@ def pulses(place: Place) -> Iterator[Seen]:
 
 
 @contextmanager
-def followed(place: Place, streams: Sequence[str], watch: Watch) -> Iterator[None]:
+def followed(place: Place, streams: Sequence[str], watch: "Watch") -> Iterator[None]:
     """While inside, `watch` hears what other processes learn of the streams with these titles."""
     since, known = time.time(), dict.fromkeys(streams, 0)
     last: dict[str, float] = {}

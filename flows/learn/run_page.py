@@ -15,7 +15,8 @@ from prefect.client.schemas.actions import ArtifactCreate
 
 from cl.errors import EvergreenError
 from cl.names import visible
-from flows.learn.job import settings
+from cl.run_config import label
+from flows.learn.configs import settings
 from flows.settings import Place
 
 _TAGS, _LONG = 8, 80  # at most, and characters of one
@@ -50,7 +51,6 @@ def named(flow: str, parameters: Mapping[str, Any], when: datetime | None) -> st
     except (EvergreenError, OSError):
         name = str(config if isinstance(config, str) else config.get("name", "")).rsplit("/", 1)[-1].removesuffix(".yaml")
         return visible(" ".join([name, *map(str, overrides)])) + moment
-    from cl.run_config import label
 
     more = [each for each in overrides if each.partition("=")[0] not in ("method", "seed")]
     rest = f" ({', '.join(more)})" if more else ""

@@ -3,9 +3,10 @@
 import functools
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import httpx
+from mlflow.exceptions import MlflowException
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
@@ -13,16 +14,19 @@ from prefect.context import TaskRunContext
 from prefect.tasks import Task
 
 from cl.errors import EvergreenError
+from cl.evaluation.matrix import changes
 from cl.names import in_markdown
+from cl.reports.items import metrics
+from cl.reports.report import Report
+from cl.run import Step, advance, find, report, scores
+from flows.learn.far import half
 from flows.learn.job import Job, Turn, planned, title
 from flows.pace import Ended, line
 from flows.settings import Place, tracking_uri
+from flows.tracking.notes import describe_run
+from flows.tracking.runs import Tracker
+from flows.tracking.steplog import StepLogger
 from flows.watch import watch
-
-if TYPE_CHECKING:
-    from cl.reports.report import Report
-    from cl.run import Step
-    from flows.tracking.runs import Tracker
 
 
 def transient(task: Task[..., Any], run: TaskRun, state: State[Any]) -> bool:
@@ -41,8 +45,6 @@ def content_key(context: TaskRunContext, arguments: dict[str, Any]) -> str:
 
 def learn(job: Job, run_id: str, turn: Turn, before: list[dict[str, Any]]) -> dict[str, Any]:
     """The finished step of a turn: Prefect's record of it where that still holds, else found on disk or learned; tell what it changed."""
-    from cl.run import find
-
     # Prefect remembers numbers; whether the weights are still there, only the store knows
     stale = find(planned(job), turn.index, job.place.steps) is None
     step = dict(learn_session.with_options(refresh_cache=stale)(job, run_id, turn))
@@ -50,10 +52,7 @@ def learn(job: Job, run_id: str, turn: Turn, before: list[dict[str, Any]]) -> di
     return step
 
 
-def _ended(job: Job, turn: Turn, steps: "list[Step]", known: bool) -> Ended:
-    from cl.evaluation.matrix import changes
-    from cl.run import scores
-
+def _ended(job: Job, turn: Turn, steps: list[Step], known: bool) -> Ended:
     cost = steps[-1].cost
     told = tuple(changes(scores(planned(job), steps)))
     return Ended(title(job), turn.index, turn.last, turn.session, known, cost.steps, cost.seconds, told)
@@ -68,9 +67,6 @@ def _ended(job: Job, turn: Turn, steps: "list[Step]", known: bool) -> Ended:
 )
 def learn_session(job: Job, run_id: str, turn: Turn) -> dict[str, Any]:
     """Learn one session and measure the model on everything; returns numbers, the weights stay on disk."""
-    from cl.run import advance, find
-    from flows.learn.progress import half
-
     plan, store = planned(job), job.place.steps
     known = find(plan, turn.index, store)
     if known:
@@ -87,9 +83,6 @@ def learn_session(job: Job, run_id: str, turn: Turn) -> dict[str, Any]:
 @task(task_run_name="log {turn.index} {turn.session}", **RETRIED)
 def log_session(job: Job, run_id: str, turn: Turn, steps: list[dict[str, Any]]) -> None:
     """Put a finished step on MLflow's charts: the stream's run at step = session, and the session's own nested run."""
-    from cl.reports.items import metrics
-    from flows.tracking.notes import describe_run
-
     tracker = tracker_of(job)
     session_run = tracker.find(turn.key, "session", run_id)
     child = session_run.info.run_id if session_run else tracker.attempt(run_id, turn.key, turn.session, planned(job).states[turn.index])
@@ -104,29 +97,23 @@ def log_session(job: Job, run_id: str, turn: Turn, steps: list[dict[str, Any]]) 
         tracker.mark(child)
 
 
-def tracker_of(job: Job) -> "Tracker":
+def tracker_of(job: Job) -> Tracker:
     """Where the runs of this job's stream are kept."""
     return _tracker(job.place, job.settings["name"], tracking_uri(job.place))
 
 
 @functools.lru_cache(maxsize=1)
-def _tracker(place: Place, experiment: str, uri: str) -> "Tracker":
-    from flows.tracking.runs import Tracker
-
+def _tracker(place: Place, experiment: str, uri: str) -> Tracker:
     return Tracker(place, experiment)
 
 
-def report_of(job: Job, steps: list[dict[str, Any]]) -> "Report":
+def report_of(job: Job, steps: list[dict[str, Any]]) -> Report:
     """What the steps so far say together."""
-    from cl.run import report
-
     return report(planned(job), [read(step) for step in steps])
 
 
-def read(step: dict[str, Any]) -> "Step":
+def read(step: dict[str, Any]) -> Step:
     """A step as it travelled between tasks."""
-    from cl.run import Step
-
     return Step.from_json(step)
 
 
@@ -139,12 +126,8 @@ def _attempt(job: Job, run_id: str, turn: Turn) -> Iterator[Any]:
 
 
 @contextmanager
-def logged_to(tracker: "Tracker", run_id: str) -> Iterator[Any]:
+def logged_to(tracker: Tracker, run_id: str) -> Iterator[Any]:
     """A logger of steps into a session's run, which ends with the block."""
-    from mlflow.exceptions import MlflowException
-
-    from flows.tracking.steplog import StepLogger
-
     logger = StepLogger(tracker.client, run_id, tracker.reached(run_id))
     # what is learned is learned, whether MLflow can be told so or not: telling it is tried again, and again
     with suppress(MlflowException), tracker.ending(run_id):

@@ -22,7 +22,7 @@ from cl.disk.files import read_json
 from cl.disk.seal import sha256
 from cl.errors import LearningError
 from cl.text import plural
-from flows.learn.progress import half
+from flows.learn.far import half
 from flows.learn.pulse import PULSES, pulses
 from flows.servers.children import die_with_parent
 from flows.settings import Place

@@ -10,7 +10,7 @@ from prefect import task
 from cl.names import in_markdown, slug
 from cl.reports.card import rows_of
 from cl.reports.figures import LINES, thinned
-from cl.reports.items import Metric
+from cl.reports.items import Metric, metrics, whole
 from cl.reports.report import Report
 from cl.reports.tables import percent
 from cl.run_config import parse_config
@@ -22,6 +22,7 @@ from flows.line.grow import method_of
 from flows.line.ruling import Ruled, told_of
 from flows.line.view import report_of_line, step
 from flows.line.work import Work, classes, work
+from flows.registry.package import register
 from flows.registry.publish import own_command
 from flows.registry.question import BOUNDS, GATE, REASON
 from flows.tracking.notes import describe_run, reopen
@@ -99,9 +100,6 @@ def _points(row: Any, geometry: Any, equity: Any, number: int) -> Iterator[Metri
 @task(task_run_name="publish {session}", **RETRIED)
 def publish(job: Job, run_id: str, session: str, state: str) -> tuple[str, str]:
     """A state as a version in the registry, with its report; returns the session's run and the version's number."""
-    from cl.reports.items import whole
-    from flows.registry.package import register
-
     tracker, at = tracker_of(job), work(job)
     standing = at.standing()
     learned, grown = standing.tree[state], chain(standing, state)
@@ -124,8 +122,6 @@ def publish(job: Job, run_id: str, session: str, state: str) -> tuple[str, str]:
 
 def _charts(tracker: Tracker, run_id: str, report: Report) -> None:
     """The curves of the whole line, which take every row: those points that the model's run has not got yet."""
-    from cl.reports.items import metrics
-
     had = int(tracker.client.get_run(run_id).data.tags.get(CHARTED, 0))
     last = len(report.sessions)
     numbers = range(min(had, last - 1) + 1, last + 1)  # after a rollback the line is shorter than the chart

@@ -21,8 +21,9 @@ from cl.store.states import revive
 from flows.history.entries import Abandoned, Began, Learned, note
 from flows.history.since import since
 from flows.history.standing import chain
+from flows.learn.far import half
 from flows.learn.job import Job
-from flows.learn.progress import half
+from flows.learn.session import logged_to, tracker_of
 from flows.line.effect import changed
 from flows.line.work import Work, asked_sets, classes, told, work
 from flows.pace import Ended
@@ -66,7 +67,8 @@ def stepped(at: Work, session: str, path: Sequence[Learned], settings: dict[str,
         raise DataError(f"session {session!r}: {clash}; leave it out (evergreen skip {at.config.name} {session}), or choose its rows anew")
     lesson, withheld = at.arrivals.session(session, len(path) + 1, {each.name: each for each in known})
     parent = path[-1] if path else None
-    step = onward(config, at.root, lesson, withheld, parent.state if parent else None, parent.identity if parent else None)
+    state, before = (parent.state, parent.identity) if parent else (None, None)
+    step = onward(config, at.root, lesson, withheld, state, before, at.place.outlines)
     return replace(step, made=parent.config["method"]["name"]) if parent else step
 
 
@@ -173,8 +175,6 @@ def method_of(at: Work, learned: Learned) -> Method:
 
 @contextmanager
 def _attempt(job: Job, run_id: str, step: Onward) -> Iterator[Any]:
-    from flows.learn.session import logged_to, tracker_of
-
     tracker = tracker_of(job)
     with logged_to(tracker, tracker.attempt(run_id, step.state, step.session.name, step.state)) as logger:
         yield logger

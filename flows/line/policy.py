@@ -1,12 +1,14 @@
 """Whether what waits is learned now: the config's policy, and the test for drift."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from prefect import task
 from prefect.artifacts import create_table_artifact
 
 from cl.data.table import ImageTable, concat
+from cl.evaluation.drift import Drift, drift
+from cl.evaluation.evaluate import image_features, spread
 from cl.streams.arrivals import Arrival
 from cl.text import plural
 from flows.history.entries import Learned
@@ -15,10 +17,8 @@ from flows.learn.job import Job
 from flows.learn.session import RETRIED, tracker_of
 from flows.line.grow import method_of
 from flows.line.work import Work, work
+from flows.tracking.runs import slug
 from flows.watch import watch
-
-if TYPE_CHECKING:
-    from cl.evaluation.drift import Drift
 
 
 class Ruling(NamedTuple):
@@ -26,7 +26,7 @@ class Ruling(NamedTuple):
 
     learn: bool
     why: str
-    drift: "Drift | None" = None
+    drift: Drift | None = None
 
 
 def whether(job: Job, standing: Standing, waiting: Sequence[Arrival]) -> Ruling:
@@ -56,10 +56,6 @@ def _rule(job: Job, standing: Standing, waiting: Sequence[Arrival]) -> Ruling:
 @task(task_run_name="whether to learn", **RETRIED)
 def _drift(job: Job, names: list[str]) -> Ruling:
     """The test for drift and its calibration, shown on the run's page."""
-    from cl.evaluation.drift import drift
-    from cl.evaluation.evaluate import image_features, spread
-    from flows.tracking.runs import slug
-
     at = work(job)
     standing, policy = at.standing(), at.config.update
     method = method_of(at, standing.line[-1])
@@ -102,7 +98,7 @@ def _images(at: Work, learned: Learned) -> int:
     return there.images if there else 0
 
 
-def shown(drifted: "Drift") -> dict[str, Any]:
+def shown(drifted: Drift) -> dict[str, Any]:
     """The test as a row of a table."""
     return {
         "distance": round(drifted.value, 6),

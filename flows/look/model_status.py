@@ -16,7 +16,7 @@ from flows.history.conclude import conclude
 from flows.history.entries import Opened, fact, history_of
 from flows.history.line import release_of
 from flows.history.standing import Standing, Word
-from flows.learn.progress import half
+from flows.learn.far import half
 from flows.removal.prune import versions_in
 from flows.settings import Place
 from flows.tracking.params import paths_of

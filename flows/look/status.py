@@ -13,7 +13,7 @@ from mlflow.entities import Run
 from cl.data.collection import numbered
 from cl.text import some
 from flows.learn.failures import Failure, failures
-from flows.learn.progress import half, moment, where
+from flows.learn.far import half, moment, where
 from flows.look.model_status import PREFIX, TakenOver, listed, taken_over, told
 from flows.project import own_experiments
 from flows.registry.champion import CHALLENGER, CHAMPION, history, holder

@@ -157,7 +157,7 @@ def note_of(folder: Path) -> dict[str, Any]:
 
 
 def _through_its_method(folder: Path) -> Answering:
-    from cl.errors import MethodError
+    from cl.errors import MethodError  # this and the next: where a plain CLIP is served, there is no `cl`
     from cl.store.bundle import Bundle, read_bundle
 
     class Told(Bundle):

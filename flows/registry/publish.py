@@ -8,17 +8,26 @@ from typing import Any
 import yaml
 from prefect import runtime, task
 
+from cl.reports.card import headline
+from cl.reports.items import whole
+from cl.reports.markdown import markdown
+from cl.reports.panels import version_of
+from cl.reports.report import Report
+from cl.run import bundle
 from flows.learn.job import Job, planned, title, turns
 from flows.learn.run_page import open_with
 from flows.learn.session import RETRIED, report_of, tracker_of
+from flows.registry.champion import stands
+from flows.registry.package import register
+from flows.registry.question import ANSWER, GATE, QUESTION
 from flows.tracking.reap import reap_runs
+from flows.tracking.runs import COMMAND, MODEL, SESSIONS, STATE, locked, slug
 from flows.watch import log
 
 
 @contextmanager
 def tracked(job: Job) -> Iterator[str]:
     """The stream's run in MLflow, for one process at a time; it ends as what happens inside ends."""
-    from flows.tracking.runs import locked
 
     def waiting() -> None:
         log(f"{title(job)}: another process is learning this; waiting for it")
@@ -34,8 +43,6 @@ def tracked(job: Job) -> Iterator[str]:
 @task(task_run_name="open the run", **RETRIED)
 def open_run(job: Job) -> str:
     """The id of the stream's run in MLflow: found by its content key, or made with its settings and its data."""
-    from flows.tracking.runs import COMMAND, SESSIONS
-
     tracker = tracker_of(job)
     reap_runs(job.place, tracker.client)
     tags = job.tags() | {SESSIONS: str(turns(job)[-1].index), COMMAND: own_command()}
@@ -67,13 +74,6 @@ def command(flow: str | None, parameters: dict[str, Any]) -> str:
 @task(task_run_name="publish", **RETRIED)
 def publish(job: Job, run_id: str, steps: list[dict[str, Any]]) -> None:
     """Everything about the whole stream: matrix, tables, figures, report, settings, and the model as a new version."""
-    from cl.reports.items import whole
-    from cl.run import bundle
-    from flows.registry.champion import stands
-    from flows.registry.package import register
-    from flows.registry.question import ANSWER, GATE, QUESTION
-    from flows.tracking.runs import MODEL, STATE
-
     tracker, last = tracker_of(job), len(steps) - 1
 
     def registered() -> None:
@@ -96,12 +96,6 @@ def publish(job: Job, run_id: str, steps: list[dict[str, Any]]) -> None:
 @task(task_run_name="show", **RETRIED)
 def show(job: Job, noted: dict[str, Any]) -> None:
     """The report as the Markdown page that the page of the Prefect run opens with, and what came of it beside the run's name."""
-    from cl.reports.card import headline
-    from cl.reports.markdown import markdown
-    from cl.reports.panels import version_of
-    from cl.reports.report import Report
-    from flows.tracking.runs import slug
-
     report = Report.from_json(noted)
     told = version_of(report)["text"] if report.version else title(job)
     tags = [str(report.gate.get("word", "")), report.version, headline(report).partition(":")[0]]

@@ -132,7 +132,7 @@ def _prefect(place: Place) -> "Iterator[SyncPrefectClient | None]":
         address = find_server(place)
     except StoreError:
         address = None
-    from prefect.client.orchestration import get_client
+    from prefect.client.orchestration import get_client  # this and the next: seconds, for who only wants the names of tags
     from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 
     address = address or PREFECT_API_URL.value()
@@ -145,7 +145,7 @@ def _prefect(place: Place) -> "Iterator[SyncPrefectClient | None]":
 
 
 def _state(client: "SyncPrefectClient", asked: Question) -> "State[Any] | None":
-    from prefect.exceptions import ObjectNotFound
+    from prefect.exceptions import ObjectNotFound  # as above
 
     try:
         return client.read_flow_run(UUID(asked.run)).state

@@ -5,6 +5,8 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
 from cl.errors import StoreError
 from cl.names import slug
 from cl.store.store import drop
@@ -110,8 +112,6 @@ def _let_go(place: Place, state: str, tell: Callable[[str], None]) -> None:
 
 def _empty(place: Place, client: "MlflowClient", version: Goes) -> None:
     """Drop a version's files; its entry stays in the registry and says so."""
-    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
-
     entry = client.get_model_version(version.model, version.name)
     address, size = files_of(place, client, entry)
     if address and size:

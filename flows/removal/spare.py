@@ -6,6 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import unquote, urlsplit
 
+from mlflow.exceptions import MlflowException
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
 from cl.errors import StoreError
 from cl.names import slug
 from cl.store.store import WEIGHTS, read_state, weight
@@ -144,9 +147,6 @@ def copies_of(place: Place, client: "MlflowClient | None", model: str, numbers: 
 
 def files_of(place: Place, client: "MlflowClient", version: "ModelVersion") -> tuple[str, int]:
     """Where a version's files lie, and how many bytes they are; nowhere, where that is not this project's store of artifacts."""
-    from mlflow.exceptions import MlflowException
-    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
-
     try:
         address = client.get_model_version_download_uri(version.name, str(version.version))
         if not ours(place, address):

@@ -31,6 +31,7 @@ from flows.removal.room import finish as pruned
 from flows.removal.without import Remedy, make, measure
 from flows.settings import Place
 from flows.tracking.runs import connect
+from flows.watch import watch
 
 Tell = Callable[[str], None]
 BARRED = "evergreen.withdrawn"
@@ -66,8 +67,6 @@ def finish(at: Work) -> bool:
 
     To be called before anything else is done to a model. Returns whether data went: then what was read of them is to be read anew.
     """
-    from flows.watch import watch
-
     pruned(at)
     ended = 0
     for order in pending(at.place):

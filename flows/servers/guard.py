@@ -35,7 +35,7 @@ fetch("/api/admin/version", {headers: {Authorization: `Basic ${secret}`}}).then(
 
 def prefect_app() -> "Guard":
     """Prefect's API, services and pages, behind the guard."""
-    from prefect.server.api.server import create_app
+    from prefect.server.api.server import create_app  # the other server does not need it
 
     _end_with_parent()
     return Guard(create_app(final=True), {"/enter": _ENTER})
@@ -43,7 +43,7 @@ def prefect_app() -> "Guard":
 
 def mlflow_app() -> "Guard":
     """MLflow's API and pages, behind the guard."""
-    from mlflow.server.fastapi_app import app
+    from mlflow.server.fastapi_app import app  # the other server does not need it
 
     _end_with_parent()
     return Guard(app)

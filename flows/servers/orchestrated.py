@@ -5,13 +5,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 
 from cl.errors import StoreError
+from flows.addresses import hushed, shown
 from flows.console import watching
 from flows.settings import EMBEDDED, Place
 
 
 def orchestrated(place: Place) -> AbstractContextManager[None]:
     """Choose the Prefect server, our own where there is no other, and start it; what is returned waits for it and shows a bar."""
-    from flows.servers.secret import CLIENT
+    from flows.servers.secret import CLIENT  # this and the next: help comes without them
     from flows.servers.servers import embedded, find_server
 
     if address := find_server(place):
@@ -25,7 +26,7 @@ def orchestrated(place: Place) -> AbstractContextManager[None]:
 @contextmanager
 def prepared_for() -> Iterator[None]:
     """Show that settings and data are read."""
-    from flows.watch import watched_by
+    from flows.watch import watched_by  # brings Prefect, which reads its address as it is imported
 
     with watching("reading settings and data") as watch, watched_by(watch):
         yield
@@ -33,10 +34,9 @@ def prepared_for() -> Iterator[None]:
 
 @contextmanager
 def _watched(ready: Callable[[], None]) -> Iterator[None]:
-    import httpx
+    import httpx  # help comes without it
 
-    from flows.addresses import hushed, shown
-    from flows.watch import watched_by
+    from flows.watch import watched_by  # as above
 
     with watching("waiting for Prefect") as watch, watched_by(watch):
         ready()

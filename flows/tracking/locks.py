@@ -9,6 +9,7 @@ from prefect.client.orchestration import get_client
 from prefect.concurrency.sync import concurrency
 
 from flows.settings import EMBEDDED, Place
+from flows.tracking.runs import locked, slug
 from flows.watch import watch
 
 _LEASE = 60.0  # seconds after which Prefect frees what a dead holder held; the least it allows
@@ -22,8 +23,6 @@ def model_locked(place: Place, model: str) -> Iterator[None]:
     Two locks: a file's, which guards this machine and which the kernel frees at once when its holder dies; and a global concurrency
     limit of Prefect, which guards other machines and shows on its pages. A server of our own has nobody else to guard against.
     """
-    from flows.tracking.runs import locked, slug
-
     name = f"evergreen-{slug(model)}"
     with locked(place, f"learner-{slug(model)}.lock", lambda: watch().tell(f"{model}: another process is learning it; waiting")):
         if os.environ.get(EMBEDDED):

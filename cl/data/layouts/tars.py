@@ -28,7 +28,7 @@ def tar(file: Path, reading: Reading) -> pa.Table:
     Raises:
         DataError: not a tar, a decompression bomb, no sample, or images in several folders that nothing labels.
     """
-    from webdataset.tariterators import group_by_keys
+    from webdataset.tariterators import group_by_keys  # brings torch: seconds
 
     prefix = file.relative_to(reading.root).with_suffix("").as_posix()  # the same wherever the folder lies
     names = _class_names(file, reading)
