@@ -161,14 +161,14 @@ def test_a_failing_session_is_not_retried_and_says_failed_everywhere(config: Pat
         return advance(plan, index, *_, **__)
 
     advance = cl.run.advance
-    monkeypatch.setattr(cl.run, "advance", failing)
+    monkeypatch.setattr("flows.learn.session.advance", failing)
     with pytest.raises(LearningError, match="not finite"):
         learn_stream(str(config), ["seed=14"])
     assert tries == [0, 1]
     assert [run.info.status for run in runs(config.parent, "stream")] == ["FAILED"]
     assert [run.info.status for run in runs(config.parent, "session")] == ["FINISHED", "FAILED"]
 
-    monkeypatch.setattr(cl.run, "advance", advance)
+    monkeypatch.setattr("flows.learn.session.advance", advance)
     learn_stream(str(config), ["seed=14"])  # goes on where it stopped, in the same run
     assert [run.info.status for run in runs(config.parent, "stream")] == ["FINISHED"]
     assert [run.info.status for run in runs(config.parent, "session")] == ["FINISHED", "FAILED", "FINISHED", "FINISHED"]
@@ -179,7 +179,7 @@ def test_an_interrupted_stream_is_killed_in_mlflow(config: Path, monkeypatch: py
     def interrupted(*_: Any, **__: Any) -> Any:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cl.run, "advance", interrupted)
+    monkeypatch.setattr("flows.learn.session.advance", interrupted)
     with pytest.raises(KeyboardInterrupt):
         learn_stream(str(config), ["seed=15"])
     assert [run.info.status for run in runs(config.parent, "stream") + runs(config.parent, "session")] == ["KILLED", "KILLED"]
