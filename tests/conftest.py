@@ -4,6 +4,7 @@ import atexit
 import multiprocessing
 import os
 import shutil
+import sqlite3
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -46,6 +47,21 @@ for _user in (
     "MLFLOW_TRACKING_URI",
 ):
     os.environ.pop(_user, None)
+
+
+# no test cuts the power, and what a killed process wrote the kernel still has: of these processes nothing waits for the disk, which took
+# 5 ms for a file and 25 ms for a change in a database; those that tests start wait as ever
+os.fsync = lambda file: None
+_connect = sqlite3.connect
+
+
+def _unhurried(*arguments: Any, **options: Any) -> sqlite3.Connection:
+    connection = _connect(*arguments, **options)
+    connection.execute("PRAGMA synchronous=OFF")
+    return connection
+
+
+sqlite3.connect = sqlite3.dbapi2.connect = _unhurried
 
 
 @pytest.fixture(autouse=True)

@@ -7,8 +7,15 @@ from typing import Any
 
 import mlflow
 import pytest
+from prefect.tasks import Task
 
 import cl.onward
+import flows.forward
+import flows.line.entered
+import flows.line.grow
+import flows.line.policy
+import flows.line.rebuild
+import flows.line.verdict
 from cl.data.collection import append
 from cl.evaluation.gate import Decision
 from flows.learn.job import prepared
@@ -56,19 +63,19 @@ def _logged(run_id: str | None, model_id: str, *_: Any) -> None:
     client.finalize_logged_model(model_id, "READY")
 
 
+def without_prefect(patch: pytest.MonkeyPatch) -> None:
+    """What its tasks do is called as it is, and nothing is put on its pages."""
+    for module in (flows.forward, flows.line.entered, flows.line.grow, flows.line.policy, flows.line.rebuild, flows.line.verdict):
+        for name, value in list(vars(module).items()):
+            if isinstance(value, Task):
+                patch.setattr(module, name, value.fn)
+            elif name == "create_table_artifact":
+                patch.setattr(module, name, lambda **_: None)
+
+
 def plainly(patch: pytest.MonkeyPatch) -> None:
     """No task of Prefect's, no figures, no pages, and a gate that lets everything through."""
-    import flows.forward
-    import flows.line.grow
-    import flows.line.policy
-    import flows.line.verdict
-
-    names = ("learn", "enter", "judge", "publish", "note_ruling")
-    for module in (flows.forward, flows.line.verdict, flows.line.policy, flows.line.grow):
-        for name in names:
-            if hasattr(getattr(module, name, None), "fn"):
-                patch.setattr(module, name, getattr(module, name).fn)
-    patch.setattr(flows.line.verdict, "create_table_artifact", lambda **_: None)
+    without_prefect(patch)
     patch.setattr(flows.line.verdict, "rule", lambda *_: Ruled(Decision(True, (), "good enough"), {}))
     patch.setattr(flows.line.verdict, "page", lambda *_: None)
     patch.setattr("flows.line.entered.whole", lambda report: iter(()))
@@ -82,7 +89,5 @@ def arrive(project: Path, name: str, colours: Sequence[int], seed: int = 0, each
 
 def grow(project: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     """One update."""
-    from flows.forward import catch_up
-
     os.environ["EVERGREEN_ROOT"] = str(project)
-    return catch_up(prepared(str(project / "growing.yaml"), list(overrides)))
+    return flows.forward.catch_up(prepared(str(project / "growing.yaml"), list(overrides)))

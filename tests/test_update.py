@@ -25,12 +25,13 @@ from cl.errors import DataError, StoreError
 from cl.methods.terms.fit import Fit
 from cl.run import plan
 from cl.run_config import parse_config, read_config
+from flows.forward import catch_up
 from flows.history.conclude import conclude
 from flows.history.entries import Accept, Retry, Withdrawn, history_of, note
 from flows.history.standing import Standing
 from flows.learn.configs import collections, settings
 from flows.learn.failures import failures
-from flows.learn.job import job_of, planned
+from flows.learn.job import job_of, planned, prepared
 from flows.line.view import report_of_line
 from flows.line.work import work
 from flows.registry.champion import CHAMPION, change, holder
@@ -39,7 +40,7 @@ from flows.settings import Place
 from flows.tracking.locks import model_locked
 from flows.tracking.runs import connect, locked
 from flows.update import update
-from tests.grown import learned_by, sparing
+from tests.grown import learned_by, sparing, without_prefect
 from tests.make import table
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
@@ -78,6 +79,13 @@ def arrive(project: Path, name: str, colours: tuple[int, ...], each: int = 8, se
 def learned(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of the sessions that are really learned."""
     return learned_by(monkeypatch)
+
+
+@pytest.fixture
+def bare(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`update` without Prefect around it, which takes most of its time and is seen to by other tests here."""
+    without_prefect(monkeypatch)
+    monkeypatch.setattr(sys.modules[__name__], "update", lambda config, overrides=(): catch_up(prepared(config, list(overrides))))
 
 
 def stands(project: Path) -> Standing:
@@ -136,6 +144,7 @@ def test_a_state_is_asked_what_is_new_and_the_model_has_one_run(config: str, sto
     assert {run.info.status for run in runs} == {"FINISHED"} and model.data.tags["evergreen.gate"] == "promoted"
 
 
+@pytest.mark.usefixtures("bare")
 def test_the_policy_counts_what_waits_and_never_holds_the_first_session_back(config: str, stored: Path, learned: list[str]) -> None:
     policy = ["update.policy=samples", "update.samples=20"]
     update(config, policy)
@@ -147,6 +156,7 @@ def test_the_policy_counts_what_waits_and_never_holds_the_first_session_back(con
     assert update(config, policy)["learned"] == ["second", "third"] == learned[1:]
 
 
+@pytest.mark.usefixtures("bare")
 def test_the_policy_waits_for_images_that_look_new(config: str, stored: Path, learned: list[str]) -> None:
     policy = ["update.policy=drift", "update.false_alarms=0.02"]
     arrive(stored, "base", (0, 1), each=40, seed=3)
@@ -162,6 +172,7 @@ def test_the_policy_waits_for_images_that_look_new(config: str, stored: Path, le
     assert why["drift"]["drift"] == "yes" and why["drift"]["distance"] > why["drift"]["threshold"]
 
 
+@pytest.mark.usefixtures("bare")
 def test_after_an_upgrade_other_settings_or_another_method_one_new_session_is_one_session_learned(
     config: str, stored: Path, learned: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -237,6 +248,7 @@ def _same(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> None:
     assert all(torch.equal(one[name], two[name]) for name in one)
 
 
+@pytest.mark.usefixtures("bare")
 @pytest.mark.parametrize("together", [False, True], ids=["one by one", "all at once"])
 def test_a_poisoned_session_is_set_aside_and_the_model_is_as_if_it_had_never_come(
     config: str, stored: Path, learned: list[str], monkeypatch: pytest.MonkeyPatch, together: bool
@@ -262,6 +274,7 @@ def _no_third(at: Any, client: Any, standing: Standing, learned: Any, bounds: An
     return Ruled(Decision(not bad, (), "worse" if bad else "every bound holds"), {})
 
 
+@pytest.mark.usefixtures("bare")
 def test_what_follows_an_accepted_session_is_held_against_that_and_the_next_against_the_champion(
     config: str, stored: Path, learned: list[str]
 ) -> None:
@@ -282,6 +295,7 @@ def test_what_follows_an_accepted_session_is_held_against_that_and_the_next_agai
     assert all(before is not None for _, before in told[1]["scores"].values())
 
 
+@pytest.mark.usefixtures("bare")
 def test_a_refused_session_is_tried_again_when_somebody_wants_it_and_accepted_whatever_the_gate_says(
     config: str, stored: Path, learned: list[str]
 ) -> None:
@@ -300,6 +314,7 @@ def test_a_refused_session_is_tried_again_when_somebody_wants_it_and_accepted_wh
     assert [each.session for each in stands(stored).line] == ["first", "second", "third"]
 
 
+@pytest.mark.usefixtures("bare")
 @pytest.mark.parametrize(("policy", "line"), [("keep", ["first", "second", "third"]), ("retry_with_next", ["first", "second", "third"])])
 def test_what_becomes_of_a_refused_session_is_as_the_config_says(
     config: str, stored: Path, learned: list[str], monkeypatch: pytest.MonkeyPatch, policy: str, line: list[str]
@@ -354,6 +369,7 @@ def dying(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int, bool], Non
     yield at
 
 
+@pytest.mark.usefixtures("bare")
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 def test_who_dies_at_any_entry_goes_on_under_other_settings_with_nothing_learned_twice(
     config: str, stored: Path, learned: list[str], dying: Callable[[int, bool], None], after: bool
