@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cl.config import TrainConfig
-from cl.data.collection import fingerprint
+from cl.data.table import fingerprint
 from cl.errors import ModelError
 from cl.learning.learner import Learned, learn, visits
 from cl.methods.compose import RecipeConfig

@@ -12,6 +12,7 @@ from cl.evaluation.cells import Cell
 from cl.evaluation.evaluate import evaluate, pack, spread, unpack
 from cl.evaluation.gate import Decision, GateConfig, Judged, decide
 from cl.names import slug
+from cl.reports.kinds import worst
 from cl.store.store import read_state
 from flows.history.entries import Learned
 from flows.history.standing import Standing, chain
@@ -103,8 +104,6 @@ def _numbers(at: Work, standing: Standing, path: Sequence[Learned], bounds: Gate
     states = [read_state(at.place.steps / "states" / learned.state) for learned in path[-go:]]
     numbers = {"seconds": sum(state.cost.seconds for state in states), "stored_mb": max(state.cost.stored_bytes for state in states) / 1e6}
     if bounds.forgetting is not None or bounds.zero_shot_drop is not None:  # which take the whole matrix
-        from cl.reports.kinds import worst
-
         report = report_of_line(at, standing, path)
         numbers |= {name: worst(report, name) for name in ("forgetting", "zero_shot_drop")}
     return numbers

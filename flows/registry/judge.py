@@ -21,7 +21,7 @@ from flows.registry.champion import CHALLENGER, CHAMPION, change, holder, stands
 from flows.registry.lineage import report_of as report_in
 from flows.registry.predict import served
 from flows.registry.question import BOUNDS, GATE, REASON, WAITING, Answer, answer_in, said
-from flows.tracking.runs import MODEL, Tracker
+from flows.tracking.runs import MODEL, Tracker, slug
 from flows.watch import watch
 
 JUDGED = "evergreen.gate_version"
@@ -144,8 +144,6 @@ def _plain(value: float | None) -> float | None:
 
 
 def _show(tracker: Tracker, job: Job, run_id: str, decision: Decision, beside: dict[str, Any]) -> None:
-    from flows.tracking.runs import slug
-
     rows = [row(check) for check in decision.checks]
     if rows:
         create_table_artifact(key=f"{slug(title(job))}-gate", table=rows, description=f"{title(job)}: {decision.reason}")

@@ -9,8 +9,7 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
-from cl.data.collection import fingerprint
-from cl.data.table import ImageTable
+from cl.data.table import ImageTable, fingerprint
 
 _PRINT = 32  # bytes of an image's fingerprint
 

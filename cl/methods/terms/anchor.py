@@ -7,8 +7,7 @@ from jaxtyping import Bool, Float, UInt8
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
 from torch import Tensor
 
-from cl.data.collection import fingerprint
-from cl.data.table import ImageTable
+from cl.data.table import ImageTable, fingerprint
 from cl.methods.losses import distillation, similarities
 from cl.methods.terms.base import Needs, Term, TermConfig
 from cl.methods.terms.earlier import CHUNK, EARLIER, Taught
