@@ -129,7 +129,7 @@ def make(at: Work, standing: Standing, way: Remedy, session: str, leave: Leave) 
     for old, new in todo:
         folder = at.place.steps / "states" / new.state
         if not folder.exists():
-            _write(at, old, found.line[: found.line.index(new) + 1], rows, gone, leave)
+            _write(at, old, way.line[: way.line.index(new) + 1], rows, gone, leave)
 
 
 def _write(at: Work, old: Learned, line: Sequence[Learned], rows: ImageTable, gone: Sequence[int], leave: Leave) -> None:
@@ -155,7 +155,7 @@ def _note_again(at: Work, method: Method, old: Learned, line: Sequence[Learned],
     if arrivals is None or old.session not in arrivals.there() or (len(line) > 1 and not whole(states / line[-2].state)):
         return
     rows = arrivals.draft(old.session).train
-    stay = [label is not None and not leave(each) for label, each in zip(rows.labels, prints(rows), strict=True)]
+    stay = [label is not None and not leave(each) for label, each in zip(rows.labels, rows.prints, strict=True)]
     known = [each for learned in line for each in classes(learned.classes)]
     if any(stay):
         renote(method, method_of(at, line[-2]) if len(line) > 1 else None, rows.where(stay), known)
