@@ -152,7 +152,7 @@ def test_every_block_of_a_page_runs_in_order_as_it_stands(path: Path, shell: Pat
             for line in [line for line in lines if line.startswith("evergreen up")]:
                 servers.enter_context(serving(line, shell))
                 lines.remove(line)
-            done = subprocess.run(script(kind, "\n".join(lines)), cwd=shell, capture_output=True, text=True, timeout=900)
+            done = subprocess.run(script(kind, "\n".join(lines)), cwd=shell, capture_output=True, text=True, timeout=3600)
             assert done.returncode == 0, f"{text}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
 
 

@@ -127,3 +127,18 @@ def test_class_incremental_rows_count_images_and_what_is_not_defined_is_a_dash()
 def test_a_block_that_is_not_there_is_told_with_its_path() -> None:
     with pytest.raises(ConfigError, match=r"compare\.published.*no block of published figures.*did you mean mtil_order_1"):
         config("mtil_order_1", "compare.published=[mtil_order1]")
+
+
+def test_the_command_line_prints_the_block_under_its_protocol_and_says_where_it_prints_none(capfd: pytest.CaptureFixture[str]) -> None:
+    from flows.cli.main import _beside
+
+    report = replace(make_report(), headline=dict.fromkeys(("greek", "arrows", "latin"), "top1"))
+    _beside([report], config("mtil_order_2"))
+    told = " ".join(capfd.readouterr().out.split())
+    assert "MTIL, order II, ViT-B/16 of OpenAI, each set among its own classes (task id given) (percent)" in told
+    assert "finetune – – – measured here" in told and "ZSCL 64.2 74.5 83.4 arXiv:2303.06628 (secondary)" in told
+    _beside([report], config("mtil_order_2", "model.name=ViT-B-32"))
+    out, err = capfd.readouterr()
+    assert out == "" and "model.name is ViT-B-32 and not ViT-B-16." in err
+    _beside([report], config("vr_lwf_coco"))
+    assert capfd.readouterr() == ("", "")
