@@ -74,14 +74,17 @@ def test_it_is_a_model_of_its_own_that_plain_open_clip_reads(both: tuple[Clip, C
     assert load(ModelConfig(name=f"local-dir:{tmp_path / 'm'}", context=248)).digest() == long.digest()
 
 
-def test_a_session_of_long_captions_is_learned_and_its_state_is_that_models(both: tuple[Clip, Clip]) -> None:
+@pytest.mark.slow
+def test_a_session_of_long_captions_is_learned_and_its_state_is_that_models() -> None:
     session = make.session(1, (0, 1), (0, 1), captions=True, labels=False)
     method = CONFIGS["finetune"]().build(load(ModelConfig(name="tiny", context=248)), 0)
     learn(method, session, TrainConfig(max_steps=1, batch_size=8, device="cpu"), 0)
     assert method.state_dict()["clip.model.positional_embedding"].shape == (248, 32)
 
 
-@pytest.mark.parametrize("name", ["MobileCLIP", "SigLIP", "CoCa", "HF text tower"])
+@pytest.mark.parametrize(
+    "name", ["SigLIP", *(pytest.param(each, marks=pytest.mark.slow) for each in ("MobileCLIP", "CoCa", "HF text tower"))]
+)
 def test_towers_without_positions_of_their_own_are_refused_by_name(name: str, tmp_path: Path) -> None:
     family(name, tmp_path / "files").save(tmp_path / "m")
     with pytest.raises(ModelError, match=r"m: context 248 needs open_clip's causal text transformer"):
