@@ -8,8 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from cl.methods.losses import apart, contrastive, divergence, log_shares, outweighed, similarities, triplet
+from cl.methods.losses import apart, contrastive, divergence, log_shares, outweighed, pair_losses, similarities, triplet
+from cl.methods.terms.alip import ALIPConfig
 from cl.methods.terms.clusters import discriminated, grouped
+from tests.test_objectives_learn import World
 
 pytestmark = pytest.mark.slow
 SEEDS = (0, 1, 2)
@@ -220,3 +222,42 @@ def stored(seed: int, how: str) -> float:
 def test_stored_features_of_exemplars_hold_what_was_learned() -> None:
     none, held = (mean(stored(seed, how) for seed in SEEDS) for how in ("none", "stored"))
     assert held > none + 0.08, (none, held)
+
+
+class TwoCaptions(World):
+    """Each image with a caption that is another's in two cases of five, and with a second one that is its own."""
+
+    def triples(self, n: int) -> list[Tensor]:
+        hidden = self.normal(n, 8)
+        strange = torch.rand(n, generator=self.source) < 0.4
+        first = hidden.clone()
+        first[strange] = hidden[strange].roll(1, 0)
+        parts = ((self.image, hidden, self.views[0]), (self.text, first, self.views[1]), (self.text, hidden, self.views[1]))
+        seen = ((tower, torch.tanh(each @ view)) for tower, each, view in parts)
+        return [normalize(tower(each + 0.3 * self.normal(*each.shape)), dim=-1) for tower, each in seen]
+
+
+def two_captions(seed: int, gated: bool) -> float:
+    """How often an image and its own caption find each other."""
+    world, term = TwoCaptions(seed), ALIPConfig().build(None, 0)  # type: ignore[arg-type]
+
+    def objective(of: World, images: Tensor, texts: Tensor, step: int) -> Tensor:
+        scale, same = of.log_scale.exp(), torch.eye(64, dtype=torch.bool)
+        one, two, three = world.triples(64)
+        if not gated:
+            return contrastive(one, two, scale, same) + contrastive(one, three, scale, same)
+        sample, first, second = term._weights(one, two, three)
+        return (sample * first * pair_losses(one, two, scale, same)).mean() + (
+            sample * second * pair_losses(one, three, scale, same)
+        ).mean()
+
+    world.learn(objective, 150, 3e-3)
+    with torch.no_grad():
+        images, texts = world.pairs(256)
+        near, own = images @ texts.T, torch.arange(256)
+        return mean((each.argmax(1) == own).float().mean().item() for each in (near, near.T))
+
+
+def test_captions_that_do_not_fit_teach_less_where_they_are_gated() -> None:
+    plain, gated = (mean(two_captions(seed, way) for seed in SEEDS) for way in (False, True))
+    assert gated > plain + 0.01, (plain, gated)
