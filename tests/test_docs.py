@@ -3,11 +3,8 @@
 import contextlib
 import os
 import re
-import signal
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +17,7 @@ import cl
 from cl.methods import CONFIGS, PARTS
 from cl.run_config import parse_config
 from docs.make import methods, notebooks, reference, results, site
-from flows.servers.servers import HOST, answers
+from tests.serving import serving
 from tests.test_readme import BLOCKS, blocks, hold_commands
 
 ROOT = Path(__file__).parents[1]
@@ -111,30 +108,6 @@ def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def free() -> int:
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
-
-
-@contextlib.contextmanager
-def serving(line: str, folder: Path) -> Iterator[None]:
-    """`evergreen up`, on ports of its own, while inside."""
-    ports = free(), free()
-    words = ["evergreen", "up", "--prefect-port", str(ports[0]), "--mlflow-port", str(ports[1])]
-    with (folder / "up.log").open("w") as log:
-        process = subprocess.Popen(words, cwd=folder, stdout=log, stderr=subprocess.STDOUT)
-    try:
-        deadline = time.monotonic() + 240
-        while not (answers(f"http://{HOST}:{ports[0]}/api/health") and answers(f"http://{HOST}:{ports[1]}/health")):
-            assert process.poll() is None and time.monotonic() < deadline, (line, (folder / "up.log").read_text())
-            time.sleep(0.5)
-        yield
-    finally:
-        process.send_signal(signal.SIGINT)
-        process.wait(60)
-
-
 def script(kind: str, text: str) -> list[str]:
     if kind == "python":
         return [sys.executable, "-c", text]
@@ -150,7 +123,7 @@ def test_every_block_of_a_page_runs_in_order_as_it_stands(path: Path, shell: Pat
                 continue
             lines = [line for line in text.splitlines() if not line.startswith(ELSEWHERE)]
             for line in [line for line in lines if line.startswith("evergreen up")]:
-                servers.enter_context(serving(line, shell))
+                servers.enter_context(serving("evergreen", shell))
                 lines.remove(line)
             done = subprocess.run(script(kind, "\n".join(lines)), cwd=shell, capture_output=True, text=True, timeout=3600)
             assert done.returncode == 0, f"{text}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"

@@ -28,6 +28,7 @@ from flows.serve import deployments
 from flows.servers.servers import HOST, Server, announced, answers, check_free, find_server, run_servers
 from flows.settings import Place
 from tests.conftest import lay_out
+from tests.serving import free
 from tests.test_cli import EVERGREEN, left
 
 
@@ -37,12 +38,6 @@ def occupied() -> Iterator[int]:
         other.bind((HOST, 0))
         other.listen()
         yield int(other.getsockname()[1])
-
-
-def free() -> int:
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
 
 
 def listing(port: int, *command: str) -> Server:

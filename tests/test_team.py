@@ -5,7 +5,6 @@ import getpass
 import importlib.util
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -17,16 +16,11 @@ import pytest
 
 from flows.servers.servers import HOST
 from tests.conftest import lay_out
+from tests.serving import free
 
 pytestmark = pytest.mark.slow
 EVERGREEN = (sys.executable, "-m", "flows")
 NEEDED = ("moto", "boto3", "dvc_s3", "psycopg2")
-
-
-def free() -> int:
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture(scope="module")

@@ -1,18 +1,13 @@
 """What a release holds: one name at the top of site-packages, all that runs and no more; and that it works where there is no clone."""
 
-import contextlib
 import os
 import re
-import signal
-import socket
 import subprocess
 import sys
 import sysconfig
 import tarfile
-import time
 import venv
 import zipfile
-from collections.abc import Iterator
 from email.parser import Parser
 from importlib.resources import files
 from pathlib import Path
@@ -24,8 +19,8 @@ from hatchling.builders.wheel import WheelBuilder
 from PIL import Image
 
 import evergreen_clip
-from flows.servers.servers import HOST, answers
 from tests import make
+from tests.serving import serving
 from tests.test_readme import READMES
 
 ROOT = Path(__file__).parents[1]
@@ -147,30 +142,6 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def free() -> int:
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
-
-
-@contextlib.contextmanager
-def servers(program: Path, log: Path) -> Iterator[None]:
-    """`evergreen up` of a project, while inside."""
-    ports = free(), free()
-    with log.open("w") as file:
-        words = [program, "up", "--prefect-port", str(ports[0]), "--mlflow-port", str(ports[1])]
-        process = subprocess.Popen(words, stdout=file, stderr=subprocess.STDOUT)
-    try:
-        deadline = time.monotonic() + 180
-        while not (answers(f"http://{HOST}:{ports[0]}/api/health") and answers(f"http://{HOST}:{ports[1]}/health")):
-            assert process.poll() is None and time.monotonic() < deadline, log.read_text()
-            time.sleep(0.5)
-        yield
-    finally:
-        process.send_signal(signal.SIGINT)
-        process.wait(60)
-
-
 @pytest.mark.slow
 def test_from_an_empty_folder_to_a_champion_with_the_wheel_alone(program: Path, project: Path) -> None:
     def evergreen(*words: str) -> str:
@@ -185,7 +156,7 @@ def test_from_an_empty_folder_to_a_champion_with_the_wheel_alone(program: Path, 
     assert "is champion" in evergreen("run", "glyphs", *small)
     picture = project / "letter.png"
     Image.new("RGB", (32, 32), "white").save(picture)
-    with servers(program, project / "up.log"):
+    with serving(program, project):
         assert "letter.png" in evergreen("predict", "letter.png", "--labels", "Σ,Ω", "--model", "glyphs")
         assert "shapes" in evergreen("update", "shapes.yaml")  # by the server of `up`
     assert "learned" in evergreen("status")
