@@ -1,13 +1,13 @@
 """Methods and combinations of parts on the streams of RESULTS.md: settings searched on held-out images, then three seeds on test images.
 
     python bench/results.py FOLDER glyphs --smoke                      # every one from end to end, two steps a session
-    python bench/results.py FOLDER glyphs --search [--only LABEL ...]  # two tries for each, then all six for the best twelve
-    python bench/results.py FOLDER glyphs [--only LABEL ...]           # three seeds of those at their best try; prints the table
+    python bench/results.py FOLDER glyphs --search [--only LABEL ...]  # two tries for each, then all six for those ahead
+    python bench/results.py FOLDER glyphs [--only LABEL ...]           # three seeds of those ahead, at their best try; the table
     python bench/results.py FOLDER glyphs --table                      # what was measured so far
 
 The methods stand in results.yaml, the streams in flows/configs/results. A try is a learning rate and a scale of the objective, the
-temperature of its loss: three and two of them, alike for all. Both scales at the middle rate say which twelve get the other four tries,
-six single methods and six combinations; what falls out there is listed with its two tries. What is best: the mean of the last row over
+temperature of its loss: three and two of them, alike for all. Both scales at the middle rate say who gets the other four tries: six single
+methods, six combinations, and fine-tuning; what falls out there is listed with its two tries. What is best: the mean of the last row over
 all sets, taught and probes alike. Each number is written as it is found; started again, the script goes on, so that it can take as many
 sittings as it wants.
 """
@@ -138,27 +138,40 @@ class Bench:
         return dict(sorted(best.items(), key=lambda row: -row[1]["mean"]))
 
     def ahead(self) -> list[str]:
-        """The best six single methods and the best six combinations of the first two tries."""
+        """Fine-tuning, the best six single methods and the best six combinations of the first two tries."""
         middle = [entry for entry in self.told("search").values() if entry["rate"] == self.stream.rates[1]]
         ranked = list(dict.fromkeys(entry["label"] for entry in sorted(middle, key=lambda entry: -entry["mean"])))
         singles, combined = ([label for label in ranked if label in group] for group in groups().values())
-        return singles[:6] + combined[:6]
+        return list(dict.fromkeys(["finetune", *singles[:6], *combined[:6]]))
+
+    def best(self) -> dict[str, dict[str, Any]]:
+        """The best try of each that is ahead, among the tries that all of them had."""
+        tries = list(self.told("search").values())
+        had = [{(each["rate"], each["scale"]) for each in tries if each["label"] == label} for label in self.ahead()]
+        alike = [each for each in tries if (each["rate"], each["scale"]) in set.intersection(*had)]
+        own = {label: [each for each in alike if each["label"] == label] for label in self.ahead()}
+        return {label: max(each, key=lambda entry: entry["mean"]) | {"tries": len(each)} for label, each in own.items()}
 
     def measure(self, asked: dict[str, dict[str, Any]], seeds: list[int]) -> None:
-        """Every seed of each method that was searched."""
+        """Every seed of each that is ahead."""
         from cl.evaluation.matrix import summary
 
-        for label, best in self.tried(len(self.stream.rates)).items():
-            for seed in seeds if label in asked else []:
-                if (key := f"{label} seed {seed}") not in self.told("measured"):
-                    settings = [f"train.lr={best['rate']}", f"seed={seed}"]
-                    matrix = self.rows(label, at_scale(asked[label], best["scale"]), settings, last=False)
-                    rows = {"row": matrix.rows[-1].tolist(), "rate": best["rate"], "scale": best["scale"]}
-                    self.tell("measured", key, label=label, **rows, **summary(matrix))
+        for seed, (label, best) in product(seeds, self.best().items()):
+            chosen = {name: best[name] for name in ("label", "rate", "scale", "tries")}
+            key = f"{label} lr {best['rate']:g} scale {best['scale']} seed {seed}"
+            if label in asked and key not in self.told("measured"):
+                settings = [f"train.lr={best['rate']}", f"seed={seed}"]
+                matrix = self.rows(label, at_scale(asked[label], best["scale"]), settings, last=False)
+                self.tell("measured", key, **chosen, row=matrix.rows[-1].tolist(), **summary(matrix))
 
     def table(self) -> None:
         """Rows by label, best mean over all sets first, an end of the grid marked; then what only had the first two tries."""
-        found = list(self.told("measured").values())
+        best = self.best()
+        found = [
+            each
+            for each in self.told("measured").values()
+            if (each["rate"], each["scale"]) == (best[each["label"]]["rate"], best[each["label"]]["scale"])
+        ]
         print(f"| method | rate, scale | {' | '.join(COLUMNS)} | all sets | seeds |\n|---|---|{'---:|' * (len(COLUMNS) + 2)}")
         rows = {label: [each for each in found if each["label"] == label] for label in dict.fromkeys(each["label"] for each in found)}
         for label, seeds in sorted(rows.items(), key=lambda row: -np.mean([each["row"] for each in row[1]])):
@@ -167,7 +180,7 @@ class Bench:
             cells = [f"{np.mean(each):.1f} ± {np.std(each, ddof=1) if len(each) > 1 else 0:.1f}" if each else "–" for each in scores]
             end = "*" if seeds[0]["rate"] in (self.stream.rates[0], self.stream.rates[-1]) else ""
             print(f"| {label} | {seeds[0]['rate']:g}{end}, {seeds[0]['scale']} | {' | '.join(cells)} | {len(seeds)} |")
-        print("\nOn held-out images, at the best of two tries (the twelve: of six): ", end="")
+        print("\nOn held-out images, at the best of the two tries that say who is ahead: ", end="")
         print(", ".join(f"{label} {100 * best['mean']:.1f}" for label, best in self.tried(1).items()))
 
 
