@@ -29,7 +29,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "ridge": {"projection": 40},
     "gda": {},
 }
-BESIDE = {"cpe_clip", "pseudolabel", "linear_probe", "ridge", "ranpac", "rail", "gda", "ncm", "slda"}
+SUMS, CACHES = {"ridge", "ranpac", "rail", "gda", "ncm", "slda"}, {"tip", "tip_adapter", "tip_adapter_f", "caps_adapter"}
+BESIDE = {"cpe_clip", "pseudolabel", "linear_probe", "real_linear", *SUMS, *CACHES}
 STREAM = make.stream((0, 1), (2, 3), each=6)
 ASKED = (*make.names((0, 1, 2, 3)), *make.names((6,)))  # the last was never taught
 TABLE = make.table((0, 1, 2, 3, 6), 2, seed=7)

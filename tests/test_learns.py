@@ -65,7 +65,8 @@ def test_compare_says_before_it_starts_which_methods_cannot_learn_the_stream(pro
     text = config.read_text().replace("increment: 2", "increment: 2\n  supervision: none")
     config.write_text(text.replace("[zero_shot, finetune]", "[zero_shot, finetune, gda, finetune]").replace(", finetune]", "]"))
     with pytest.raises(
-        MethodError, match=r"2 of the methods to compare cannot learn this stream\. finetune: session 1 .*; gda: session 1 "
+        MethodError,
+        match=r"2 of the methods to compare cannot learn this stream\. finetune: colours: .*; gda: colours: gda learns from labels",
     ):
         check_methods(jobs_of(str(config)))
 

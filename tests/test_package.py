@@ -126,7 +126,7 @@ def test_what_is_served_and_what_predict_says_is_what_was_measured(tracker: Trac
     assert np.abs(np.array([[row[each] for each in NAMES] for row in said]) - own(name)).max() < 1e-12
 
     files = {path.suffix for path in Path(mlflow.artifacts.download_artifacts(address)).rglob("*") if path.is_file()}
-    assert files <= {".safetensors", ".json", ".py", ".yaml", ".yml", ".txt", ""}  # MLmodel has no suffix
+    assert files <= {".safetensors", ".json", ".py", ".yaml", ".yml", ".txt", ".typed", ""}  # MLmodel has no suffix
     needs = Path(mlflow.artifacts.download_artifacts(f"{address}/requirements.txt")).read_text()
     assert "evergreen" not in needs and ("pydantic" in needs) == (name != "finetune")
 
