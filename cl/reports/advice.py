@@ -97,7 +97,7 @@ def choices(stream: Measured, *, images: bool = True) -> list[Choice]:
 
 
 def _best(rows: Sequence[Row]) -> Iterator[tuple[str, Row]]:
-    yield "learned most and kept it", max(rows, key=lambda row: row.last)
+    yield "best on what is taught, at the end", max(rows, key=lambda row: row.last)
     if kept := [row for row in rows if row.drop is not None]:
         yield "the best trade of what is taught against what is not", max(kept, key=lambda row: row.last - (row.drop or 0.0))
     if steps := [row for row in rows if row.steps]:

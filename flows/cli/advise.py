@@ -29,9 +29,9 @@ def advise(
     out().print(f"What differs: {'; '.join(unlike(found, stream))}.", soft_wrap=True)
     beside = next(row for row in stream.rows if row.recipe["name"] == stream.rows[0].recipe["name"])
     chosen = choices(stream, images=images)
-    rows = [(each.row.name.replace("`", ""), each.row.last, _drop(each.row.drop), each.why) for each in chosen]
+    rows = [(each.row.name.replace("`", ""), f"{each.row.last:.1f}", _drop(each.row.drop), each.why) for each in chosen]
     known = (
-        ("zero-shot", stream.zero_shot, "0.0", "nothing learned"),
+        ("zero-shot", f"{stream.zero_shot:.1f}", "0.0", "nothing learned"),
         (beside.name.replace("`", ""), beside.last, _drop(beside.drop), "the floor"),
     )
     out().print(table("measured there, percent", ["recipe", "taught, at the end", "lost of what is not taught", "why"], [*rows, *known]))
