@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import shutil
 import sqlite3
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -68,10 +69,11 @@ sqlite3.connect = sqlite3.dbapi2.connect = _unhurried
 
 @pytest.fixture(autouse=True)
 def _environment_is_put_back() -> Iterator[None]:
-    before = dict(os.environ)
+    before, path = dict(os.environ), [*sys.path]  # MLflow puts the code that came with a model in front of it
     yield
     os.environ.clear()
     os.environ.update(before)
+    sys.path[:] = path
 
 
 @pytest.fixture
