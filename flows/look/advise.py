@@ -1,11 +1,12 @@
 """What a stream is like before anything is learned: what it teaches with, how much of it the model knows, how many images a class has."""
 
 from collections import Counter
+from collections.abc import Sequence
 from statistics import median
 
 import numpy as np
 
-from cl.evaluation.ask import ask_start
+from cl.evaluation.ask import ask_start, names
 from cl.evaluation.evaluate import HEADLINE
 from cl.reports.advice import Facts, Teaches
 from cl.streams.stream import Session, Stream
@@ -20,23 +21,25 @@ def facts(job: Job) -> Facts:
         DataError, ModelError: the data cannot be read, or there is no such model.
     """
     plan = planned(job)
-    sets = [(test.name, HEADLINE[test.kind]) for session in plan.stream.sessions for test in session.tests]
-    wanted = [each for each in plan.questions(0) if each.name in dict(sets)]
-    cells = ask_start(plan.start(job.place.steps), wanted, watch().progress)
-    scores = [cell.metrics[metric] for cell, (_, metric) in zip(cells.values(), sets, strict=True)]
+    metrics = {test.name: HEADLINE[test.kind] for session in plan.stream.sessions for test in session.tests}
+    questions = [each for each in plan.questions(0) if each.name in metrics]
+    cells = ask_start(plan.start(job.place.steps), questions, watch().progress)
+    wanted = zip(questions, names(questions, plan.config.evaluate, first=True), strict=True)
+    scores = [cells[cell].metrics[metrics[each.name]] for each, cell in wanted]
     return Facts(teaches(plan.stream), float(np.mean(scores)), per_class(plan.stream.sessions), len(plan.stream.sessions))
 
 
 def teaches(stream: Stream) -> Teaches:
     """What most rows of all sessions teach with."""
-    rows = Counter(_word(session, row) for session in stream.sessions for row in range(len(session.data)))
+    columns = ((session.data.labels, session.data.captions) for session in stream.sessions)  # each of which is read as a whole
+    rows = Counter(_word(label, texts) for labels, captions in columns for label, texts in zip(labels, captions, strict=True))
     return rows.most_common(1)[0][0]
 
 
-def _word(session: Session, row: int) -> Teaches:
-    if session.data.labels[row] is not None:
+def _word(label: str | None, texts: Sequence[str]) -> Teaches:
+    if label is not None:
         return "labels"
-    return "captions" if session.data.captions[row] else "nothing"
+    return "captions" if texts else "nothing"
 
 
 def per_class(sessions: tuple[Session, ...]) -> float | None:
