@@ -109,14 +109,15 @@ def _at(schema: type[BaseModel] | None, loc: Sequence[str | int]) -> list[type[B
     # the groups of settings that may stand at a place; a part of the place that is no setting names the chosen member of a union
     groups = [schema] if schema else []
     for part in loc:
-        inner = [each for group in groups if part in group.model_fields for each in _groups(group.model_fields[str(part)].annotation)]
+        inner = [each for group in groups if part in group.model_fields for each in models_in(group.model_fields[str(part)].annotation)]
         chosen = [group for group in groups if any(part in get_args(field.annotation) for field in group.model_fields.values())]
         groups = inner or chosen or groups
     return groups
 
 
-def _groups(annotation: Any) -> Iterator[type[BaseModel]]:
+def models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    """Every group of settings that a type may hold: of a union its members, of a list what stands in it."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation
     for part in get_args(annotation):
-        yield from _groups(part)
+        yield from models_in(part)

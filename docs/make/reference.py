@@ -11,6 +11,7 @@ from griffe import Docstring, DocstringSectionKind
 from pydantic import BaseModel
 
 import cl
+from cl.explain import models_in
 from cl.methods.combine import table as refusals
 from cl.methods.describe import setting
 from cl.reports.published import HOW, blocks
@@ -44,7 +45,7 @@ def _sections(model: type[BaseModel]) -> dict[str, type[BaseModel]]:
     while waiting:
         above, each = waiting.pop(0)
         for name, field in each.model_fields.items():
-            for member in dict.fromkeys(_models(field.annotation) if name != "method" else ()):
+            for member in dict.fromkeys(models_in(field.annotation) if name != "method" else ()):
                 kind = member.model_fields.get("kind")
                 word = f" ({get_args(kind.annotation)[0]})" if kind and get_origin(kind.annotation) is Literal else ""
                 if member not in found.values():
@@ -53,18 +54,11 @@ def _sections(model: type[BaseModel]) -> dict[str, type[BaseModel]]:
     return found
 
 
-def _models(annotation: Any) -> Iterator[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield annotation
-    for each in get_args(annotation):
-        yield from _models(each)
-
-
 def _table(model: type[BaseModel], above: str, models: dict[str, type[BaseModel]]) -> str:
     rows = []
     for name, field in model.model_fields.items():
         told = setting(name, field)
-        groups = [path for path, each in models.items() if each in list(_models(field.annotation))]
+        groups = [path for path, each in models.items() if each in list(models_in(field.annotation))]
         default = "required" if field.is_required() else "" if groups or name == "method" else f"`{told.default}`"
         where = "a [method](../presets/index.md)" if name == "method" else ", ".join(f"[{path}](#{_slug(path)})" for path in groups)
         choices = "" if groups or name == "method" else told.choices
@@ -98,7 +92,7 @@ def _type(annotation: Any) -> str:
         return words[origin]
     if origin is Annotated:
         return _type(get_args(annotation)[0])
-    if any(True for _ in _models(annotation)) and not get_args(annotation):
+    if any(True for _ in models_in(annotation)) and not get_args(annotation):
         return "group"
     return " or ".join(dict.fromkeys(_type(each) for each in get_args(annotation))) or "text"
 
