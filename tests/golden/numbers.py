@@ -46,7 +46,7 @@ TRAIN = TrainConfig(
     device="cpu",
 )
 KINDS = ("labels", "captions", "mixed", "half", "bare")
-_SMALL = {
+SMALL = {
     "projection": 24,
     "texts": 8,
     "depth": 2,
@@ -127,7 +127,7 @@ def kept(case: str) -> dict[str, Any]:
 def build(settings: Mapping[str, Any]) -> Method:
     """The method over the tiny model, all in fp64."""
     config = CONFIGS[settings["name"]]
-    small = {key: value for key, value in _SMALL.items() if key in config.model_fields}
+    small = {key: value for key, value in SMALL.items() if key in config.model_fields}
     if settings.get("strategy") == "fpl":
         small.pop("iterations", None)
     return config(**{**small, **settings}).build(make.tiny().double(), 0).double()

@@ -6,15 +6,12 @@ from typing import Any
 from cl.methods import CONFIGS, PARTS, Method
 from cl.methods.combine import Parts, refused
 from tests import make
+from tests.golden.numbers import SMALL
 from tests.laws.pairwise import array
 
 KINDS = ("labels", "captions", "mixed")
-_SMALL = {
-    "projection": 24,
-    "texts": 8,
-    "depth": 2,
-    "iterations": 2,
-    "k": 2,
+_SMALL: dict[str, Any] = {
+    **SMALL,
     "samples": 6,
     "capacity": 6,
     "captions": 8,
