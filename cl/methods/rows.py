@@ -1,6 +1,7 @@
 """Which rows of a session teach, and what is told where none does."""
 
 from cl.data.table import ImageTable
+from cl.errors import MethodError
 from cl.methods.terms.base import Rows
 from cl.streams.stream import Session
 
@@ -13,6 +14,18 @@ def teaching(session: Session, rows: Rows) -> ImageTable:
     return (
         data if rows == "any" else data.where([(labelled and label is not None) or (captioned and bool(texts)) for label, texts in pairs])
     )
+
+
+def labelled(session: Session) -> ImageTable:
+    """The labelled rows of a session, of which there has to be one.
+
+    Raises:
+        MethodError: none of its rows has a label.
+    """
+    rows = teaching(session, "labelled")
+    if not len(rows):
+        raise MethodError(lacking(session, "labelled"))
+    return rows
 
 
 def lacking(session: Session, rows: Rows) -> str:

@@ -15,7 +15,7 @@ from cl.methods.base import Method
 from cl.methods.closed_form.base import ClosedForm
 from cl.methods.closed_form.gate import DISTANCES, TEXTS, NoneConfig, text_score, threshold
 from cl.methods.closed_form.growing import Kept
-from cl.methods.closed_form.taught import Taught, named, prints
+from cl.methods.closed_form.taught import Taught, labels, named, prints
 from cl.methods.features import encoded
 from cl.models.clip import Clip
 from cl.models.unprojected import both
@@ -63,7 +63,7 @@ class Judging(ClosedForm):
     def read(self, rows: ImageTable) -> Taught:
         """Labelled rows, as sums take them."""
         unit, wide = self.seen(rows)
-        return Taught([str(name) for name in rows.labels], wide, unit, prints(rows).to(unit.device))
+        return Taught(labels(rows), wide, unit, prints(rows).to(unit.device))
 
     def seen(self, rows: ImageTable) -> Looked:
         """The features of a table's images."""

@@ -21,7 +21,7 @@ from cl.methods.closed_form.judging import Judged, Judging, Looked, by_texts
 from cl.methods.closed_form.moments import Metric, Moments, distances, left_out
 from cl.methods.closed_form.taught import Taught, named
 from cl.methods.persist import memory
-from cl.methods.rows import lacking, teaching
+from cl.methods.rows import labelled, teaching
 from cl.models.clip import Clip
 from cl.models.unprojected import width as unprojected
 from cl.streams.stream import Session
@@ -93,8 +93,7 @@ class Sums(Judging):
 
     def check(self, session: Session) -> None:
         """A session needs at least one labelled row."""
-        if not len(teaching(session, "labelled")):
-            raise MethodError(lacking(session, "labelled"))
+        labelled(session)
 
     def begin(self, session: Session) -> ImageTable:
         """The labelled rows."""

@@ -31,6 +31,11 @@ class Taught(NamedTuple):
         return Taught(names, self.wide[at], self.unit[at], self.prints[at.to(self.prints.device) if isinstance(at, Tensor) else at])
 
 
+def labels(rows: ImageTable) -> list[str]:
+    """The class of every row, by name; the rows are labelled."""
+    return [str(name) for name in rows.labels]
+
+
 def prints(rows: ImageTable) -> Int[Tensor, " n"]:
     """63 bits of each image's SHA-256: an image is the same whatever its row is called, and wherever it stands."""
     return torch.tensor([_print(image.as_py()) for image in rows.table["image"]], dtype=torch.int64)

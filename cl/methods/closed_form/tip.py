@@ -10,15 +10,15 @@ from torch import Tensor, nn
 
 from cl.data.classes import ClassName
 from cl.data.table import ImageTable
-from cl.errors import MethodError
 from cl.explain import told
 from cl.methods.base import Batch, MethodConfig
 from cl.methods.closed_form.base import ClosedForm
 from cl.methods.closed_form.keys import Keys, prints_of
+from cl.methods.closed_form.taught import labels
 from cl.methods.closed_form.votes import ALPHAS, BETAS, Kept, cached, left_out, scores
 from cl.methods.features import encoded
 from cl.methods.losses import classification, similarities
-from cl.methods.rows import lacking, teaching
+from cl.methods.rows import labelled, teaching
 from cl.models.clip import Clip
 from cl.streams.stream import Session
 
@@ -75,8 +75,7 @@ class Tip(ClosedForm):
 
     def check(self, session: Session) -> None:
         """A session needs at least one labelled row."""
-        if not len(teaching(session, "labelled")):
-            raise MethodError(lacking(session, "labelled"))
+        labelled(session)
 
     def begin(self, session: Session) -> ImageTable:
         """The labelled rows."""
@@ -140,11 +139,6 @@ class Tip(ClosedForm):
     def classify(self, images: Float[Tensor, "b 3 h w"], features: Float[Tensor, "k m"]) -> Float[Tensor, "b k"]:
         """Both classifiers together."""
         return scores(self.encode_image(images).double(), features, self.clip.scale())
-
-
-def labels(rows: ImageTable) -> list[str]:
-    """The class of every row, by name; the rows are labelled."""
-    return [str(name) for name in rows.labels]
 
 
 class TrainedTip(Tip):
