@@ -8,6 +8,7 @@ from typer.testing import CliRunner
 
 from cl.plain_yaml import parse
 from cl.reports.advice import Facts, Measured, choices, measured, nearest, unlike
+from flows.cli.advise import _rows
 from flows.cli.main import app
 from tests.conftest import lay_out
 
@@ -65,6 +66,16 @@ def test_a_stream_far_from_all_that_was_measured_is_called_that() -> None:
     found, apart = nearest(near, list(measured().values()))
     assert isinstance(found, Measured) and found.where.endswith("b") and apart < 0.1
     assert not unlike(near, found)[0].startswith("no stream")
+
+
+@pytest.mark.parametrize("name", measured())
+def test_a_recipe_stands_once_in_the_table_and_zero_shot_beside_it(name: str) -> None:
+    stream = measured()[name]
+    told = _rows(stream, choices(stream))
+    names = [row[0] for row in told]
+    assert len({*names}) == len(names) and "zero-shot" in names
+    assert ("finetune" in names) == any(row.recipe == {"name": "finetune"} for row in stream.rows)
+    assert all(re.fullmatch(r"\d+\.\d", row[1]) for row in told)
 
 
 def test_the_command_asks_the_base_model_and_learns_nothing(stored: Path) -> None:

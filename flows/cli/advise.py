@@ -1,13 +1,18 @@
 """`evergreen advise`: which recipes to try first on a stream, by what was measured on those most like it."""
 
 import json
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from flows.cli.options import ConfigArgument, RootOption, SetOption
 from flows.console import bar, out, table
 from flows.settings import begin
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from cl.reports.advice import Choice, Measured
 
 
 def advise(
@@ -27,17 +32,21 @@ def advise(
     stream, _ = nearest(found, list(measured().values()))
     out().print(f"Nearest of what was measured ({stream.where}): {stream.what}.", soft_wrap=True)
     out().print(f"What differs: {'; '.join(unlike(found, stream))}.", soft_wrap=True)
-    beside = next(row for row in stream.rows if row.recipe["name"] == stream.rows[0].recipe["name"])
     chosen = choices(stream, images=images)
-    rows = [(each.row.name.replace("`", ""), f"{each.row.last:.1f}", _drop(each.row.drop), each.why) for each in chosen]
-    known = (
-        ("zero-shot", f"{stream.zero_shot:.1f}", "0.0", "nothing learned"),
-        (beside.name.replace("`", ""), beside.last, _drop(beside.drop), "the floor"),
+    out().print(
+        table("measured there, percent", ["recipe", "taught, at the end", "lost of what is not taught", "why"], _rows(stream, chosen))
     )
-    out().print(table("measured there, percent", ["recipe", "taught, at the end", "lost of what is not taught", "why"], [*rows, *known]))
     for each in chosen:
         out().print(f"method: {json.dumps(each.row.recipe)}", soft_wrap=True, markup=False, highlight=False)
     out().print("Hold any of them against zero_shot and finetune on held-out images: evergreen compare", soft_wrap=True)
+
+
+def _rows(stream: "Measured", chosen: "Sequence[Choice]") -> list[tuple[str, str, str, str]]:
+    """The recipes to try, then zero-shot and plain fine-tuning, where that is not among them."""
+    taken = [each.row for each in chosen]
+    plain = [(row, "plain fine-tuning") for row in stream.rows if row.recipe == {"name": "finetune"} and row not in taken]
+    told = [(row.name.replace("`", ""), f"{row.last:.1f}", _drop(row.drop), why) for row, why in [*chosen, *plain]]
+    return [*told[: len(chosen)], ("zero-shot", f"{stream.zero_shot:.1f}", "0.0", "nothing learned"), *told[len(chosen) :]]
 
 
 def _drop(value: float | None) -> str:
