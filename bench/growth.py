@@ -173,9 +173,9 @@ def measure(folder: Path, upto: int, fresh: bool, at: tuple[int, ...] = AT) -> N
     real = cl.evaluation.ask.each_score
 
     def counted(method: Any, sets: Any, config: Any) -> Any:
-        for found in real(method, sets, config):
+        for score in real(method, sets, config):
             counts["evaluations"] += 1
-            yield found
+            yield score
 
     cl.evaluation.ask.each_score = counted
 

@@ -95,11 +95,11 @@ class Bench:
             return list(headline_row({name: score.metrics for name, score in scores.items()}, names))
 
         with threads(made.config.threads):
-            found = [] if last else [row(0)]
+            scored = [] if last else [row(0)]
             for after, session in enumerate(sessions, 1):
                 learn(learner, session, train_config(made.config, session), made.config.seed)
-                found += [row(after)] if not last or after == len(sessions) else []
-        return found[-1] if last else Matrix(np.array(found), tuple(names), made.stream.taught)
+                scored += [row(after)] if not last or after == len(sessions) else []
+        return scored[-1] if last else Matrix(np.array(scored), tuple(names), made.stream.taught)
 
     def told(self, what: str) -> dict[str, dict[str, Any]]:
         """What was found so far, by key."""
@@ -167,13 +167,13 @@ class Bench:
     def table(self) -> None:
         """Rows by label, best mean over all sets first, an end of the grid marked; then what only had the first two tries."""
         best = self.best()
-        found = [
+        chosen = [
             each
             for each in self.told("measured").values()
             if (each["rate"], each["scale"]) == (best[each["label"]]["rate"], best[each["label"]]["scale"])
         ]
         print(f"| method | rate, scale | {' | '.join(COLUMNS)} | all sets | seeds |\n|---|---|{'---:|' * (len(COLUMNS) + 2)}")
-        rows = {label: [each for each in found if each["label"] == label] for label in dict.fromkeys(each["label"] for each in found)}
+        rows = {label: [each for each in chosen if each["label"] == label] for label in dict.fromkeys(each["label"] for each in chosen)}
         for label, seeds in sorted(rows.items(), key=lambda row: -np.mean([each["row"] for each in row[1]])):
             scores = [[100 * each[column] for each in seeds if column in each] for column in COLUMNS]
             scores.append([100 * float(np.mean(each["row"])) for each in seeds])

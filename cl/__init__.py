@@ -44,9 +44,9 @@ def __getattr__(name: str) -> Any:
     """A public name when it is first asked for: torch and all it brings take seconds to import, `import cl` does not."""
     if name not in __all__:
         raise AttributeError(f"module 'cl' has no attribute {name!r}; public are {', '.join(__all__)}")
-    found = getattr(import_module("cl.errors" if name == "EvergreenError" else "cl.api"), name)
-    globals()[name] = found
-    return found
+    public = getattr(import_module("cl.errors" if name == "EvergreenError" else "cl.api"), name)
+    globals()[name] = public
+    return public
 
 
 def __dir__() -> list[str]:

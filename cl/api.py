@@ -91,12 +91,12 @@ class Model:
         self._known: tuple[ClassName, ...] = ()
 
     @classmethod
-    def _answering(cls, found: Bundle) -> "Model":
+    def _answering(cls, kept: Bundle) -> "Model":
         made = cls.__new__(cls)
-        made.recipe = made._answers = found.config
-        made._seed, made._learns = found.seed, False
-        made._method = made._asked = found.method
-        made._known = found.classes
+        made.recipe = made._answers = kept.config
+        made._seed, made._learns = kept.seed, False
+        made._method = made._asked = kept.method
+        made._known = kept.classes
         return made
 
     @property
@@ -238,12 +238,12 @@ def matrix(stream: Stream, rows: Sequence[Mapping[str, Mapping[str, float]]]) ->
     return Matrix(np.array([headline_row(row, names) for row in rows], dtype=np.float64), tuple(names), stream.taught)
 
 
-def summary(found: Matrix) -> dict[str, float]:
+def summary(scores: Matrix) -> dict[str, float]:
     """All metrics of a matrix by name, in 0..1: last, average, learned, forgetting, bwt, fwt, transfer, zero_shot_drop.
 
     NaN where one is not defined, such as forgetting after a single session. The definitions are those of `cl.evaluation.matrix`.
     """
-    return metrics.summary(found)
+    return metrics.summary(scores)
 
 
 def learn_stream(

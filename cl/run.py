@@ -124,8 +124,8 @@ def _examine(plan: Plan, index: int, store: Path, state: State, method: Method |
         cells=dict(zip([each.name for each in questions], names(questions, plan.config.evaluate, first=not index), strict=True)),
     )
     if index and plan.config.evaluate.known_unknown:
-        found, beside = ask_known(plan.states[index], lambda: method or load_method(plan, index, store), start, *_met(plan, index))
-        asked, cells = replace(asked, known=found), cells | beside
+        known, beside = ask_known(plan.states[index], lambda: method or load_method(plan, index, store), start, *_met(plan, index))
+        asked, cells = replace(asked, known=known), cells | beside
     write_step(asked, store / "steps" / asked.key)
     return step_of(asked, state, cells)
 

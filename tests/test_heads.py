@@ -437,7 +437,7 @@ def test_no_evaluation_set_is_read_while_a_session_is_learned(settings: dict) ->
     learn(method, session, TrainConfig(device="cpu"), 0)
     assert method.moments.count == 16
     if isinstance(method, Ridge):  # what took a while to find is kept, and is what would be found again
-        assert float(method.folds.chosen) == method.found() == method.penalty() in PENALTIES
+        assert float(method.folds.chosen) == method.best_penalty() == method.penalty() in PENALTIES
 
 
 def test_a_penalty_without_end_orders_classes_by_their_sums_and_an_alpha_of_0_is_zero_shot() -> None:

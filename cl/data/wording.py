@@ -37,11 +37,11 @@ def another_number(text: str, drawn: int) -> str | None:
     >>> another_number("Three kittens often listen", 0), another_number("ten men and 4 dogs", 1), another_number("often", 0)
     ('Two kittens often listen', 'ten men and 2 dogs', None)
     """
-    found = list(_NUMBER.finditer(text))
-    if not found:
+    numbers = list(_NUMBER.finditer(text))
+    if not numbers:
         return None
-    drawn, place = divmod(drawn, len(found))
-    spot = found[place]
+    drawn, place = divmod(drawn, len(numbers))
+    spot = numbers[place]
     word = spot.group()
     others = [each for each in (_FIGURES if word.isdigit() else _NUMBERS) if each != word.lower()]
     return text[: spot.start()] + _cased(others[drawn % len(others)], word) + text[spot.end() :]
@@ -53,8 +53,8 @@ def exchanged(text: str, drawn: int) -> str | None:
     >>> exchanged("a dog chases the cat", 0), exchanged("a dog", 0), exchanged("Dog and dog", 0)
     ('a chases dog the cat', None, None)
     """
-    found = [spot for spot in _WORD.finditer(text) if spot.group().lower() not in _SMALL]
-    pairs = [(one, two) for at, one in enumerate(found) for two in found[at + 1 :] if one.group().lower() != two.group().lower()]
+    words = [spot for spot in _WORD.finditer(text) if spot.group().lower() not in _SMALL]
+    pairs = [(one, two) for at, one in enumerate(words) for two in words[at + 1 :] if one.group().lower() != two.group().lower()]
     if not pairs:
         return None
     one, two = pairs[drawn % len(pairs)]

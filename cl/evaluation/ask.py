@@ -170,9 +170,9 @@ def ask_known(
     known = acquainted(ours, classes) if missing else []
     if known:
         model = method()
-        found = known_unknown(model, known, [rows for _, rows in missing], classes, start.config)
+        told_apart = known_unknown(model, known, [rows for _, rows in missing], classes, start.config)
         scale = float(model.clip.scale().detach())
-        fresh = {called[name]: Cell(told, _NO_HITS, {}, {}, scale) for (name, _), told in zip(missing, found, strict=True)}
+        fresh = {called[name]: Cell(told, _NO_HITS, {}, {}, scale) for (name, _), told in zip(missing, told_apart, strict=True)}
         cells.add(fresh)
         there |= fresh
     called = {name: cell for name, cell in called.items() if cell in there}

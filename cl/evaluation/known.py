@@ -76,8 +76,8 @@ def known_unknown(
 
 
 def _scores(method: Method, rows: ImageTable, features: Float[Tensor, "k d"], config: EvalConfig) -> dict[str, Scores]:
-    found = [familiarity(method, images, features) for images in images_of(method, spread(rows, config.limit), config)]
-    return {name: torch.cat([each[name] for each in found]).double().cpu().numpy() for name in found[0]}
+    batches = [familiarity(method, images, features) for images in images_of(method, spread(rows, config.limit), config)]
+    return {name: torch.cat([each[name] for each in batches]).double().cpu().numpy() for name in batches[0]}
 
 
 def _ranked(known: Sequence[dict[str, Scores]], unknown: dict[str, Scores]) -> dict[str, float]:

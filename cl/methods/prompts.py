@@ -176,8 +176,8 @@ def fitting(clip: Clip, prompts: P) -> P:
     """
     text, tower = prompts.text(), text_tower(clip.model)
     if text is not None and tower is not None and (context := len(tower.positions)) - text.layers.shape[1] < 3:
-        found = f"{text.layers.shape[1]} prompt tokens leave no room for a text in a context of {context}"
-        raise ModelError(f"{found}; use at most {context - 3} (method.length)")
+        crowded = f"{text.layers.shape[1]} prompt tokens leave no room for a text in a context of {context}"
+        raise ModelError(f"{crowded}; use at most {context - 3} (method.length)")
     return prompts
 
 

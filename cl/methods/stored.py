@@ -48,8 +48,8 @@ class Features:
             return self
         index, told, texts = torch.tensor(places, dtype=torch.int64), list(self.words), list(self.texts)
         images, scale = self.images.clone(), self.scale.clone()
-        found = [each for _, chunk, _ in made for each in chunk]
-        for place, word, text in zip(places, words, found, strict=True):
+        encoded = [each for _, chunk, _ in made for each in chunk]
+        for place, word, text in zip(places, words, encoded, strict=True):
             told[place], texts[place] = tuple(word), text.to(images)
         images[index] = torch.cat([each for each, _, _ in made]).to(images)
         scale[index] = torch.cat([each for _, _, each in made]).to(scale)

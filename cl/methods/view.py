@@ -230,8 +230,8 @@ class View:
         tokens = self._own.texts[self._own.captioned]
         if self._share is None:
             return self._chunks(self._encoder.text, tokens)
-        found = self._chunks(self._encoder.text, tokens if len(tokens) else self._own.texts[:1])
-        return gather.features(found, self._share.captions)
+        features = self._chunks(self._encoder.text, tokens if len(tokens) else self._own.texts[:1])
+        return gather.features(features, self._share.captions)
 
     def _beside(self, what: What) -> Float[Tensor, "m d"]:
         values = self._own.beside[what].values
@@ -242,8 +242,8 @@ class View:
         return gather.features(self._chunks(encode, values if len(values) else stand_in), self._share.beside[what])
 
     def _encoded(self, encode: Callable[..., Tensor], *own: Tensor) -> Tensor:
-        found = self._chunks(encode, *own)
-        return found if self._share is None else gather.features(found, self._share.images)
+        features = self._chunks(encode, *own)
+        return features if self._share is None else gather.features(features, self._share.images)
 
     def _named(self, names: Sequence[ClassName]) -> Float[Tensor, "k d"]:
         if not self._apart(len(names)):

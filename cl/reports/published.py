@@ -73,7 +73,7 @@ def known(name: str) -> str:
 def unlike(block: Block, config: Mapping[str, Any]) -> list[Unlike]:
     """Settings of a run, as plain values, by which it is not of the block's protocol."""
     wanted = {**_WHOLE, **block.when}
-    return [Unlike(path, found, expected) for path, expected in wanted.items() if (found := _at(config, path)) != expected]
+    return [Unlike(path, is_set, expected) for path, expected in wanted.items() if (is_set := _at(config, path)) != expected]
 
 
 def beside(names: Sequence[str], config: Mapping[str, Any]) -> tuple[list[Block], str]:
@@ -83,14 +83,14 @@ def beside(names: Sequence[str], config: Mapping[str, Any]) -> tuple[list[Block]
         ConfigError: there is no such block.
     """
     try:
-        found = [blocks()[known(name)] for name in names]
+        named = [blocks()[known(name)] for name in names]
     except ValueError as error:
         raise ConfigError(f"compare.published: {error}") from error
-    kept = [block for block in found if not unlike(block, config)]
-    if kept or not found:
+    kept = [block for block in named if not unlike(block, config)]
+    if kept or not named:
         return kept, ""
-    told = "; ".join(f"{each.setting} is {each.found} and not {each.expected}" for each in unlike(found[0], config))
-    return [], f"No published figures stand beside: those of this config are for {found[0].protocol}, and {told}"
+    told = "; ".join(f"{each.setting} is {each.found} and not {each.expected}" for each in unlike(named[0], config))
+    return [], f"No published figures stand beside: those of this config are for {named[0].protocol}, and {told}"
 
 
 def rows(block: Block, groups: Mapping[str, Sequence[Report]]) -> list[list[str]]:
@@ -111,15 +111,15 @@ def _measured(block: Block, members: Sequence[Report]) -> list[str]:
 
 
 def _of_square(report: Report) -> dict[str, float] | None:
-    found = square(report)
-    return None if found is None else zscl(found)
+    matrix = square(report)
+    return None if matrix is None else zscl(matrix)
 
 
 def _of_seen(report: Report) -> dict[str, float] | None:
     if not incremental(report):
         return None
-    found = accuracies(report)
-    return {"first": found[0], "last": found[-1], "average": float(np.mean(found)), "PD": performance_drop(found)}
+    curve = accuracies(report)
+    return {"first": curve[0], "last": curve[-1], "average": float(np.mean(curve)), "PD": performance_drop(curve)}
 
 
 def _of_last(report: Report) -> dict[str, float] | None:

@@ -92,9 +92,9 @@ def strangers(groups: Groups) -> Section:
     for method, members in groups.items():
         for name in scores:
             pairs = [(member.details.get(name), member.details.get(name.replace("auroc", "fpr95"))) for member in members]
-            found = [[_over(one), _over(other)] for one, other in pairs]
-            if not np.isnan(found).all():
-                rows.append([method, name[12:].replace("_", " "), *(spread(list(each)) for each in zip(*found, strict=True))])
+            means = [[_over(one), _over(other)] for one, other in pairs]
+            if not np.isnan(means).all():
+                rows.append([method, name[12:].replace("_", " "), *(spread(list(each)) for each in zip(*means, strict=True))])
     note = (
         "After each session test images of classes learned so far against those of sets of other classes, means over sessions and sets. "
         "AUROC: how often a known image scores higher than an unknown one, 50 by chance. FPR95: unknown ones that pass where 95 % of known "
@@ -138,7 +138,7 @@ def dialects(groups: Groups) -> Section:
     """The same matrices in the words of other code bases; for streams whose sessions teach one set each."""
     rows, names = [], []
     for method, members in groups.items():
-        squares = [found for member in members if (found := square(member)) is not None]
+        squares = [matrix for member in members if (matrix := square(member)) is not None]
         if len(squares) == len(members):
             told = [{f"{code} {name}": value for code, read in DIALECTS.items() for name, value in read(each).items()} for each in squares]
             names = list(told[0])

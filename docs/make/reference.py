@@ -40,7 +40,7 @@ def settings() -> str:
 
 def _sections(model: type[BaseModel]) -> dict[str, type[BaseModel]]:
     """Every group of settings below a model, by the shortest path to it; of a union each member; methods have pages of their own."""
-    found: dict[str, type[BaseModel]] = {}
+    groups: dict[str, type[BaseModel]] = {}
     waiting: list[tuple[str, type[BaseModel]]] = [("", model)]
     while waiting:
         above, each = waiting.pop(0)
@@ -48,10 +48,10 @@ def _sections(model: type[BaseModel]) -> dict[str, type[BaseModel]]:
             for member in dict.fromkeys(models_in(field.annotation) if name != "method" else ()):
                 kind = member.model_fields.get("kind")
                 word = f" ({get_args(kind.annotation)[0]})" if kind and get_origin(kind.annotation) is Literal else ""
-                if member not in found.values():
-                    found[f"{above}{name}{word}"] = member
+                if member not in groups.values():
+                    groups[f"{above}{name}{word}"] = member
                     waiting.append((f"{above}{name}.", member))
-    return found
+    return groups
 
 
 def _table(model: type[BaseModel], above: str, models: dict[str, type[BaseModel]]) -> str:
@@ -103,27 +103,27 @@ def api(page: str) -> str:
 
 
 def _name(name: str) -> str:
-    found = getattr(cl, name)
-    told = [f"### `cl.{name}`\n", _signature(f"cl.{name}", found), _docs(found)]
-    if inspect.isclass(found) and found.__module__ == "cl.api":
-        for each, member in vars(found).items():
+    public = getattr(cl, name)
+    told = [f"### `cl.{name}`\n", _signature(f"cl.{name}", public), _docs(public)]
+    if inspect.isclass(public) and public.__module__ == "cl.api":
+        for each, member in vars(public).items():
             if not each.startswith("_") and inspect.getdoc(member) and not isinstance(member, property):
                 told += [f"#### `{name}.{each}`\n", _signature(each, member), _docs(member)]
     return "\n".join(told)
 
 
-def _signature(name: str, found: Any) -> str:
-    if not callable(found) or (inspect.isclass(found) and found.__module__ != "cl.api"):
+def _signature(name: str, what: Any) -> str:
+    if not callable(what) or (inspect.isclass(what) and what.__module__ != "cl.api"):
         return ""
-    shown = inspect.signature(found, eval_str=False)
+    shown = inspect.signature(what, eval_str=False)
     kept = [each.replace(annotation=inspect.Parameter.empty) for each in shown.parameters.values() if each.name != "self"]
     return f"```python\n{name}{shown.replace(parameters=kept, return_annotation=inspect.Signature.empty)}\n```\n"
 
 
-def _docs(found: Any) -> str:
+def _docs(what: Any) -> str:
     """A docstring of Google's style as Markdown."""
     told = []
-    for section in Docstring(inspect.getdoc(found) or "", parser="google", parser_options={"warnings": False}).parsed:
+    for section in Docstring(inspect.getdoc(what) or "", parser="google", parser_options={"warnings": False}).parsed:
         match section.kind:
             case DocstringSectionKind.text:
                 told.append(linked(section.value))

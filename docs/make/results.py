@@ -25,8 +25,8 @@ def rows(text: str | None = None) -> Iterator[Row]:
     columns: tuple[str, ...] = ()
     method = ""
     for line in lines:
-        if found := re.match(r"(##+) (.*)", line):
-            headings = [*headings[: len(found[1]) - 2], found[2]]
+        if heading := re.match(r"(##+) (.*)", line):
+            headings = [*headings[: len(heading[1]) - 2], heading[2]]
             columns = ()
         elif not line.startswith("|"):
             columns = ()
@@ -58,8 +58,8 @@ def measured(name: str, kind: str = "preset") -> str:
     if not tables:
         return f"Not measured: no table of the [results](../results.md) has this {kind}.\n"
     told = []
-    for (heading, anchor, columns), found in tables.items():
-        lines = [columns, ("---",) * len(columns), *found]
+    for (heading, anchor, columns), body in tables.items():
+        lines = [columns, ("---",) * len(columns), *body]
         told.append(f"[{heading}](../results.md#{anchor})\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n")
     return "\n".join(told)
 

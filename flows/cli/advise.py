@@ -28,10 +28,10 @@ def advise(
     from flows.look.advise import facts
 
     with bar("asking the base model"):
-        found = facts(job_of(config, settings or [], data_root))
-    stream, _ = nearest(found, list(measured().values()))
+        stream_facts = facts(job_of(config, settings or [], data_root))
+    stream, _ = nearest(stream_facts, list(measured().values()))
     out().print(f"Nearest of what was measured ({stream.where}): {stream.what}.", soft_wrap=True)
-    out().print(f"What differs: {'; '.join(unlike(found, stream))}.", soft_wrap=True)
+    out().print(f"What differs: {'; '.join(unlike(stream_facts, stream))}.", soft_wrap=True)
     chosen = choices(stream, images=images)
     out().print(
         table("measured there, percent", ["recipe", "taught, at the end", "lost of what is not taught", "why"], _rows(stream, chosen))

@@ -202,10 +202,10 @@ def _fail(told: str) -> NoReturn:
 def _conclude(reports: list[dict[str, Any]], place: Place, run_id: str, compared: "RunConfig | None" = None) -> None:
     from cl.reports.report import Report
 
-    found = [Report.from_json(report) for report in reports]
-    _tell(found)
+    told = [Report.from_json(report) for report in reports]
+    _tell(told)
     if compared is not None:
-        _beside(found, compared)
+        _beside(told, compared)
     console = err()
     console.print(f"Report: {place.reports / run_id / 'report.html'}", soft_wrap=True)
     program = "evergreen" if shutil.which("evergreen") else os.path.relpath(sys.argv[0])  # the environment may not be activated

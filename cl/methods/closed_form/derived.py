@@ -22,8 +22,8 @@ class Derived:
             self._of, self._made = now, {}
         if what not in self._made:
             self._made[what] = make()
-        found: T = self._made[what]
-        return found
+        made: T = self._made[what]
+        return made
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Derived":
         return Derived()  # the versions of copied tensors count anew

@@ -106,8 +106,8 @@ class GDA(Sums):
 
     def bare(self, session: Session) -> ImageTable:
         """The rows whose labels are found."""
-        found = self.config.unlabelled == "em" and session.classes
-        return session.data.where([bool(found) and label is None for label in session.data.labels])
+        by_em = self.config.unlabelled == "em" and session.classes
+        return session.data.where([bool(by_em) and label is None for label in session.data.labels])
 
     def end(self, session: Session) -> None:
         """Add the session's labelled rows, and the others as far as they are of each class."""

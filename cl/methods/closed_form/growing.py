@@ -33,8 +33,8 @@ class Growing(nn.Module):
 
     def keep_until(self, rows: Bool[Tensor, " n"]) -> None:
         """Leave what stands before the first of these rows."""
-        found = rows.nonzero()[:, 0].tolist()
-        self.keep(torch.arange(found[0] if found else len(self)))
+        places = rows.nonzero()[:, 0].tolist()
+        self.keep(torch.arange(places[0] if places else len(self)))
 
     def drop(self, prints: Int[Tensor, " k"]) -> None:
         """Take out one row for each of these prints, the first that has it; of a print that no row has, nothing."""

@@ -47,12 +47,12 @@ class Keys(nn.Module):
 
     def spans(self) -> dict[str, slice]:
         """Where the rows of each class lie."""
-        counts, start, found = Counter(self.owners.tolist()), 0, {}
+        counts, start, places = Counter(self.owners.tolist()), 0, {}
         for owner, name in enumerate(self.names):
             if counts[owner]:  # a state may have lost the last row of a class
-                found[name] = slice(start, start + counts[owner])
+                places[name] = slice(start, start + counts[owner])
             start += counts[owner]
-        return found
+        return places
 
     def welcome(self, names: Sequence[str], prints: UInt8[Tensor, "m 32"], most: int | None) -> list[int]:
         """Which of some rows would stay beside those that are here, at `most` so many to a class; only these need a feature."""
@@ -125,8 +125,8 @@ def without(tensors: Mapping[str, Tensor], wanted: Callable[[bytes], bool]) -> t
 
 def prints_of(rows: ImageTable) -> UInt8[Tensor, "n 32"]:
     """The fingerprint of each row's image: row ids are in no state's name, so nothing that is learned may hang on them."""
-    found = b"".join(fingerprint(image.as_py()) for image in rows.table["image"])
-    return torch.frombuffer(bytearray(found), dtype=torch.uint8).view(-1, _PRINT) if found else torch.zeros(0, _PRINT, dtype=torch.uint8)
+    marks = b"".join(fingerprint(image.as_py()) for image in rows.table["image"])
+    return torch.frombuffer(bytearray(marks), dtype=torch.uint8).view(-1, _PRINT) if marks else torch.zeros(0, _PRINT, dtype=torch.uint8)
 
 
 def _marks(prints: UInt8[Tensor, "n 32"]) -> list[bytes]:

@@ -129,12 +129,12 @@ def left_out(
         counts: their rows.
         metric: of their scatter.
     """
-    found = distances(x, means, metric.inverse)
+    squares = distances(x, means, metric.inverse)
     own, n = own[:, None], counts[own][:, None]
     others = (n - 1).clamp(min=1e-12)
     turned = (x - means[own[:, 0]]) @ metric.inverse
     cross = (x * turned).sum(1, keepdim=True) - turned @ means.T
-    q, a = found.gather(1, own), metric.share * n / others
+    q, a = squares.gather(1, own), metric.share * n / others
     rest = 1 - a * q
-    found = found + a * cross.square() / rest
-    return found.scatter(1, own, torch.where(n > 1, (n / others) ** 2 * q / rest, torch.inf))
+    squares = squares + a * cross.square() / rest
+    return squares.scatter(1, own, torch.where(n > 1, (n / others) ** 2 * q / rest, torch.inf))

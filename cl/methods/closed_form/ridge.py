@@ -85,7 +85,7 @@ class Ridge(Sums):
         """As every head of sums, and choose the penalty."""
         super().end(session)
         if self.config.penalty == "auto":
-            self.folds.chosen.fill_(self.found())
+            self.folds.chosen.fill_(self.best_penalty())
 
     def subtract(self, taught: Taught) -> None:
         """As every head of sums. Moments and folds that do not know all rows, since an older release learned some, begin anew."""
@@ -100,7 +100,7 @@ class Ridge(Sums):
         if self.config.penalty == "auto":
             if not self.folds.sound(self.gram.double(), self.sums.names):
                 self.folds.clear()
-            self.folds.chosen.fill_(self.found())
+            self.folds.chosen.fill_(self.best_penalty())
 
     def wrong(self) -> str | None:
         """What tells that rows were taken out which never were in the sums."""
@@ -127,9 +127,9 @@ class Ridge(Sums):
         """What is set, or what the folds choose."""
         if self.config.penalty != "auto":
             return self.config.penalty
-        return float(self.folds.chosen) or self.found()
+        return float(self.folds.chosen) or self.best_penalty()
 
-    def found(self) -> float:
+    def best_penalty(self) -> float:
         """What the folds choose, found anew."""
         return self.folds.penalty(self.gram.double(), self.sums.names, self.sums.rows.detach().double())
 

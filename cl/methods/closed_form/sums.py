@@ -165,12 +165,12 @@ class Sums(Judging):
     def left_out(self, block: Taught, own: Tensor) -> Float[Tensor, " n"]:
         """How familiar rows are with themselves left out; `own`: the place of each row's class."""
         means, counts, _ = self.moments.means(self.moments.sums.names)
-        found = left_out(block.wide, own, means, counts, self.metric()).amin(1)
+        squares = left_out(block.wide, own, means, counts, self.metric()).amin(1)
         if self.none.score == "relative":
             mean, metric = self.whole()
             count = counts.new_full((1,), self.moments.count)
-            found = found - left_out(block.wide, torch.zeros_like(own), mean[None], count, metric)[:, 0]
-        return -found
+            squares = squares - left_out(block.wide, torch.zeros_like(own), mean[None], count, metric)[:, 0]
+        return -squares
 
     def compared(self, vocabulary: Sequence[ClassName]) -> dict[str, Tensor]:
         """The text features of taught classes by name, where a subclass compares with them what it would answer with a row left out."""
@@ -228,11 +228,11 @@ class Sums(Judging):
 
     def _near(self, x: Float[Tensor, "b d"], columns: Columns, score: str) -> Float[Tensor, " b"]:
         """How near images are to the nearest mean of a taught class."""
-        found = ((x @ self.metric().inverse) * x).sum(1) + nearest(columns.length - 2 * x @ columns.turned.T, columns.taught)
+        squares = ((x @ self.metric().inverse) * x).sum(1) + nearest(columns.length - 2 * x @ columns.turned.T, columns.taught)
         if score == "relative":
             mean, metric = self.whole()
-            found = found - distances(x, mean[None], metric.inverse)[:, 0]
-        return -found
+            squares = squares - distances(x, mean[None], metric.inverse)[:, 0]
+        return -squares
 
     def _columns(self, features: Float[Tensor, "k m"]) -> Columns:
         width, wide = int(self.clip.model_cfg["embed_dim"]), len(self.moments.second)

@@ -212,13 +212,13 @@ def paradigm_of(session: Session) -> Paradigm:
 
 def mismatch(session: Session, wanted: Literal["auto", "ssl", "trzsl", "ul"]) -> str | None:
     """Why a session is not of the paradigm that is wanted, and what to do; None if it is."""
-    found = paradigm_of(session)
-    if wanted in ("auto", found):
+    paradigm = paradigm_of(session)
+    if wanted in ("auto", paradigm):
         return None
     taught = len(set(session.data.labels) - {None})
     return (
         f"paradigm {wanted} needs {_NEEDS[wanted]}; found labels for {taught} of {len(session.classes)} classes, "
-        f"which is {found}: set paradigm (method.paradigm, in a recipe method.rounds.paradigm) to auto or {found}"
+        f"which is {paradigm}: set paradigm (method.paradigm, in a recipe method.rounds.paradigm) to auto or {paradigm}"
     )
 
 

@@ -112,9 +112,9 @@ class Pseudolabels(Rounds):
             return
         labels = session.data.labels
         if None not in labels:
-            found = f"all {len(labels)} rows have a label and pseudolabels are for rows without"
+            labelled = f"all {len(labels)} rows have a label and pseudolabels are for rows without"
             instead = "set strategy (method.strategy, in a recipe method.rounds.strategy) to none"
-            raise MethodError(f"{whose}: {found}; teach some of them unlabelled, or {instead}")
+            raise MethodError(f"{whose}: {labelled}; teach some of them unlabelled, or {instead}")
         if told := mismatch(session, self.config.paradigm):
             raise MethodError(f"{whose}: {told}")
 

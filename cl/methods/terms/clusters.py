@@ -111,11 +111,11 @@ def grouped(features: Float[Tensor, "n d"], count: int, source: torch.Generator)
     centres = rows[torch.randperm(len(rows), generator=source)[:count]]
     nearest: Int[Tensor, " n"] | None = None
     for _ in range(_TURNS):
-        found = (rows @ centres.T).argmax(1)
-        if nearest is not None and torch.equal(found, nearest):
+        assigned = (rows @ centres.T).argmax(1)
+        if nearest is not None and torch.equal(assigned, nearest):
             break
-        nearest = found
-        sums = torch.zeros_like(centres).index_add_(0, found, rows)
-        filled = torch.bincount(found, minlength=count) > 0
+        nearest = assigned
+        sums = torch.zeros_like(centres).index_add_(0, assigned, rows)
+        filled = torch.bincount(assigned, minlength=count) > 0
         centres = torch.where(filled[:, None], normalize(sums, dim=1), centres)
     return centres.to(features)

@@ -94,10 +94,10 @@ class Reference(Term):
     def drawn(self, tuner: Tuner, session: int) -> Int[Tensor, "k t"]:
         """Captions of the reference data, or random texts, for a session."""
         _, sentences = self._read()
-        found = _captions(sentences) if sentences is not None else []
-        if found:
-            order = torch.randperm(len(found), generator=generator(self.seed, "captions", session))[: self.config.captions]
-            return tuner.clip.tokenize([found[row] for row in order.tolist()])
+        captions = _captions(sentences) if sentences is not None else []
+        if captions:
+            order = torch.randperm(len(captions), generator=generator(self.seed, "captions", session))[: self.config.captions]
+            return tuner.clip.tokenize([captions[row] for row in order.tolist()])
         return vocabulary_texts(tuner.clip, self.config.texts, self.config.length, generator(self.seed, "vocabulary", session))
 
     def pixels(self, view: View) -> Float[Tensor, "n 3 h w"] | None:

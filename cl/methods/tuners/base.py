@@ -202,10 +202,10 @@ def earlier(name: str, clip: Clip) -> Plain:
     Raises:
         ModelError: there is none, or it is of another make: the two do not see the same.
     """
-    found = load(ModelConfig(name=name))
-    if _settings(found) != _settings(clip):
+    other = load(ModelConfig(name=name))
+    if _settings(other) != _settings(clip):
         raise ModelError(f"{name}: no earlier model of this one, its settings differ; name one of the same architecture and preprocessing")
-    return at_rest(Plain(found.to(clip.dtype)))
+    return at_rest(Plain(other.to(clip.dtype)))
 
 
 def _settings(clip: Clip) -> str:

@@ -75,20 +75,20 @@ class LoRA(Tuner):
         self.factor = 1.0 if config.alpha is None else config.alpha / config.rank
         moved = TOWERS[config.towers]
         self.fixed = TOWERS["both"] - moved
-        found = sites(clip, config.targets)
+        stacks = sites(clip, config.targets)
         for tower in sorted(moved):
-            if not found[tower]:
+            if not stacks[tower]:
                 aimed = ", ".join(config.targets)
                 raise ModelError(f"its {tower} tower has no weight for LoRA ({aimed}); choose other targets or towers, or another tuner")
         weights = dict(clip.model.named_parameters())
-        self._sites = {tower: tuple(found[tower]) if tower in moved else () for tower in found}
+        self._sites = {tower: tuple(stacks[tower]) if tower in moved else () for tower in stacks}
         # module names hold no dots
         self.low = nn.ModuleDict(
             {
                 _key(name): LowRank(weights[name].shape, config.rank, blocks, generator(seed, "lora", name))
                 for tower in ("image", "text")
                 if tower in moved
-                for name, blocks in found[tower].items()
+                for name, blocks in stacks[tower].items()
             }
         )
         self._merged: dict[Tower, dict[str, Tensor]] | None = None
@@ -169,12 +169,12 @@ def sites(clip: Clip, targets: tuple[Target, ...]) -> dict[Tower, dict[str, int]
 
     A convolution is one where its kernel is a single pixel. What only writes captions (CoCa's decoder) answers nothing here.
     """
-    found: dict[Tower, dict[str, int]] = {"image": {}, "text": {}}
+    stacks: dict[Tower, dict[str, int]] = {"image": {}, "text": {}}
     for name, weight in clip.model.named_parameters():
         kind = next(((target, blocks) for pattern, target, blocks in _SITES if re.search(pattern, name)), None)
         if kind and kind[0] in targets and not name.startswith("text_decoder.") and weight.shape[0] * weight.shape[1] == weight.numel():
-            found["image" if name.startswith("visual.") else "text"][name] = kind[1]
-    return found
+            stacks["image" if name.startswith("visual.") else "text"][name] = kind[1]
+    return stacks
 
 
 def _key(name: str) -> str:
