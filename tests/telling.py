@@ -56,27 +56,27 @@ def entries(steps: Sequence[Step]) -> list[Entry]:
 
 
 def stand(*steps: Step) -> Standing:
-    found = conclude(entries(steps))
-    sound(found)
-    return found
+    standing = conclude(entries(steps))
+    sound(standing)
+    return standing
 
 
-def sound(found: Standing) -> None:
+def sound(standing: Standing) -> None:
     """What holds whatever was written."""
     parent = None
-    for each in found.line:
-        assert each.parent == parent and found.tree[each.state] == each
+    for each in standing.line:
+        assert each.parent == parent and standing.tree[each.state] == each
         parent = each.state
-    assert found.head == parent
-    in_line = {each.session for each in found.line}
-    for name, status in found.sessions.items():
+    assert standing.head == parent
+    in_line = {each.session for each in standing.line}
+    for name, status in standing.sessions.items():
         if status.word in (Word.LEARNED, Word.KEPT):
             assert name in in_line
         else:
-            assert name not in in_line or name in found.tombstones
-    assert in_line <= set(found.sessions)
-    assert found.open is None or found.sessions[found.open.session].word == Word.BEGUN
-    assert [status.word for status in found.sessions.values()].count(Word.BEGUN) == (found.open is not None)
-    assert found.unjudged is None or found.grows(found.unjudged)
-    assert set(found.with_next) <= {name for name, status in found.sessions.items() if status.word == Word.ASIDE}
-    assert found.unpublished is None or found.unpublished in {each.state for each in found.line}
+            assert name not in in_line or name in standing.tombstones
+    assert in_line <= set(standing.sessions)
+    assert standing.open is None or standing.sessions[standing.open.session].word == Word.BEGUN
+    assert [status.word for status in standing.sessions.values()].count(Word.BEGUN) == (standing.open is not None)
+    assert standing.unjudged is None or standing.grows(standing.unjudged)
+    assert set(standing.with_next) <= {name for name, status in standing.sessions.items() if status.word == Word.ASIDE}
+    assert standing.unpublished is None or standing.unpublished in {each.state for each in standing.line}

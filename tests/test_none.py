@@ -57,8 +57,8 @@ def test_a_distance_with_its_row_left_out_is_the_worked_one() -> None:
     moments = summed(x, names)
     means, counts, _ = moments.means(["0", "1", "2"])
     metric = Metric((moments.scatter() + 0.05 * torch.eye(6, dtype=torch.float64)).inverse(), 1.0)
-    found = left_out(x, torch.tensor([int(name) for name in names]), means, counts, metric)
-    assert found[0].tolist() == pytest.approx([5.960651, 3.263428, 4.639108], abs=5e-7)
+    squares = left_out(x, torch.tensor([int(name) for name in names]), means, counts, metric)
+    assert squares[0].tolist() == pytest.approx([5.960651, 3.263428, 4.639108], abs=5e-7)
     assert float(distances(x[:1], means, metric.inverse)[0, 0]) == pytest.approx(0.661316, abs=5e-7)
 
 
@@ -67,9 +67,9 @@ def test_a_distance_with_its_row_left_out_is_that_of_the_rest(row: int) -> None:
     x, names = features(12, 6), labels(5, 4, 3)
     moments, rest = summed(x, names), summed(x[[at for at in range(12) if at != row]], [n for at, n in enumerate(names) if at != row])
     means, counts, _ = moments.means(["0", "1", "2"])
-    found = left_out(x, torch.tensor([int(name) for name in names]), means, counts, moments.within(1e-3))[row]
+    squares = left_out(x, torch.tensor([int(name) for name in names]), means, counts, moments.within(1e-3))[row]
     inverse = (0.999 / 12 * rest.scatter() + 1e-3 * torch.eye(6, dtype=torch.float64)).inverse()
-    assert found.tolist() == pytest.approx(distances(x[row : row + 1], rest.means(["0", "1", "2"])[0], inverse)[0].tolist(), rel=1e-10)
+    assert squares.tolist() == pytest.approx(distances(x[row : row + 1], rest.means(["0", "1", "2"])[0], inverse)[0].tolist(), rel=1e-10)
     mean, metric = moments.whole(1e-3)  # all rows as one class, about the mean of all
     alone = left_out(x, torch.zeros(12, dtype=torch.int64), mean[None], torch.tensor([12.0], dtype=torch.float64), metric)[row]
     others = x[[at for at in range(12) if at != row]]
@@ -82,8 +82,8 @@ def test_a_row_that_is_the_only_one_of_its_class_has_no_distance_to_it() -> None
     x, names = features(4, 6), ["a", "a", "a", "b"]
     moments = summed(x, names)
     means, counts, _ = moments.means(["a", "b"])
-    found = left_out(x, torch.tensor([0, 0, 0, 1]), means, counts, moments.within(1e-3))
-    assert math.isinf(found[3, 1]) and found[3, 0].isfinite() and found[:3].isfinite().all()
+    squares = left_out(x, torch.tensor([0, 0, 0, 1]), means, counts, moments.within(1e-3))
+    assert math.isinf(squares[3, 1]) and squares[3, 0].isfinite() and squares[:3].isfinite().all()
 
 
 def test_scores_by_texts_are_the_worked_ones() -> None:
@@ -124,18 +124,20 @@ def test_on_distances_with_the_row_left_out_new_rows_are_rejected_at_that_rate_a
 
     x, names = rows(25), [str(label) for label in range(6) for _ in range(25)]
     moments = summed(x, names)
-    found, counts, _ = moments.means([str(label) for label in range(6)])
+    centres, counts, _ = moments.means([str(label) for label in range(6)])
     metric = moments.within(1e-3)
-    alone = left_out(x, torch.arange(6).repeat_interleave(25), found, counts, metric).amin(1)
+    alone = left_out(x, torch.arange(6).repeat_interleave(25), centres, counts, metric).amin(1)
     for reject in (0.05, 0.1):
         least = threshold(-alone, reject)
-        new = float((-distances(rows(400), found, metric.inverse).amin(1) < least).double().mean())
+        new = float((-distances(rows(400), centres, metric.inverse).amin(1) < least).double().mean())
         spread = 2.576 * math.sqrt(reject * (1 - reject) * (1 / 150 + 1 / 2400))  # of 150 rows that set it, 2,400 that it judges
         assert abs(new - reject) < spread
-        seen = float((-distances(x, found, metric.inverse).amin(1) < threshold(-distances(x, found, metric.inverse).amin(1), reject)).sum())
+        seen = float(
+            (-distances(x, centres, metric.inverse).amin(1) < threshold(-distances(x, centres, metric.inverse).amin(1), reject)).sum()
+        )
         assert seen <= reject * 150
     other = torch.randn(6, 12, generator=drawn, dtype=torch.float64) + 3
-    assert float((-distances(rows(50, other), found, metric.inverse).amin(1) < least).double().mean()) > 0.95
+    assert float((-distances(rows(50, other), centres, metric.inverse).amin(1) < least).double().mean()) > 0.95
 
 
 def test_which_side_an_image_is_on_the_gate_says_and_how_far_ahead_zero_shot() -> None:

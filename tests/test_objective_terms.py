@@ -65,8 +65,8 @@ def term(kind: str, **settings: object) -> Term:
 
 def gradients(loss: Tensor) -> list[Tensor]:
     weights = list(tuner().weights().values())
-    found = torch.autograd.grad(loss, weights, retain_graph=True, allow_unused=True)
-    return [torch.zeros_like(weight) if each is None else each for weight, each in zip(weights, found, strict=True)]
+    slopes = torch.autograd.grad(loss, weights, retain_graph=True, allow_unused=True)
+    return [torch.zeros_like(weight) if each is None else each for weight, each in zip(weights, slopes, strict=True)]
 
 
 def total(losses: dict[str, Tensor]) -> Tensor:
@@ -117,8 +117,8 @@ def test_pairs_are_one_batch_and_a_class_is_a_text_like_any_other(rows: str) -> 
         },
     }
     for kind, losses in wanted.items():
-        found = term(kind, labels="pairs")(seen)
-        assert {name: loss.item() for name, loss in found.items()} == pytest.approx({name: loss.item() for name, loss in losses.items()})
+        as_pairs = term(kind, labels="pairs")(seen)
+        assert {name: loss.item() for name, loss in as_pairs.items()} == pytest.approx({name: loss.item() for name, loss in losses.items()})
 
 
 @pytest.mark.parametrize("rows", ["captions", "mixed", "both"])
@@ -220,11 +220,11 @@ def test_a_bias_that_is_given_is_the_bias_and_a_batch_without_negatives_chooses_
 
 
 def test_a_mixture_is_drawn_anew_each_step_and_the_same_when_the_step_is_repeated() -> None:
-    found = [term("m2mix", weight=1)(view("captions", step))["mixed"].item() for step in (0, 0, 1)]
-    assert found[0] == found[1] != found[2]
+    drawn = [term("m2mix", weight=1)(view("captions", step))["mixed"].item() for step in (0, 0, 1)]
+    assert drawn[0] == drawn[1] != drawn[2]
     seen = view("captions")
     values = [mixed(*seen.captioned_pairs[:2], share, 1 / 0.07, seen.same_captions).item() for share in torch.linspace(0, 1, 51).tolist()]
-    assert min(values) - 1e-3 < found[0] < max(values) + 1e-3
+    assert min(values) - 1e-3 < drawn[0] < max(values) + 1e-3
 
 
 def test_alignment_beside_mixtures_is_refused_by_name() -> None:

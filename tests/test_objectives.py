@@ -82,8 +82,8 @@ def test_the_worked_numbers_value_and_gradient(name: str, equal: bool) -> None:
     wanted = torch.autograd.grad(loss, [images, texts, log], allow_unused=True)
     gi, gt = wanted[0], wanted[1]
     assert gi is not None and gt is not None
-    found = [loss, gi.norm(), gi[3, 5], gt.norm(), torch.zeros(()) if wanted[2] is None else wanted[2]]
-    assert [value.item() for value in found] == pytest.approx(WORKED[name, equal], abs=1e-10)
+    parts = [loss, gi.norm(), gi[3, 5], gt.norm(), torch.zeros(()) if wanted[2] is None else wanted[2]]
+    assert [value.item() for value in parts] == pytest.approx(WORKED[name, equal], abs=1e-10)
 
 
 @pytest.mark.parametrize("name", LOSSES)
@@ -94,8 +94,8 @@ def test_without_equal_texts_only_the_diagonal_is_a_positive(name: str) -> None:
 
 def test_the_parts_of_the_gap_have_their_worked_numbers() -> None:
     u, v = unit()
-    found = [distance(u, v), uniformity(u, u), uniformity(v, v), uniformity(u, v)]
-    assert [each.item() for each in found] == pytest.approx([0.3656866806, -3.2223241449, -3.0300002747, -2.6636108750], abs=1e-10)
+    parts = [distance(u, v), uniformity(u, u), uniformity(v, v), uniformity(u, v)]
+    assert [each.item() for each in parts] == pytest.approx([0.3656866806, -3.2223241449, -3.0300002747, -2.6636108750], abs=1e-10)
 
 
 @pytest.mark.parametrize(("scale", "bias", "loss"), [(10.0, -6.792084143098, 0.626221328068), (100.0, -71.777741637960, 0.435804841965)])

@@ -86,16 +86,16 @@ def told(stream: Stream) -> tuple[Any, ...]:
 @contextmanager
 def opened(below: Path) -> Any:
     """The files below a folder that are opened meanwhile, by whatever part of Python."""
-    found: list[str] = []
+    opened_files: list[str] = []
     listening = True
 
     def hear(event: str, arguments: tuple[Any, ...]) -> None:
         if listening and event == "open" and str(arguments[0]).startswith(str(below)):
-            found.append(str(arguments[0]))
+            opened_files.append(str(arguments[0]))
 
     sys.addaudithook(hear)
     try:
-        yield found
+        yield opened_files
     finally:
         listening = False
 
@@ -108,8 +108,8 @@ def refuse(*_: Any) -> Any:
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_stream_cut_before_is_the_same_and_opens_no_image_until_one_is_needed(root, tmp_path, monkeypatch, kind, together) -> None:
     def made(outlines: Path | None) -> Stream:
-        found = stream_of(config(kind), root, outlines)
-        return joint_of(found, config(kind), root, outlines) if together else found
+        stream = stream_of(config(kind), root, outlines)
+        return joint_of(stream, config(kind), root, outlines) if together else stream
 
     whole = made(None)
     expected = told(whole)
@@ -117,18 +117,18 @@ def test_a_stream_cut_before_is_the_same_and_opens_no_image_until_one_is_needed(
     with monkeypatch.context() as patch, opened(root) as files:
         patch.setattr(outline, "build_stream", refuse)
         patch.setattr(outline, "again", refuse)
-        found = made(tmp_path / "outlines")
-        assert told(found) == expected
-        for session in found.sessions:  # neither do rows that are chosen by what they say
+        again = made(tmp_path / "outlines")
+        assert told(again) == expected
+        for session in again.sessions:  # neither do rows that are chosen by what they say
             assert session.data.where([label is None or bool(label) for label in session.data.labels]).take([0]).without("captions").ids
         with pytest.raises(pytest.fail.Exception):
-            found.sessions[0].data.image(0)
+            again.sessions[0].data.image(0)
     assert not [each for each in files if not each.endswith("session.json")]  # which say where images are to be read
-    found = made(tmp_path / "outlines")
+    again = made(tmp_path / "outlines")
     with opened(root) as files:
-        for one, two in zip(found.exam(1), whole.exam(1), strict=True):
+        for one, two in zip(again.exam(1), whole.exam(1), strict=True):
             assert one.data.table.equals(two.data.table)
-        for ours, theirs in zip(found.sessions, whole.sessions, strict=True):
+        for ours, theirs in zip(again.sessions, whole.sessions, strict=True):
             assert ours.data.table.equals(theirs.data.table) and ours.data.take([1]).table.equals(theirs.data.take([1]).table)
     assert files if kind == "folders" else True  # Arrow opens its files itself
 
@@ -255,8 +255,8 @@ def test_other_settings_and_other_code_cut_anew(root, tmp_path, monkeypatch) -> 
 @pytest.mark.parametrize("suffix", [".json", ".parquet", ".joint.json"])
 def test_a_damaged_outline_is_noticed_and_made_again(root, tmp_path, suffix) -> None:
     def both() -> tuple[Any, ...]:
-        found = stream_of(config("tables"), root, tmp_path / "outlines")
-        return told(found), told(joint_of(found, config("tables"), root, tmp_path / "outlines"))
+        stream = stream_of(config("tables"), root, tmp_path / "outlines")
+        return told(stream), told(joint_of(stream, config("tables"), root, tmp_path / "outlines"))
 
     expected = both()
     (file,) = [
@@ -275,10 +275,10 @@ def test_a_damaged_outline_is_noticed_and_made_again(root, tmp_path, suffix) -> 
 
 def test_what_changes_after_it_was_planned_is_refused_where_it_is_needed(root, tmp_path) -> None:
     stream_of(config("folders"), root, tmp_path)
-    found = stream_of(config("folders"), root, tmp_path)
+    stream = stream_of(config("folders"), root, tmp_path)
     edit(root)
     with pytest.raises(DataError, match=r"'classes \d-\d': its images or labels have changed"):
-        [data.table for session in found.sessions for data in (session.data, session.tests[0].data)]
+        [data.table for session in stream.sessions for data in (session.data, session.tests[0].data)]
 
 
 def test_files_that_may_change_within_the_same_tick_and_images_that_lie_elsewhere_are_not_remembered(root, tmp_path, monkeypatch) -> None:

@@ -139,8 +139,8 @@ def test_another_process_reads_where_a_stream_is(tmp_path: Path) -> None:
     own.progress(1, 2, "may", images=8)
     assert heard.begun == ["may"] and [beat.doing for beat in heard.beats] == ["beginning", "learning"]
     own.end(OVER)
-    found = seen(place, "key")
-    assert found is not None and found.beat[:7] == ("s", 1, 2, "may", "learning", 1, 2) and found.ended == (OVER,)
+    pace = seen(place, "key")
+    assert pace is not None and pace.beat[:7] == ("s", 1, 2, "may", "learning", 1, 2) and pace.ended == (OVER,)
     own.progress(1, 3, "a candidate")  # once all is learned
     assert heard.told == ["a candidate: 1 of 3"] and len(heard.beats) == 2
     assert [path.name for path in (tmp_path / "mlruns" / "locks").iterdir()] == ["key.pulse"]

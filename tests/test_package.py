@@ -121,8 +121,8 @@ def test_what_is_served_and_what_predict_says_is_what_was_measured(tracker: Trac
 
     for path, content in zip(("0.png", "1.png", "2.png"), PNGS, strict=True):
         Path(path).write_bytes(content)
-    found = served(tracker.place, tracker.client, address.removeprefix("models:/"))
-    said = [dict(row) for row in classify(found, [Path(f"{i}.png") for i in range(3)], NAMES)]
+    packaged = served(tracker.place, tracker.client, address.removeprefix("models:/"))
+    said = [dict(row) for row in classify(packaged, [Path(f"{i}.png") for i in range(3)], NAMES)]
     assert np.abs(np.array([[row[each] for each in NAMES] for row in said]) - own(name)).max() < 1e-12
 
     files = {path.suffix for path in Path(mlflow.artifacts.download_artifacts(address)).rglob("*") if path.is_file()}
@@ -158,11 +158,11 @@ def test_a_row_may_ask_whether_an_image_shows_none_of_the_names(tracker: Tracker
         model.predict(pd.DataFrame([{"image": ENCODED[0], "labels": ["red", "zebra"], "none": True}]))
     assert caught.value.error_code == "INVALID_PARAMETER_VALUE"
     Path("0.png").write_bytes(PNGS[0])
-    found = served(tracker.place, tracker.client, address.removeprefix("models:/"))
-    (said,) = classify(found, [Path("0.png")], known, none=True)
+    packaged = served(tracker.place, tracker.client, address.removeprefix("models:/"))
+    (said,) = classify(packaged, [Path("0.png")], known, none=True)
     assert {name for name, _ in said} == {*known, "none of these"} and dict(said)["none of these"] == answers["scores"][0][-1]
     with pytest.raises(DataError, match="a class is called 'none of these' itself"):
-        classify(found, [Path("0.png")], ["red", "none of these"], none=True)
+        classify(packaged, [Path("0.png")], ["red", "none of these"], none=True)
 
 
 def odd_images() -> dict[str, bytes]:
@@ -292,11 +292,11 @@ def test_answers_go_to_a_file_in_full(tracker: Tracker) -> None:
     images = [Path("=a,b.png"), Path("1.png")]
     for path, content in zip(images, PNGS, strict=False):
         path.write_bytes(content)
-    found = served(tracker.place, tracker.client, "colours/1")
-    answers = classify(found, images, ["red", "-green", "white, wet"])
+    model = served(tracker.place, tracker.client, "colours/1")
+    answers = classify(model, images, ["red", "-green", "white, wet"])
     for kind in ("csv", "jsonl"):
         check(Path(f"o.{kind}"))
-        write(list(classified(found, images, answers)), Path(f"o.{kind}"))
+        write(list(classified(model, images, answers)), Path(f"o.{kind}"))
         with pytest.raises(StoreError, match=f"--out o.{kind}: exists already"):
             check(Path(f"o.{kind}"))
     lines = [json.loads(line) for line in Path("o.jsonl").read_text().splitlines()]
@@ -305,7 +305,7 @@ def test_answers_go_to_a_file_in_full(tracker: Tracker) -> None:
     rows = list(csv.DictReader(Path("o.csv").read_text().splitlines()))
     assert {row["image"] for row in rows} == {"'=a,b.png", "1.png"} and {row["name"] for row in rows} == {"red", "'-green", "white, wet"}
     assert [float(row["share"]) for row in rows] == [each["share"] for each in lines]
-    write(list(ranked(found, "a square", rank(found, images, "a square"))), Path("q.jsonl"))
+    write(list(ranked(model, "a square", rank(model, images, "a square"))), Path("q.jsonl"))
     assert [json.loads(line)["query"] for line in Path("q.jsonl").read_text().splitlines()] == ["a square"] * 2
     for name, error in (("o.xlsx", ConfigError), ("nowhere/o.csv", StoreError)):
         with pytest.raises(error, match="--out"):
@@ -315,11 +315,11 @@ def test_answers_go_to_a_file_in_full(tracker: Tracker) -> None:
 def test_predict_knows_the_classes_that_were_learned_and_says_what_it_cannot_read(tracker: Tracker) -> None:
     registered(tracker, "finetune")
     Path("0.png").write_bytes(PNGS[0])
-    found = served(tracker.place, tracker.client, "colours/1")
-    assert {name for name, _ in classify(found, [Path("0.png")])[0]} == {"red", "green", "blue", "yellow"}
+    model = served(tracker.place, tracker.client, "colours/1")
+    assert {name for name, _ in classify(model, [Path("0.png")])[0]} == {"red", "green", "blue", "yellow"}
     with pytest.raises(DataError, match="found 1 name, expected at least two"):
-        classify(found, [Path("0.png")], ["red", "red"])
-    assert rank(found, [Path("0.png")], "a red square")[0][0] == Path("0.png")
+        classify(model, [Path("0.png")], ["red", "red"])
+    assert rank(model, [Path("0.png")], "a red square")[0][0] == Path("0.png")
     for path in tracker.place.runs.rglob("bundle.json"):
         path.unlink()
     with pytest.raises(StoreError, match=r"bundle.json: not there"):

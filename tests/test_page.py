@@ -35,12 +35,12 @@ def pages() -> dict[str, str]:
     """Every part of a page at least once."""
     losses = (Losses("greek", (0, 10), (3.0, 1.0)), Losses("arrows", (0, 10), (2.0, 0.5)))
     one = replace(make_report(), version="glyphs/3", gate=GATE, losses=losses)
-    found = compare(("glyphs/2", "glyphs/3"), [seen(), seen("new")._replace(examined=None, hits=None)])
+    comparison = compare(("glyphs/2", "glyphs/3"), [seen(), seen("new")._replace(examined=None, hits=None)])
     many = [replace(make_report(name, shift=0.01 * turn), losses=losses) for turn, name in enumerate(("zero_shot", "finetune", "replay"))]
     return {
-        "one": html([one], {"finetune": found}),
-        "many": html(many, {"finetune": found, "replay": found}),
-        "diff": diff_page(found),
+        "one": html([one], {"finetune": comparison}),
+        "many": html(many, {"finetune": comparison, "replay": comparison}),
+        "diff": diff_page(comparison),
     }
 
 
@@ -56,20 +56,20 @@ class Outline(HTMLParser):
         self.tags: Counter[str] = Counter()
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        found = dict(attrs)
+        told = dict(attrs)
         self.tags[tag] += 1
         if re.fullmatch("h[1-6]", tag):
             self.levels.append(int(tag[1]))
-        if tag == "img" and not found.get("alt"):
+        if tag == "img" and not told.get("alt"):
             self.nameless.append(str(attrs))
-        if tag == "svg" and not (found.get("role") == "img" and found.get("aria-label")):
+        if tag == "svg" and not (told.get("role") == "img" and told.get("aria-label")):
             self.nameless.append(str(attrs))
-        if tag == "th" and found.get("scope") not in ("col", "row"):
+        if tag == "th" and told.get("scope") not in ("col", "row"):
             self.nameless.append(str(attrs))
-        if found.get("tabindex") == "0" and tag == "div" and not found.get("aria-label"):
+        if told.get("tabindex") == "0" and tag == "div" and not told.get("aria-label"):
             self.nameless.append(str(attrs))
-        self.ids.update([found["id"]] if found.get("id") else [])
-        self.links += [found["href"]] if tag == "a" and found.get("href") else []
+        self.ids.update([told["id"]] if told.get("id") else [])
+        self.links += [told["href"]] if tag == "a" and told.get("href") else []
 
 
 @pytest.mark.parametrize("name", ["one", "many", "diff"])
@@ -125,8 +125,8 @@ def test_axe_finds_nothing(name: str, width: int, dark: bool, tmp_path: Path) ->
         scheme = ["--blink-settings=preferredColorScheme=0"] if dark else ["--blink-settings=preferredColorScheme=1"]
         options = [f"--window-size={width},900", f"--user-data-dir={profile}", "--virtual-time-budget=20000", "--dump-dom", *scheme]
         done = subprocess.run([str(CHROMIUM), *OPTIONS, *options, file.as_uri()], capture_output=True, text=True, timeout=120, check=True)
-    (found,) = re.findall(r'data-axe="([^"]*)"', done.stdout)
-    assert json.loads(found.replace("&quot;", '"').replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")) == []
+    (violations,) = re.findall(r'data-axe="([^"]*)"', done.stdout)
+    assert json.loads(violations.replace("&quot;", '"').replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")) == []
     assert 'data-wide="false"' in done.stdout, "the page is wider than its window"
 
 

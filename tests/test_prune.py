@@ -34,8 +34,8 @@ HELD = {str(number): state for number, state in enumerate("abcde", start=1)}
 def _kept(steps: list[Any], back: int, aliased: tuple[str, ...] = ()) -> tuple[str, str]:
     standing = stand(steps)
     held = HELD | {said.version: said.state for each in standing.verdicts.values() for said in each if said.version}
-    found = keeps(standing, held, aliased, back)
-    return "".join(sorted(found.states)), "".join(sorted(found.versions))
+    kept = keeps(standing, held, aliased, back)
+    return "".join(sorted(kept.states)), "".join(sorted(kept.versions))
 
 
 @pytest.mark.parametrize(

@@ -402,8 +402,8 @@ def test_captions_of_labelled_rows_do_not_teach_where_labels_alone_do() -> None:
     session = make.session(1, (0, 1), (0, 1), captions=True)
     for config in (CPEClipConfig(depth=2), PseudolabelConfig(strategy="none"), FinetuneConfig()):
         method = config.build(make.tiny(), 0)
-        found = set(method.losses(batch_of(method, method.begin(session), [0, 9])))
-        assert found == {"cpe_clip": {"classify"}, "pseudolabel": {"labelled"}, "finetune": {"classify", "contrast"}}[config.name]
+        terms = set(method.losses(batch_of(method, method.begin(session), [0, 9])))
+        assert terms == {"cpe_clip": {"classify"}, "pseudolabel": {"labelled"}, "finetune": {"classify", "contrast"}}[config.name]
 
 
 # paradigms
@@ -494,7 +494,7 @@ def test_coop_words_stand_where_placeholder_words_would() -> None:
     assert tokens.shape[1] == 1 + 16 + 1 + 1
     embedding = clip.model.token_embedding
     hook = embedding.register_forward_hook(
-        lambda module, given, found: torch.cat([found[:, :1], method.tuner.prompts.tokens, found[:, 17:]], 1)
+        lambda module, given, embedded: torch.cat([embedded[:, :1], method.tuner.prompts.tokens, embedded[:, 17:]], 1)
     )
     expected = clip.encode_text(tokens)
     hook.remove()

@@ -23,8 +23,8 @@ def config(name: str, *overrides: str) -> RunConfig:
 def shown(name: str, *overrides: str) -> tuple[list[str], str]:
     run = config(name, *overrides)
     assert run.compare
-    found, why = beside(run.compare.published, run.model_dump(mode="json"))
-    return [each.protocol for each in found], why
+    stands, why = beside(run.compare.published, run.model_dump(mode="json"))
+    return [each.protocol for each in stands], why
 
 
 def figures(block: str) -> dict[str, tuple[float | None, ...]]:
@@ -84,13 +84,13 @@ def test_every_block_stands_beside_a_shipped_config_and_only_under_its_own_proto
     ],
 )
 def test_settings_choose_the_block(name: str, overrides: tuple[str, ...], protocol: str) -> None:
-    (found,), why = shown(name, *overrides)
-    assert protocol in found and why == ""
+    (block,), why = shown(name, *overrides)
+    assert protocol in block and why == ""
 
 
 def test_another_model_or_a_cut_exam_has_nothing_beside_it_and_is_told_why() -> None:
-    found, why = shown("cil_openai_cub200", "model.pretrained=laion400m_e32", "stream.test_limit=50")
-    assert found == []
+    stands, why = shown("cil_openai_cub200", "model.pretrained=laion400m_e32", "stream.test_limit=50")
+    assert stands == []
     assert "are for class-incremental CUB-200, ViT-B/16 of OpenAI" in why
     assert "stream.test_limit is 50 and not None; model.pretrained is laion400m_e32 and not openai" in why
     assert [each.setting for each in unlike(blocks()["mtil_order_1"], config("mtil_order_1", "model.name=tiny").model_dump())] == [
@@ -101,10 +101,10 @@ def test_another_model_or_a_cut_exam_has_nothing_beside_it_and_is_told_why() -> 
 def test_our_rows_are_read_by_the_papers_metrics_and_stand_first() -> None:
     scores = np.array([[55, 52, 45], [80, 50, 40], [70, 85, 42], [66, 78, 90]]) / 100
     report = replace(make_report(), matrix=Matrix(scores, ("a", "b", "c"), (1, 2, 3)), headline=dict.fromkeys("abc", "top1"))
-    found = rows(blocks()["mtil_order_1"], {"finetune": [report]})
-    assert found[0] == ["finetune", "45.5", "66.8", "78.0", "measured here"]
-    assert ["ZSCL", "68.1", "75.4", "83.6", "arXiv:2604.18075 (read in the paper)"] in found
-    assert ["CMAP", "74.2", "80.5", "88.7", "arXiv:2605.25708 (abstract only)"] in found
+    table = rows(blocks()["mtil_order_1"], {"finetune": [report]})
+    assert table[0] == ["finetune", "45.5", "66.8", "78.0", "measured here"]
+    assert ["ZSCL", "68.1", "75.4", "83.6", "arXiv:2604.18075 (read in the paper)"] in table
+    assert ["CMAP", "74.2", "80.5", "88.7", "arXiv:2605.25708 (abstract only)"] in table
 
 
 def test_class_incremental_rows_count_images_and_what_is_not_defined_is_a_dash() -> None:

@@ -73,8 +73,8 @@ def built(kind: str) -> Recipe:
 def gradients(method: Recipe, batch: Batch) -> dict[str, Tensor]:
     losses = method.losses(batch)
     torch.stack(list(losses.values())).sum().backward()
-    found = {f"gradient/{name}": torch.zeros_like(each) if each.grad is None else each.grad for name, each in method.named_parameters()}
-    return {f"loss/{name}": value.detach() for name, value in losses.items()} | found
+    slopes = {f"gradient/{name}": torch.zeros_like(each) if each.grad is None else each.grad for name, each in method.named_parameters()}
+    return {f"loss/{name}": value.detach() for name, value in losses.items()} | slopes
 
 
 def part(method: Recipe, table: ImageTable, rank: int, ranks: int) -> Batch:
@@ -87,14 +87,14 @@ def ranked(rank: int, ranks: int, port: int, folder: str, pairs: list[tuple[str,
     """What one rank finds, its gradients averaged as data parallelism does; the first one writes all down."""
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=ranks)
-    found: dict[str, Tensor] = {}
+    tensors: dict[str, Tensor] = {}
     for kind, name in pairs:
         method = built(kind)
         each = gradients(method, part(method, rows(BATCHES[name]), rank, ranks))
         for tensor in (value for key, value in each.items() if key.startswith("gradient/")):
             dist.all_reduce(tensor)
             tensor.div_(ranks)
-        found |= {f"{kind}/{name}/{key}": value.contiguous() for key, value in each.items()}
+        tensors |= {f"{kind}/{name}/{key}": value.contiguous() for key, value in each.items()}
     real, gather.features = gather.features, _without_gradient  # as open_clip gathers by default
     method = built("clip")
     each = gradients(method, part(method, rows(CAPTIONS), rank, ranks))
@@ -102,9 +102,9 @@ def ranked(rank: int, ranks: int, port: int, folder: str, pairs: list[tuple[str,
         dist.all_reduce(tensor)
         tensor.div_(ranks)
     gather.features = real
-    found |= {f"wrong/{key}": value.contiguous() for key, value in each.items()}
+    tensors |= {f"wrong/{key}": value.contiguous() for key, value in each.items()}
     if not rank:
-        write_tensors(found, Path(folder) / "found.safetensors")
+        write_tensors(tensors, Path(folder) / "ranked.safetensors")
     dist.destroy_process_group()
 
 
@@ -136,7 +136,7 @@ def together(folder: Path, pairs: list[tuple[str, str]]) -> dict[str, Tensor]:
     for rank in ranks:
         rank.join(300)
     assert [rank.exitcode for rank in ranks] == [0, 0]
-    return read_tensors(folder / "found.safetensors")
+    return read_tensors(folder / "ranked.safetensors")
 
 
 @pytest.fixture
@@ -183,8 +183,8 @@ def test_chunks_compute_what_the_whole_does(kind: str, chunk: int, one_thread: N
     batch = part(whole, rows(BATCHES["mixed"]), 0, 1)
     cut = built(kind)
     cut.chunk = chunk
-    for (key, want), (other, found) in zip(gradients(whole, batch).items(), gradients(cut, batch).items(), strict=True):
-        assert key == other and torch.allclose(found, want, rtol=1e-10, atol=1e-12), key
+    for (key, want), (other, got) in zip(gradients(whole, batch).items(), gradients(cut, batch).items(), strict=True):
+        assert key == other and torch.allclose(got, want, rtol=1e-10, atol=1e-12), key
 
 
 def test_chunks_compute_what_the_whole_does_over_lora(one_thread: None) -> None:
@@ -200,8 +200,8 @@ def test_chunks_compute_what_the_whole_does_over_lora(one_thread: None) -> None:
         _perturb(method)
         method.chunk = chunk
         made.append(gradients(method, part(method, rows(BATCHES["mixed"]), 0, 1)))
-    for (key, want), found in zip(made[0].items(), made[1].values(), strict=True):
-        assert torch.allclose(found, want, rtol=1e-10, atol=1e-12), key
+    for (key, want), got in zip(made[0].items(), made[1].values(), strict=True):
+        assert torch.allclose(got, want, rtol=1e-10, atol=1e-12), key
     assert any(value.abs().sum() > 0 for key, value in made[0].items() if key.startswith("gradient/tuner."))
 
 
@@ -225,8 +225,8 @@ def test_accumulating_is_not_a_large_batch(one_thread: None) -> None:
     for half in (table.take(range(4)), table.take(range(4, 8))):
         gradients(halves, part(halves, half, 0, 1))
     name = "clip.model.visual.conv1.weight"
-    found = dict(halves.named_parameters())[name].grad / 2  # type: ignore[operator]
-    assert not torch.allclose(found, want[f"gradient/{name}"], rtol=0.1)
+    got = dict(halves.named_parameters())[name].grad / 2  # type: ignore[operator]
+    assert not torch.allclose(got, want[f"gradient/{name}"], rtol=0.1)
 
 
 def test_an_order_is_cut_among_ranks_and_lost_by_none() -> None:

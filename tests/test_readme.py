@@ -26,7 +26,7 @@ BLOCKS = re.compile(r"^```(\w+)\n(.*?)^```", re.S | re.M)
 
 
 def blocks(path: Path, kind: str) -> list[str]:
-    return [text for found, text in BLOCKS.findall(path.read_text()) if found == kind]
+    return [text for language, text in BLOCKS.findall(path.read_text()) if language == kind]
 
 
 def test_the_part_of_the_readme_learns_and_pulls() -> None:
@@ -119,12 +119,12 @@ def test_every_method_is_in_the_table_and_every_table_row_is_a_method() -> None:
 def hold_commands(path: Path) -> None:
     """Every `evergreen` command of a page is there, with its options."""
     for line in (line for block in blocks(path, "sh") for line in block.splitlines() if not line.startswith("prefect ")):
-        found = re.search(r"(?:^|\s)evergreen ((?:data )?[\w-]+)(.*)", line.partition("#")[0])
-        if not found:
+        command = re.search(r"(?:^|\s)evergreen ((?:data )?[\w-]+)(.*)", line.partition("#")[0])
+        if not command:
             continue
-        shown = CliRunner().invoke(app, [*found[1].split(), "--help"], env={"COLUMNS": "200", "TERM": "dumb"})
+        shown = CliRunner().invoke(app, [*command[1].split(), "--help"], env={"COLUMNS": "200", "TERM": "dumb"})
         assert shown.exit_code == 0, line
-        assert [option for option in re.findall(r"--[\w-]+", found[2]) if option not in shown.output] == [], line
+        assert [option for option in re.findall(r"--[\w-]+", command[2]) if option not in shown.output] == [], line
 
 
 @pytest.mark.parametrize("path", READMES, ids=lambda path: str(path.parent.name))

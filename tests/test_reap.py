@@ -40,7 +40,7 @@ def begun(place: Place, state: Any) -> Any:
 def states(run_id: Any) -> set[StateType | None]:
     with get_client(sync_client=True) as client:
         tasks = client.read_task_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[run_id])))
-        return {client.read_flow_run(run_id).state_type, *(found.state_type for found in tasks)}
+        return {client.read_flow_run(run_id).state_type, *(each.state_type for each in tasks)}
 
 
 @pytest.mark.usefixtures("prefect_server")

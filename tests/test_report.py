@@ -50,18 +50,18 @@ def test_a_report_survives_json() -> None:
 
 
 def test_items_hold_what_was_known_after_each_session() -> None:
-    found = list(items(make_report()))
-    metrics = {(item.name, item.step): item.value for item in found if isinstance(item, Metric)}
+    described = list(items(make_report()))
+    metrics = {(item.name, item.step): item.value for item in described if isinstance(item, Metric)}
     assert metrics["cl/last", 1] == 0.9 and metrics["cl/last", 2] == pytest.approx(0.725)
     assert metrics["cl/forgetting", 2] == pytest.approx(0.4) and ("cl/forgetting", 1) not in metrics
     assert metrics["geometry/logit_scale", 1] == 12.5
     assert metrics["top1/latin", 0] == 0.8 and metrics["cl/zero_shot_drop", 2] == pytest.approx(0.2)
     assert not any(np.isnan(value) for value in metrics.values())
-    assert {item.name: item.value for item in found if isinstance(item, Tag)}["data"] == "d" * 32 + ".dir"
-    table, record = (item for item in found if isinstance(item, Table))
+    assert {item.name: item.value for item in described if isinstance(item, Tag)}["data"] == "d" * 32 + ".dir"
+    table, record = (item for item in described if isinstance(item, Table))
     assert record.rows == (("arrows", 1, "a", 3),) and metrics["record/picked", 2] == 3
     assert table.columns == ("after", "greek", "arrows", "latin") and table.rows[2][:2] == ("arrows", 0.5)
-    assert sum(isinstance(item, Figure) for item in found) == 2
+    assert sum(isinstance(item, Figure) for item in described) == 2
 
 
 def test_seeds_of_a_method_become_mean_and_spread() -> None:
@@ -111,9 +111,9 @@ def test_the_loss_of_a_session_of_one_step_is_seen() -> None:
 
 def test_top_1_is_not_averaged_with_recall() -> None:
     report = replace(make_report(), headline={"greek": "top1", "arrows": "recall@10", "latin": "top1"})
-    found = {(item.name, item.step): item.value for item in items(report) if isinstance(item, Metric)}
-    assert found["cl/classify/last", 2] == 0.5 and found["cl/retrieve/last", 2] == 0.95 and ("cl/last", 2) not in found
-    assert found["cl/classify/zero_shot_drop", 2] == pytest.approx(0.2) and ("cl/retrieve/zero_shot_drop", 2) not in found
+    metrics = {(item.name, item.step): item.value for item in items(report) if isinstance(item, Metric)}
+    assert metrics["cl/classify/last", 2] == 0.5 and metrics["cl/retrieve/last", 2] == 0.95 and ("cl/last", 2) not in metrics
+    assert metrics["cl/classify/zero_shot_drop", 2] == pytest.approx(0.2) and ("cl/retrieve/zero_shot_drop", 2) not in metrics
     text = markdown([report])
     assert "| finetune | top-1 | 1 | 50.0 |" in text and "| finetune | R@10 | 1 | 95.0 |" in text
     assert {item.name for item in compared([report]) if isinstance(item, Metric)} >= {

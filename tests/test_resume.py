@@ -74,8 +74,8 @@ def resumed(
     interim = Interim(folder / "interim", every)
     cut_short(parts, second, config, interim, steps, between=between)
     parts = again()
-    found = learn(parts, second, config, 0, interim=interim)
-    assert (found.steps, found.samples, found.flops) == (expected.steps, expected.samples, expected.flops)
+    outcome = learn(parts, second, config, 0, interim=interim)
+    assert (outcome.steps, outcome.samples, outcome.flops) == (expected.steps, expected.samples, expected.flops)
     assert interim.read() is not None, "it goes on from what was kept"
     return memory(whole), memory(parts)
 
@@ -137,9 +137,9 @@ def test_rounds_that_were_over_are_not_learned_again(modality: str, restart: str
     with pytest.raises(Killed):
         learn(fresh(), session, config, 0, interim=interim, progress=die_in_the_third_round)
     parts = fresh()
-    found = learn(parts, session, config, 0, interim=interim, progress=lambda done, *_, **__: told.append(done))
+    outcome = learn(parts, session, config, 0, interim=interim, progress=lambda done, *_, **__: told.append(done))
     assert told == [1, 2, 3, 1, 2, 3, 1, 2, 3]
-    assert (found.steps, found.samples, found.flops) == (expected.steps, expected.samples, expected.flops)
+    assert (outcome.steps, outcome.samples, outcome.flops) == (expected.steps, expected.samples, expected.flops)
     assert_same(memory(whole), memory(parts))
     assert parts.record(session, {}) == whole.record(session, {})
 
@@ -174,9 +174,9 @@ def test_a_signal_within_a_step_waits_until_the_step_is_kept_and_a_second_one_do
     method.losses = struck  # type: ignore[method-assign]
     with answering(number, seen), pytest.raises(SystemExit):
         learn(method, session, STEPS, 0, interim=interim)
-    found = interim.read()
+    kept = interim.read()
     assert seen == [number]
-    assert (found[0].done if found else 0) == (3 if times == 1 else 0)
+    assert (kept[0].done if kept else 0) == (3 if times == 1 else 0)
     whole, parts = build("finetune"), build("finetune")
     learn(whole, session, STEPS, 0)
     learn(parts, session, STEPS, 0, interim=interim)
@@ -188,8 +188,8 @@ def test_a_session_that_was_stopped_after_its_last_step_only_has_to_be_ended(tmp
     cut_short(build("finetune"), session, STEPS, interim, 5, between=True)
     whole, parts, told = build("finetune"), build("finetune"), list[int]()
     expected = learn(whole, session, STEPS, 0)
-    found = learn(parts, session, STEPS, 0, interim=interim, progress=lambda done, *_, **__: told.append(done))
-    assert told == [] and (found.steps, found.flops) == (expected.steps, expected.flops)
+    outcome = learn(parts, session, STEPS, 0, interim=interim, progress=lambda done, *_, **__: told.append(done))
+    assert told == [] and (outcome.steps, outcome.flops) == (expected.steps, expected.flops)
     assert_same(memory(whole), memory(parts))
 
 

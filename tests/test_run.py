@@ -103,7 +103,7 @@ def test_what_was_chosen_is_part_of_a_states_name_as_if_it_had_been_set(data, mo
 
 def test_a_run_with_its_own_number_of_threads_is_the_same_on_any_machine(data, tmp_path) -> None:
     work, before = planned(data, threads=1), torch.get_num_threads()
-    found = []
+    learned = []
     for cores in (1, 4):
         torch.set_num_threads(cores)
         try:
@@ -111,8 +111,8 @@ def test_a_run_with_its_own_number_of_threads_is_the_same_on_any_machine(data, t
             assert torch.get_num_threads() == cores  # the caller's number is given back
         finally:
             torch.set_num_threads(before)
-        found.append(weights(work, 3, tmp_path / str(cores)))
-    assert_same(*found)
+        learned.append(weights(work, 3, tmp_path / str(cores)))
+    assert_same(*learned)
 
 
 @pytest.mark.parametrize(
@@ -124,9 +124,9 @@ def test_the_first_row_is_of_the_base_model_whatever_a_method_begins_with(data, 
     tuned = planned(data, method=method, **changes)
     frozen = run(planned(data, method="zero_shot", **changes), tmp_path)
     assert advance(tuned, 0, tmp_path).row == advance(planned(data, method="zero_shot", **changes), 0, tmp_path).row
-    found = run(tuned, tmp_path)
-    assert np.array_equal(numbers(found)[0], numbers(frozen)[0])
-    calibration = [report.details["ece"].rows for report in (found, frozen)]  # top-1 of a few images may well stay what it was
+    prompted = run(tuned, tmp_path)
+    assert np.array_equal(numbers(prompted)[0], numbers(frozen)[0])
+    calibration = [report.details["ece"].rows for report in (prompted, frozen)]  # top-1 of a few images may well stay what it was
     assert np.array_equal(calibration[0][0], calibration[1][0]) and not np.array_equal(calibration[0][1], calibration[1][1])
 
 
@@ -280,12 +280,12 @@ def test_a_missing_base_model_is_trained_once_on_the_first_session(data, tmp_pat
     small["text_cfg"] = {"context_length": 16, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1}
     recipe = {"domains": None, "architecture": small, "train": {"max_steps": 2, "batch_size": 6, "device": "cpu"}}
     config = parse_config({**TREE, "model": {"name": f"local-dir:{tmp_path}/absent"}, "pretrain": recipe}, "test")
-    found = settle(config, data, tmp_path / "models")
-    assert load(found.model).encode_text(load(found.model).tokenize(["red"])).shape == (1, 16)
+    settled = settle(config, data, tmp_path / "models")
+    assert load(settled.model).encode_text(load(settled.model).tokenize(["red"])).shape == (1, 16)
     written = [path.stat().st_mtime_ns for path in (tmp_path / "models").rglob("*")]
-    assert settle(config, data, tmp_path / "models") == found
+    assert settle(config, data, tmp_path / "models") == settled
     assert written == [path.stat().st_mtime_ns for path in (tmp_path / "models").rglob("*")]
-    assert len(run(plan(found, data, "v1"), tmp_path / "store").costs) == 3
+    assert len(run(plan(settled, data, "v1"), tmp_path / "store").costs) == 3
     present = config.model_copy(update={"model": ModelConfig(name="tiny")})
     assert settle(present, data, tmp_path / "models") is present
 

@@ -58,8 +58,8 @@ def test_the_page_of_a_run_opens_with_the_verdict() -> None:
 
     run_id = UUID(judged())
     with get_client(sync_client=True) as client:
-        found = client.read_artifacts(artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=[key])))
-        assert {(each.data, each.description, each.flow_run_id, each.task_run_id) for each in found} == {
+        artifacts = client.read_artifacts(artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=[key])))
+        assert {(each.data, each.description, each.flow_run_id, each.task_run_id) for each in artifacts} == {
             ("# refused", "may refused", run_id, None)
         }
         assert set(client.read_flow_run(run_id).tags) == {"refused", "x" * 80, "shapes/2"}
@@ -84,8 +84,8 @@ def test_a_run_of_a_deployment_has_its_name_before_it_begins(project: Path) -> N
             known: dict[UUID, str] = {}
             for _ in range(2):
                 await name_runs({own: "learn-stream"}, known)
-            found = [(await client.read_flow_run(each.id)).name for each in (waits, runs, foreign)]
-            assert found[1:] == [runs.name, foreign.name] and list(known) == [waits.id]
-            return found[0], found[1], found[2], known
+            called = [(await client.read_flow_run(each.id)).name for each in (waits, runs, foreign)]
+            assert called[1:] == [runs.name, foreign.name] and list(known) == [waits.id]
+            return called[0], called[1], called[2], known
 
     assert asyncio.run(names())[0] == "colours finetune seed 4"

@@ -193,11 +193,11 @@ def order(address: str, *words: str) -> None:
 
 def bear_harm(address: str, name: str, file: Path) -> None:
     """Have a deployment run a script before its flow, which makes `file`: what one who can write to the API may ask for."""
-    (found,) = api(address, "/deployments/filter", deployments={"name": {"any_": [name]}})
+    (deployment,) = api(address, "/deployments/filter", deployments={"name": {"any_": [name]}})
     steps = [{"prefect.deployments.steps.run_shell_script": {"script": f"touch {file}"}}]
-    api(address, f"/deployments/{found['id']}", "PATCH", pull_steps=steps)
-    (found,) = api(address, "/deployments/filter", deployments={"name": {"any_": [name]}})
-    assert found["pull_steps"] == steps
+    api(address, f"/deployments/{deployment['id']}", "PATCH", pull_steps=steps)
+    (deployment,) = api(address, "/deployments/filter", deployments={"name": {"any_": [name]}})
+    assert deployment["pull_steps"] == steps
 
 
 def state_of_the_only_run(address: str) -> str | None:

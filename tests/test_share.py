@@ -42,8 +42,8 @@ def kept(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, Path, Ca
 
 
 def same(folder: Path, build: Callable[[], Method], remembered: dict[str, torch.Tensor]) -> bool:
-    found = memory(revive(build(), folder.name, folder.parent.parent))
-    return found.keys() == remembered.keys() and all(torch.equal(found[name], remembered[name]) for name in found)
+    tensors = memory(revive(build(), folder.name, folder.parent.parent))
+    return tensors.keys() == remembered.keys() and all(torch.equal(tensors[name], remembered[name]) for name in tensors)
 
 
 def test_the_weights_lie_once_and_each_of_the_two_is_whole_without_the_other(kept: Any) -> None:

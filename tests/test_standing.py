@@ -524,28 +524,30 @@ SCENARIOS: list[tuple[str, Sequence[Step], dict[str, Any]]] = [
 
 @pytest.mark.parametrize(("steps", "expected"), [pytest.param(steps, expected, id=name) for name, steps, expected in SCENARIOS])
 def test_scenario(steps: Sequence[Step], expected: dict[str, Any]) -> None:
-    found = stand(*steps)
+    standing = stand(*steps)
     for what, value in expected.items():
         match what:
             case "line":
-                assert [each.session for each in found.line] == value
+                assert [each.session for each in standing.line] == value
             case "sessions":
-                assert {name: str(status.word) for name, status in found.sessions.items()} == value
+                assert {name: str(status.word) for name, status in standing.sessions.items()} == value
             case "why":
-                assert {name: found.sessions[name].why for name in value} == value
+                assert {name: standing.sessions[name].why for name in value} == value
             case "unfinished":
-                assert len(found.unfinished) == value
+                assert len(standing.unfinished) == value
             case "open" | "unjudged" | "partway" | "waiting":
-                assert getattr(getattr(found, what), "state", None) == value, what
+                assert getattr(getattr(standing, what), "state", None) == value, what
             case _:
-                assert getattr(found, what) == value, what
+                assert getattr(standing, what) == value, what
 
 
 def test_a_verdict_is_remembered_by_bounds_and_champion() -> None:
-    found = stand(good("1", "a", None, "1"), [*learn("2", "b", "a"), says("2", "b", "refused", "2", champion_version="1")])
-    assert (asked := found.judged("b", "1", BOUNDS)) and asked.word == "refused"
+    standing = stand(good("1", "a", None, "1"), [*learn("2", "b", "a"), says("2", "b", "refused", "2", champion_version="1")])
+    assert (asked := standing.judged("b", "1", BOUNDS)) and asked.word == "refused"
     assert (
-        found.judged("b", "2", BOUNDS) is None and found.judged("b", "1", {"drop": 0.1}) is None and found.judged("a", "1", BOUNDS) is None
+        standing.judged("b", "2", BOUNDS) is None
+        and standing.judged("b", "1", {"drop": 0.1}) is None
+        and standing.judged("a", "1", BOUNDS) is None
     )
     waits = stand([*learn("1", "a"), says("1", "a", "waiting", "1")])
     assert waits.judged("a", None, BOUNDS) is None, "a person's word is still to come"
@@ -553,17 +555,17 @@ def test_a_verdict_is_remembered_by_bounds_and_champion() -> None:
 
 def test_the_line_says_what_is_known_in_order_of_arrival() -> None:
     owls, larks = ("owl", ("an owl",)), ("lark", ("a lark",))
-    found = stand(
+    standing = stand(
         [learned("1", "a", None, classes=(owls,)), says("1", "a", "promoted", "1")],
         [learned("2", "b", "a", classes=(("cat", ("a cat",)),)), says("2", "b", "refused", "2")],
         [learned("3", "c", "a", classes=(larks,)), says("3", "c", "promoted", "3")],
     )
-    assert found.vocabulary == (owls, larks)
+    assert standing.vocabulary == (owls, larks)
 
 
 def test_people_see_each_session_once_and_what_waits_last() -> None:
-    found = stand(good("1", "a" * 40, None, "1"), bad("2", "b" * 40, "a" * 40, "2"))
-    assert rows(found, ["1", "2", "3"]) == [
+    standing = stand(good("1", "a" * 40, None, "1"), bad("2", "b" * 40, "a" * 40, "2"))
+    assert rows(standing, ["1", "2", "3"]) == [
         ("1", "learned", "because of 1", "2026-01-01T00:00:04", "aaaaaaaa"),
         ("2", "set aside", "because of 2", "2026-01-01T00:00:08", "bbbbbbbb"),
         ("3", "waiting", "", "", ""),
@@ -571,15 +573,15 @@ def test_people_see_each_session_once_and_what_waits_last() -> None:
 
 
 def test_nobody_can_change_what_was_concluded() -> None:
-    found = stand(good("1", "a", None, "1"))
+    standing = stand(good("1", "a", None, "1"))
     with pytest.raises(AttributeError):
-        found.champion = Holder("2", None)  # type: ignore[misc]
-    assert len(fields(found)) == 19
+        standing.champion = Holder("2", None)  # type: ignore[misc]
+    assert len(fields(standing)) == 19
 
 
 def test_a_thousand_sessions_are_concluded_in_no_time() -> None:
     steps = [good(f"s{number}", f"k{number}", f"k{number - 1}" if number else None, f"{number}") for number in range(1000)]
     written = [replace(entry, fields=json.loads(json.dumps(entry.fields))) for entry in entries(steps)]
     begun = time.perf_counter()
-    found = conclude(written)
-    assert time.perf_counter() - begun < 1 and len(found.line) == 1000 and found.champion == ("999", "k999")
+    standing = conclude(written)
+    assert time.perf_counter() - begun < 1 and len(standing.line) == 1000 and standing.champion == ("999", "k999")

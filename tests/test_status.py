@@ -58,16 +58,16 @@ def test_every_stream_is_told_with_its_state_and_how_to_go_on(stored: Path) -> N
             tracker.client.set_tag(run, "evergreen.gate_reason", "forgetting is 0.500, the bound 0.200")
             tracker.client.set_terminated(run, "FINISHED")
     with locked(place, "alive.lock"):
-        found = {row.seed: row for row in streams(place, tracker.client)}
-    assert [found[seed].state for seed in "0123"] == ["interrupted", "running", "failed", "learned"]
-    assert [found[seed].note for seed in "0123"] == [
+        by_seed = {row.seed: row for row in streams(place, tracker.client)}
+    assert [by_seed[seed].state for seed in "0123"] == ["interrupted", "running", "failed", "learned"]
+    assert [by_seed[seed].note for seed in "0123"] == [
         "classes 3-4: 3 of 8 steps",
         "",
         "the loss is not finite",
         "refused by the gate: forgetting is 0.500, the bound 0.200",
     ]
-    assert {row.sessions for row in found.values()} == {"1 of 2"} and {row.method for row in found.values()} == {"replay"}
-    assert [found[seed].command for seed in "0123"] == [
+    assert {row.sessions for row in by_seed.values()} == {"1 of 2"} and {row.method for row in by_seed.values()} == {"replay"}
+    assert [by_seed[seed].command for seed in "0123"] == [
         "evergreen run colours.yaml --set seed=0",
         "",
         "evergreen run colours.yaml --set seed=2",
@@ -85,8 +85,8 @@ def test_what_runs_is_told_with_its_rate_and_time_left_and_what_was_killed_is_no
         begun(tracker, key, seed)
         (stored / "mlruns" / "locks" / f"{key}.pulse").write_text(json.dumps(Seen(beat, ())._asdict()))
     with locked(place, "alive.lock"):
-        found = {row.seed: row.note for row in streams(place, tracker.client)}
-    assert found == {"1": "classes 3-4: 6 of 10 steps, 64 images/s, 2 s left", "0": ""}
+        notes = {row.seed: row.note for row in streams(place, tracker.client)}
+    assert notes == {"1": "classes 3-4: 6 of 10 steps, 64 images/s, 2 s left", "0": ""}
 
 
 @pytest.mark.parametrize(

@@ -57,11 +57,11 @@ def test_two_teachers_are_a_mean_after_the_softmax_and_the_number_is_the_known_o
     logits = grid(4, 6) @ grid(4, 6, 1).T / 0.07
     teachers = [10 * grid(4, 5, 0.5) @ grid(4, 5, 1.5).T, 10 * grid(4, 7, 0.7) @ grid(4, 7, 1.7).T]
     rows, columns = (torch.stack([way.softmax(-1) for way in side]).mean(0) for side in (teachers, [each.T for each in teachers]))
-    found = divergence(logits, rows.log(), columns.log())
-    assert found.item() == pytest.approx(4.086669555014, abs=1e-11)
+    loss = divergence(logits, rows.log(), columns.log())
+    assert loss.item() == pytest.approx(4.086669555014, abs=1e-11)
     floor = -(rows * rows.log()).sum() / 8 - (columns * columns.log()).sum() / 8
     assert floor.item() == pytest.approx(0.129987064172, abs=1e-11)
-    assert 0.75 * (found + floor).item() == pytest.approx(3.162492464389, abs=1e-11)  # the cross-entropy form
+    assert 0.75 * (loss + floor).item() == pytest.approx(3.162492464389, abs=1e-11)  # the cross-entropy form
     assert 0.25 * contrastive(grid(4, 6), grid(4, 6, 1), 1 / 0.07).item() == pytest.approx(1.001039813916, abs=1e-11)
 
 
@@ -81,9 +81,9 @@ def test_a_second_caption_is_a_second_sum_with_the_known_number() -> None:
 def test_with_one_teacher_it_is_distillation_both_ways_and_its_gradient_is_the_known_one() -> None:
     logits = (grid(4, 6) @ grid(4, 6, 1).T / 0.07).requires_grad_()
     taught = (10 * grid(4, 5, 0.5) @ grid(4, 5, 1.5).T).requires_grad_()
-    found = divergence(logits, log_shares(taught), log_shares(taught.T))
-    assert found.item() == pytest.approx((distillation(logits, taught) + distillation(logits.T, taught.T)).item() / 2, abs=1e-14)
-    found.backward()
+    loss = divergence(logits, log_shares(taught), log_shares(taught.T))
+    assert loss.item() == pytest.approx((distillation(logits, taught) + distillation(logits.T, taught.T)).item() / 2, abs=1e-14)
+    loss.backward()
     want = (logits.softmax(-1) - taught.softmax(-1) + (logits.T.softmax(-1) - taught.T.softmax(-1)).T) / 8
     assert torch.allclose(logits.grad, want.detach(), atol=1e-15) and taught.grad is None
     same = logits.detach().requires_grad_()
@@ -177,8 +177,8 @@ def test_captions_are_kept_all_of_each_row_and_rows_without_a_text_are_left_out(
     features = store.features
     assert features is not None and list(map(list, features.words)) == store.rows.captions
     with torch.no_grad():
-        for texts, found in zip(store.rows.captions, features.texts, strict=True):
-            torch.testing.assert_close(found.float(), method.encode_text(method.clip.tokenize(texts)), atol=1e-3, rtol=0)
+        for texts, encoded in zip(store.rows.captions, features.texts, strict=True):
+            torch.testing.assert_close(encoded.float(), method.encode_text(method.clip.tokenize(texts)), atol=1e-3, rtol=0)
 
 
 def test_each_caption_of_an_exemplar_takes_its_turn_beside_its_own_feature(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -204,11 +204,11 @@ def test_what_was_kept_when_an_exemplar_had_one_text_is_read() -> None:
         for name, each in (("image_feature", images), ("text_feature", texts))
     }
     columns |= {"words": pa.array(["a dog", "", "a cat"]), "scale": pa.array([1.0, 0.0, 2.0], pa.float32()), "session": pa.array([1, 1, 2])}
-    found = features_in(pa.table(columns))
-    assert found is not None and found.words == (("a dog",), (), ("a cat",)) and torch.equal(found.images, images)
-    assert torch.equal(found.texts[0], texts[:1]) and torch.equal(found.texts[2], texts[2:]) and found.texts[1].shape == (0, 4)
-    again = features_in(with_features(pa.table({"id": ["a", "b", "c"]}), found))
-    assert again is not None and again.words == found.words and all(map(torch.equal, again.texts, found.texts))
+    features = features_in(pa.table(columns))
+    assert features is not None and features.words == (("a dog",), (), ("a cat",)) and torch.equal(features.images, images)
+    assert torch.equal(features.texts[0], texts[:1]) and torch.equal(features.texts[2], texts[2:]) and features.texts[1].shape == (0, 4)
+    again = features_in(with_features(pa.table({"id": ["a", "b", "c"]}), features))
+    assert again is not None and again.words == features.words and all(map(torch.equal, again.texts, features.texts))
 
 
 def test_half_precision_is_enough_for_a_feature() -> None:

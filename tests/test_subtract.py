@@ -27,9 +27,9 @@ def taught(config: RidgeConfig | GDAConfig | TipConfig, *sessions: Session) -> M
 
 
 def sums(method: Method) -> list[tuple[torch.Tensor, torch.Tensor, list[str]]]:
-    found = [(method.moments.second, method.moments.sums)]  # type: ignore[union-attr]
-    found += [(method.gram, method.sums)] if hasattr(method, "gram") else []  # type: ignore[list-item]
-    return [(whole, by_class.rows.detach(), by_class.names) for whole, by_class in found]
+    scatters = [(method.moments.second, method.moments.sums)]  # type: ignore[union-attr]
+    scatters += [(method.gram, method.sums)] if hasattr(method, "gram") else []  # type: ignore[list-item]
+    return [(whole, by_class.rows.detach(), by_class.names) for whole, by_class in scatters]
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda config: f"{config.name}-{getattr(config, 'projection', None)}")
@@ -38,19 +38,19 @@ def test_a_session_or_some_of_its_images_are_as_if_they_had_never_been(config: R
     some = [row for row in range(len(two.data)) if row % 3]
     half = Session(2, two.name, two.data.take([row for row in range(len(two.data)) if not row % 3]), two.tests, two.classes, two.vocabulary)
     for gone, left in ((list(range(len(two.data))), (one, three)), (some, (one, half, three))):
-        found, wanted = taught(config, one, two, three), taught(config, *left)
-        subtract(found, two.data, gone)
-        for mine, theirs in zip(sums(found), sums(wanted), strict=True):
+        subtracted, wanted = taught(config, one, two, three), taught(config, *left)
+        subtract(subtracted, two.data, gone)
+        for mine, theirs in zip(sums(subtracted), sums(wanted), strict=True):
             assert mine[2] == theirs[2]  # classes that nobody teaches any more are unknown, those that somebody does are not
             assert (mine[0] - theirs[0]).abs().max() < 2e-14 and (mine[1] - theirs[1]).abs().max() < 2e-14
         known = [*prints(one.data).tolist(), *prints(two.data).tolist()[: gone[0]]]
-        assert found.notes.prints.tolist() == known  # what was noted while the rows were there is gone
+        assert subtracted.notes.prints.tolist() == known  # what was noted while the rows were there is gone
         for at, each in enumerate(left[1:], start=1):
-            renote(found, taught(config, *left[:at]), each.data, each.vocabulary)
-        assert torch.equal(found.notes.prints, wanted.notes.prints) and torch.equal(found.notes.right, wanted.notes.right)
+            renote(subtracted, taught(config, *left[:at]), each.data, each.vocabulary)
+        assert torch.equal(subtracted.notes.prints, wanted.notes.prints) and torch.equal(subtracted.notes.right, wanted.notes.right)
         images = torch.rand(16, 3, 32, 32, generator=torch.Generator().manual_seed(0))
         asked = names((0, 1, 2, 3, 4, 5))
-        answers = [method.classify(images, method.class_features(asked)) for method in (found, wanted)]
+        answers = [method.classify(images, method.class_features(asked)) for method in (subtracted, wanted)]
         # the default penalty bounds what rounding of the sums does to answers; gda's shrunk inverse of so few rows does less so
         assert (answers[0] - answers[1]).abs().max() < (1e-6 if config.name == "gda" else 3e-13)
 
@@ -61,10 +61,10 @@ def test_features_of_a_session_or_of_some_of_its_images_are_deleted() -> None:
     half = Session(2, two.name, two.data.take([row for row in range(len(two.data)) if not row % 3]), two.tests, two.classes, two.vocabulary)
     config = TipConfig(captions=0.5)
     for gone, left in ((list(range(len(two.data))), (one, three)), (some, (one, half, three))):
-        found, wanted = taught(config, one, two, three), taught(config, *left)
-        subtract(found, two.data, gone)
-        assert found.cache.names == wanted.cache.names
-        for mine, theirs in zip(found.cache.buffers(), wanted.cache.buffers(), strict=True):
+        subtracted, wanted = taught(config, one, two, three), taught(config, *left)
+        subtract(subtracted, two.data, gone)
+        assert subtracted.cache.names == wanted.cache.names
+        for mine, theirs in zip(subtracted.cache.buffers(), wanted.cache.buffers(), strict=True):
             assert torch.allclose(mine.double(), theirs.double(), atol=1e-6 if gone == some else 0)  # rows of another batch round otherwise
 
 

@@ -152,8 +152,8 @@ def test_a_line_of_switches_names_what_it_stands_on_and_grows_with_them_alone(fi
             learn(each, taught(name, min(index, 1) + 1), ONE, index)
         assert before is None or not torch.equal(answers(reference), answers(before))
         keep(tmp_path, str(index), method, name, parent, index)
-        found = read_state(tmp_path / "states" / str(index))
-        assert (found.stands_on, found.parent, found.method, found.index) == (below, parent, name, index)
+        written = read_state(tmp_path / "states" / str(index))
+        assert (written.stands_on, written.parent, written.method, written.index) == (below, parent, name, index)
         assert_alike(revive(build(), str(index), tmp_path), reference)
 
 
@@ -283,9 +283,9 @@ def test_what_earlier_releases_learned_goes_on_with_its_memory(first: Learnt, na
     file = tmp_path / "states" / "old" / "state.json"
     noted = unsealed(read_json(file), "x", ())
     write_json({key: noted[key] for key in ("sha256", "cost", "record")}, file)  # as release 0.1.0 wrote it
-    found, dropped = load_state(builder(name), name, "old", tmp_path)
+    loaded, dropped = load_state(builder(name), name, "old", tmp_path)
     assert dropped == ()
-    assert_alike(found, method)
+    assert_alike(loaded, method)
     other, left = load_state(builder("finetune"), "finetune", "old", tmp_path)
     assert_same(clip_of(other), clip_of(method))
     assert bool(left) == bool(own(method)) and all(each.method == "" for each in left)

@@ -84,8 +84,8 @@ def test_a_project_of_0_1_0_is_what_it_was(name: str, project: Path) -> None:
     now = standing_of(at)
     assert tuple(each.state for each in now.line) == line and now.champions == champions
     assert now.champion and (now.champion.version, now.champion.state) == (champions[-1], line[-1]) and now.confirmed
-    found = {session: (each.word, each.why) for session, each in now.sessions.items() if each.word != Word.LEARNED}
-    assert found == otherwise and [each.name for each in at.waiting(now)] == waiting
+    other = {session: (each.word, each.why) for session, each in now.sessions.items() if each.word != Word.LEARNED}
+    assert other == otherwise and [each.name for each in at.waiting(now)] == waiting
     assert now.unjudged is now.partway is now.waiting is now.unpublished is now.open is None
     assert now.opened and now.opened.taken_over and now.opened.taken_over["how"] == how
     assert ("s1" in str(now.opened.taken_over["why"])) == (name == "gone")

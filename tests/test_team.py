@@ -33,8 +33,8 @@ def libraries() -> None:
 @pytest.fixture(scope="module")
 def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """host:port of a PostgreSQL server of its own, whose superuser `evergreen` needs no password; the databases are made."""
-    found = [shutil.which("initdb"), *map(str, sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), reverse=True))]
-    initdb = next((Path(path).resolve() for path in found if path), None)  # its siblings lie where it really is
+    programs = [shutil.which("initdb"), *map(str, sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), reverse=True))]
+    initdb = next((Path(path).resolve() for path in programs if path), None)  # its siblings lie where it really is
     if initdb is None:
         pytest.skip("no PostgreSQL server on this machine; apt-get install postgresql")
     folder = tmp_path_factory.mktemp("postgres")

@@ -48,8 +48,8 @@ def asked(texts: Tensor, keys: Tensor, owners: Tensor, alpha: float, beta: float
     return torch.cat([texts, told, torch.nn.utils.rnn.pad_sequence(own, batch_first=True).flatten(1)], 1)
 
 
-def close(found: Tensor, expected: list[float] | list[list[float]]) -> bool:
-    return bool((found - torch.tensor(expected, dtype=torch.float64)).abs().max() < 5.1e-7)
+def close(values: Tensor, expected: list[float] | list[list[float]]) -> bool:
+    return bool((values - torch.tensor(expected, dtype=torch.float64)).abs().max() < 5.1e-7)
 
 
 def test_what_was_published_comes_out() -> None:

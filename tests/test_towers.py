@@ -30,9 +30,9 @@ def overheard(method: Recipe, monkeypatch: pytest.MonkeyPatch) -> list[tuple[set
     inner = method.losses
 
     def losses(batch: Any) -> Any:
-        found = inner(batch)
-        steps.append((set(found), copied(method), batch.images.numel()))
-        return found
+        summed = inner(batch)
+        steps.append((set(summed), copied(method), batch.images.numel()))
+        return summed
 
     monkeypatch.setattr(method, "losses", losses)
     return steps

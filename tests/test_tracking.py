@@ -46,8 +46,8 @@ def test_a_run_is_found_again_by_its_content_and_its_settings_are_told_once(trac
 
 def test_another_tracker_of_the_same_project_finds_the_same_runs(tracker: Tracker) -> None:
     run = opened(tracker)
-    found = Tracker(tracker.place, "colours").find("k", "stream")
-    assert found is not None and found.info.run_id == run
+    again = Tracker(tracker.place, "colours").find("k", "stream")
+    assert again is not None and again.info.run_id == run
     assert Tracker(tracker.place, "other").find("k", "stream") is None
 
 
@@ -60,8 +60,8 @@ def test_the_last_try_is_the_last_whatever_the_clock_says(tracker: Tracker, monk
         tries.append(tracker.attempt(parent, "s1", "session 1", "state"))
         tracker.client.set_terminated(tries[-1], "FAILED", end_time=1)
     assert len(set(tries)) == 3
-    found = tracker.find("s1", "session", parent)
-    assert found is not None and found.info.run_id == tries[-1]
+    last = tracker.find("s1", "session", parent)
+    assert last is not None and last.info.run_id == tries[-1]
 
 
 @pytest.mark.parametrize(

@@ -121,7 +121,7 @@ def run_states(project: Path, names: list[str], *changes: str) -> tuple[str, ...
 
 def test_what_waits_is_learned_once_and_in_the_order_it_came(config: str, stored: Path, learned: list[str]) -> None:
     assert update(config)["learned"] == ["first"] == learned and champion(stored) == "1"
-    assert (found := update(config))["learned"] == [] and (found["waiting"], found["why"]) == (0, "up to date")
+    assert (told := update(config))["learned"] == [] and (told["waiting"], told["why"]) == (0, "up to date")
     arrive(stored, "third", (4, 5), seed=1)
     arrive(stored, "second", (2, 3), seed=2)
     assert update(config)["sessions"] == {"third": "learned", "second": "learned"} and learned == ["first", "third", "second"]
@@ -215,11 +215,11 @@ def _listener(told: list[str]) -> Any:
     return SimpleNamespace(tell=told.append, begin=nothing, progress=nothing, end=nothing, heard=nothing)
 
 
-def _method(project: Path, found: Standing, overrides: list[str]) -> dict[str, torch.Tensor]:
+def _method(project: Path, standing: Standing, overrides: list[str]) -> dict[str, torch.Tensor]:
     from flows.line.grow import method_of
     from flows.line.work import Work
 
-    return method_of(Work(job_of(str(project / "growing.yaml"), overrides, whole=False)), found.line[-1]).state_dict()
+    return method_of(Work(job_of(str(project / "growing.yaml"), overrides, whole=False)), standing.line[-1]).state_dict()
 
 
 def _by_hand(project: Path, before: Standing, name: str, overrides: list[str]) -> Callable[[], dict[str, torch.Tensor]]:
@@ -356,10 +356,10 @@ def dying(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int, bool], Non
         left["count"] -= 1
         if left["count"] == 0 and not left["after"]:
             raise Killed
-        found = real(self, kind, **options)
+        written = real(self, kind, **options)
         if left["count"] == 0:
             raise Killed
-        return found
+        return written
 
     monkeypatch.setattr(Journal, "append", append_)
 
@@ -388,10 +388,10 @@ def test_who_dies_at_any_entry_goes_on_under_other_settings_with_nothing_learned
         begun = stands(stored).open
         dying(-1, False)
         update(config, ["train.lr=0.0005"])
-        found = stands(stored)
-        assert learned == [name] and found.line[-1].session == name and str(found.champion.version) == champion(stored)  # type: ignore[union-attr]
+        standing = stands(stored)
+        assert learned == [name] and standing.line[-1].session == name and str(standing.champion.version) == champion(stored)  # type: ignore[union-attr]
         if begun:  # what was begun is learned under the settings it was begun with
-            assert found.line[-1].config["train"]["lr"] == float(with_lr[0].partition("=")[2])
+            assert standing.line[-1].config["train"]["lr"] == float(with_lr[0].partition("=")[2])
         assert update(config)["learned"] == []
 
 

@@ -62,10 +62,10 @@ def test_what_differs_is_named_and_times_do_not_count(learned: Place, tmp_path_f
     write_json(noted | {"row": {"set": {"top1": 0.25}}}, result)
     (other.steps / "interim" / "s2").mkdir(parents=True)
     tracker = Tracker(other, "colours")
-    found = tracker.find("k1", "stream")
-    assert found is not None
-    tracker.write(found.info.run_id, [Metric("top1", 0.5, 1)])  # as it would be without a date of its own
-    tracker.client.update_run(found.info.run_id, status="RUNNING")
+    earlier = tracker.find("k1", "stream")
+    assert earlier is not None
+    tracker.write(earlier.info.run_id, [Metric("top1", 0.5, 1)])  # as it would be without a date of its own
+    tracker.client.update_run(earlier.info.run_id, status="RUNNING")
     tracker.client.create_registered_model("colours")
     tracker.client.create_model_version("colours", "file:/nowhere")
     with sqlite3.connect(other.root / ".prefect" / "prefect.db") as database:

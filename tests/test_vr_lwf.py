@@ -124,11 +124,11 @@ def test_the_vocabulary_term_is_the_published_form() -> None:
     batch = batch_of(method, session)
     texts = vocabulary_texts(method.clip, 17, 6, generator(5, "vocabulary", 1, batch.step))
     with torch.no_grad():
-        found = method.losses(batch)["vocabulary"].item()
+        loss = method.losses(batch)["vocabulary"].item()
         model, teacher = method.clip.model, method.teacher("session").clip.model
         p, q = (_probabilities(encoder, batch.images, make.padded(method.clip, texts)) for encoder in (teacher, model))
-    assert found == pytest.approx(2.0 * float((p * (p.log() - q.log())).sum() / len(p)), rel=1e-4)
-    assert found > 1e-6
+    assert loss == pytest.approx(2.0 * float((p * (p.log() - q.log())).sum() / len(p)), rel=1e-4)
+    assert loss > 1e-6
 
 
 def test_the_replayed_texts_teach_the_text_tower_too() -> None:

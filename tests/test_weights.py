@@ -26,9 +26,9 @@ def test_the_ends_of_an_interpolation_are_the_two_models_to_the_bit() -> None:
 @pytest.mark.parametrize("t", [0.1, 0.5, 0.8])
 def test_an_interpolation_is_the_weighted_sum_value_by_value(t: float) -> None:
     a, b = weights(0), weights(1)
-    for name, found in interpolate(a, b, t).items():
-        for position in np.ndindex(*found.shape):
-            assert found[position].item() == pytest.approx((1 - t) * a[name][position].item() + t * b[name][position].item(), abs=1e-15)
+    for name, between in interpolate(a, b, t).items():
+        for position in np.ndindex(*between.shape):
+            assert between[position].item() == pytest.approx((1 - t) * a[name][position].item() + t * b[name][position].item(), abs=1e-15)
 
 
 def test_an_interpolation_is_linear_in_its_position() -> None:
@@ -70,8 +70,8 @@ def test_a_snapshot_stays_when_the_weights_move() -> None:
 
 def test_parameters_are_named_as_in_their_module_whatever_their_order() -> None:
     net = nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 1))
-    found = named(net, [net[1].bias, net[0].weight])
-    assert list(found) == ["0.weight", "1.bias"] and found["1.bias"] is net[1].bias
+    parameters = named(net, [net[1].bias, net[0].weight])
+    assert list(parameters) == ["0.weight", "1.bias"] and parameters["1.bias"] is net[1].bias
 
 
 def test_the_squared_distance_is_a_sum_over_every_value() -> None:

@@ -28,10 +28,10 @@ ROOT = Path(__file__).parents[1]
 
 def own(folder: str) -> set[str]:
     """The files of a package in the clone that have to be in the wheel."""
-    found = [path for path in (ROOT / folder).rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+    paths = [path for path in (ROOT / folder).rglob("*") if path.is_file() and "__pycache__" not in path.parts]
     return {
         path.relative_to(ROOT).as_posix()
-        for path in found
+        for path in paths
         if path.suffix != ".pth" and not (path.suffix == ".md" and path.parent == ROOT / folder)
     }
 
@@ -123,8 +123,8 @@ def program(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         sysconfig.get_path("purelib")
     )  # a .pth that lies there, such as an editable install's, is not read
     asked = [place / "bin" / "python", "-c", "import cl, flows, importlib.metadata as m; print(cl.__file__, m.version('evergreen-clip'))"]
-    found = subprocess.run(asked, cwd=place, capture_output=True, text=True, check=True).stdout.split()
-    assert Path(found[0]).parents[1] == packages / "evergreen_clip"
+    printed = subprocess.run(asked, cwd=place, capture_output=True, text=True, check=True).stdout.split()
+    assert Path(printed[0]).parents[1] == packages / "evergreen_clip"
     return place / "bin" / "evergreen"
 
 
@@ -178,7 +178,7 @@ def test_the_lock_can_be_installed_without_cuda(words: tuple[str, ...], cuda: bo
 
 def test_a_lock_without_cuda_wants_the_index_that_has_such_builds() -> None:
     environment = {name: value for name, value in os.environ.items() if name != "PIP_EXTRA_INDEX_URL"}
-    found = subprocess.run(["make", "--dry-run", "demo", "TORCH=cpu"], cwd=ROOT, capture_output=True, text=True, env=environment)
-    assert found.returncode == 2 and "PIP_EXTRA_INDEX_URL" in found.stderr
+    done = subprocess.run(["make", "--dry-run", "demo", "TORCH=cpu"], cwd=ROOT, capture_output=True, text=True, env=environment)
+    assert done.returncode == 2 and "PIP_EXTRA_INDEX_URL" in done.stderr
     address = re.search(r"--extra-index-url (https://\S+/cpu)", (ROOT / "README.md").read_text())
     assert address  # where the message sends people

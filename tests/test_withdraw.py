@@ -220,16 +220,16 @@ def _dying(real: Any, count: Iterator[int], moment: int, error: type[BaseExcepti
 def test_what_grows_from_what_holds_it_holds_it_too() -> None:
     three = [good("1", "a", None, "1"), good("2", "b", "a", "2"), good("3", "c", "b", "3")]
     gone = Withdrawn(phase="done", session="2", versions=("2", "3"))
-    found = stand([*three, gone, good("4", "d", "c", "4")])
-    assert found.barred == {"2", "3", "4"} and found.tainted == {"b", "c", "d"} and found.head == "d"
-    assert (found.unfit("4") or "").startswith("it holds session '2', withdrawn") and found.unfit("1") is None
-    anew = Learned(**{**vars(found.tree["c"]), "parent": "a", "state": "x"})
-    without = Withdrawn(phase="done", session="2", versions=("2", "3"), into="x", line=(found.tree["a"], anew))
-    found = stand([*three, without, good("4", "e", "x", "4")])
-    assert found.barred == {"2", "3"} and found.head == "e" and found.tainted == {"b", "c"}
+    now = stand([*three, gone, good("4", "d", "c", "4")])
+    assert now.barred == {"2", "3", "4"} and now.tainted == {"b", "c", "d"} and now.head == "d"
+    assert (now.unfit("4") or "").startswith("it holds session '2', withdrawn") and now.unfit("1") is None
+    anew = Learned(**{**vars(now.tree["c"]), "parent": "a", "state": "x"})
+    without = Withdrawn(phase="done", session="2", versions=("2", "3"), into="x", line=(now.tree["a"], anew))
+    now = stand([*three, without, good("4", "e", "x", "4")])
+    assert now.barred == {"2", "3"} and now.head == "e" and now.tainted == {"b", "c"}
     some = Withdrawn(phase="done", session="2", images=("salted",), versions=("2", "3"))
-    found = stand([*three, some, good("4", "d", "c", "4")])
-    assert found.barred == {"2", "3", "4"} and (found.unfit("4") or "").startswith("it holds 1 image of session '2'")
+    now = stand([*three, some, good("4", "d", "c", "4")])
+    assert now.barred == {"2", "3", "4"} and (now.unfit("4") or "").startswith("it holds 1 image of session '2'")
 
 
 def test_a_tombstone_keeps_the_number_and_the_name(tmp_path: Path) -> None:
@@ -302,8 +302,8 @@ def test_an_image_is_found_in_whatever_holds_it(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "plain")
     (tmp_path / "half.zip").write_bytes(b"PK\x03\x04")
     (tmp_path / "notes.yaml").write_text(yaml.safe_dump({"a": 1}))
-    found = {path.name for path in tmp_path.rglob("*") if path.is_file() and holds(path, wanted)}
-    assert found == {"train.parquet", "plain", "some.tar"}
+    files = {path.name for path in tmp_path.rglob("*") if path.is_file() and holds(path, wanted)}
+    assert files == {"train.parquet", "plain", "some.tar"}
 
 
 def test_what_planning_keeps_of_rows_goes_too(tmp_path: Path) -> None:

@@ -118,8 +118,8 @@ def test_zscl_asks_the_original_model_and_lwf_vr_the_one_before_the_session() ->
         learn(method, first, FAST, 0)
         learned = {name: value.clone() for name, value in method.clip.state_dict().items()}
         method.begin(second)
-        found = method.teacher(config.teacher).clip.state_dict()
-        assert all(torch.equal(found[name], value) for name, value in (original if expected else learned).items())
+        teacher = method.teacher(config.teacher).clip.state_dict()
+        assert all(torch.equal(teacher[name], value) for name, value in (original if expected else learned).items())
         assert not torch.equal(learned["model.visual.proj"], original["model.visual.proj"])
 
 
@@ -137,8 +137,8 @@ def test_every_reference_image_comes_up_once_before_any_comes_up_again(data: Pat
     known = pixels(method.clip, make.table((6, 7), 3, seed=8))
 
     def rows(step: int) -> list[int]:
-        found = images_of(method, batch_of(method, session, rows=2, step=step))
-        return [int((known - image).abs().flatten(1).sum(1).argmin()) for image in found]
+        pictures = images_of(method, batch_of(method, session, rows=2, step=step))
+        return [int((known - image).abs().flatten(1).sum(1).argmin()) for image in pictures]
 
     first, second = ([row for step in steps for row in rows(step)] for steps in ((0, 1, 2), (3, 4, 5)))
     assert sorted(first) == sorted(second) == list(range(6)) and first != second

@@ -59,13 +59,13 @@ def pairwise() -> dict[str, tuple[dict[str, Any], str]]:
     """Combinations in which every two parts, and every part and kind of data, meet: by name, with the kind of data."""
     factors: dict[str, list[Any]] = {"data": list(KINDS), "terms": list(PARTS["terms"])}
     factors |= {seat: [*([] if seat == "tune" else [None]), *kinds] for seat, kinds in PARTS.items() if seat != "terms"}
-    found = {}
+    recipes = {}
     for row in array(factors, lambda row: refused(_parts(row)) is None and _taught(row)):
         data, term = row["data"], row["terms"]
         seats = {seat: small(seat, kind) for seat, kind in row.items() if seat in PARTS and seat != "terms" and kind}
         terms = [small("terms", kind) for kind in dict.fromkeys(("clip", term))]
-        found[" / ".join(str(value) for value in row.values() if value)] = recipe(*terms, **seats), data
-    return found
+        recipes[" / ".join(str(value) for value in row.values() if value)] = recipe(*terms, **seats), data
+    return recipes
 
 
 def _taught(row: dict[str, Any]) -> bool:

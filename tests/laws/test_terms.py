@@ -74,8 +74,8 @@ def test_gradients_of_terms_that_share_a_view_are_the_sum_of_each_alone(kind: st
 
     def gradients(losses: Mapping[str, Tensor]) -> list[Tensor]:
         assert all(loss.isfinite() for loss in losses.values())
-        found = torch.autograd.grad(torch.stack([*losses.values()]).sum(), weights, allow_unused=True)
-        return [torch.zeros_like(weight) if each is None else each for weight, each in zip(weights, found, strict=True)]
+        slopes = torch.autograd.grad(torch.stack([*losses.values()]).sum(), weights, allow_unused=True)
+        return [torch.zeros_like(weight) if each is None else each for weight, each in zip(weights, slopes, strict=True)]
 
     def alone(term: Any) -> list[Tensor]:
         with method.tuner.step():
