@@ -26,11 +26,11 @@ def tables(letter: str) -> list[dict[str, dict[str, str]]]:
     """The tables of a section of RESULTS.md: cells by column, by what the first cell says."""
     text = (HERE / "RESULTS.md").read_text(encoding="utf-8")
     section = text[text.index(f"\n## {letter}. ") :].split("\n## ")[1]
-    found = []
+    read = []
     for block in re.findall(r"(?:^\|.*\n)+", section, re.MULTILINE):
         head, _, *rows = ([cell.strip() for cell in line.strip("|").split("|")] for line in block.splitlines())
-        found.append({row[0]: dict(zip(head, row, strict=True)) for row in rows})
-    return found
+        read.append({row[0]: dict(zip(head, row, strict=True)) for row in rows})
+    return read
 
 
 @pytest.mark.parametrize("name", measured())
@@ -60,12 +60,12 @@ def test_the_choice_follows_from_the_rows() -> None:
 
 def test_a_stream_far_from_all_that_was_measured_is_called_that() -> None:
     far = Facts("labels", 0.99, 5000, 2)
-    found, _ = nearest(far, list(measured().values()))
-    assert unlike(far, found)[0].startswith("no stream like this one was measured")
+    nearby, _ = nearest(far, list(measured().values()))
+    assert unlike(far, nearby)[0].startswith("no stream like this one was measured")
     near = Facts("captions", 0.26, None, 3)
-    found, apart = nearest(near, list(measured().values()))
-    assert isinstance(found, Measured) and found.where.endswith("b") and apart < 0.1
-    assert not unlike(near, found)[0].startswith("no stream")
+    nearby, apart = nearest(near, list(measured().values()))
+    assert isinstance(nearby, Measured) and nearby.where.endswith("b") and apart < 0.1
+    assert not unlike(near, nearby)[0].startswith("no stream")
 
 
 @pytest.mark.parametrize("name", measured())

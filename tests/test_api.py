@@ -136,7 +136,7 @@ def test_what_is_doubtful_about_data_is_told(project: Path, caplog: pytest.LogCa
 @pytest.mark.slow
 def test_an_untold_metric_is_nan_and_the_others_are_in_0_to_1(red: Path) -> None:
     report, _ = cl.learn_stream("colours.yaml", ["stream.increment=4"])
-    found = cl.summary(report.matrix)
-    assert math.isnan(found["forgetting"]) and 0 <= found["last"] <= 1
+    metrics = cl.summary(report.matrix)
+    assert math.isnan(metrics["forgetting"]) and 0 <= metrics["last"] <= 1
     cl.write_report([report], "report")
     assert {path.name for path in Path("report").iterdir()} == {"report.html", "report.md", "report.json"}

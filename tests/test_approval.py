@@ -33,8 +33,8 @@ def served(project: Path, config: str) -> Iterator[tuple[str, Program]]:
 
 
 def runs(address: str, flow: str, *states: str) -> list[dict[str, Any]]:
-    found = api(address, "/flow_runs/filter", flows={"name": {"any_": [flow]}})
-    return [run for run in found if not states or run["state_name"] in states]
+    answer = api(address, "/flow_runs/filter", flows={"name": {"any_": [flow]}})
+    return [run for run in answer if not states or run["state_name"] in states]
 
 
 @pytest.mark.slow

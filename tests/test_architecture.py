@@ -53,19 +53,19 @@ def test_a_file_fits_in_300_lines_a_function_in_50_says_what_it_is_and_neither_p
 
 
 @pytest.mark.parametrize(
-    ("source", "found"),
+    ("source", "lines"),
     [
         ("print(1)", [1]),
         ("console.print(1)\n'print(1)'", []),
     ],
 )
-def test_a_print_is_found_where_it_is_called(source: str, found: list[int]) -> None:
-    assert prints(source) == found
+def test_a_print_is_found_where_it_is_called(source: str, lines: list[int]) -> None:
+    assert prints(source) == lines
 
 
 def lazy(source: str) -> list[int]:
     """Lines of functions where imports begin of which no comment says why they are not at the top."""
-    lines, found = source.splitlines(), []
+    lines, late = source.splitlines(), []
     for function in (node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)):
         imports = sorted(
             (node for node in ast.walk(function) if isinstance(node, ast.Import | ast.ImportFrom)), key=lambda node: node.lineno
@@ -75,8 +75,8 @@ def lazy(source: str) -> list[int]:
             if "#" in lines[node.lineno - 1] or node.lineno <= said + 1:
                 said = node.end_lineno or node.lineno
             else:
-                found.append(node.lineno)
-    return sorted(set(found))
+                late.append(node.lineno)
+    return sorted(set(late))
 
 
 @pytest.mark.parametrize("path", [path for path in MODULES if path.parts[-2] != "cli"], ids=lambda path: path.relative_to(ROOT).as_posix())
@@ -106,9 +106,9 @@ def lint(folder: Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_arrows_point_one_way_and_learning_talks_to_no_server() -> None:
-    found = lint(ROOT)
-    assert found.returncode == 0, found.stdout
-    assert [line.endswith("KEPT") for line in found.stdout.splitlines() if line.endswith(("KEPT", "BROKEN"))] == [True] * 4
+    done = lint(ROOT)
+    assert done.returncode == 0, done.stdout
+    assert [line.endswith("KEPT") for line in done.stdout.splitlines() if line.endswith(("KEPT", "BROKEN"))] == [True] * 4
 
 
 def test_an_arrow_the_wrong_way_is_found(tmp_path: Path) -> None:
@@ -118,14 +118,14 @@ def test_an_arrow_the_wrong_way_is_found(tmp_path: Path) -> None:
         copy.write_text(path.read_text())
     (tmp_path / "cl" / "methods" / "losses.py").write_text("import mlflow\nfrom cl.learning.learner import learn\n")
     (tmp_path / "cl" / "methods" / "losses.py").open("a").write("from cl.methods.presets.finetune import FinetuneConfig\n")
-    found = lint(tmp_path)
-    assert found.returncode == 1
-    assert sum(line.endswith("BROKEN") for line in found.stdout.splitlines()) == 3
+    done = lint(tmp_path)
+    assert done.returncode == 1
+    assert sum(line.endswith("BROKEN") for line in done.stdout.splitlines()) == 3
 
 
 def test_what_does_not_need_the_servers_does_not_import_them() -> None:
     # help and a wrong file name are told in half a second; prefect, mlflow, dvc and torch take many
     heavy = ["prefect", "mlflow", "dvc", "torch", "lightning", "open_clip", "avalanche", "pyarrow"]
     asked = [sys.executable, "-c", f"import sys, flows.cli.main; sys.exit([name for name in {heavy} if name in sys.modules] or None)"]
-    found = subprocess.run(asked, cwd=ROOT, capture_output=True, text=True, timeout=120)
-    assert (found.returncode, found.stderr) == (0, "")
+    done = subprocess.run(asked, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (0, "")

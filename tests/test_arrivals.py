@@ -39,8 +39,8 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def config(kind: str, **changes: object) -> StreamConfig:
-    found: StreamConfig = TypeAdapter(StreamConfig).validate_python(STREAMS[kind] | {"template": "a {} square"} | changes)
-    return found
+    checked: StreamConfig = TypeAdapter(StreamConfig).validate_python(STREAMS[kind] | {"template": "a {} square"} | changes)
+    return checked
 
 
 @pytest.mark.parametrize("kind", STREAMS)
@@ -50,13 +50,13 @@ def test_sessions_one_by_one_are_those_of_the_whole_stream(root: Path, kind: str
     arrivals, known = Arrivals(config(kind, **changes), root), dict[str, ClassName]()
     assert list(arrivals.there()) == [session.name for session in whole.sessions]
     for session in whole.sessions:
-        found, withheld = arrivals.session(session.name, session.index, known)
-        assert (found.digest, found.classes, found.vocabulary) == (session.digest, session.classes, session.vocabulary)
+        alone, withheld = arrivals.session(session.name, session.index, known)
+        assert (alone.digest, alone.classes, alone.vocabulary) == (session.digest, session.classes, session.vocabulary)
         assert withheld.items() <= whole.withheld.items()
         if session.name != "bare":  # which has no test rows of its own
-            assert [test.digest for test in found.tests] == [test.digest for test in session.tests]
+            assert [test.digest for test in alone.tests] == [test.digest for test in session.tests]
             assert arrivals.test_rows(session.name).content() == session.tests[0].data.content()
-        known = {each.name: each for each in found.vocabulary}
+        known = {each.name: each for each in alone.vocabulary}
     assert [probe.digest for probe in arrivals.probes()] == [probe.digest for probe in whole.probes]
 
 
@@ -138,8 +138,8 @@ def test_rows_that_are_others_than_were_asked_are_refused(root: Path) -> None:
 def test_sessions_that_are_gone_leave_a_gap_which_a_line_lives_with_and_a_run_does_not(root: Path, tmp_path: Path) -> None:
     shutil.copytree(root, tmp_path / "data")
     shutil.rmtree(tmp_path / "data" / "inbox" / "0002-s1")
-    found = Arrivals(config("collection"), tmp_path / "data")
-    assert list(found.there()) == ["s0", "s2", "bare"] and found.gaps == [2]
+    arrivals = Arrivals(config("collection"), tmp_path / "data")
+    assert list(arrivals.there()) == ["s0", "s2", "bare"] and arrivals.gaps == [2]
     assert list(Arrivals(config("collection", until=2), tmp_path / "data").there()) == ["s0"]
     assert Arrivals(config("collection"), root).gaps == [] == Arrivals(config("classes"), root).gaps
     with pytest.raises(DataError, match="without a gap"):

@@ -36,9 +36,9 @@ def matrices(data: Path, store: Path, stream: dict[str, Any], lr: float, method:
     return [run(plan(parse_config(tree | {"seed": seed}, "test"), data, "v1"), store).matrix for seed in SEEDS]
 
 
-def scores(found: list[Matrix], row: int, *sets: str) -> np.ndarray:
+def scores(runs: list[Matrix], row: int, *sets: str) -> np.ndarray:
     """By seed the mean over the sets, after that many sessions."""
-    return np.array([np.mean([matrix.rows[row, matrix.sets.index(name)] for name in sets]) for matrix in found])
+    return np.array([np.mean([matrix.rows[row, matrix.sets.index(name)] for name in sets]) for matrix in runs])
 
 
 def assert_less(ours: np.ndarray, theirs: np.ndarray, what: str) -> None:
@@ -53,12 +53,12 @@ def test_mod_x_forgets_less_of_the_first_domain_than_fine_tuning_learns_as_much_
     # with the authors' 20 it forgets a fifth as much and learns two thirds as much; with 5 nobody can say that it only learned less
     mod_x, plain = (matrices(data, tmp_path, stream, 6e-4, method) for method in ({"name": "mod_x", "alpha": 5.0}, "finetune"))
     joint = matrices(data, tmp_path, stream, 6e-4, "finetune", steps=60, joint=True)
-    lost_by_mod_x, lost_by_plain = (scores(found, 1, "latin") - scores(found, 2, "latin") for found in (mod_x, plain))
+    lost_by_mod_x, lost_by_plain = (scores(each, 1, "latin") - scores(each, 2, "latin") for each in (mod_x, plain))
     assert_less(lost_by_mod_x, lost_by_plain, "forgetting of Latin")
     assert lost_by_mod_x.mean() < 0.75 * lost_by_plain.mean()
-    new, new_to_plain, before = (scores(found, row, "greek") for found, row in ((mod_x, -1), (plain, -1), (plain, 0)))
+    new, new_to_plain, before = (scores(each, row, "greek") for each, row in ((mod_x, -1), (plain, -1), (plain, 0)))
     assert (new_to_plain > 2 * before).all() and new.mean() > new_to_plain.mean() - 0.03, (new, new_to_plain)
-    both = [scores(found, -1, "latin", "greek") for found in (plain, mod_x, joint)]
+    both = [scores(each, -1, "latin", "greek") for each in (plain, mod_x, joint)]
     assert_less(both[0], both[1], "fine-tuning at the end, against Mod-X")
     assert both[2].mean() > both[1].mean(), both
 
@@ -67,10 +67,10 @@ def test_vr_lwf_loses_less_of_what_was_never_taught_than_fine_tuning_and_learns_
     probes = ("latin", "armenian")
     stream = {"sessions": [{"domains": "greek"}], "probes": [{"name": name, "domains": name, "limit": 200} for name in probes]}
     vr_lwf, plain = (matrices(data, tmp_path, stream, 1e-3, method) for method in ("vr_lwf", "finetune"))
-    lost_by_vr_lwf, lost_by_plain = (scores(found, 0, *probes) - scores(found, 1, *probes) for found in (vr_lwf, plain))
+    lost_by_vr_lwf, lost_by_plain = (scores(each, 0, *probes) - scores(each, 1, *probes) for each in (vr_lwf, plain))
     assert_less(lost_by_vr_lwf, lost_by_plain, "zero-shot drop")
     assert lost_by_vr_lwf.mean() < 0.75 * lost_by_plain.mean()
-    new, new_to_plain, before = (scores(found, row, "greek") for found, row in ((vr_lwf, -1), (plain, -1), (plain, 0)))
+    new, new_to_plain, before = (scores(each, row, "greek") for each, row in ((vr_lwf, -1), (plain, -1), (plain, 0)))
     assert (new_to_plain > 2 * before).all() and new.mean() > new_to_plain.mean() - 0.03, (new, new_to_plain)
 
 
@@ -82,9 +82,9 @@ def test_lora_under_infoloob_learns_new_letters_and_a_random_vocabulary_keeps_th
         matrices(data, tmp_path, stream, 1e-2, lora | {"terms": terms})
         for terms in ([{"kind": "infoloob", "labels": "pairs"}, "vocabulary"], ["clip"])
     )
-    new, new_to_plain, before = (scores(found, row, "greek") for found, row in ((held, -1), (plain, -1), (plain, 0)))
+    new, new_to_plain, before = (scores(each, row, "greek") for each, row in ((held, -1), (plain, -1), (plain, 0)))
     assert (new > 3 * before).all() and (new_to_plain > 3 * before).all(), (new, new_to_plain, before)
-    lost, lost_by_plain = (scores(found, 0, *probes) - scores(found, 1, *probes) for found in (held, plain))
+    lost, lost_by_plain = (scores(each, 0, *probes) - scores(each, 1, *probes) for each in (held, plain))
     assert_less(lost, lost_by_plain, "zero-shot drop")
 
 
@@ -99,8 +99,8 @@ def test_combinations_nobody_offers_lose_less_of_what_was_never_taught_and_one_v
     zscl = {"name": "zscl", "texts": 200, "merge": "ties"}
     infoloob = {"name": "recipe", "terms": [{"kind": "infoloob", "labels": "pairs"}, "hold"], "merge": "interpolate"}
     votes, pulled, plain = (matrices(data, tmp_path, stream, 1e-3, method) for method in (zscl, infoloob, "finetune"))
-    lost = [scores(found, 0, *probes) - scores(found, -1, *probes) for found in (votes, pulled, plain)]
-    newest = [scores(found, -1, "arrows") for found in (votes, pulled, plain)]
+    lost = [scores(each, 0, *probes) - scores(each, -1, *probes) for each in (votes, pulled, plain)]
+    newest = [scores(each, -1, "arrows") for each in (votes, pulled, plain)]
     before = scores(plain, 0, "arrows")
     for ours, what in zip(lost, ("ZSCL's terms merged by TIES", "InfoLOOB held by EWC and interpolated"), strict=False):
         assert_less(ours, lost[-1], f"zero-shot drop of {what}")

@@ -53,8 +53,8 @@ def batch_of(method: Recipe, epoch: int = 0, data: ImageTable | None = None) -> 
     method.begin(session(data))
     assert method.lesson is not None
     rows = Rows(method.lesson.data, method.clip, method.vocabulary, beside=method.beside)
-    found = Collate(method.clip.tokenize, torch.float64, method.beside)([rows[(row, epoch, 0)] for row in range(len(rows))])
-    return found
+    batch = Collate(method.clip.tokenize, torch.float64, method.beside)([rows[(row, epoch, 0)] for row in range(len(rows))])
+    return batch
 
 
 def raw(rows: int, width: int, shift: float = 0.0) -> Tensor:
@@ -69,10 +69,10 @@ def raw(rows: int, width: int, shift: float = 0.0) -> Tensor:
 def test_the_contrast_of_images_has_its_worked_numbers_and_a_floor_where_targets_are_smooth() -> None:
     one, two, ids = grid(4, 6), grid(4, 6, 1), torch.tensor([0, 1, 1, 2])
     same = ids[:, None] == ids[None]
-    found = [contrastive(one, two, 1 / 0.07), contrastive(one, two, 1 / 0.07, None, 0.1), contrastive(one, two, 1 / 0.07, same)]
-    assert [each.item() for each in found] == pytest.approx([4.004159255664, 4.190119908733, 5.934735682424], abs=1e-11)
+    losses = [contrastive(one, two, 1 / 0.07), contrastive(one, two, 1 / 0.07, None, 0.1), contrastive(one, two, 1 / 0.07, same)]
+    assert [each.item() for each in losses] == pytest.approx([4.004159255664, 4.190119908733, 5.934735682424], abs=1e-11)
     eye = torch.eye(4, dtype=torch.bool)
-    assert contrastive(one, two, 1 / 0.07, eye, 0.1).item() == pytest.approx(found[1].item(), abs=1e-12)
+    assert contrastive(one, two, 1 / 0.07, eye, 0.1).item() == pytest.approx(losses[1].item(), abs=1e-12)
     assert contrastive(two, one, 1 / 0.07, same, 0.1).item() == pytest.approx(contrastive(one, two, 1 / 0.07, same, 0.1).item(), abs=1e-12)
     everyone = torch.ones(4, 4, dtype=torch.bool)
     assert contrastive(one, one[:1].expand(4, 6), 0.0, everyone).item() == pytest.approx(math.log(4), abs=1e-12)
@@ -99,13 +99,13 @@ def test_the_triplet_of_prototypes_has_its_worked_numbers() -> None:
 
 def test_among_images_a_row_is_no_part_of_its_own_prototype() -> None:
     images, labels = grid(6, 5), torch.tensor([7, 7, 2, 7, 2, 9])
-    found, targets = among(images, labels)
-    assert targets.tolist() == [1, 1, 0, 1, 0] and found.shape == (5, 3)  # the class of one row has no query
+    queries, targets = among(images, labels)
+    assert targets.tolist() == [1, 1, 0, 1, 0] and queries.shape == (5, 3)  # the class of one row has no query
     for row, (index, target) in enumerate(zip((0, 1, 2, 3, 4), targets.tolist(), strict=True)):
         for place, label in enumerate((2, 7, 9)):
             mates = [each for each in range(6) if labels[each] == label and not (place == target and each == index)]
             want = ((images[index] - images[mates].mean(0)).square().sum() + 1e-6).sqrt()
-            assert found[row, place].item() == pytest.approx(want.item(), abs=1e-12)
+            assert queries[row, place].item() == pytest.approx(want.item(), abs=1e-12)
 
 
 def test_a_wrong_caption_has_its_worked_numbers() -> None:
@@ -115,9 +115,9 @@ def test_a_wrong_caption_has_its_worked_numbers() -> None:
     assert outweighed(images, right, wrong, 1.0).item() == pytest.approx(0.423324840127, abs=1e-11)
     scale = torch.tensor(1 / 0.07, dtype=torch.float64, requires_grad=True)
     images.requires_grad_()
-    found = outweighed(images, right, wrong, scale)
-    assert found.item() == pytest.approx(0.029538536619, abs=1e-11)
-    found.backward()
+    loss = outweighed(images, right, wrong, scale)
+    assert loss.item() == pytest.approx(0.029538536619, abs=1e-11)
+    loss.backward()
     more = (images.detach() * (wrong - right)).sum(1, keepdim=True)
     want = (scale * torch.sigmoid(scale * more) * (wrong - right)).detach() / 3
     assert images.grad is not None and torch.allclose(images.grad, want, atol=1e-15) and scale.grad is None
@@ -176,8 +176,8 @@ def test_alip_has_its_worked_numbers(mean: float) -> None:
     losses = term(seen(*units, log.exp(), torch.ones(4, dtype=torch.bool)))  # type: ignore[misc]
     loss = losses["first"] + losses["second"]
     one, two, three, scale = torch.autograd.grad(loss, [*raws, log])
-    found = [loss, one.norm(), one[3, 5], two.norm(), scale, three.norm()]
-    assert [each.item() for each in found] == pytest.approx(ALIP_WORKED[mean], abs=1e-9)
+    parts = [loss, one.norm(), one[3, 5], two.norm(), scale, three.norm()]
+    assert [each.item() for each in parts] == pytest.approx(ALIP_WORKED[mean], abs=1e-9)
     if mean == 1:
         assert term.means.tolist() == pytest.approx([0.998132012145, 0.998171566597, 0.998262042968], abs=1e-11)
     again = gated(mean)
@@ -223,7 +223,7 @@ def test_warm_means_begin_with_each_sessions_first_batch() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "drawn", "found"),
+    ("text", "drawn", "becomes"),
     [
         ("ten kittens often listen", 0, "two kittens often listen"),  # whole words only
         ("often a tent", 0, None),
@@ -237,17 +237,17 @@ def test_warm_means_begin_with_each_sessions_first_batch() -> None:
         ("", 3, None),
     ],
 )
-def test_one_number_becomes_another(text: str, drawn: int, found: str | None) -> None:
-    assert another_number(text, drawn) == found
+def test_one_number_becomes_another(text: str, drawn: int, becomes: str | None) -> None:
+    assert another_number(text, drawn) == becomes
 
 
 def test_every_other_number_is_drawn_and_never_the_same() -> None:
-    found = {another_number("seven dogs", drawn) for drawn in range(100)}
-    assert len(found) == 8 and "seven dogs" not in found and not any("one " in str(each) for each in found)
+    drawn_texts = {another_number("seven dogs", drawn) for drawn in range(100)}
+    assert len(drawn_texts) == 8 and "seven dogs" not in drawn_texts and not any("one " in str(each) for each in drawn_texts)
 
 
 @pytest.mark.parametrize(
-    ("text", "drawn", "found"),
+    ("text", "drawn", "becomes"),
     [
         ("a dog on the cat", 0, "a cat on the dog"),
         ("Dogs chase a ball.", 0, "Chase dogs a ball."),
@@ -256,8 +256,8 @@ def test_every_other_number_is_drawn_and_never_the_same() -> None:
         ("a dog", 5, None),
     ],
 )
-def test_two_words_change_places(text: str, drawn: int, found: str | None) -> None:
-    assert exchanged(text, drawn) == found
+def test_two_words_change_places(text: str, drawn: int, becomes: str | None) -> None:
+    assert exchanged(text, drawn) == becomes
 
 
 # how it is drawn
@@ -296,13 +296,13 @@ def test_a_sample_that_a_memory_brings_twice_is_no_partner_of_itself() -> None:
 def test_second_texts_and_wrong_ones_are_drawn_from_what_the_row_has() -> None:
     asked = ("wrong:column", "wrong:numbers", "wrong:words", "second:caption", "second:rewrite", "second:label")
     rows = rows_of(*asked, original=1.0)
-    found = {row: [{rows[(row, epoch, 0)].beside[place] for epoch in range(40)} for place in range(6)] for row in range(6)}
-    assert found[0][0] == {"no dogs at all", "nine red dogs"} and found[2][0] == {None} and found[5][0] == {"soot"}
-    assert len(found[0][1]) == 8 and found[3][1] == {None} and all(str(each).endswith("dyes") for each in found[5][1])
-    assert found[0][2] == {"two dogs red", "red two dogs", "dogs red two"} and found[4][2] == {None}
-    assert found[1][3] == {"a bird", "a red cat chases three birds"} and found[0][3] == {None}
-    assert found[0][4] == {"a pair of dogs", "dogs"} and found[1][4] == {None}
-    assert found[0][5] == {"a red square"} and found[2][5] == {None} == found[5][5]  # without a caption there is no second text
+    said = {row: [{rows[(row, epoch, 0)].beside[place] for epoch in range(40)} for place in range(6)] for row in range(6)}
+    assert said[0][0] == {"no dogs at all", "nine red dogs"} and said[2][0] == {None} and said[5][0] == {"soot"}
+    assert len(said[0][1]) == 8 and said[3][1] == {None} and all(str(each).endswith("dyes") for each in said[5][1])
+    assert said[0][2] == {"two dogs red", "red two dogs", "dogs red two"} and said[4][2] == {None}
+    assert said[1][3] == {"a bird", "a red cat chases three birds"} and said[0][3] == {None}
+    assert said[0][4] == {"a pair of dogs", "dogs"} and said[1][4] == {None}
+    assert said[0][5] == {"a red square"} and said[2][5] == {None} == said[5][5]  # without a caption there is no second text
 
 
 def test_a_rewrite_is_a_caption_like_any_unless_captions_have_a_share_and_words_alone_are_none() -> None:
@@ -315,9 +315,9 @@ def test_a_rewrite_is_a_caption_like_any_unless_captions_have_a_share_and_words_
         return {text: told.count(text) for text in dict.fromkeys(told)}
 
     for original, want in ((None, 1 / 3), (0.8, 0.8), (0.0, 0.0), (1.0, 1.0)):
-        found = counts(original)
-        share = found.get("one caption", 0) / visits
-        assert abs(share - want) <= 4 * math.sqrt(want * (1 - want) / visits) and "word" not in found
+        counted = counts(original)
+        share = counted.get("one caption", 0) / visits
+        assert abs(share - want) <= 4 * math.sqrt(want * (1 - want) / visits) and "word" not in counted
     assert abs(counts(None)["said anew"] / visits - 1 / 3) < 4 * math.sqrt(2 / 9 / visits)
 
 
@@ -352,9 +352,9 @@ def test_counterfactual_weighs_the_caption_that_was_drawn_against_the_wrong_one(
     images, right = method.clip.encode_image(batch.images[there]), method.clip.encode_text(batch.texts[there])
     wrong = method.clip.encode_text(batch.beside["wrong:column"].values)
     want = softplus(method.clip.scale() * ((images * wrong).sum(1) - (images * right).sum(1))).mean()
-    found = method.losses(batch)["counterfactual"]
-    assert found.item() == pytest.approx(3 * want.item(), rel=1e-9)
-    assert torch.autograd.grad(found, method.clip.logit_scale, allow_unused=True)[0] is None
+    loss = method.losses(batch)["counterfactual"]
+    assert loss.item() == pytest.approx(3 * want.item(), rel=1e-9)
+    assert torch.autograd.grad(loss, method.clip.logit_scale, allow_unused=True)[0] is None
 
 
 @pytest.mark.parametrize("kind", ["identity", "counterfactual", "proto_triplet", "alip"])
@@ -364,8 +364,8 @@ def test_a_batch_that_has_nothing_for_a_term_gives_it_a_zero_with_a_graph(kind: 
     )
     bare = table().take([2, 4]) if kind != "proto_triplet" else table().take([5, 5])
     losses = method.losses(batch_of(method, data=bare if kind != "alip" else table().take([2, 2])))
-    found = [loss for name, loss in losses.items() if name not in ("contrast", "classify")]
-    assert [each.item() for each in found] == [0] and found[0].requires_grad
+    zeros = [loss for name, loss in losses.items() if name not in ("contrast", "classify")]
+    assert [each.item() for each in zeros] == [0] and zeros[0].requires_grad
 
 
 def test_permuting_the_batch_changes_nothing() -> None:

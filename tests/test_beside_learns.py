@@ -50,11 +50,11 @@ def counting(seed: int, scale: float | None) -> tuple[float, float]:
     def loss() -> Tensor:
         thing, number = torch.randperm(32, generator=source)[:16], torch.randint(0, 4, (16,), generator=source)
         images, right = see(thing, number), say(thing, number)
-        found = contrastive(images, right, 30.0)
+        total = contrastive(images, right, 30.0)
         if scale is None:
-            return found
+            return total
         wrong = say(thing, (number + torch.randint(1, 4, (16,), generator=source)) % 4)
-        return found + outweighed(images, right, wrong, scale)
+        return total + outweighed(images, right, wrong, scale)
 
     descend([image, text], loss, 300, 3e-3)
     with torch.no_grad():
@@ -62,7 +62,7 @@ def counting(seed: int, scale: float | None) -> tuple[float, float]:
         images = see(thing, number)
         of_numbers = torch.stack([(images * say(thing, torch.full_like(number, each))).sum(1) for each in range(4)], 1)
         of_things = torch.stack([(images * say(torch.full_like(thing, each), number)).sum(1) for each in range(32)], 1)
-        return tuple((found.argmax(1) == right).float().mean().item() for found, right in ((of_numbers, number), (of_things, thing)))  # type: ignore[return-value]
+        return tuple((scores.argmax(1) == right).float().mean().item() for scores, right in ((of_numbers, number), (of_things, thing)))  # type: ignore[return-value]
 
 
 def test_wrong_captions_at_the_models_scale_teach_numbers_and_at_scale_1_far_less() -> None:
@@ -142,8 +142,8 @@ def prototypes(seed: int) -> tuple[float, float]:
 
 
 def test_images_come_nearer_to_their_own_prototype() -> None:
-    found = [prototypes(seed) for seed in SEEDS]
-    assert min(after - before for before, after in found) > 0.2, found
+    cosines = [prototypes(seed) for seed in SEEDS]
+    assert min(after - before for before, after in cosines) > 0.2, cosines
 
 
 def attributes(seed: int, top: int) -> tuple[float, float]:
@@ -184,8 +184,8 @@ def test_groups_of_the_base_models_features_are_those_that_images_are_made_of() 
     middles = normalize(torch.randn(9, 24, generator=source), dim=1)
     of = torch.arange(9).repeat(9)
     rows = normalize(middles[of] + 0.1 * torch.randn(81, 24, generator=source), dim=1)
-    found = (rows @ grouped(rows, 9, torch.Generator().manual_seed(1)).T).argmax(1)
-    pairs = (of[:, None] == of[None]) == (found[:, None] == found[None])
+    groups = (rows @ grouped(rows, 9, torch.Generator().manual_seed(1)).T).argmax(1)
+    pairs = (of[:, None] == of[None]) == (groups[:, None] == groups[None])
     assert pairs.float().mean() > 0.9
 
 
@@ -209,9 +209,9 @@ def stored(seed: int, how: str) -> float:
         taught = similarities(30.0, *(each.half() for each in features(old[:24], told[:24])))
 
     def loss() -> Tensor:
-        found = contrastive(*features(new, said), 30.0)
+        total = contrastive(*features(new, said), 30.0)
         kept = similarities(30.0, *features(old[:24], told[:24]))
-        return found + divergence(kept, log_shares(taught), log_shares(taught.T)) if how == "stored" else found
+        return total + divergence(kept, log_shares(taught), log_shares(taught.T)) if how == "stored" else total
 
     descend([image, text], loss, 150, 1e-2)
     with torch.no_grad():

@@ -59,12 +59,12 @@ def test_a_method_is_beside_its_clip_where_it_answers_in_a_way_of_its_own() -> N
 def test_what_is_read_back_answers_as_the_method_does(name: str, tmp_path: Path) -> None:
     config, method = learned(name)
     write_bundle(bundle(name), tmp_path)
-    found = read_bundle(tmp_path)
-    assert (found.config, found.template, found.classes) == (config, ("a {} square",), STREAM.sessions[-1].vocabulary)
+    back = read_bundle(tmp_path)
+    assert (back.config, back.template, back.classes) == (config, ("a {} square",), STREAM.sessions[-1].vocabulary)
     with at_rest(method):
         own = method.classify(torch.cat([*pixels(method.clip, TABLE)]), method.class_features(ASKED)).double().softmax(-1)
     images = [TABLE.image(row) for row in range(len(TABLE))]
-    shares = found.shares(images, [each.name for each in ASKED])
+    shares = back.shares(images, [each.name for each in ASKED])
     assert float(own.std()) > 1e-3 and (shares - own).abs().max() < 1e-6
     files = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
     plain = {"bundle.json", "clip/open_clip_config.json", "clip/open_clip_model.safetensors"}
@@ -73,11 +73,11 @@ def test_what_is_read_back_answers_as_the_method_does(name: str, tmp_path: Path)
 
 def test_a_learned_class_is_asked_as_it_was_and_another_in_the_template(tmp_path: Path) -> None:
     write_bundle(bundle("finetune"), tmp_path)
-    found, images = read_bundle(tmp_path), [TABLE.image(0)]
-    assert torch.equal(found.shares(images, ["red", "green"]), found.shares(images, ["red", "green"], ["a {} square"]))
-    assert not torch.equal(found.shares(images, ["red", "green"]), found.shares(images, ["red", "green"], ["{}"]))
-    cosines = found.cosines(images, ["a red square", "a green square"])
-    assert torch.allclose((found.method.clip.scale() * cosines).softmax(-1), found.shares(images, ["red", "green"]), atol=1e-6)
+    back, images = read_bundle(tmp_path), [TABLE.image(0)]
+    assert torch.equal(back.shares(images, ["red", "green"]), back.shares(images, ["red", "green"], ["a {} square"]))
+    assert not torch.equal(back.shares(images, ["red", "green"]), back.shares(images, ["red", "green"], ["{}"]))
+    cosines = back.cosines(images, ["a red square", "a green square"])
+    assert torch.allclose((back.method.clip.scale() * cosines).softmax(-1), back.shares(images, ["red", "green"]), atol=1e-6)
 
 
 @pytest.fixture

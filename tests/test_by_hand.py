@@ -95,8 +95,8 @@ def facts(place: Place) -> list[Fact]:
 
 
 def alias(client: MlflowClient) -> str:
-    found = holder(client, "colours", CHAMPION)
-    return str(found.version) if found else ""
+    held = holder(client, "colours", CHAMPION)
+    return str(held.version) if held else ""
 
 
 def evergreen(*words: str, code: int = 0) -> str:
@@ -145,9 +145,9 @@ ASKED = [*TWO, learn("three", "c", "b"), says("three", "c", "waiting", "3")]
 def test_a_wish_that_cannot_be_is_told_with_what_to_do_instead(wish: Any, steps: list[Step], session: str, told: str) -> None:
     arguments = {retry: (), skip: ("why",), accept: ("why",)}[wish]
     more = {"there": ["there"]} if wish is skip else {}
-    with pytest.raises(StoreError) as found:
+    with pytest.raises(StoreError) as refused:
         wish(stand(*steps), session, *arguments, "ann", **more)
-    assert told in str(found.value)
+    assert told in str(refused.value)
 
 
 @pytest.mark.parametrize(
@@ -166,8 +166,8 @@ def test_a_wish_for_a_refused_session_is_done(said: Any, word: Word) -> None:
 
 
 def test_a_candidate_whose_weights_were_pruned_does_not_become_the_head_by_being_accepted() -> None:
-    found = stand(*TWO, bad("three", "c", "b", "3"), Pruned(phase="done", states=("c",)), Accept(session="three"))
-    assert found.head == "b" and found.sessions["three"].word == Word.AGAIN and "three" in found.overruled
+    standing = stand(*TWO, bad("three", "c", "b", "3"), Pruned(phase="done", states=("c",)), Accept(session="three"))
+    assert standing.head == "b" and standing.sessions["three"].word == Word.AGAIN and "three" in standing.overruled
 
 
 # the commands
@@ -393,8 +393,8 @@ def model_run(place: Place, status: str = "FINISHED") -> Tracker:
 
 
 def row(place: Place, tracker: Tracker) -> Stream:
-    (found,) = streams(place, tracker.client)
-    return found
+    (told,) = streams(place, tracker.client)
+    return told
 
 
 def test_a_model_is_one_row_with_its_sessions_and_what_waits(place: Place) -> None:
@@ -404,10 +404,10 @@ def test_a_model_is_one_row_with_its_sessions_and_what_waits(place: Place) -> No
     old = [replace(said, versions={"evergreen-clip": "0.1.9"}) if isinstance(said, Learned) else said for said in flat(TWO)]
     noted(place, *old, bad("three", "c", "b", "3"))
     tracker = model_run(place)
-    found = row(place, tracker)
-    assert (found.state, found.sessions, found.version) == ("waiting", "learned 2, waiting 1, set aside 1", "2, champion")
-    assert found.note == f"four to learn; learned by Evergreen 0.1.9, this is {metadata.version('evergreen-clip')}"
-    assert found.command == "evergreen update colours.yaml"
+    told = row(place, tracker)
+    assert (told.state, told.sessions, told.version) == ("waiting", "learned 2, waiting 1, set aside 1", "2, champion")
+    assert told.note == f"four to learn; learned by Evergreen 0.1.9, this is {metadata.version('evergreen-clip')}"
+    assert told.command == "evergreen update colours.yaml"
     run = tracker.client.search_runs([tracker.experiment])[0].info.run_id
     tracker.client.set_tag(run, COMMAND, "evergreen update colours.yaml --set gate.drop=1 --data-root data --set seed=2")
     assert row(place, tracker).command == "evergreen update colours.yaml --data-root data", "what was set for one time is not set again"
@@ -415,15 +415,15 @@ def test_a_model_is_one_row_with_its_sessions_and_what_waits(place: Place) -> No
 
     for said in (Skipped(session="four"), *flat([good("five", "d", "b", "4")])):
         note(history_of(place, "colours"), said)
-    found = row(place, tracker)
-    assert (found.state, found.sessions, found.command) == ("learned", "learned 3, set aside 1, skipped 1", "")
-    assert "0.1.0, this is" in found.note, "the first release noted none"
+    told = row(place, tracker)
+    assert (told.state, told.sessions, told.command) == ("learned", "learned 3, set aside 1, skipped 1", "")
+    assert "0.1.0, this is" in told.note, "the first release noted none"
 
     note(history_of(place, "colours"), began("six", "e", "d"))
     Interim(place.steps / "interim" / "e", 60).write(START._replace(done=3, steps=8), {})
     tracker.client.set_terminated(run_id := tracker.client.search_runs([tracker.experiment])[0].info.run_id, "KILLED")
-    found = row(place, tracker)
-    assert (found.state, found.command) == ("interrupted", "evergreen update colours.yaml") and found.note.startswith("six: 3 of 8 steps")
+    told = row(place, tracker)
+    assert (told.state, told.command) == ("interrupted", "evergreen update colours.yaml") and told.note.startswith("six: 3 of 8 steps")
     with locked(place, f"{tracker.client.get_run(run_id).data.tags[KEY]}.lock"):
         assert row(place, tracker).state == "running"
 

@@ -81,14 +81,14 @@ def test_the_importance_is_told_among_the_lesson_s_whatever_a_step_shows() -> No
     from cl.methods.terms.fit import FitConfig
     from cl.methods.terms.hold import HoldConfig
 
-    found = []
+    measured = []
     for candidates in ("lesson", "batch"):
         method = RecipeConfig(terms=(FitConfig(), HoldConfig()), candidates=candidates).build(make.tiny(), 0)
         method.begin(FIRST)
         with torch.no_grad():
             method.end(FIRST)
-        found.append(method.terms["hold"].importance)  # among one class nothing is important
-    assert torch.equal(*found) and found[0].any()
+        measured.append(method.terms["hold"].importance)  # among one class nothing is important
+    assert torch.equal(*measured) and measured[0].any()
 
 
 def test_the_default_is_in_no_name_and_a_preset_s_is_the_recipe_s() -> None:

@@ -103,8 +103,8 @@ def test_many_who_add_at_once_lose_nothing(tmp_path) -> None:
     cell = Cell({"top1": 0.5, "ece": float("nan")}, "1:gA==", {}, {}, 14.3)
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda number: Cells(tmp_path, "state").add({str(number): cell}), range(40)))
-    found = cells.read()
-    assert len(found) == 40 and found["7"].hits == cell.hits and np.isnan(found["7"].metrics["ece"])
+    kept = cells.read()
+    assert len(kept) == 40 and kept["7"].hits == cell.hits and np.isnan(kept["7"].metrics["ece"])
 
 
 def test_a_model_is_loaded_only_to_be_asked(data, tmp_path) -> None:

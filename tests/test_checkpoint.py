@@ -19,10 +19,10 @@ from tests import make
 def test_tensors_come_back_bit_for_bit_with_the_digest_of_their_file(tmp_path) -> None:
     tensors = {"a": torch.randn(3, 4), "b": torch.arange(5), "c": torch.tensor([1.5], dtype=torch.bfloat16)}
     digest = write_tensors(tensors, tmp_path / "t.safetensors")
-    found = read_tensors(tmp_path / "t.safetensors")
+    back = read_tensors(tmp_path / "t.safetensors")
     assert digest == sha256(tmp_path / "t.safetensors")
-    assert found.keys() == tensors.keys()
-    assert all(found[name].dtype == value.dtype and torch.equal(found[name], value) for name, value in tensors.items())
+    assert back.keys() == tensors.keys()
+    assert all(back[name].dtype == value.dtype and torch.equal(back[name], value) for name, value in tensors.items())
 
 
 @pytest.mark.parametrize("damage", ["truncated", "empty", "pickle", "missing", "flipped header"])

@@ -441,14 +441,14 @@ def test_as_a_program_a_mistake_leaves_no_server_behind(config: Path) -> None:
 
 def left(project: Path) -> list[str]:
     """Command lines of processes that still belong to a project."""
-    mark, found = f"EVERGREEN_ROOT={project}".encode(), []
+    mark, commands = f"EVERGREEN_ROOT={project}".encode(), []
     for process in Path("/proc").glob("[0-9]*"):
         try:
             if mark in (process / "environ").read_bytes().split(b"\0") and process.name != str(os.getpid()):
-                found.append((process / "cmdline").read_text().replace("\0", " "))
+                commands.append((process / "cmdline").read_text().replace("\0", " "))
         except OSError:  # gone meanwhile
             continue
-    return found
+    return commands
 
 
 @pytest.mark.parametrize(
@@ -481,6 +481,6 @@ def test_a_damaged_table_is_told_by_data_status(evergreen: Evergreen, config: Pa
 def test_a_label_may_hold_a_comma(evergreen: Evergreen, stored: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[list[str]] = []
     monkeypatch.setattr("flows.registry.predict.served", lambda *_: SimpleNamespace(name="m", version="1"))
-    monkeypatch.setattr("flows.registry.predict.classify", lambda found, images, names, *_: asked.append(names) or [[("a", 1.0)]])
+    monkeypatch.setattr("flows.registry.predict.classify", lambda model, images, names, *_: asked.append(names) or [[("a", 1.0)]])
     evergreen("predict", "x.png", "--labels", 'cat, "dog, wet", ,bird')
     assert asked == [["cat", "dog, wet", "bird"]]

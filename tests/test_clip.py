@@ -473,12 +473,12 @@ def test_crop_and_mirror_is_the_authors_resize_random_crop_and_flip_at_the_model
     )
     mirrored = 0
     for seed in range(12):
-        found = []
+        crops = []
         for transform in (own, authors):
             torch.manual_seed(seed)
-            found.append(transform(picture()))
-        assert torch.equal(*found) and found[0].shape == (3, 224, 224)
-        mirrored += int(found[0][:, :, :40].mean() > found[0][:, :, -40:].mean())
+            crops.append(transform(picture()))
+        assert torch.equal(*crops) and crops[0].shape == (3, 224, 224)
+        mirrored += int(crops[0][:, :, :40].mean() > crops[0][:, :, -40:].mean())
     assert 2 <= mirrored <= 10
 
 

@@ -241,6 +241,6 @@ def test_rows_by_class_keep_their_place_when_more_arrive() -> None:
     rows = ClassRows(2)
     rows.add(["cat", "dog", "cat"], torch.tensor([[1.0, 0.0], [5.0, 5.0], [2.0, 1.0]]))
     rows.grow(["owl", "cat"], torch.tensor([[7.0, 7.0], [9.0, 9.0]]))
-    found, known = rows.find(["owl", "cat", "emu"])
-    assert found.tolist() == [[7, 7], [3, 1], [0, 0]] and known.tolist() == [True, True, False]
+    sums, known = rows.find(["owl", "cat", "emu"])
+    assert sums.tolist() == [[7, 7], [3, 1], [0, 0]] and known.tolist() == [True, True, False]
     assert rows.names == ["cat", "dog", "owl"]

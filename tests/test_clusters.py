@@ -86,8 +86,8 @@ def test_each_image_is_of_the_clusters_that_the_base_model_has_nearest_and_centr
     cosines = base.encode_image(pixels) @ term.centres.T
     assert torch.equal(cosines.topk(2, dim=1).indices.sort(1).values, term._near.sort(1).values)
     of = torch.zeros(6, 4, dtype=torch.bool).scatter(1, term._near[:6], True)
-    found = method.losses(batch_of(method, session))
-    assert found["clusters"].item() == pytest.approx(2 * discriminated(cosines[:6], of, 14.3).item(), rel=1e-9)
+    losses = method.losses(batch_of(method, session))
+    assert losses["clusters"].item() == pytest.approx(2 * discriminated(cosines[:6], of, 14.3).item(), rel=1e-9)
 
 
 def test_what_it_says_that_it_learns_from() -> None:

@@ -76,8 +76,8 @@ def test_from_four_processes_at_once_one_of_them_twice_every_session_is_there_on
     names = [(f"s{i}", i) for i in range(8)] + [("s3", 3), ("s3", 3)]
     with processes().Pool(4) as pool:
         pool.starmap(_add, [(tmp_path, name, seed) for name, seed in names], chunksize=1)
-    found = sessions(tmp_path)
-    assert [entry.number for entry in found] == list(range(1, 9)) and {entry.name for entry in found} == {f"s{i}" for i in range(8)}
+    entries = sessions(tmp_path)
+    assert [entry.number for entry in entries] == list(range(1, 9)) and {entry.name for entry in entries} == {f"s{i}" for i in range(8)}
     assert not list(tmp_path.glob(".*.part"))
 
 

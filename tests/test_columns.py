@@ -32,8 +32,8 @@ def test_a_caption_per_row_becomes_one_row_per_image(tmp_path):
 
 def test_a_row_that_says_nothing_new_is_one_row_and_one_that_contradicts_is_refused(tmp_path):
     put(tmp_path, "a.png")
-    found = look(text(tmp_path / "t.csv", "path,label\na.png,cat\na.png,cat\n"))
-    assert len(found.strictly()["train"]) == 1 and [problem.reason for problem in found.problems] == [Reason.DUPLICATE]
+    seen = look(text(tmp_path / "t.csv", "path,label\na.png,cat\na.png,cat\n"))
+    assert len(seen.strictly()["train"]) == 1 and [problem.reason for problem in seen.problems] == [Reason.DUPLICATE]
     with pytest.raises(DataError, match=r"2 label conflict \(t\.csv row 2: t\.csv row 1 has the same image and says otherwise"):
         read(text(tmp_path / "t.csv", "path,label,caption\na.png,cat,x\na.png,dog,y\nb.png,dog,y\n"))
 

@@ -11,10 +11,10 @@ from flows.history.standing import Standing, Word
 from tests.telling import began, crown, entries, learned, says, stand
 
 
-def any_fact(chance: random.Random, found: Standing, number: int) -> Fact:
+def any_fact(chance: random.Random, standing: Standing, number: int) -> Fact:
     """One of all that can be written of a few sessions, whether or not anybody would."""
-    session, states = f"s{chance.randrange(6)}", [*found.tree]
-    parent, state, version = chance.choice([None, *states[-4:], found.head, found.head]), f"k{number}", f"{number}"
+    session, states = f"s{chance.randrange(6)}", [*standing.tree]
+    parent, state, version = chance.choice([None, *states[-4:], standing.head, standing.head]), f"k{number}", f"{number}"
     made: list[Fact] = [
         began(session, state, parent, *chance.choice([(), (), (f"s{chance.randrange(6)}", session), (session, "s9")])),
         learned(session, state, parent),
@@ -28,19 +28,19 @@ def any_fact(chance: random.Random, found: Standing, number: int) -> Fact:
     if chance.random() < 0.1:
         made.append(Withdrawn(phase=chance.choice(["intent", "done"]), session=session, into=state, line=(learned("s8", state),)))
         made.append(Withdrawn(phase=chance.choice(["intent", "done"]), session=session, images=chance.choice([None, ("x",)])))
-    if found.open:  # what was begun is mostly gone on with
-        made += [learned(found.open.session, found.open.state, found.open.parent)] * 8
-        made += [Abandoned(state=found.open.state, session=found.open.session)]
+    if standing.open:  # what was begun is mostly gone on with
+        made += [learned(standing.open.session, standing.open.state, standing.open.parent)] * 8
+        made += [Abandoned(state=standing.open.state, session=standing.open.session)]
     if states:
         state = chance.choice(states)
         judged = chance.choice([state, states[-1], states[-1]])
         words = ["accepted", "promoted", "promoted", "refused", "waiting", "stale", "expired", "declined"]
         policy = chance.choice(["set_aside", "retry_with_next", "keep"])
-        made += [says(found.tree[judged].session, judged, chance.choice(words), chance.choice([None, version]), policy=policy)] * 10
+        made += [says(standing.tree[judged].session, judged, chance.choice(words), chance.choice([None, version]), policy=policy)] * 10
         how = chance.choice(["gate", "promote", "rollback", "withdraw", "outside_confirmed", "rebuild"])
         made += [crown(version, chance.choice([state, state, None]), how, chance.choice(["intent", "done"]))] * 2
-        if found.champion:
-            made.append(crown(*found.champion, how))
+        if standing.champion:
+            made.append(crown(*standing.champion, how))
     return chance.choice(made)
 
 
@@ -57,34 +57,34 @@ def test_whatever_is_written_in_whatever_order_each_session_is_one_thing_and_the
 Gate = Callable[[Sequence[str]], bool]  # whether a line of sessions is let through
 
 
-def update(found: Standing, waiting: Sequence[str], gate: Gate, policy: Policy, recipe: int, version: str) -> Fact | None:
+def update(standing: Standing, waiting: Sequence[str], gate: Gate, policy: Policy, recipe: int, version: str) -> Fact | None:
     """What an update writes next, by the standing alone; None: it has nothing left to do."""
-    if not found.confirmed and found.champion:
-        return crown(*found.champion)  # the alias has followed
-    if found.open:
-        began, told = found.open, Abandoned(state=found.open.state, session=found.open.session, why="the head moved")
-        return learned(began.session, began.state, began.parent) if found.grows(began) else told
-    names = {name: found.sessions[name].word if name in found.sessions else Word.AGAIN for name in waiting}
+    if not standing.confirmed and standing.champion:
+        return crown(*standing.champion)  # the alias has followed
+    if standing.open:
+        began, told = standing.open, Abandoned(state=standing.open.state, session=standing.open.session, why="the head moved")
+        return learned(began.session, began.state, began.parent) if standing.grows(began) else told
+    names = {name: standing.sessions[name].word if name in standing.sessions else Word.AGAIN for name in waiting}
     left = [name for name, word in names.items() if word == Word.AGAIN]
-    if candidate := found.unjudged:
-        line = [*(each.session for each in found.line), *found.gos.get(candidate.state, (candidate.session,))]
+    if candidate := standing.unjudged:
+        line = [*(each.session for each in standing.line), *standing.gos.get(candidate.state, (candidate.session,))]
         word = "refused" if not gate(line) else "accepted" if left else "promoted"
         return says(candidate.session, candidate.state, word, version if word != "accepted" else None, policy=policy)
     if left:
-        return _next(found, left[0], recipe)
-    if state := found.unpublished:
-        return says(found.tree[state].session, state, "promoted", version)
+        return _next(standing, left[0], recipe)
+    if state := standing.unpublished:
+        return says(standing.tree[state].session, state, "promoted", version)
     return None
 
 
-def _next(found: Standing, session: str, recipe: int) -> Fact:
-    parent, go = found.head, ()
-    if found.partway:
-        parent, go = found.partway.state, (found.partway.session, session)
-    elif found.with_next:
-        mate, go = found.with_next[0], (found.with_next[0], session)
-        state = found.sessions[mate].state
-        if state is None or found.tree[state].parent != found.head:
+def _next(standing: Standing, session: str, recipe: int) -> Fact:
+    parent, go = standing.head, ()
+    if standing.partway:
+        parent, go = standing.partway.state, (standing.partway.session, session)
+    elif standing.with_next:
+        mate, go = standing.with_next[0], (standing.with_next[0], session)
+        state = standing.sessions[mate].state
+        if state is None or standing.tree[state].parent != standing.head:
             return began(mate, f"{parent}/{mate}:{recipe}", parent, *go)
         parent = state
     return began(session, f"{parent}/{session}:{recipe}", parent, *go)
@@ -110,14 +110,14 @@ def test_an_update_killed_anywhere_and_started_again_by_other_settings_learns_al
     gate, policy, line, others = GATES[case]
     for seed in range(4):
         chance, recipe, steps = random.Random(seed), 0, list[Fact]()
-        while said := update(found := stand(steps), "1234", gate, policy, recipe, f"{len(steps)}"):
+        while said := update(standing := stand(steps), "1234", gate, policy, recipe, f"{len(steps)}"):
             steps.append(said)
             recipe += chance.random() < kills
             assert len(steps) < 60
-        assert [each.session for each in found.line] == line
-        assert {name: str(status.word) for name, status in found.sessions.items()} == dict.fromkeys("1234", "learned") | others
+        assert [each.session for each in standing.line] == line
+        assert {name: str(status.word) for name, status in standing.sessions.items()} == dict.fromkeys("1234", "learned") | others
         taught = [(each.session, each.parent) for each in steps if isinstance(each, Learned)]
         assert len(taught) == len(set(taught)), "nothing is learned twice"
-        assert found.confirmed and (found.champion is not None) == (bool(line) and gate(line[:1]))
+        assert standing.confirmed and (standing.champion is not None) == (bool(line) and gate(line[:1]))
         good = [name for number, name in enumerate(line) if gate(line[: number + 1])]
-        assert found.champion is None or found.tree[found.champion.state or ""].session == good[-1]
+        assert standing.champion is None or standing.tree[standing.champion.state or ""].session == good[-1]

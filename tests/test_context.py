@@ -116,12 +116,12 @@ def test_what_was_cut_is_learned_once_it_is_read(tmp_path: Path) -> None:
     told = [[" ".join(["word"] * 26) + f" {make.COLOURS[colour]}"] for colour, _ in rows]
     data = ImageTable.of([f"{row}" for row in rows], [make.png(*row) for row in rows], None, told)
     session = replace(make.session(1, (0,), (0,), captions=True, labels=False), data=data)
-    found = []
+    accuracy = []
     for context in (None, 36):
         method = CONFIGS["finetune"]().build(load(ModelConfig(name=f"local-dir:{tmp_path / 'm'}", context=context)), 0)
         learn(method, session, TrainConfig(max_steps=120, batch_size=32, lr=1e-3, device="cpu"), 0)
         with torch.no_grad():
             texts = method.encode_text(method.tokens([told[8 * colour][0] for colour in range(8)]))
             right = (method.encode_image(torch.cat([*pixels(method.clip, data)])) @ texts.T).argmax(1)
-        found.append((right == torch.arange(8).repeat_interleave(8)).double().mean().item())
-    assert found[0] == 1 / 8 and found[1] > 0.9
+        accuracy.append((right == torch.arange(8).repeat_interleave(8)).double().mean().item())
+    assert accuracy[0] == 1 / 8 and accuracy[1] > 0.9

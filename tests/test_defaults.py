@@ -78,8 +78,8 @@ def test_steps_and_samples_are_counted_as_they_are_taken(settings: dict[str, Any
     method = FinetuneConfig().build(make.tiny(), 0)
     inner = method.losses
     method.losses = lambda batch: batches.append(len(batch.images)) or inner(batch)  # type: ignore[func-returns-value, method-assign]
-    found = learn(method, session, TrainConfig(epochs=2, batch_size=8, device="cpu", **settings), 0)
-    assert (found.steps, found.samples) == (steps, seen) == (found.steps, sum(batches))
+    outcome = learn(method, session, TrainConfig(epochs=2, batch_size=8, device="cpu", **settings), 0)
+    assert (outcome.steps, outcome.samples) == (steps, seen) == (outcome.steps, sum(batches))
 
 
 def test_reference_images_are_a_whole_batch_also_beside_a_short_one() -> None:
@@ -87,7 +87,7 @@ def test_reference_images_are_a_whole_batch_also_beside_a_short_one() -> None:
     table, counts = make.table((0, 1, 2, 3), 4), []
     term = method.terms["reference"]  # type: ignore[attr-defined]
     term._tables, inner = (table, None), term.pixels
-    term.pixels = lambda view: counts.append((len(view.batch.images), len(found := inner(view)))) or found
+    term.pixels = lambda view: counts.append((len(view.batch.images), len(pixels := inner(view)))) or pixels
     learn(method, make.session(1, (0, 1), (0, 1), each=5), TrainConfig(epochs=1, batch_size=8, device="cpu"), 0)
     assert counts == [(8, 8), (2, 8)]
 

@@ -67,9 +67,9 @@ def test_every_method_and_part_has_a_page_with_its_settings_and_its_measured_row
 def test_rows_of_results_are_read_with_their_heading_variant_and_half() -> None:
     text = "## a. One: two\n| m | x |\n|---|---:|\n| `a` | 1 |\n| – without | 2 |\n\n"
     text += "### b\n| o | n | o | n |\n|---|---|---|---|\n| `c` | 3 | `d` | 4 |\n"
-    found = list(results.rows(text))
-    assert [each.cells for each in found] == [("`a`", "1"), ("`a` – without", "2"), ("`c`", "3"), ("`d`", "4")]
-    assert {each.anchor for each in found} == {"a-one-two", "b"} and found[2].heading == "a. One: two: b"
+    measured = list(results.rows(text))
+    assert [each.cells for each in measured] == [("`a`", "1"), ("`a` – without", "2"), ("`c`", "3"), ("`d`", "4")]
+    assert {each.anchor for each in measured} == {"a-one-two", "b"} and measured[2].heading == "a. One: two: b"
 
 
 def test_the_settings_are_those_of_the_models() -> None:

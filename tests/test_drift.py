@@ -28,14 +28,14 @@ def test_divisions_take_what_they_are_asked_to() -> None:
 
 
 def test_false_alarms_come_as_often_as_asked_and_shifts_are_found() -> None:
-    alarms, found = 0, 0
+    alarms, shifts = 0, 0
     for trial in range(200):
         random = np.random.default_rng(trial)
         known = random.normal(size=(120, 6))
         alarms += drift(known, random.normal(size=(40, 6)), 0.1, draws=200, seed=trial).found
-        found += drift(known, random.normal(0.6, 1, size=(40, 6)), 0.1, draws=200, seed=trial).found
+        shifts += drift(known, random.normal(0.6, 1, size=(40, 6)), 0.1, draws=200, seed=trial).found
     assert 8 <= alarms <= 34  # 20 expected; outside with a chance of 1 in 300
-    assert found >= 190
+    assert shifts >= 190
 
 
 def test_the_calibration_is_measured_on_other_draws_than_it_was_made_on() -> None:

@@ -80,11 +80,11 @@ def test_shuffled_labels_are_refused_by_the_gate_and_the_rest_is_learned_as_with
         if not together:
             update(glyphs)
     update(glyphs)
-    found = stands(stored)
-    assert {name: str(each.word) for name, each in found.sessions.items()} == {
+    standing = stands(stored)
+    assert {name: str(each.word) for name, each in standing.sessions.items()} == {
         name: "set aside" if name == "third" else "learned" for name in NAMES
     }
-    assert [each.state for each in found.line] == list(run_states(stored, [name for name in NAMES if name != "third"])[1:])
+    assert [each.state for each in standing.line] == list(run_states(stored, [name for name in NAMES if name != "third"])[1:])
 
 
 KILLED = """
@@ -129,12 +129,12 @@ def test_an_update_that_is_killed_at_random_moments_ends_as_if_it_never_was(stor
         stands(stored)  # readable after every kill
         if kills < 30 and len(stands(stored).line) >= 6:
             arrive(stored, f"more-{kills}", (kills % 8, (kills + 3) % 8), seed=100 + kills)
-    found = stands(stored)
-    names = [each.session for each in found.line]
-    assert kills >= 6 and len(names) == len(set(names)) and found.open is None and found.unjudged is None
+    standing = stands(stored)
+    names = [each.session for each in standing.line]
+    assert kills >= 6 and len(names) == len(set(names)) and standing.open is None and standing.unjudged is None
     entries = [json.loads(line) for line in history_of(Place(stored), "growing").path.read_text().splitlines()]
     learned = [entry["fields"]["state"] for entry in entries if entry["kind"] == "learned"]
     assert len(learned) == len(set(learned))  # nothing learned twice
     held = holder(connect(Place(stored)), "growing", CHAMPION)
-    assert held and found.champion and str(held.version) == found.champion.version
+    assert held and standing.champion and str(held.version) == standing.champion.version
     print(f"{kills} kills, {len(names)} sessions")

@@ -105,7 +105,7 @@ def test_images_of_all_rows_and_texts_of_those_that_have_one_are_held(kind: str)
     method = begun(built({"kind": "regress", "weight": 3.0}), session)
     table = session.data.take(range(6))
     assert method.lesson is not None
-    found = method.losses(plain_batch(method.clip, table, method.lesson, range(6)))["regress"]
+    loss = method.losses(plain_batch(method.clip, table, method.lesson, range(6)))["regress"]
     base = make.tiny().double()
     pixels = torch.stack([base.transform()(table.image(row)) for row in range(6)]).double()
     words = [texts[0] if texts else f"a {label} square" for label, texts in zip(table.labels, table.captions, strict=True)]
@@ -116,11 +116,11 @@ def test_images_of_all_rows_and_texts_of_those_that_have_one_are_held(kind: str)
         - (one.encode_text(one.tokenize(words)) * two.encode_text(two.tokenize(words))).sum(1).mean()
         for one, two in [(method.clip, base)]
     ]
-    assert found.item() == pytest.approx(3.0 / 2 * apart[0].item(), rel=1e-9)
+    assert loss.item() == pytest.approx(3.0 / 2 * apart[0].item(), rel=1e-9)
 
 
 def test_features_kept_by_row_are_those_of_every_step() -> None:
-    session, found = sessions("mixed")[0], []
+    session, losses = sessions("mixed")[0], []
     for often in (0.0, 3.0):
         method = built("regress")
         method.visits = often
@@ -130,9 +130,9 @@ def test_features_kept_by_row_are_those_of_every_step() -> None:
         teacher = method.teacher("original")
         real = teacher.image
         teacher.image = lambda pixels, real=real, asked=asked: asked.append(len(pixels)) or real(pixels)  # type: ignore[method-assign]
-        found.append(method.losses(batch_of(method, session))["regress"].item())
+        losses.append(method.losses(batch_of(method, session))["regress"].item())
         assert asked == ([] if often else [6])
-    assert found[0] == pytest.approx(found[1], abs=1e-14)
+    assert losses[0] == pytest.approx(losses[1], abs=1e-14)
 
 
 def test_rows_come_up_again_where_there_are_epochs_and_no_crops() -> None:
@@ -176,7 +176,7 @@ def test_the_anchor_is_the_mean_over_kinds_of_queries(texts: int) -> None:
     begun(method, second)
     table, lesson, term = second.data.take(range(5)), method.lesson, method.terms["anchor"]
     assert lesson is not None and isinstance(term, Anchor)
-    found = method.losses(plain_batch(method.clip, table, lesson, range(5)))["anchor"]
+    loss = method.losses(plain_batch(method.clip, table, lesson, range(5)))["anchor"]
     vectors, base = torch.cat([each[: len(first.data)] for each in (term.images, term.words)]), make.tiny().double()
     pixels = torch.stack([base.transform()(table.image(row)) for row in range(5)]).double()
     words = [base.tokenize([captions[0] for captions in table.captions])]
@@ -184,7 +184,7 @@ def test_the_anchor_is_the_mean_over_kinds_of_queries(texts: int) -> None:
     two = [(method.clip, base)]
     each = [held(now.encode_image(pixels), then.encode_image(pixels), vectors, then.scale()) for now, then in two]
     each += [held(now.encode_text(x), then.encode_text(x), vectors, then.scale()) for now, then in two for x in words]
-    assert found.item() == pytest.approx(2 * torch.stack(each).mean().item(), rel=1e-9) and found.item() > 1e-6
+    assert loss.item() == pytest.approx(2 * torch.stack(each).mean().item(), rel=1e-9) and loss.item() > 1e-6
 
 
 def test_taking_an_image_out_of_a_state_takes_its_vectors_out(tmp_path: Path) -> None:

@@ -11,12 +11,12 @@ BEFORE, AFTER = np.array([0.9, 0.8, 0.3, 0.2]), np.array([0.85, 0.82, 0.5, 0.45]
 
 
 def test_the_worked_example_gives_the_published_numbers() -> None:
-    found = equity(BEFORE, AFTER)
-    assert found.mean == pytest.approx((0.55, 0.655))
-    assert (found.rich, found.poor, found.robin_hood) == pytest.approx((-0.015, 0.225, 0.24))
-    assert found.gini == pytest.approx((0.2955, 0.1450), abs=5e-5)
-    assert found.spread == pytest.approx((0.3041, 0.1812), abs=5e-5)
-    assert found.worst_tenth == pytest.approx((0.2, 0.45))
+    change = equity(BEFORE, AFTER)
+    assert change.mean == pytest.approx((0.55, 0.655))
+    assert (change.rich, change.poor, change.robin_hood) == pytest.approx((-0.015, 0.225, 0.24))
+    assert change.gini == pytest.approx((0.2955, 0.1450), abs=5e-5)
+    assert change.spread == pytest.approx((0.3041, 0.1812), abs=5e-5)
+    assert change.worst_tenth == pytest.approx((0.2, 0.45))
 
 
 def test_helping_the_strong_turns_the_gap_negative() -> None:
@@ -24,8 +24,8 @@ def test_helping_the_strong_turns_the_gap_negative() -> None:
 
 
 def test_classes_that_were_all_equal_have_no_poor() -> None:
-    found = equity(np.full(3, 0.5), np.array([0.5, 0.6, 0.7]))
-    assert found.rich == pytest.approx(0.1) and math.isnan(found.poor) and math.isnan(found.robin_hood)
+    change = equity(np.full(3, 0.5), np.array([0.5, 0.6, 0.7]))
+    assert change.rich == pytest.approx(0.1) and math.isnan(change.poor) and math.isnan(change.robin_hood)
 
 
 def test_gini_is_half_the_relative_mean_difference() -> None:
@@ -47,8 +47,8 @@ def test_the_harmonic_mean_of_seen_and_unseen_is_zero_without_either() -> None:
 
 
 def test_accuracy_per_class_is_nan_for_a_class_without_samples() -> None:
-    found = per_class(np.array([True, False, True, True]), np.array([0, 0, 2, 2]), 4)
-    assert found[[0, 2]].tolist() == [0.5, 1.0] and np.isnan(found[[1, 3]]).all()
+    accuracy = per_class(np.array([True, False, True, True]), np.array([0, 0, 2, 2]), 4)
+    assert accuracy[[0, 2]].tolist() == [0.5, 1.0] and np.isnan(accuracy[[1, 3]]).all()
 
 
 def test_noise_alone_makes_the_gap_positive() -> None:

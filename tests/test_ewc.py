@@ -49,13 +49,13 @@ def test_the_importance_of_a_logistic_regression_is_the_known_one() -> None:
     w = nn.Parameter(torch.tensor([0.3, -0.7, 0.2], dtype=torch.float64))
     unused = nn.Parameter(torch.ones(2, dtype=torch.float64))
     losses = (F.binary_cross_entropy_with_logits(row @ w, label.double()) for row, label in zip(x, y, strict=True))
-    found, nothing = fisher_diagonal(losses, [w, unused])
+    fisher, nothing = fisher_diagonal(losses, [w, unused])
     expected = np.zeros(3)
     for row, label in zip(x.numpy(), y.numpy(), strict=True):
         p = 1 / (1 + np.exp(-sum(row[j] * w[j].item() for j in range(3))))
         for j in range(3):
             expected[j] += ((p - label) * row[j]) ** 2 / 7
-    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-12)
+    np.testing.assert_allclose(fisher.numpy(), expected, rtol=1e-12)
     assert torch.equal(nothing, torch.zeros_like(unused)) and w.grad is None
 
 
@@ -70,20 +70,20 @@ def test_pair_losses_are_the_summands_of_the_contrastive_loss() -> None:
     images, texts = (F.normalize(torch.randn(5, 4, generator=source, dtype=torch.float64), dim=1) for _ in range(2))
     texts[3] = texts[1]
     same, scale = (texts[:, None] == texts[None]).all(-1), torch.tensor(7.0, dtype=torch.float64)
-    found = pair_losses(images, texts, scale, same)
-    assert found.mean().item() == pytest.approx(contrastive(images, texts, scale, same).item(), abs=1e-14)
+    losses = pair_losses(images, texts, scale, same)
+    assert losses.mean().item() == pytest.approx(contrastive(images, texts, scale, same).item(), abs=1e-14)
     logits = 7 * (images @ texts.T).numpy()
     for i in (0, 1):
         mine = [j for j in range(5) if same[i, j]]
         row, column = np.log(np.exp(logits[i]).sum()), np.log(np.exp(logits[:, i]).sum())
         by_hand = np.mean([row - logits[i, j] for j in mine]) / 2 + np.mean([column - logits[j, i] for j in mine]) / 2
-        assert found[i].item() == pytest.approx(by_hand, abs=1e-12)
+        assert losses[i].item() == pytest.approx(by_hand, abs=1e-12)
 
 
 def test_a_session_s_importance_is_the_mean_squared_gradient_of_each_row_s_own_loss() -> None:
     session = make.session(1, (0, 1), (0, 1), each=2)
     method = EWCConfig(samples=None).build(make.tiny().double(), 0)
-    found = measured(method, session)
+    importance = measured(method, session)
     batch, total = batch_of(method, session, rows=4), 0.0
     for row in range(4):
         one = FinetuneConfig().build(make.tiny().double(), 0)
@@ -92,14 +92,14 @@ def test_a_session_s_importance_is_the_mean_squared_gradient_of_each_row_s_own_l
             "classify"
         ].backward()
         total = total + torch.cat([torch.zeros_like(p).flatten() if p.grad is None else p.grad.flatten() ** 2 for p in one.trainable()])
-    assert found.shape == total.shape and found.sum() > 0
-    assert torch.allclose(found, total / 4, rtol=1e-9, atol=1e-18)
+    assert importance.shape == total.shape and importance.sum() > 0
+    assert torch.allclose(importance, total / 4, rtol=1e-9, atol=1e-18)
 
 
 def test_captioned_rows_count_as_well() -> None:
     session = make.session(1, (0, 1), (), each=4, labels=False, captions=True)
     method = EWCConfig(samples=None).build(make.tiny().double(), 0)
-    found = measured(method, session)
+    importance = measured(method, session)
     # every pair of the eight competes with the others; one caption each
     clip, total = make.tiny().double(), 0.0
     images = batch_of(method, session, rows=8).images
@@ -111,7 +111,7 @@ def test_captioned_rows_count_as_well() -> None:
         total = total + torch.cat(
             [torch.zeros_like(p).flatten() if g is None else g.flatten() ** 2 for g, p in zip(gradients, clip.parameters(), strict=True)]
         )
-    assert torch.allclose(found, total / 8, rtol=1e-9, atol=1e-18) and found.sum() > 0
+    assert torch.allclose(importance, total / 8, rtol=1e-9, atol=1e-18) and importance.sum() > 0
 
 
 def test_a_sample_of_rows_is_the_same_for_the_same_seed_and_leaves_the_rest_out() -> None:
@@ -212,16 +212,16 @@ def test_with_a_memory_the_session_s_own_rows_tell_among_the_classes_of_the_less
     method = EWCConfig(samples=None, memory=ReservoirConfig(capacity=2)).build(make.tiny().double(), 0)
     measured(method, first)
     hold_of(method).importance.zero_()
-    found = measured(method, second)  # its exemplars are no part of it, their classes are
-    assert torch.allclose(found, by_hand(second, (0, 1, 2, 3)), rtol=1e-9, atol=1e-18) and found.sum() > 0
-    assert not torch.allclose(found, by_hand(second, (2, 3)), rtol=1e-3)
+    importance = measured(method, second)  # its exemplars are no part of it, their classes are
+    assert torch.allclose(importance, by_hand(second, (0, 1, 2, 3)), rtol=1e-9, atol=1e-18) and importance.sum() > 0
+    assert not torch.allclose(importance, by_hand(second, (2, 3)), rtol=1e-3)
 
 
 def test_the_information_is_of_the_cross_entropy_whatever_the_objective() -> None:
     session = make.session(1, (0, 1), (0, 1), each=1)
     terms = (FitConfig(smoothing=0.3, scale=3.0), VocabularyConfig(texts=4), HoldConfig(samples=None))
-    found = measured(RecipeConfig(terms=terms).build(make.tiny().double(), 0), session)
-    assert torch.allclose(found, by_hand(session, (0, 1)), rtol=1e-9, atol=1e-18)
+    importance = measured(RecipeConfig(terms=terms).build(make.tiny().double(), 0), session)
+    assert torch.allclose(importance, by_hand(session, (0, 1)), rtol=1e-9, atol=1e-18)
 
 
 def test_weights_that_grow_are_refused_by_name_before_anything_is_learned(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -76,8 +76,8 @@ def heard() -> Iterator[Heard]:
 
 def runs(project: Path, kind: str) -> list[Any]:
     tracker = Tracker(Place(project), "colours")
-    found = tracker.client.search_runs([tracker.experiment], f"tags.`evergreen.kind` = '{kind}'", order_by=["attributes.start_time ASC"])
-    return list(found)
+    page = tracker.client.search_runs([tracker.experiment], f"tags.`evergreen.kind` = '{kind}'", order_by=["attributes.start_time ASC"])
+    return list(page)
 
 
 def last_states() -> dict[str, str]:
@@ -128,8 +128,8 @@ def test_prefects_page_shows_the_matrix_and_the_report(config: Path) -> None:
         from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 
         def latest(key: str) -> Any:
-            (found,) = client.read_artifacts(artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=[key])))
-            return found
+            (artifact,) = client.read_artifacts(artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=[key])))
+            return artifact
 
         report = latest("colours-finetune-seed-12-report")
         run = client.read_flow_run(report.flow_run_id)

@@ -15,9 +15,9 @@ BEFORE = np.zeros(12, dtype=bool)
 
 def test_seen_and_unseen_classes_stand_apart_where_a_session_labelled_some() -> None:
     session = some_labels(shots=8, labelled=(0,))
-    found = gains(session.tests[0], [session], BEFORE, AFTER, None)
-    assert (found["seen"], found["unseen"]) == (0.75, 0.25) and found["harmonic"] == pytest.approx(0.375)
-    assert found["rich"] == pytest.approx(5 / 12)  # of three classes at zero, none is below the mean
+    scores = gains(session.tests[0], [session], BEFORE, AFTER, None)
+    assert (scores["seen"], scores["unseen"]) == (0.75, 0.25) and scores["harmonic"] == pytest.approx(0.375)
+    assert scores["rich"] == pytest.approx(5 / 12)  # of three classes at zero, none is below the mean
 
 
 @pytest.mark.parametrize("labelled", [(0, 1, 2), ()])

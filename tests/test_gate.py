@@ -106,8 +106,8 @@ def test_calibration_error_and_worst_class_are_what_they_are_defined_to_be() -> 
 
 
 def test_a_first_champion_that_is_worse_than_what_it_began_as_is_told() -> None:
-    found = judged(start={"greek": float(RIGHT.mean()) + 0.2})
-    told = decide(found, None, GateConfig(**OPEN))
+    candidate = judged(start={"greek": float(RIGHT.mean()) + 0.2})
+    told = decide(candidate, None, GateConfig(**OPEN))
     assert told.promote and "the model before any session was better on greek (" in told.reason
     assert "better" not in decide(judged(start={"greek": float(RIGHT.mean()) + 0.01}), None, GateConfig(**OPEN)).reason
-    assert "better" not in decide(found, judged(), GateConfig(**OPEN)).reason  # which is held against a champion
+    assert "better" not in decide(candidate, judged(), GateConfig(**OPEN)).reason  # which is held against a champion

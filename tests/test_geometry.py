@@ -24,8 +24,8 @@ def orthogonal(width: int, seed: int) -> torch.Tensor:
 BEFORE = Pairs(unit(40, 8, 0), torch.nn.functional.normalize(unit(40, 8, 0) + 0.3 * unit(40, 8, 1), dim=-1))
 
 
-def first(found: Pairs) -> float:
-    return float(((found.images @ found.texts.T).argmax(-1) == torch.arange(len(found.images))).double().mean())
+def first(both: Pairs) -> float:
+    return float(((both.images @ both.texts.T).argmax(-1) == torch.arange(len(both.images))).double().mean())
 
 
 def test_the_same_rotation_of_both_towers_turns_samples_and_changes_nothing_else() -> None:
@@ -39,9 +39,9 @@ def test_the_same_rotation_of_both_towers_turns_samples_and_changes_nothing_else
 
 def test_a_rotation_of_the_images_alone_is_inter_modal_deviation() -> None:
     after = Pairs(BEFORE.images @ orthogonal(8, 2), BEFORE.texts)
-    found = geometry(BEFORE, after)
-    assert found["sam_image"] < 2e-5 and found["ram_text"] < 1e-5
-    assert found["idm_pairs"] > 30 and found["idm_others"] > 10
+    degrees = geometry(BEFORE, after)
+    assert degrees["sam_image"] < 2e-5 and degrees["ram_text"] < 1e-5
+    assert degrees["idm_pairs"] > 30 and degrees["idm_others"] > 10
     assert first(after) < 0.2
 
 
@@ -73,8 +73,8 @@ def test_the_kept_share_is_of_the_model_as_it_is_now() -> None:
 def test_pairs_are_the_sets_own_images_and_texts_and_one_pair_is_enough() -> None:
     session = make.session(1, (0, 1), (0, 1))
     method = ZeroShotConfig().build(make.tiny(), 0).eval()
-    found = pairs(method, session.tests[0], 4)
-    assert found.images.shape == found.texts.shape and len(found.images) == 4
-    assert torch.allclose(found.images.norm(dim=-1), torch.ones(4, dtype=torch.float64), atol=1e-6)
+    both = pairs(method, session.tests[0], 4)
+    assert both.images.shape == both.texts.shape and len(both.images) == 4
+    assert torch.allclose(both.images.norm(dim=-1), torch.ones(4, dtype=torch.float64), atol=1e-6)
     alone = pairs(method, session.tests[0], 1)
     assert math.isnan(geometry(alone, alone)["sam_image"]) and geometry(alone, alone)["ram_image"] < 1e-4

@@ -80,6 +80,6 @@ def test_all_of_it_is_what_data_dvc_pins(tmp_path: Path) -> None:
 
     write_glyphs(tmp_path / "data" / "glyphs")
     repo = Repo.init(str(tmp_path), no_scm=True)
-    found = repo.add(str(tmp_path / "data"))[0].outs[0].hash_info.value
+    md5 = repo.add(str(tmp_path / "data"))[0].outs[0].hash_info.value
     pinned = yaml.safe_load((Path(__file__).parents[1] / "data.dvc").read_text())
-    assert found == pinned["outs"][0]["md5"]
+    assert md5 == pinned["outs"][0]["md5"]

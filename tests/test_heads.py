@@ -63,17 +63,17 @@ def test_gaussian_discriminants_are_the_worked_ones_and_so_is_what_is_left_when_
     x, names, asked = features(12, 6), labels(5, 4, 3), features(2, 6, 20)
     method = head(name="gda", alpha=1.0)
     method.add(rows(x, names))
-    found = (gaussian(method, asked) + math.log(1 / 3)).tolist()
-    assert found[0] == pytest.approx([-0.753760, -3.270141, -0.995116], abs=5e-7)
-    assert found[1] == pytest.approx([-0.284081, -4.600288, 0.321622], abs=5e-7)
+    logits = (gaussian(method, asked) + math.log(1 / 3)).tolist()
+    assert logits[0] == pytest.approx([-0.753760, -3.270141, -0.995116], abs=5e-7)
+    assert logits[1] == pytest.approx([-0.284081, -4.600288, 0.321622], abs=5e-7)
     metric, factor = method.pooled()
     assert float(factor * metric.inverse.trace()) == pytest.approx(24.004005, abs=5e-7)
     assert float(torch.logdet(factor * metric.inverse)) == pytest.approx(7.325438, abs=5e-7)
     assert float(method.moments.scatter().trace()) / 11 == pytest.approx(0.769218, abs=5e-7)
     method.subtract(rows(x, names).take([0, 8]))
-    found = (gaussian(method, asked) + math.log(1 / 3)).tolist()
-    assert found[0] == pytest.approx([-0.616292, -3.983441, -0.966085], abs=5e-7)
-    assert found[1] == pytest.approx([-0.315819, -4.653713, 0.383113], abs=5e-7)
+    logits = (gaussian(method, asked) + math.log(1 / 3)).tolist()
+    assert logits[0] == pytest.approx([-0.616292, -3.983441, -0.966085], abs=5e-7)
+    assert logits[1] == pytest.approx([-0.315819, -4.653713, 0.383113], abs=5e-7)
 
 
 def test_streaming_discriminants_are_the_worked_exact_ones_and_those_of_scikit_learn() -> None:
@@ -81,9 +81,9 @@ def test_streaming_discriminants_are_the_worked_exact_ones_and_those_of_scikit_l
     method = head(name="slda")
     method.add(rows(x, names))
     assert float(method.moments.scatter().trace()) / 12 == pytest.approx(0.689792, abs=5e-7)
-    found = gaussian(method, asked)
-    assert found[0].tolist() == pytest.approx([-41.721879, 11.146310, 9.051064], abs=5e-7)
-    assert found[1].tolist() == pytest.approx([-29.511285, 3.773905, 0.337295], abs=5e-7)
+    logits = gaussian(method, asked)
+    assert logits[0].tolist() == pytest.approx([-41.721879, 11.146310, 9.051064], abs=5e-7)
+    assert logits[1].tolist() == pytest.approx([-29.511285, 3.773905, 0.337295], abs=5e-7)
     shrunk = ShrunkCovariance(assume_centered=False, shrinkage=0.3)  # of scikit-learn: towards the mean variance, not 1
     oracle = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=0.3).fit(x.numpy(), [int(name) for name in names])
     scatter = method.moments.scatter() / 12
@@ -98,16 +98,16 @@ def test_streaming_discriminants_are_the_worked_exact_ones_and_those_of_scikit_l
 
     oracle = LinearDiscriminantAnalysis(solver="lsqr", priors=np.full(3, 1 / 3), covariance_estimator=Given())
     oracle.fit(x.numpy(), [int(name) for name in names])
-    assert np.allclose(found.softmax(1), oracle.predict_proba(asked.numpy()), atol=1e-10)
+    assert np.allclose(logits.softmax(1), oracle.predict_proba(asked.numpy()), atol=1e-10)
 
 
 def test_nearest_class_means_are_the_worked_cosines() -> None:
     x, asked = features(12, 6), features(2, 6, 40)
     method = head(name="ncm")
     method.add(rows(x, [str(row % 3) for row in range(12)]))
-    found = gaussian(method, asked)
-    assert found[0].tolist() == pytest.approx([-0.439817, 0.033159, 0.068644], abs=5e-7)
-    assert found[1].tolist() == pytest.approx([-0.574589, 0.112820, -0.235045], abs=5e-7)
+    cosines = gaussian(method, asked)
+    assert cosines[0].tolist() == pytest.approx([-0.439817, 0.033159, 0.068644], abs=5e-7)
+    assert cosines[1].tolist() == pytest.approx([-0.574589, 0.112820, -0.235045], abs=5e-7)
 
 
 def test_ridge_is_scikit_learns_and_the_worked_one_with_and_without_random_features() -> None:
@@ -116,9 +116,9 @@ def test_ridge_is_scikit_learns_and_the_worked_one_with_and_without_random_featu
     method.add(rows(x, names))
     weights, _ = method.weights(ABC)
     assert weights.sum(1).tolist() == pytest.approx([2.215878, 0.789119, 2.394884], abs=5e-7)
-    found = asked @ weights.T
-    assert found[0].tolist() == pytest.approx([-0.575084, 1.011072, -0.162404], abs=5e-7)
-    assert found[1].tolist() == pytest.approx([-0.278458, 0.265032, 0.150132], abs=5e-7)
+    ranked = asked @ weights.T
+    assert ranked[0].tolist() == pytest.approx([-0.575084, 1.011072, -0.162404], abs=5e-7)
+    assert ranked[1].tolist() == pytest.approx([-0.278458, 0.265032, 0.150132], abs=5e-7)
     indicators = np.array([[name == each for each in ABC] for name in names], dtype=np.float64)
     oracle = Oracle(alpha=0.1, fit_intercept=False, solver="cholesky").fit(x.numpy(), indicators)
     assert np.allclose(weights, oracle.coef_, atol=1e-12)
@@ -126,18 +126,18 @@ def test_ridge_is_scikit_learns_and_the_worked_one_with_and_without_random_featu
     j, m = torch.arange(6, dtype=torch.float64)[:, None], torch.arange(20, dtype=torch.float64)
     wide.random = 2**0.5 * torch.sin(11 * j + 3 * m + j * m)
     wide.add(rows(features(30, 6), [str(row % 3) for row in range(30)]))
-    found = wide.lift(features(2, 6, 40)) @ wide.weights(ABC)[0].T
-    assert found[0].tolist() == pytest.approx([0.263825, 0.304201, 0.082133], abs=5e-7)
-    assert found[1].tolist() == pytest.approx([-0.176064, 0.285948, 0.756300], abs=5e-7)
+    ranked = wide.lift(features(2, 6, 40)) @ wide.weights(ABC)[0].T
+    assert ranked[0].tolist() == pytest.approx([0.263825, 0.304201, 0.082133], abs=5e-7)
+    assert ranked[1].tolist() == pytest.approx([-0.176064, 0.285948, 0.756300], abs=5e-7)
 
 
 def test_the_error_on_a_fold_is_the_worked_one_from_rows_and_from_sums() -> None:
     x = features(30, 6)
     y = torch.nn.functional.one_hot(torch.arange(30) % 3).double()
     fit, judge = slice(0, 20), slice(20, 30)
-    found = fold_error(x[fit].T @ x[fit], y[fit].T @ x[fit], x[judge].T @ x[judge], y[judge].T @ x[judge], [0.1, 10.0], 10)
-    assert float(found[0]) == pytest.approx(12.502850, abs=5e-7)
-    for penalty, told in zip((0.1, 10.0), found.tolist(), strict=True):
+    errors = fold_error(x[fit].T @ x[fit], y[fit].T @ x[fit], x[judge].T @ x[judge], y[judge].T @ x[judge], [0.1, 10.0], 10)
+    assert float(errors[0]) == pytest.approx(12.502850, abs=5e-7)
+    for penalty, told in zip((0.1, 10.0), errors.tolist(), strict=True):
         weights = torch.linalg.solve(x[fit].T @ x[fit] + penalty * torch.eye(6, dtype=torch.float64), x[fit].T @ y[fit])
         assert float((y[judge] - x[judge] @ weights).square().sum()) == pytest.approx(told, rel=1e-12)
 
@@ -175,7 +175,7 @@ def test_what_a_row_would_be_answered_without_itself_is_what_the_rest_answers(se
     method = head(name="gda", **settings)
     method.add(rows(x, names))
     own = torch.tensor([int(name) for name in names])
-    found = method.without_itself(x, own, ABC)
+    without = method.without_itself(x, own, ABC)
     bits = method.right(rows(x, names), dict(zip(ABC, text, strict=True)))
     metric, _ = method.pooled()
     for row in range(12):
@@ -190,7 +190,7 @@ def test_what_a_row_would_be_answered_without_itself_is_what_the_rest_answers(se
             inverse = (share * rest.moments.scatter() + added * torch.eye(6, dtype=torch.float64)).inverse()
             means = rest.moments.means(ABC)[0]
             alone = (1.0 if settings else 6.0) * ((means @ inverse) @ x[row] - ((means @ inverse) * means).sum(1) / 2)
-        assert torch.allclose(found[row] - found[row, 0], alone - alone[0], atol=1e-10)
+        assert torch.allclose(without[row] - without[row, 0], alone - alone[0], atol=1e-10)
         zero_shot = method.clip.scale().item() * x[row] @ text.T
         told = [bool(int(bits[row]) >> place & 1) for place in range(len(ALPHAS))]
         assert told == [int((zero_shot + alpha * alone).argmax()) == int(own[row]) for alpha in ALPHAS]
@@ -249,11 +249,11 @@ def test_a_new_class_changes_no_sum_of_another_and_a_turn_of_all_features_no_sco
         method = head(**(settings | {"penalty": 0.1}))
     method.add(rows(x, names))
     before = method.moments.sums.rows.clone()
-    found = scores(method, x)
+    unturned = scores(method, x)
     turn = torch.linalg.qr(torch.randn(6, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64))[0]
     turned = head(**(settings | ({"penalty": 0.1} if isinstance(method, Ridge) else {})))
     turned.add(rows(x @ turn, names))
-    assert torch.allclose(scores(turned, x @ turn), found, atol=1e-9)
+    assert torch.allclose(scores(turned, x @ turn), unturned, atol=1e-9)
     method.add(rows(features(4, 6, 50), ["3"] * 4))
     assert torch.equal(method.moments.sums.rows[:3], before)
 
@@ -329,23 +329,23 @@ def named_by_sight(method: GDA, known: tuple[int, ...]) -> None:
 def test_rows_without_a_label_teach_as_far_as_they_are_of_each_class_and_labels_hidden_in_them_change_nothing() -> None:
     session = make.session(1, (0, 1, 2, 3), (0, 1, 2, 3))
     bare = replace(session, data=session.data.without("label"))
-    found, told = (CONFIGS["gda"](**more).build(CLIP, 0) for more in ({"unlabelled": "em", "unlearnable": True}, {}))
-    found.clip.scale = lambda: torch.tensor(1000.0)  # type: ignore[method-assign] - colours are close to each other here
+    by_em, told = (CONFIGS["gda"](**more).build(CLIP, 0) for more in ({"unlabelled": "em", "unlearnable": True}, {}))
+    by_em.clip.scale = lambda: torch.tensor(1000.0)  # type: ignore[method-assign] - colours are close to each other here
     try:
-        named_by_sight(found, (0, 1, 2, 3))
-        for method, taught in ((found, bare), (told, session)):
+        named_by_sight(by_em, (0, 1, 2, 3))
+        for method, taught in ((by_em, bare), (told, session)):
             method.check(taught)
             method.begin(taught)
             method.end(taught)
     finally:
         del CLIP.scale
-    assert found.moments.count == pytest.approx(32) and len(found.notes) == 0
-    places = [found.moments.sums.names.index(name) for name in told.moments.sums.names]
-    assert torch.allclose(found.moments.sums.rows[places], told.moments.sums.rows, atol=0.1)
-    assert torch.allclose(found.moments.second, told.moments.second, atol=1e-10)
-    assert torch.allclose(found.apart.rows.sum(0), found.moments.second.flatten(), atol=1e-10)
-    found.forget(["red"])
-    assert found.moments.count == pytest.approx(24, abs=0.1)
+    assert by_em.moments.count == pytest.approx(32) and len(by_em.notes) == 0
+    places = [by_em.moments.sums.names.index(name) for name in told.moments.sums.names]
+    assert torch.allclose(by_em.moments.sums.rows[places], told.moments.sums.rows, atol=0.1)
+    assert torch.allclose(by_em.moments.second, told.moments.second, atol=1e-10)
+    assert torch.allclose(by_em.apart.rows.sum(0), by_em.moments.second.flatten(), atol=1e-10)
+    by_em.forget(["red"])
+    assert by_em.moments.count == pytest.approx(24, abs=0.1)
 
 
 def test_zero_shot_near_chance_is_refused_and_changes_nothing() -> None:
@@ -414,8 +414,8 @@ def test_unprojected_features_are_wider_and_their_projection_is_the_feature(name
     data = make.table((0, 1, 2, 3), 4, seed=77)
     images = torch.stack([clip.transform()(data.image(row)) for row in range(len(data))])
     with torch.no_grad():
-        found = method.classify(images, method.class_features(two.vocabulary)).argmax(1)
-    assert [two.vocabulary[place].name for place in found.tolist()] == data.labels
+        answers = method.classify(images, method.class_features(two.vocabulary)).argmax(1)
+    assert [two.vocabulary[place].name for place in answers.tolist()] == data.labels
 
 
 def test_a_tower_that_pools_and_projects_in_one_is_refused_by_name(tmp_path: Path) -> None:
@@ -471,6 +471,6 @@ def test_random_features_tell_clusters_that_lie_crosswise_and_plain_ones_do_not(
     for projection in (None, 2000):
         method = CONFIGS["ridge"](projection=projection).build(CLIP, 0)
         method.add(told)
-        found = (method.lift(asked.wide) @ method.weights(["0", "1"])[0].T).argmax(1)
-        right[projection] = float((found == torch.tensor([int(name) for name in asked.names])).double().mean())
+        answers = (method.lift(asked.wide) @ method.weights(["0", "1"])[0].T).argmax(1)
+        right[projection] = float((answers == torch.tensor([int(name) for name in asked.names])).double().mean())
     assert right[2000] > 0.9 > 0.7 > right[None]

@@ -31,7 +31,7 @@ def test_memory_that_is_kept_is_not_fetched_from_the_system_again() -> None:
     )
 
     def later(*arguments: str) -> int:
-        found = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True, check=True).stdout.split()
-        return sum(map(int, found[18:]))  # small blocks between the large ones settle first
+        sizes = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True, check=True).stdout.split()
+        return sum(map(int, sizes[18:]))  # small blocks between the large ones settle first
 
     assert later() > 6 * 16_000 and later("keep") < 16_384

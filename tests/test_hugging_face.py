@@ -76,8 +76,8 @@ def read_back(clip: Clip, folder: Path) -> Any:
     return pytest.importorskip("transformers").CLIPModel.from_pretrained(folder, dtype=torch.float32)
 
 
-def features_of(found: Any) -> torch.Tensor:
-    return torch.nn.functional.normalize(getattr(found, "pooler_output", found), dim=-1)  # a tensor before version 5
+def features_of(output: Any) -> torch.Tensor:
+    return torch.nn.functional.normalize(getattr(output, "pooler_output", output), dim=-1)  # a tensor before version 5
 
 
 def their_text(model: Any, tokens: torch.Tensor, layers: torch.Tensor) -> torch.Tensor:

@@ -248,9 +248,9 @@ def test_prefect_hears_of_a_session_once_however_often_it_is_told(versioned: Pat
     lost = versioned / "never-written"
     assert announce("told-once", outcome.entry, pinned, lost, Place(versioned)) == "told Prefect"  # as if the note of it had been lost
     deadline = time.monotonic() + 60
-    while not (found := events(address, "evergreen.collection.told-once")) and time.monotonic() < deadline:
+    while not (heard := events(address, "evergreen.collection.told-once")) and time.monotonic() < deadline:
         time.sleep(0.2)
-    (event,) = found
+    (event,) = heard
     assert event["payload"] == {"collection": "told-once", "session": "may", "number": 1, "digest": outcome.entry.digest, "version": pinned}
 
 
@@ -275,8 +275,8 @@ def test_four_processes_at_once_one_session_twice_each_lands_once(versioned: Pat
     for worker in workers:
         worker.join(300)
     assert [worker.exitcode for worker in workers] == [0] * 4
-    found = sessions(versioned / "data" / "inbox")
-    assert [entry.number for entry in found] == list(range(1, 6)) and sorted(entry.name for entry in found) == names
+    landed = sessions(versioned / "data" / "inbox")
+    assert [entry.number for entry in landed] == list(range(1, 6)) and sorted(entry.name for entry in landed) == names
     assert version(versioned / "data").pinned and not list((versioned / "data").rglob("*.part"))
 
 

@@ -240,8 +240,8 @@ def test_a_really_full_disk_leaves_no_half_line(log: Journal) -> None:
     size = log.path.stat().st_size
     limit = f"resource.setrlimit(resource.RLIMIT_FSIZE, ({size + 50},) * 2)"
     full = f"import resource, signal\nsignal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n{limit}\n"
-    found = subprocess.run([sys.executable, "-c", full + WRITER, log.path, "a", "1"], capture_output=True, text=True)
-    assert found.returncode == 1 and "StoreError" in found.stderr and "cannot be written" in found.stderr
+    done = subprocess.run([sys.executable, "-c", full + WRITER, log.path, "a", "1"], capture_output=True, text=True)
+    assert done.returncode == 1 and "StoreError" in done.stderr and "cannot be written" in done.stderr
     assert log.path.stat().st_size == size and len(log.read()) == 3
 
 
@@ -303,9 +303,9 @@ def test_threads_that_share_a_journal_lose_and_double_nothing(log: Journal) -> N
         thread.start()
     for thread in threads:
         thread.join()
-    found = log.read()
-    assert sorted(entry.id for entry in found) == sorted(f"{name}{number}" for name in "abcd" for number in range(25))
-    assert [entry.seq for entry in found] == list(range(1, 101))
+    kept = log.read()
+    assert sorted(entry.id for entry in kept) == sorted(f"{name}{number}" for name in "abcd" for number in range(25))
+    assert [entry.seq for entry in kept] == list(range(1, 101))
 
 
 def writer(log: Journal, name: str, count: int) -> "subprocess.Popen[str]":
@@ -324,9 +324,9 @@ def killed_at_random(log: Journal, writers: int, seed: int) -> int:
             process.kill()
             lines = (heads[name] + process.communicate()[0]).split("\n")[:-1]  # the last may be half a line
             told[name] = [int(line) for line in lines]
-        found = log.read()
+        kept = log.read()
         for name, numbers in told.items():
-            there = [entry.fields["number"] for entry in found if entry.fields["writer"] == name]
+            there = [entry.fields["number"] for entry in kept if entry.fields["writer"] == name]
             assert there == list(range(len(there))), "in order, and none twice"
             assert len(numbers) <= len(there) <= len(numbers) + 1, "what was acknowledged is there"
             acknowledged += len(numbers)
@@ -346,9 +346,9 @@ def test_sixty_writers_killed_at_any_moment_lose_and_double_nothing(log: Journal
 def test_two_processes_that_write_at_once_both_write_all(log: Journal) -> None:
     pool = [writer(log, name, 100) for name in "ab"]
     assert [process.communicate()[0].split() for process in pool] == [[str(number) for number in range(100)]] * 2
-    found = log.read()
-    assert len(found) == 200 and sorted(entry.when for entry in found) == [entry.when for entry in found]
-    assert [entry.fields["number"] for entry in found if entry.fields["writer"] == "a"] == list(range(100))
+    kept = log.read()
+    assert len(kept) == 200 and sorted(entry.when for entry in kept) == [entry.when for entry in kept]
+    assert [entry.fields["number"] for entry in kept if entry.fields["writer"] == "a"] == list(range(100))
 
 
 def test_a_thousand_entries_are_read_in_a_fifth_of_a_second_and_the_next_is_written_without_reading_them_again(

@@ -39,10 +39,10 @@ def test_a_run_tells_known_from_unknown_after_each_session_where_it_is_asked_to(
     assert asked.states == plain.states and not set(asked.keys) & set(plain.keys)
     report = run(asked, tmp_path)
     for score in ("mahalanobis", "relative", "mcm", "energy", "max_cosine"):
-        found = report.details[f"known/auroc_{score}"].rows
-        assert np.isnan(found[0]).all() and np.isnan(found[1, 0]) and np.isnan(found[3]).all()  # after the last there is no other class
+        curve = report.details[f"known/auroc_{score}"].rows
+        assert np.isnan(curve[0]).all() and np.isnan(curve[1, 0]) and np.isnan(curve[3]).all()  # after the last there is no other class
         assert (
-            np.isfinite(found[1, 1:]).all() and np.isfinite(found[2, 2]) and np.isfinite(report.details[f"known/fpr95_{score}"].rows[2, 2])
+            np.isfinite(curve[1, 1:]).all() and np.isfinite(curve[2, 2]) and np.isfinite(report.details[f"known/fpr95_{score}"].rows[2, 2])
         )
     assert report.details["known/auroc_mahalanobis"].rows[1, 1:].min() > 0.9  # colours lie apart
     section = strangers({"gda": [report]})

@@ -21,18 +21,18 @@ NAMES = [f"{i}.png" for i in range(4)]
 SAYS = {name: f"a tile, number {name[0]}" for name in NAMES}
 
 
-def said(found: Look) -> dict[str, list[str]]:
+def said(seen: Look) -> dict[str, list[str]]:
     """Captions by the name of the image's file."""
-    return {Path(row).name: texts for rows in found.splits.values() for row, texts in zip(rows.ids, rows.captions, strict=True)}
+    return {Path(row).name: texts for rows in seen.splits.values() for row, texts in zip(rows.ids, rows.captions, strict=True)}
 
 
-def called(found: Look, split: str = "train") -> dict[str, str | None]:
-    rows = found.splits[split]
+def called(seen: Look, split: str = "train") -> dict[str, str | None]:
+    rows = seen.splits[split]
     return {Path(row).name: label for row, label in zip(rows.ids, rows.labels, strict=True)}
 
 
-def remarks(found: Look) -> dict[Topic, tuple[str, ...]]:
-    return {each.topic: each.names for each in found.told}
+def remarks(seen: Look) -> dict[Topic, tuple[str, ...]]:
+    return {each.topic: each.names for each in seen.told}
 
 
 # captions beside one folder of images
@@ -134,10 +134,10 @@ CAPTIONED = [
 @pytest.mark.parametrize("lay", CAPTIONED)
 def test_captions_are_read_from_where_people_keep_them(tmp_path: Path, lay: Callable[[Path], None]) -> None:
     lay(tmp_path / "in")
-    found = look(tmp_path / "in")
-    rows = [rows for rows in found.splits.values()]
+    seen = look(tmp_path / "in")
+    rows = [rows for rows in seen.splits.values()]
     texts = {texts[0] for each in rows for texts in each.captions}
-    assert texts == set(SAYS.values()) and sum(map(len, rows)) == 4 and not found.problems
+    assert texts == set(SAYS.values()) and sum(map(len, rows)) == 4 and not seen.problems
     assert not any(each.classes() for each in rows)
     by_image = {each.table["image"][row].as_py(): texts[0] for each in rows for row, texts in enumerate(each.captions)}
     assert by_image == {png(i): SAYS[name] for i, name in enumerate(NAMES)}
@@ -147,8 +147,8 @@ def test_splits_that_lists_of_paths_say_are_splits(tmp_path: Path) -> None:
     _token(tmp_path)
     for split, names in {"train": NAMES[:2], "dev": NAMES[2:3], "test": NAMES[3:]}.items():
         text(tmp_path / f"Flickr_8k.{split}Images.txt", "\n".join(names))
-    found = look(tmp_path)
-    assert {split: [Path(row).name for row in rows.ids] for split, rows in found.splits.items()} == {
+    seen = look(tmp_path)
+    assert {split: [Path(row).name for row in rows.ids] for split, rows in seen.splits.items()} == {
         "train": NAMES[:2],
         "val": NAMES[2:3],
         "test": NAMES[3:],
@@ -160,8 +160,8 @@ def test_splits_that_lists_of_paths_say_are_splits(tmp_path: Path) -> None:
 
 def test_what_is_beside_captions_and_not_read_is_told(tmp_path: Path) -> None:
     _coco(tmp_path)
-    found = look(tmp_path)
-    assert remarks(found)[Topic.UNREAD] == ("annotations/instances_train2017.json",) and list(found.splits) == ["train"]
+    seen = look(tmp_path)
+    assert remarks(seen)[Topic.UNREAD] == ("annotations/instances_train2017.json",) and list(seen.splits) == ["train"]
 
 
 # lists, and labels
@@ -172,8 +172,8 @@ def test_lists_of_paths_with_a_class_are_read_with_the_names_of_classes(tmp_path
     text(tmp_path / "train.txt", "images/0.png 0\nimages/1.png 1\n")
     text(tmp_path / "test.txt", "images/2.png 0\nimages/3.png 1\n")
     text(tmp_path / "classes.txt", "polar bear\nhorse\n")
-    found = look(tmp_path)
-    assert called(found) == {"0.png": "polar bear", "1.png": "horse"} and called(found, "test") == {"2.png": "polar bear", "3.png": "horse"}
+    seen = look(tmp_path)
+    assert called(seen) == {"0.png": "polar bear", "1.png": "horse"} and called(seen, "test") == {"2.png": "polar bear", "3.png": "horse"}
     text(tmp_path / "test.txt", "images/2.png 5\n")
     with pytest.raises(DataError, match=r"test\.txt: holds class 5, but the list of classes beside it names 0 to 1"):
         look(tmp_path)
@@ -195,8 +195,8 @@ def _indoor(folder: Path) -> None:
 @pytest.mark.parametrize("lay", [_food101, _indoor])
 def test_lists_beside_a_folder_per_class_say_what_is_in_which_split(tmp_path: Path, lay: Callable[[Path], None]) -> None:
     lay(tmp_path)
-    found = look(tmp_path)
-    assert called(found) == {"1.png": "pizza", "3.png": "sushi"} and called(found, "test") == {"2.png": "pizza", "4.png": "sushi"}
+    seen = look(tmp_path)
+    assert called(seen) == {"1.png": "pizza", "3.png": "sushi"} and called(seen, "test") == {"2.png": "pizza", "4.png": "sushi"}
     put(tmp_path, *(f"{next(iter(tmp_path.rglob('pizza'))).relative_to(tmp_path)}/{name}" for name in ("9.png",)))
     assert [Path(name).name for name in remarks(look(tmp_path))[Topic.UNNAMED]] == ["9.png"]
 
@@ -208,39 +208,39 @@ def test_texts_that_are_pipes_or_lead_out_are_not_opened(tmp_path: Path) -> None
     os.symlink(tmp_path / "secret.txt", tmp_path / "in" / "b.txt")
     os.mkfifo(tmp_path / "in" / "c.txt")
     os.mkfifo(tmp_path / "in" / "t.csv")
-    found = look(tmp_path / "in", links=False)
-    assert {problem.where: str(problem.reason) for problem in found.problems} == {
+    seen = look(tmp_path / "in", links=False)
+    assert {problem.where: str(problem.reason) for problem in seen.problems} == {
         "b.txt": "link",
         "c.txt": "not a regular file",
         "t.csv": "not a regular file",
     }
-    assert said(found) == {"a.png": ["a tile"], "b.png": [], "c.png": []}
+    assert said(seen) == {"a.png": ["a tile"], "b.png": [], "c.png": []}
 
 
 def test_a_text_beside_an_image_that_is_not_utf8_is_one_problem(tmp_path: Path) -> None:
     put(tmp_path, "a.png", "b.png")
     text(tmp_path / "a.txt", "a tile\n")
     (tmp_path / "b.txt").write_bytes("“a tile”".encode("cp1252"))
-    found = look(tmp_path)
-    assert [(problem.where, problem.detail) for problem in found.problems] == [("b.txt", "reads as cp1252")]
-    assert said(found) == {"a.png": ["a tile"], "b.png": []}
+    seen = look(tmp_path)
+    assert [(problem.where, problem.detail) for problem in seen.problems] == [("b.txt", "reads as cp1252")]
+    assert said(seen) == {"a.png": ["a tile"], "b.png": []}
 
 
 def test_a_name_that_stands_twice_in_a_list_of_classes_is_told(tmp_path: Path) -> None:
     members = {f"{i}.png": png(i) for i in range(3)} | {f"{i}.cls": f"{i}".encode() for i in range(3)}
     tar(tmp_path / "a.tar", {name: members[name] for name in sorted(members)})
     text(tmp_path / "classnames.txt", "sunglasses\nmissile\nsunglasses\n")
-    found = look(tmp_path)
-    assert found.splits["train"].labels == ["sunglasses", "missile", "sunglasses"] and remarks(found)[Topic.TWICE] == ("sunglasses",)
+    seen = look(tmp_path)
+    assert seen.splits["train"].labels == ["sunglasses", "missile", "sunglasses"] and remarks(seen)[Topic.TWICE] == ("sunglasses",)
 
 
 def test_names_are_found_in_folders_of_images_without_their_kind_and_in_either_form_of_unicode(tmp_path: Path) -> None:
     decomposed, composed = unicodedata.normalize("NFD", "café.png"), unicodedata.normalize("NFC", "café.png")
     put(tmp_path / "pictures" / "2024", "a.png", "b.png", decomposed, "d.png")
     text(tmp_path / "labels.csv", f"image,label\na.png,x\npictures\\2024\\b.png,y\n{composed},z\nd,w\n")
-    found = look(tmp_path)
-    assert [label for _, label in sorted(called(found).items())] == ["x", "y", "z", "w"] and not found.problems
-    assert decomposed in called(found)
+    seen = look(tmp_path)
+    assert [label for _, label in sorted(called(seen).items())] == ["x", "y", "z", "w"] and not seen.problems
+    assert decomposed in called(seen)
 
 
 def test_images_that_no_row_names_are_told(tmp_path: Path) -> None:
@@ -350,8 +350,8 @@ def test_a_text_that_nobody_can_read_beside_one_folder_of_images_is_refused_and_
 def test_a_lone_folder_of_folders_is_gone_through_and_is_no_part_of_an_id(tmp_path: Path, zipped: bool) -> None:
     put(tmp_path / "in" / "animals-10" / "raw-img", "cane/1.png", "gatto/1.png")
     text(tmp_path / "in" / "animals-10" / "translate.py", "x = {}")
-    found = look(archive(tmp_path / "in") if zipped else tmp_path / "in")
-    assert found.splits["train"].ids == ["cane/1.png", "gatto/1.png"] and found.splits["train"].labels == ["cane", "gatto"]
+    seen = look(archive(tmp_path / "in") if zipped else tmp_path / "in")
+    assert seen.splits["train"].ids == ["cane/1.png", "gatto/1.png"] and seen.splits["train"].labels == ["cane", "gatto"]
 
 
 def archive(folder: Path) -> Path:
@@ -372,8 +372,8 @@ def test_a_lone_folder_that_holds_images_is_the_class_it_is(tmp_path: Path) -> N
 def test_split_folders_stay_splits_wherever_they_stand(tmp_path: Path, words: str, above: str) -> None:
     names = words.split()
     put(tmp_path, *(f"{above}{name}/{kind}/{i}.png" for i, name in enumerate(names) for kind in ("cat", "dog")))
-    found = look(tmp_path)
-    assert {split: rows.labels for split, rows in found.splits.items()} == {split: ["cat", "dog"] for split in ("train", "val", "test")}
+    seen = look(tmp_path)
+    assert {split: rows.labels for split, rows in seen.splits.items()} == {split: ["cat", "dog"] for split in ("train", "val", "test")}
 
 
 def test_splits_inside_classes_are_splits(tmp_path: Path) -> None:
@@ -388,8 +388,8 @@ def test_classes_that_are_called_as_splits_are_classes(tmp_path: Path) -> None:
 
 def test_folders_beside_splits_are_told_and_rubbish_is_none(tmp_path: Path) -> None:
     put(tmp_path, "train/cat/1.png", "test/cat/2.png", "pred/3.png", "__MACOSX/train/cat/1.png")
-    found = look(tmp_path)
-    assert remarks(found)[Topic.UNREAD] == ("pred/",) and sum(map(len, found.splits.values())) == 2
+    seen = look(tmp_path)
+    assert remarks(seen)[Topic.UNREAD] == ("pred/",) and sum(map(len, seen.splits.values())) == 2
     put(tmp_path / "flat", "cat/1.png", "dog/1.png", "__MACOSX/cat/1.png")
     assert look(tmp_path / "flat").splits["train"].classes() == ["cat", "dog"]
 
@@ -401,8 +401,8 @@ def test_links_that_lead_out_are_followed_for_who_owns_the_folder_and_told(tmp_p
     put(tmp_path / "elsewhere", "1.png")
     put(tmp_path / "in", "cat/0.png", "dog/0.png")
     os.symlink(tmp_path / "elsewhere" / "1.png", tmp_path / "in" / "cat" / "1.png")
-    found = look(tmp_path / "in")
-    assert len(found.strictly()["train"]) == 3 and remarks(found)[Topic.LINKED] == ("cat/1.png",)
+    seen = look(tmp_path / "in")
+    assert len(seen.strictly()["train"]) == 3 and remarks(seen)[Topic.LINKED] == ("cat/1.png",)
     refused = look(tmp_path / "in", links=False)
     assert [problem.reason for problem in refused.problems] == ["link"] and len(refused.splits["train"]) == 2
     os.symlink(tmp_path / "elsewhere", tmp_path / "in" / "cat" / "more")
@@ -417,15 +417,15 @@ def test_links_that_lead_out_are_followed_for_who_owns_the_folder_and_told(tmp_p
 def test_cells_end_where_the_header_says_also_when_they_hold_commas(tmp_path: Path, mark: str) -> None:
     put(tmp_path, "a.png", "b.png")
     words = '"a dog, running"' if mark == "," else "a dog, running"
-    found = look(text(tmp_path / "t.csv", f"path{mark}label{mark}caption\na.png{mark}x{mark}{words}\nb.png{mark}y{mark}{words}\n"))
-    assert found.splits["train"].captions == [["a dog, running"]] * 2 and found.splits["train"].labels == ["x", "y"]
+    seen = look(text(tmp_path / "t.csv", f"path{mark}label{mark}caption\na.png{mark}x{mark}{words}\nb.png{mark}y{mark}{words}\n"))
+    assert seen.splits["train"].captions == [["a dog, running"]] * 2 and seen.splits["train"].labels == ["x", "y"]
 
 
 @pytest.mark.parametrize("cell", ['["a dog", "it\'s here"]', "['a dog', \"it's here\"]", "['a dog' \"it's here\"]"])
 def test_a_list_inside_a_cell_is_a_list(tmp_path: Path, cell: str) -> None:
     put(tmp_path, "a.png")
-    found = look(text(tmp_path / "t.tsv", f"path\tcaption\na.png\t{cell}\n"))
-    assert found.splits["train"].captions == [["a dog", "it's here"]]
+    seen = look(text(tmp_path / "t.tsv", f"path\tcaption\na.png\t{cell}\n"))
+    assert seen.splits["train"].captions == [["a dog", "it's here"]]
 
 
 def test_a_list_of_one_class_is_the_class_and_one_of_several_is_refused(tmp_path: Path) -> None:
@@ -438,9 +438,9 @@ def test_a_list_of_one_class_is_the_class_and_one_of_several_is_refused(tmp_path
 @pytest.mark.parametrize("word", ["", "NaN", "nan", "None", "NULL", "<NA>"])
 def test_a_cell_that_says_nothing_is_empty_to_both_commands(tmp_path: Path, word: str) -> None:
     put(tmp_path, "a.png", "b.png")
-    found = look(text(tmp_path / "t.csv", f"path,label,caption\na.png,x,{word}\nb.png,{word},hello\n"))
-    assert found.splits["train"].labels == ["x", None] and found.splits["train"].captions == [[], ["hello"]]
-    assert (Topic.BLANK in remarks(found)) == bool(word)
+    seen = look(text(tmp_path / "t.csv", f"path,label,caption\na.png,x,{word}\nb.png,{word},hello\n"))
+    assert seen.splits["train"].labels == ["x", None] and seen.splits["train"].captions == [[], ["hello"]]
+    assert (Topic.BLANK in remarks(seen)) == bool(word)
 
 
 def test_a_folder_called_none_is_a_class_and_stays_one(tmp_path: Path) -> None:
@@ -455,9 +455,9 @@ def test_a_folder_called_none_is_a_class_and_stays_one(tmp_path: Path) -> None:
 def test_tables_in_other_encodings_of_unicode_are_read_and_the_encoding_told(tmp_path: Path, encoding: str) -> None:
     put(tmp_path, "a.png")
     (tmp_path / "t.csv").write_bytes("path,label\na.png,Käse\n".encode(encoding))
-    found = look(tmp_path / "t.csv")
-    assert found.splits["train"].labels == ["Käse"]
-    assert remarks(found).get(Topic.ENCODING) == (("t.csv (UTF-16)",) if encoding == "utf-16" else None)
+    seen = look(tmp_path / "t.csv")
+    assert seen.splits["train"].labels == ["Käse"]
+    assert remarks(seen).get(Topic.ENCODING) == (("t.csv (UTF-16)",) if encoding == "utf-16" else None)
 
 
 @pytest.mark.parametrize(("encoding", "name"), [("latin-1", "Latin-1"), ("cp1252", "cp1252")])
@@ -497,8 +497,8 @@ def test_what_is_doubtful_is_told_with_counts(tmp_path: Path) -> None:
 
 def test_captions_that_clip_cuts_are_counted(tmp_path: Path) -> None:
     put(tmp_path, "a.png", "b.png")
-    found = text(tmp_path / "t.csv", f"path,caption\na.png,{'dog ' * 76}\nb.png,{'dog ' * 75}\n")
-    told = {each.topic: str(each) for each in take(found, {})[1]}
+    table = text(tmp_path / "t.csv", f"path,caption\na.png,{'dog ' * 76}\nb.png,{'dog ' * 75}\n")
+    told = {each.topic: str(each) for each in take(table, {})[1]}
     assert told[Topic.CUT] == "captions longer than the 77 tokens that CLIP can read, which are cut: 1"
 
 
@@ -514,8 +514,8 @@ def test_lists_that_name_none_of_the_images_are_told_and_change_nothing(tmp_path
     put(tmp_path / "Images", "cat/1.png", "dog/2.png")
     text(tmp_path / "train.txt", "elsewhere/7.png\n")
     text(tmp_path / "test.txt", "elsewhere/8.png\n")
-    found = look(tmp_path)
-    assert called(found) == {"1.png": "cat", "2.png": "dog"} and len(remarks(found)[Topic.UNREAD]) == 2
+    seen = look(tmp_path)
+    assert called(seen) == {"1.png": "cat", "2.png": "dog"} and len(remarks(seen)[Topic.UNREAD]) == 2
 
 
 def test_lists_beside_a_table_of_captions_whose_columns_have_other_names_say_the_splits(tmp_path: Path) -> None:

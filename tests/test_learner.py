@@ -38,11 +38,11 @@ def same(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> bool:
 def test_the_operations_of_a_session_are_three_times_a_forward_pass_for_each_step() -> None:
     method = FinetuneConfig().build(make.tiny(), 0)
     session = make.session(1, (0, 1), (0, 1), each=8)
-    found = learn(method, session, TrainConfig(max_steps=5, batch_size=8, device="cpu"), 0)
+    outcome = learn(method, session, TrainConfig(max_steps=5, batch_size=8, device="cpu"), 0)
     with FlopCounterMode(display=False) as counter:
         method.losses(Collate(method.clip.tokenize)([Rows(session.data, method.clip, method.vocabulary)[(row, 0, 0)] for row in range(8)]))
     # a backward pass asks twice the products of a forward pass, but none for the pixels
-    assert 2.5 < found.flops / (5 * counter.get_total_flops()) <= 3.0 and found.steps == 5
+    assert 2.5 < outcome.flops / (5 * counter.get_total_flops()) <= 3.0 and outcome.steps == 5
 
 
 @pytest.mark.parametrize("config", [RidgeConfig(), GDAConfig(), LinearProbeConfig()])
@@ -50,8 +50,8 @@ def test_features_that_are_computed_once_are_counted(config: MethodConfig) -> No
     method, session = config.build(make.tiny(), 0), make.session(1, (0, 1), (0, 1), each=8)
     with FlopCounterMode(display=False) as counter:
         method.encode_image(torch.zeros(len(session.data), 3, 32, 32))
-    found = learn(method, session, TrainConfig(max_steps=1, batch_size=8, device="cpu"), 0)
-    assert found.flops >= counter.get_total_flops() > 0
+    outcome = learn(method, session, TrainConfig(max_steps=1, batch_size=8, device="cpu"), 0)
+    assert outcome.flops >= counter.get_total_flops() > 0
 
 
 def test_what_is_computed_after_the_last_step_is_counted() -> None:

@@ -95,8 +95,8 @@ def test_a_line_of_updates_is_traced_bisected_reported_and_takes_in_what_a_run_l
     now = standing_of(place, "growing")
     assert now.champion and now.champion.version == "3" and [learned.config["seed"] for learned in now.line] == [1, 1]
 
-    found = difference(place, client, ("growing/1", "growing/3"))
-    assert {each.name for each in found.sets} == {"first", "second"}
+    apart = difference(place, client, ("growing/1", "growing/3"))
+    assert {each.name for each in apart.sets} == {"first", "second"}
 
     arrive(stored, "third", (4, 5), 9)
     assert "third waiting" in evergreen("sessions", "--config", "growing.yaml")
@@ -144,8 +144,8 @@ def _broken(place: Place, client: MlflowClient, version: ModelVersion) -> None:
 
 
 def champion(client: MlflowClient) -> str:
-    found = holder(client, "growing", CHAMPION)
-    return str(found.version) if found else ""
+    held = holder(client, "growing", CHAMPION)
+    return str(held.version) if held else ""
 
 
 def evergreen(*words: str) -> str:
@@ -167,5 +167,5 @@ def test_each_update_tells_what_was_learned_from_probes_where_its_config_asks_fo
     assert set(update(config, changes)["learned"]) == {"first", "second"}
     place = Place(stored)
     report = report_of(find(connect(place), "growing", CHAMPION))
-    found = report.details["known/auroc_mahalanobis"].rows[:, report.matrix.sets.index("far")]
-    assert np.isnan(found[0]) and found[1:].min() > 0.9
+    auroc = report.details["known/auroc_mahalanobis"].rows[:, report.matrix.sets.index("far")]
+    assert np.isnan(auroc[0]) and auroc[1:].min() > 0.9

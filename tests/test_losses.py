@@ -23,9 +23,9 @@ def test_cosines_are_multiplied_in_full_precision_under_autocast() -> None:
     source = torch.Generator().manual_seed(0)
     images, texts = (torch.nn.functional.normalize(torch.randn(8, 64, generator=source), dim=-1).bfloat16() for _ in range(2))
     with torch.autocast("cpu", torch.bfloat16):
-        found = similarities(torch.tensor(100.0), images, texts)
-    assert found.dtype == torch.float32 and torch.equal(found, 100 * images.float() @ texts.float().T)
-    assert (found - (100 * images @ texts.T).float()).abs().max() > 0.01  # which is what it guards against
+        cosines = similarities(torch.tensor(100.0), images, texts)
+    assert cosines.dtype == torch.float32 and torch.equal(cosines, 100 * images.float() @ texts.float().T)
+    assert (cosines - (100 * images @ texts.T).float()).abs().max() > 0.01  # which is what it guards against
 
 
 def test_distillation_gives_the_worked_number_and_gradient() -> None:
@@ -84,9 +84,9 @@ def test_contrastive_agrees_with_the_reference_loss_of_open_clip() -> None:
     scale = torch.tensor(14.0, requires_grad=True)
     reference = ClipLoss()(images, texts, scale)
     wanted = torch.autograd.grad(reference, [images, texts, scale])
-    found = torch.autograd.grad(contrastive(images, texts, scale), [images, texts, scale])
+    gradients = torch.autograd.grad(contrastive(images, texts, scale), [images, texts, scale])
     torch.testing.assert_close(contrastive(images, texts, scale), reference)
-    for mine, theirs in zip(found, wanted, strict=True):
+    for mine, theirs in zip(gradients, wanted, strict=True):
         torch.testing.assert_close(mine, theirs)
 
 

@@ -101,10 +101,10 @@ def test_both_directions_have_the_published_values() -> None:
 
 def test_the_gradient_has_the_published_values_and_those_of_finite_differences() -> None:
     student = S.clone().requires_grad_()
-    (found,) = torch.autograd.grad(distillation(student, T, 2), student)
+    (gradient,) = torch.autograd.grad(distillation(student, T, 2), student)
     published = [[-0.173147057722, 0.026137447615, 0.147009610107], [-0.018292730856, 0.100275062802, -0.081982331946]]
-    assert torch.allclose(found, torch.tensor(published, dtype=torch.float64), atol=1e-11)
-    assert torch.allclose(found, ((student / 2).softmax(-1) - (T / 2).softmax(-1)).detach(), atol=1e-14)  # (T / B)(p_s - p_t)
+    assert torch.allclose(gradient, torch.tensor(published, dtype=torch.float64), atol=1e-11)
+    assert torch.allclose(gradient, ((student / 2).softmax(-1) - (T / 2).softmax(-1)).detach(), atol=1e-14)  # (T / B)(p_s - p_t)
     assert torch.autograd.gradcheck(lambda s: distillation(s.T, T.T, 2), (student,))
 
 
@@ -302,9 +302,9 @@ def test_the_pull_is_the_sum_of_squared_moves_since_the_session_began() -> None:
     shaken(method)
     start = make.tiny().double().state_dict()
     total = sum(((p.detach() - start[name]) ** 2).sum().item() for name, p in method.clip.named_parameters())
-    found = method.losses(batch)["l2"]
-    assert found.item() == pytest.approx(0.3 * total, rel=1e-12)
-    (gradient,) = torch.autograd.grad(found, method.clip.model.visual.proj)
+    loss = method.losses(batch)["l2"]
+    assert loss.item() == pytest.approx(0.3 * total, rel=1e-12)
+    (gradient,) = torch.autograd.grad(loss, method.clip.model.visual.proj)
     moved = method.clip.model.visual.proj.detach() - start["model.visual.proj"]
     assert torch.allclose(gradient, 0.6 * moved, atol=1e-14)
 

@@ -33,10 +33,10 @@ def test_each_dialect_gives_its_own_answer_on_the_worked_example() -> None:
 
 def test_continuum_and_libcontinual_say_what_their_code_says_where_definitions_part() -> None:
     # a set that was better before it was taught than ever since, and sets that gain and lose between the first and the last session
-    found = m.continuum(np.array([[0.5, 0.9, 0.1], [0.4, 0.6, 0.1], [0.4, 0.5, 0.7]]))
-    assert found["forgetting"] == pytest.approx(0.10)
-    found = m.libcontinual(np.array([[0.6, 0, 0, 0], [0.7, 0.5, 0, 0], [0.5, 0.6, 0.8, 0], [0.4, 0.4, 0.7, 0.9]]))
-    assert found == pytest.approx({"forgetting": 0.10, "bwt": -0.8 / 12})
+    scores = m.continuum(np.array([[0.5, 0.9, 0.1], [0.4, 0.6, 0.1], [0.4, 0.5, 0.7]]))
+    assert scores["forgetting"] == pytest.approx(0.10)
+    scores = m.libcontinual(np.array([[0.6, 0, 0, 0], [0.7, 0.5, 0, 0], [0.5, 0.6, 0.8, 0], [0.4, 0.4, 0.7, 0.9]]))
+    assert scores == pytest.approx({"forgetting": 0.10, "bwt": -0.8 / 12})
 
 
 def test_avalanche_itself_agrees_with_its_dialect() -> None:
@@ -118,10 +118,10 @@ def test_the_bootstrap_weighs_sets_alike_and_agrees_with_scipy() -> None:
     mean, low, high = m.bootstrap(mine, theirs)
     differences = [one.astype(float) - other for one, other in zip(mine, theirs, strict=True)]
     assert mean == pytest.approx(np.mean([d.mean() for d in differences]))
-    found = scipy.stats.bootstrap(
+    interval = scipy.stats.bootstrap(
         differences, lambda a, b, axis: (a.mean(axis) + b.mean(axis)) / 2, method="percentile", n_resamples=4000, rng=0
     )
-    np.testing.assert_allclose((low, high), found.confidence_interval, atol=0.01)
+    np.testing.assert_allclose((low, high), interval.confidence_interval, atol=0.01)
 
 
 def test_the_bootstrap_refuses_other_samples() -> None:

@@ -105,11 +105,11 @@ def joint_ties(vectors: np.ndarray, keep: float) -> np.ndarray:
             kept[task, place] = vectors[task, place]
     signs = [np.sign(kept[:, place].sum()) for place in range(size)]
     most = np.sign(sum(signs))
-    found = []
+    merged = []
     for place, sign in enumerate(signs):
         votes = [value for value in kept[:, place] if value * (sign or most) > 0]
-        found.append(sum(votes) / len(votes) if votes else 0.0)
-    return np.array(found)
+        merged.append(sum(votes) / len(votes) if votes else 0.0)
+    return np.array(merged)
 
 
 def joint_magmax(vectors: np.ndarray) -> np.ndarray:
@@ -147,8 +147,8 @@ def test_one_more_than_the_share_is_kept_as_in_the_authors_code_and_all_of_it_at
 
 def test_a_share_for_the_newest_lies_beside_the_rule_over_the_sessions_before() -> None:
     earlier = over(TIESConfig(scaling=0.5), VECTORS[:2])[0].copy()
-    found = over(TIESConfig(scaling=0.5, newest=0.25))[0]
-    np.testing.assert_allclose(found, 0.75 * earlier + 0.25 * (BASE + VECTORS[2]), atol=1e-12)
+    beside = over(TIESConfig(scaling=0.5, newest=0.25))[0]
+    np.testing.assert_allclose(beside, 0.75 * earlier + 0.25 * (BASE + VECTORS[2]), atol=1e-12)
     np.testing.assert_allclose(over(MeanConfig(newest=0.25), VECTORS[:1])[0], BASE + 0.25 * VECTORS[0], atol=1e-12)
 
 
@@ -157,8 +157,8 @@ def test_the_next_session_goes_on_from_what_was_learned_or_from_what_answers() -
         answered, tuner, merge = over(MagMaxConfig(chain=chain))  # type: ignore[arg-type]
         answered = answered.copy()
         merge.before(site(tuner))
-        found = BASE + VECTORS[-1] if chain == "sequential" else answered
-        np.testing.assert_array_equal(tuner.w.detach().numpy(), found)
+        expected = BASE + VECTORS[-1] if chain == "sequential" else answered
+        np.testing.assert_array_equal(tuner.w.detach().numpy(), expected)
         assert ("learned" in dict(merge.named_buffers())) == (chain == "sequential")
 
 

@@ -204,7 +204,7 @@ def test_the_logit_scale_moves_by_the_contrastive_term_alone() -> None:
 def test_twice_the_weight_is_twice_the_term_and_neither_models_scale_has_a_part_in_it() -> None:
     session = make.session(1, (0, 1, 2), (0, 1, 2), labels=False, captions=True)
 
-    def found(alpha: float = 20.0, up: float = 0.0, teacher_up: float = 0.0) -> tuple[dict[str, torch.Tensor], list[torch.Tensor]]:
+    def losses(alpha: float = 20.0, up: float = 0.0, teacher_up: float = 0.0) -> tuple[dict[str, torch.Tensor], list[torch.Tensor]]:
         method = ModXConfig(alpha=alpha).build(make.tiny(), 0)
         batch = ready(method, session)
         with torch.no_grad():
@@ -214,12 +214,12 @@ def test_twice_the_weight_is_twice_the_term_and_neither_models_scale_has_a_part_
         weights = [weight for name, weight in method.clip.named_parameters() if not name.endswith("logit_scale")]
         return terms, list(torch.autograd.grad(terms["align"], weights, allow_unused=True))
 
-    (once, gradient), (twice, doubled) = found(), found(alpha=40)
+    (once, gradient), (twice, doubled) = losses(), losses(alpha=40)
     assert twice["align"] == 2 * once["align"] > 0 and twice["contrast"] == once["contrast"]  # a factor of two is exact
     assert all(torch.equal(2 * one, two) for one, two in zip(gradient, doubled, strict=True))
     assert sum(one.abs().sum() for one in gradient) > 0
     for up, teacher_up in ((1.0, 0.0), (0.0, 1.0)):
-        scaled, same = found(up=up, teacher_up=teacher_up)
+        scaled, same = losses(up=up, teacher_up=teacher_up)
         assert scaled["align"] == once["align"] and (scaled["contrast"] != once["contrast"]) == bool(up)
         assert all(torch.equal(one, other) for one, other in zip(gradient, same, strict=True))
 

@@ -72,8 +72,8 @@ def weights(name: str, version: str) -> str:
 
 
 def holders(client: MlflowClient) -> dict[str, str | None]:
-    found = {alias: holder(client, "colours", alias) for alias in (CHAMPION, CHALLENGER)}
-    return {alias: str(version.version) if version else None for alias, version in found.items()}
+    versions = {alias: holder(client, "colours", alias) for alias in (CHAMPION, CHALLENGER)}
+    return {alias: str(version.version) if version else None for alias, version in versions.items()}
 
 
 def test_a_stream_is_judged_promoted_refused_and_rolled_back(config: str, stored: Path) -> None:
@@ -144,9 +144,9 @@ def test_two_versions_are_held_against_each_other_image_by_image(config: str, st
         assert "<script" not in Path("d/diff.html").read_text()
         return done.output, json.loads(Path("d/diff.json").read_text())
 
-    output, found = diff()
-    assert (found["before"], found["after"]) == ("colours/1", "colours/2") and "labelled images" in output
-    for each in found["sets"]:
+    output, answered = diff()
+    assert (answered["before"], answered["after"]) == ("colours/1", "colours/2") and "labelled images" in output
+    for each in answered["sets"]:
         then, now = (unpack(report["hits"][each["name"]]) for report in told)
         assert (each["broke"], each["mended"]) == (int((then & ~now).sum()), int((now & ~then).sum()))
 
@@ -157,11 +157,11 @@ def test_two_versions_are_held_against_each_other_image_by_image(config: str, st
             (folder / f"{number:02}.png").write_bytes(png(number % 4, 500 + number))
     files = sorted(Path("new").iterdir())
     one, two = ([row[0][0] for row in classify(served(place, client, f"colours/{version}"), files)] for version in (1, 2))
-    output, found = diff("--on", "new")
-    (alone,) = found["sets"]
+    output, answered = diff("--on", "new")
+    (alone,) = answered["sets"]
     apart = [(was, now) for was, now in zip(one, two, strict=True) if was != now]
     assert (alone["name"], alone["images"], alone["before"], alone["differ"]) == ("new", 12, None, len(apart))
-    assert {(block["was"], block["now"]): block["images"] for block in found["differ"]} == dict(Counter(apart))
+    assert {(block["was"], block["now"]): block["images"] for block in answered["differ"]} == dict(Counter(apart))
     assert f"The two differ on {len(apart)} of 12 images that nobody has labelled." in output
 
     CliRunner().invoke(app, ["diff", "colours/1", "colours/2", "--on", "known"], catch_exceptions=False)
@@ -182,13 +182,13 @@ def test_two_versions_are_held_against_each_other_image_by_image(config: str, st
 def _asked(place: Place, client: MlflowClient, config: str) -> None:
     for name in ("red", "blue"):
         Path(f"{name}.png").write_bytes(png(("red", "green", "blue").index(name), 7))
-    found = served(place, client, "colours")
-    answers = classify(found, [Path("red.png"), Path("blue.png")], ["red", "green", "blue"])
+    model = served(place, client, "colours")
+    answers = classify(model, [Path("red.png"), Path("blue.png")], ["red", "green", "blue"])
     assert [round(sum(share for _, share in row), 9) for row in answers] == [1.0, 1.0] and len(answers[0]) == 3
-    assert {path.name for path, _ in rank(found, [Path("red.png"), Path("blue.png")], "a red square")} == {"red.png", "blue.png"}
+    assert {path.name for path, _ in rank(model, [Path("red.png"), Path("blue.png")], "a red square")} == {"red.png", "blue.png"}
     Path("bad.png").write_bytes(b"no image")
     with pytest.raises(DataError, match=r"bad.png: not a readable image"):
-        classify(found, [Path("bad.png")], ["red", "green"])
+        classify(model, [Path("bad.png")], ["red", "green"])
     with pytest.raises(StoreError, match="no version or alias '9'; there are 2, 1"):
         served(place, client, "colours/9")
     with pytest.raises(StoreError, match="no model 'shapes'; there are colours"):
@@ -204,12 +204,12 @@ def test_where_a_model_broke_is_read_from_what_was_measured_whatever_code_is_her
     version = find(client, "colours", CHAMPION)
     monkeypatch.setattr("cl.methods.terms.fit.Fit.version", 2)
     planned.cache_clear()
-    found = course(place, client, version, "set", "classes 1-2")
+    both_ways = course(place, client, version, "set", "classes 1-2")
     start, first, second = (row[0] for row in report["matrix"]["rows"])
-    assert found == Course([Effect("classes 1-2", start, first, 8), Effect("classes 3-4", first, second, 8)], False)
+    assert both_ways == Course([Effect("classes 1-2", start, first, 8), Effect("classes 3-4", first, second, 8)], False)
     red, green = (course(place, client, version, "class", name) for name in ("red", "green"))
     assert [effect.images for effect in red.effects] == [0, 4] and not red.measured  # the first session brought them
-    for one, two, both in zip(red.effects[1:], green.effects[1:], found.effects[1:], strict=True):
+    for one, two, both in zip(red.effects[1:], green.effects[1:], both_ways.effects[1:], strict=True):
         assert (one.before + two.before) / 2 == pytest.approx(both.before) and (one.after + two.after) / 2 == pytest.approx(both.after)
     blue = course(place, client, version, "class", "blue")
     assert not blue.judged() and blue.worst() is None
@@ -227,7 +227,7 @@ def test_where_a_model_broke_is_read_from_what_was_measured_whatever_code_is_her
     with pytest.raises(StoreError, match="the test images are not those that were measured"):
         course(place, client, version, "class", "red")
     shutil.rmtree(place.steps)
-    assert course(place, client, version, "set", "classes 1-2") == found  # the registry's own copy
+    assert course(place, client, version, "set", "classes 1-2") == both_ways  # the registry's own copy
 
 
 def test_a_model_that_goes_on_names_the_version_it_grew_out_of_and_is_asked_now_about_what_was_left_out(config: str, stored: Path) -> None:
@@ -245,12 +245,12 @@ def test_a_model_that_goes_on_names_the_version_it_grew_out_of_and_is_asked_now_
     assert origin.facts["grown out of"] == "version 1" and [(row[0], row[-1]) for row in origin.sessions] == [("one", "1"), ("two", "2")]
 
     assert not course(place, client, version, "class", "red").measured
-    found = course(place, client, version, "class", "green")
-    assert found.measured and [(effect.session, effect.images) for effect in found.effects] == [("one", 0), ("two", 4)]
+    told = course(place, client, version, "class", "green")
+    assert told.measured and [(effect.session, effect.images) for effect in told.effects] == [("one", 0), ("two", 4)]
     plan = planned(job_of(config))
     (examined,) = (each for each in plan.stream.exam(2) if each.name == "one")
     hits = evaluate(revive(plan.build(), version.tags["evergreen.state"], place.steps), [examined], EvalConfig())["one"].hits
-    assert found.effects[-1].after == hits[[label == "green" for label in examined.data.labels]].mean()
+    assert told.effects[-1].after == hits[[label == "green" for label in examined.data.labels]].mean()
 
 
 def test_a_session_with_wrong_labels_is_not_cleared_by_its_own_test_images() -> None:
@@ -258,9 +258,9 @@ def test_a_session_with_wrong_labels_is_not_cleared_by_its_own_test_images() -> 
     right, wrong = np.ones(10, bool), np.zeros(10, bool)
     good, bad = np.arange(10) < 9, np.ones(40, bool)
     hits = [[wrong, ~bad, wrong], [good, ~bad, wrong], [wrong, bad, wrong], [np.arange(10) < 5, ~bad, right]]
-    found = Course(effects(["may", "june", "july"], [1, 2, 3], hits), False)
-    assert found.effects[1] == Effect("june", 0.9, 0.0, 10) == found.worst()
-    assert found.effects[0].images == 0 and found.effects[2] == Effect("july", 0.8, 0.1, 50)
+    told = Course(effects(["may", "june", "july"], [1, 2, 3], hits), False)
+    assert told.effects[1] == Effect("june", 0.9, 0.0, 10) == told.worst()
+    assert told.effects[0].images == 0 and told.effects[2] == Effect("july", 0.8, 0.1, 50)
     probed = effects(["may"], [0, 1], [[good, wrong], [right, right]])
     assert probed == [Effect("may", 0.9, 1.0, 10)]  # a probe is there from the beginning
 

@@ -148,10 +148,10 @@ def test_a_backslash_is_a_slash_under_the_same_checks_and_what_macos_adds_is_no_
                 archive.addfile(info, io.BytesIO(png(0, 1)))
     if kind == "zip":
         folder = unzip(file, tmp_path / "out", problems)
-        found = {path.relative_to(tmp_path / "out").as_posix() for path in folder.rglob("*") if path.is_file()}
+        unpacked = {path.relative_to(tmp_path / "out").as_posix() for path in folder.rglob("*") if path.is_file()}
     else:
-        found = {name for name, _ in members(file, problems)}
-    assert found == {"red/1.png"}
+        unpacked = {name for name, _ in members(file, problems)}
+    assert unpacked == {"red/1.png"}
     expected = [(name[:4096], reason) for name, reason in NAMES.items() if isinstance(reason, Reason)]
     assert sorted((problem.where, problem.reason) for problem in problems) == sorted(expected)
 
@@ -186,5 +186,5 @@ def test_a_tar_may_be_compressed_whatever_its_name_says(pack: Callable[[bytes], 
             archive.addfile(info, io.BytesIO(png(0, number, 100)))
     (tmp_path / "t.tar").write_bytes(pack(plain.getvalue()))
     problems: list[Problem] = []
-    found = list(members(tmp_path / "t.tar", problems))
-    assert found == [(f"{number:04d}.png", png(0, number, 100)) for number in range(20)] and not problems
+    read = list(members(tmp_path / "t.tar", problems))
+    assert read == [(f"{number:04d}.png", png(0, number, 100)) for number in range(20)] and not problems

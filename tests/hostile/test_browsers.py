@@ -120,8 +120,8 @@ def test_the_server_that_run_starts_by_itself_asks_for_the_secret_and_answers_no
 def test_mlflow_is_started_behind_the_guard_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("flows.servers.guard.mlflow_app", lambda: "guarded")
     monkeypatch.setattr("sys.path", list(sys.path))
-    (found,) = entry_points(group="mlflow.app", name="evergreen")
-    assert found.load()() == "guarded"
+    (plugin,) = entry_points(group="mlflow.app", name="evergreen")
+    assert plugin.load()() == "guarded"
     server = mlflow_server(5000, "sqlite://", "file:")
     assert server.command[server.command.index("--app-name") + 1] == "evergreen"
 
@@ -196,7 +196,7 @@ def harmless(up: SimpleNamespace, told: dict[str, Any]) -> None:
         assert str(got).startswith("refused") or got == 403 or (what.endswith("unasked") and got == "sent"), told
     from flows.tracking.runs import connect
 
-    names = [found.name for found in connect(up.place).search_experiments()]
+    names = [experiment.name for experiment in connect(up.place).search_experiments()]
     assert not [name for name in names if "harm" in name]
     request = urllib.request.Request(f"http://{HOST}:{up.prefect}/api/variables/filter", b"{}", {"Content-Type": "application/json"})
     import base64

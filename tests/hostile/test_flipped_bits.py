@@ -133,8 +133,8 @@ def test_what_the_first_version_wrote_is_still_read(store: tuple[Plan, Path]) ->
         place = folder / "states" / made.states[index] / "state.json"
         state = unsealed(read_json(place), str(place), ())
         write_json({name: state[name] for name in ("sha256", "cost", "record")}, place)
-        found = find(made, index, folder)
-        assert found is not None and found.row == step.row and whole(folder / "states" / made.states[index])
+        earlier = find(made, index, folder)
+        assert earlier is not None and earlier.row == step.row and whole(folder / "states" / made.states[index])
         write_json(old | {"digesu": "0" * 64}, file)  # a digest whose name lost a bit
         assert find(made, index, folder) is None
 
