@@ -4,6 +4,7 @@
     python bench/results.py FOLDER glyphs --search [--only LABEL ...]  # two tries for each, then all six for those ahead
     python bench/results.py FOLDER glyphs [--only LABEL ...]           # three seeds of those ahead, at their best try; the table
     python bench/results.py FOLDER glyphs --table                      # what was measured so far
+    python bench/results.py FOLDER photos --data SETS --search         # the other streams, those methods alone that STREAMS names
 
 The methods stand in results.yaml, the streams in flows/configs/results. A try is a learning rate and a scale of the objective, the
 temperature of its loss: three and two of them, alike for all. Both scales at the middle rate say who gets the other four tries: six single
@@ -28,16 +29,21 @@ COLUMNS = ("last", "average", "learned", "forgetting", "zero_shot_drop")
 
 
 class Stream(NamedTuple):
-    """Where a stream's settings are chosen, and among which learning rates."""
+    """Where a stream's settings are chosen, among which learning rates, which methods are tried there, and how many get ahead."""
 
     held_out: str
     rates: tuple[float, ...]
+    labels: tuple[str, ...] = ()  # all
+    ahead: int = 6
 
 
+# A run on photographs takes minutes: there what was best on glyphs is tried, and what was best there before; one session replays nothing.
+PHOTOS = "finetune, ewc, zscl, replay, vr_lwf, replay + l2, replay + magmax, replay + ties, zscl + replay, vr_lwf + replay"
+RETENTION = "finetune, ewc, zscl, vr_lwf, wise_ft, infoloob, vr_lwf + ewc, vr_lwf + wise, ewc + wise, vr_lwf + infoloob"
 STREAMS = {
     "glyphs": Stream("held_out", (3e-4, 1e-3, 3e-3)),
-    "photos": Stream("val", (3e-5, 1e-4, 3e-4)),
-    "retention": Stream("held_out", (3e-5, 1e-4, 3e-4)),
+    "photos": Stream("val", (3e-5, 1e-4, 3e-4), tuple(PHOTOS.split(", ")), 2),
+    "retention": Stream("held_out", (3e-5, 1e-4, 3e-4), tuple(RETENTION.split(", ")), 2),
 }
 
 
@@ -117,7 +123,7 @@ class Bench:
         """The tries that are not there yet, on images that neither teach nor test: two for all, the others for the best."""
         middle = self.stream.rates[1:2]
         self._try(asked, middle)
-        if len(self.tried(1)) == len(methods()):
+        if len(self.tried(1)) == len(self.stream.labels or methods()):
             ahead = self.ahead()
             self._try({label: method for label, method in asked.items() if label in ahead}, self.stream.rates)
 
@@ -138,11 +144,11 @@ class Bench:
         return dict(sorted(best.items(), key=lambda row: -row[1]["mean"]))
 
     def ahead(self) -> list[str]:
-        """Fine-tuning, the best six single methods and the best six combinations of the first two tries."""
+        """Fine-tuning, the best single methods and the best combinations of the first two tries."""
         middle = [entry for entry in self.told("search").values() if entry["rate"] == self.stream.rates[1]]
         ranked = list(dict.fromkeys(entry["label"] for entry in sorted(middle, key=lambda entry: -entry["mean"])))
         singles, combined = ([label for label in ranked if label in group] for group in groups().values())
-        return list(dict.fromkeys(["finetune", *singles[:6], *combined[:6]]))
+        return list(dict.fromkeys(["finetune", *singles[: self.stream.ahead], *combined[: self.stream.ahead]]))
 
     def best(self) -> dict[str, dict[str, Any]]:
         """The best try of each that is ahead, among the tries that all of them had."""
@@ -193,10 +199,10 @@ def main() -> None:
     parser.add_argument("--search", action="store_true")
     parser.add_argument("--table", action="store_true")
     parser.add_argument("--data", type=Path, help="folder of the data sets of photos and retention")
-    parser.add_argument("--only", nargs="+", choices=methods(), default=list(methods()))
+    parser.add_argument("--only", nargs="+", choices=methods())
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     given = parser.parse_args()
-    asked = {label: methods()[label] for label in given.only}
+    asked = {label: methods()[label] for label in given.only or STREAMS[given.stream].labels or methods()}
 
     from cl.data.glyphs import build
     from cl.data.table import write
