@@ -10,16 +10,18 @@ Learning a thousand sessions takes hours on two cores, most of it asking 1,000 s
 the sessions are really there, and its further states are copies of the last one that was learned. The update after the jump is told
 and not measured, since it asks the base model about all the new sets; the one after that is.
 
-Measured with `--candidates own --upto 100 --jump ...`, one thread, seconds of this process (what it waits for servers is left out; the
-machine was shared by a dozen others, so that seconds on the wall say nothing):
+Measured with `--upto 101`, then with `--jump 1000` (1008 for `own`), one thread, two cores with little else on them; seconds on the wall:
 
-    sessions   update   of these evaluations   report   nothing to do
-          10      1.7                     13      1.1             0.2
-       1,005     20.2                  1,008     38.5             1.1
+    candidates   sessions   evaluations   update   report   nothing to do
+    seen               10            13      2.4      0.7             1.1
+    seen              100           103      5.5      1.8             1.2
+    seen            1,001         1,004     17.0      7.6             1.2
+    own                10            13      2.1      1.4             1.1
+    own               100           103      4.9      2.4             1.1
+    own             1,009         1,012     23.8      7.3             1.1
 
 Evaluations are the new state's of every set, and the new set's of the base model, the state before and the champion: they are what
-grows, at 0.02 s each. Since then, and measured alone: looking up what a thousand states answered to a thousand sets takes 0.11 s for
-10.3 s, and making a matrix of a million scores plain values 0.05 s for 0.42 s; a report holds a dozen.
+grows, at 0.02 s each. An update leaves two MLflow runs behind it, the model's and its session's.
 """
 
 import argparse

@@ -38,12 +38,12 @@ class Stream(NamedTuple):
 
 
 # A run on photographs takes minutes: there what was best on glyphs is tried, and what was best there before; one session replays nothing.
-PHOTOS = "finetune, ewc, zscl, replay, vr_lwf, replay + l2, replay + magmax, replay + ties, zscl + replay, vr_lwf + replay"
-RETENTION = "finetune, ewc, zscl, vr_lwf, wise_ft, infoloob, vr_lwf + ewc, vr_lwf + wise, ewc + wise, vr_lwf + infoloob"
+PHOTOS = "finetune, ewc, replay, vr_lwf, replay + l2, replay + ties, vr_lwf + replay"
+RETENTION = "finetune, ewc, vr_lwf, wise_ft, vr_lwf + ewc, vr_lwf + wise, ewc + wise"
 STREAMS = {
     "glyphs": Stream("held_out", (3e-4, 1e-3, 3e-3)),
-    "photos": Stream("val", (3e-5, 1e-4, 3e-4), tuple(PHOTOS.split(", ")), 2),
-    "retention": Stream("held_out", (3e-5, 1e-4, 3e-4), tuple(RETENTION.split(", ")), 2),
+    "photos": Stream("val", (3e-5, 1e-4, 3e-4), tuple(PHOTOS.split(", ")), 1),
+    "retention": Stream("held_out", (3e-5, 1e-4, 3e-4), tuple(RETENTION.split(", ")), 1),
 }
 
 

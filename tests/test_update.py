@@ -210,6 +210,22 @@ def test_after_an_upgrade_other_settings_or_another_method_one_new_session_is_on
     assert any(line.startswith("growing: since later-2: settings changed: method.") and "finetune -> vr_lwf" in line for line in told)
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("bare", "learned")
+def test_a_line_goes_on_with_the_defaults_it_began_with(config: str, stored: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    monkeypatch.setattr("flows.line.grow.watch", lambda: _listener(told))
+    update(config, ["method={name: ridge, penalty: 0.1, projection: null}"])  # as a release had it where nobody set anything
+    arrive(stored, "second", (2, 3))
+    assert update(config, ["method=ridge"])["learned"] == ["second"] and stands(stored).line[-1].dropped == ()
+    kept = _method(stored, stands(stored), ["method={name: ridge, penalty: 0.1, projection: null}"])
+    assert len(kept["sums.rows"]) == 4  # the first session's two classes among them
+    assert any(line.startswith("growing: ridge: goes on with penalty 0.1, projection null, as this line began") for line in told)
+    arrive(stored, "third", (4, 5))
+    update(config, ["method={name: ridge, projection: 40}"])  # set by somebody
+    assert stands(stored).line[-1].config["method"]["projection"] == 40
+
+
 def _listener(told: list[str]) -> Any:
     nothing = lambda *_, **__: None  # noqa: E731
     return SimpleNamespace(tell=told.append, begin=nothing, progress=nothing, end=nothing, heard=nothing)

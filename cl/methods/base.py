@@ -58,6 +58,7 @@ class MethodConfig(Config):
     """Settings of a method; a subclass adds `name: Literal[...]` and its knobs."""
 
     learns: ClassVar[tuple[str, ...]] = ("labels", "captions")  # what a session must have some of
+    former: ClassVar[Mapping[str, Any]] = {}  # what was the default of an earlier release, where a line that began with it keeps it
 
     label: Name | None = None  # what tables call it, where one method stands there twice
     train: Overlay = Field({}, description="training settings that this method wants otherwise")

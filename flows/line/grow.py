@@ -25,6 +25,7 @@ from flows.learn.far import half
 from flows.learn.job import Job
 from flows.learn.session import logged_to, tracker_of
 from flows.line.effect import changed
+from flows.line.kept import kept
 from flows.line.work import Work, asked_sets, classes, told, work
 from flows.pace import Ended
 from flows.watch import watch
@@ -34,7 +35,8 @@ def begin(job: Job, session: str, path: Sequence[Learned], together: Sequence[st
     """Note that a session is going to be learned on top of a line, after it was seen that it can be."""
     at = work(job)
     arrival = at.arrivals.there()[session]
-    step = stepped(at, session, path, job.settings)
+    settings, remarks = kept(job.settings, path[-1].config) if path else (job.settings, [])
+    step = stepped(at, session, path, settings)
     began = Began(
         session=session,
         source=arrival.source,
@@ -42,12 +44,12 @@ def begin(job: Job, session: str, path: Sequence[Learned], together: Sequence[st
         state=step.state,
         number=step.session.index,
         identity=step.identity,
-        config=job.settings,
+        config=settings,
         content=arrival.content,
         together=tuple(together),
     )
     note(at.journal, began)
-    for change in since(path[-1], began) if path else ():
+    for change in (*since(path[-1], began), *remarks) if path else ():
         watch().tell(f"{at.config.name}: {change}")
     return began
 

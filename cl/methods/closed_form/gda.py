@@ -1,7 +1,7 @@
 """Gaussian discriminant analysis beside zero-shot CLIP: no training, and the sessions' statistics simply add up (arXiv:2402.04087)."""
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -59,6 +59,8 @@ class GDASettings(SumsConfig):
 
 class GDAConfig(GDASettings):
     """Gaussian discriminant analysis on frozen features beside zero-shot, with no training."""
+
+    former: ClassVar[Mapping[str, Any]] = {"alpha": 1.0}
 
     name: Literal["gda"] = "gda"
 

@@ -1,8 +1,8 @@
 """Ridge regression to class indicators in closed form: what sessions add up to is the joint solution, in any order."""
 
 import logging
-from collections.abc import Sequence
-from typing import ClassVar, Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Bool, Float
@@ -43,6 +43,8 @@ class RidgeSettings(SumsConfig):
 
 class RidgeConfig(RidgeSettings):
     """Ridge regression on frozen features, in closed form."""
+
+    former: ClassVar[Mapping[str, Any]] = {"penalty": 0.1, "projection": None}
 
     name: Literal["ridge"] = "ridge"
 
