@@ -1,6 +1,5 @@
 """YAML as plain values, whoever wrote it: what a few lines can blow up into, by aliases, merges or depth, is bounded before it is built."""
 
-from collections import Counter
 from collections.abc import Hashable
 from typing import Any
 
@@ -27,10 +26,21 @@ class _Loader(yaml.SafeLoader):
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         """The mapping, after a look at its keys."""
-        keys = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.value != "<<")
-        if twice := [key for key, count in keys.items() if count > 1]:
-            raise yaml.constructor.ConstructorError(None, None, f"{twice[0]!r} stands twice", node.start_mark)
+        first: dict[str, yaml.ScalarNode] = {}
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value != "<<" and first.setdefault(key.value, key) is not key:
+                before = first[key.value].start_mark.line + 1
+                raise yaml.MarkedYAMLError(problem=f"{key.value!r} stands twice, first in line {before}", problem_mark=key.start_mark)
         return super().construct_mapping(node, deep)
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        """The value of a node."""
+        try:
+            return super().construct_object(node, deep)
+        except (ValueError, KeyError, AttributeError) as error:  # of a date or number that is none: PyYAML lets Python's own errors through
+            raise yaml.MarkedYAMLError(
+                problem=f"a value is not of the kind it looks like: {error}; quote it", problem_mark=node.start_mark
+            ) from error
 
 
 def parse(text: str, source: str) -> Any:
@@ -49,8 +59,6 @@ def parse(text: str, source: str) -> Any:
         raise ConfigError(f"{source}{line}: not valid YAML ({getattr(error, 'problem', 'syntax error')})") from error
     except RecursionError as error:
         raise ConfigError(f"{source}: nested too deeply; a config has a handful of levels") from error
-    except (ValueError, KeyError, AttributeError) as error:  # of a date or number that is none: PyYAML lets Python's own errors through
-        raise ConfigError(f"{source}: not valid YAML (a value is not of the kind it looks like: {error}); quote it") from error
 
 
 def _measure(root: yaml.Node) -> None:

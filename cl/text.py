@@ -14,6 +14,15 @@ def some(words: Sequence[object], most: int = 3) -> str:
     return ", ".join(str(w) for w in words[:most]) + (f" and {len(words) - most} more" if len(words) > most else "")
 
 
+def either(words: Sequence[str]) -> str:
+    """A choice.
+
+    >>> either(["a", "b", "c"]), either(["a"])
+    ('a, b or c', 'a')
+    """
+    return " or ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
+
+
 def plural(number: int, one: str, several: str = "") -> str:
     """A number with its noun, and its verb where that changes with it; `several`: of any number but one, by default with an s.
 

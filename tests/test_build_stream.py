@@ -264,7 +264,7 @@ def test_a_stream_that_cannot_be_learned_says_why(tmp_path, text, message):
         ("{kind: domains, sources: {d: d}, probes: [{name: p, limt: 3}]}", "probes.0.limt: unknown setting"),
         ("{kind: domains, sources: {d: d}, template: 'a photo'}", "template: .*holds {} once"),
         ("{kind: classes, sources: {d: d}}", "increment: this setting is required"),
-        ("{kind: classes, sources: {d: d}, increment: 0}", "increment: input should be greater than 0"),
+        ("{kind: classes, sources: {d: d}, increment: 0}", "increment: expected a number above 0"),
         ("{kind: domain, sources: {d: d}}", "stream.kind: there is no 'domain'; there are .*domains.*listed.*; did you mean domains"),
         ("{kind: time, sources: {d: d}, cuts: [2024-02-01, 2024-01-01]}", "cuts must rise"),
     ],

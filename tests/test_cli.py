@@ -161,7 +161,7 @@ def test_a_data_set_that_exists_and_a_name_that_is_a_path(refused: Refused, conf
         (["--method", "best"], "method.name: unknown method 'best'; there are "),
         (["--set", "train.lrr=1"], "colours.yaml: train.lrr: unknown setting"),
         (["--set", "trian.lr=1"], "colours.yaml: trian: unknown setting"),
-        (["--set", "stream.increment=0"], "stream.increment: input should be greater than 0 (found 0)"),
+        (["--set", "stream.increment=0"], "stream.increment: expected a number above 0 (found 0)"),
         (["--set", "train.lr"], "override 'train.lr': expected dotted.key=value, such as train.lr=1e-4"),
         (["--set", "model.name=ViT-B-33"], "model 'ViT-B-33' is not known; did you mean ViT-B-32"),
         (["--set", "model.name=ViT-B-32"], "model 'ViT-B-32' needs weights: set pretrained to one of openai, "),

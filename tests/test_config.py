@@ -1,12 +1,17 @@
 """Settings: what is refused, and how it is told."""
 
+import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from pydantic import BaseModel
 
 from cl.config import TrainConfig, override, read_yaml, validate
 from cl.errors import ConfigError
-from cl.run_config import label, parse_config, variants
+from cl.explain import models_in
+from cl.run_config import RunConfig, label, parse_config, variants
 
 
 def test_a_misspelt_setting_is_told_by_its_path(tmp_path: Path) -> None:
@@ -50,8 +55,40 @@ def test_two_variants_of_a_method_need_labels_or_they_would_be_taken_for_seeds()
 
 
 def test_a_value_out_of_range_is_told_with_what_was_found() -> None:
-    with pytest.raises(ConfigError, match=r"lr: input should be greater than 0 \(found -1\)"):
+    with pytest.raises(ConfigError, match=r"lr: expected a number above 0 \(found -1\)"):
         validate(TrainConfig, {"lr": -1}, "here")
+
+
+def groups(of: type[BaseModel]) -> Iterator[type[BaseModel]]:
+    """Every group of settings that a group may hold, and itself."""
+    found, todo = set[type[BaseModel]](), [of]
+    while todo:
+        group = todo.pop()
+        if group not in found:
+            found.add(group)
+            yield group
+            todo += [each for field in group.model_fields.values() for each in models_in(field.annotation)]
+
+
+def test_what_is_wrong_with_any_setting_is_told_in_our_own_words() -> None:
+    foreign = re.compile(r"input should|unable to|string should|value error|constrained|literal\[|\[str,", re.IGNORECASE)
+    fields = {(name, str(field.annotation)): group for group in groups(RunConfig) for name, field in group.model_fields.items()}
+    told = [
+        (group, name, value, problem(group, {name: value}))
+        for (name, _), group in fields.items()
+        for value in ("no such", -7.5, None, {"no": 1})
+    ]
+    assert sum(bool(each[3]) for each in told) > 500
+    assert not [each for each in told if foreign.search(each[3])][:5]
+
+
+def problem(group: type[BaseModel], tree: dict[str, Any]) -> str:
+    """What is told of these settings; nothing where they are fine."""
+    try:
+        validate(group, tree, "here")
+    except ConfigError as error:
+        return str(error)
+    return ""
 
 
 def test_settings_cannot_be_changed_once_read() -> None:

@@ -264,7 +264,7 @@ def described_in(path: Path) -> Entry:
     except OSError as error:
         raise DataError(f"{file}: cannot be read ({error.strerror}); `dvc checkout` restores it") from error
     except ValidationError as error:
-        raise DataError(f"{file}: not what describes a session ({explain(error, {})}); `dvc checkout` restores it") from error
+        raise DataError(f"{file}: not what describes a session ({explain(error, None)}); `dvc checkout` restores it") from error
     if entry.folder != path.name:
         raise DataError(f"{file}: describes {entry.folder}, not {path.name}; sessions are never renamed, so `dvc checkout` restores them")
     return entry

@@ -60,10 +60,25 @@ def test_a_small_text_that_means_much_is_refused_at_once(what: str, tmp_path: Pa
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 400_000  # kB
 
 
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("name: x\nmethod: a\ntrain: {lr: 1}\nmethod: b\n", r"x\.yaml, line 4: not valid YAML \('method' stands twice, first in line 2\)"),
+        ("name: x\ntrain:\n  lr: 1\n  lr: 2\n", r"line 4: not valid YAML \('lr' stands twice, first in line 3\)"),
+        ("name: x\nday: 2020-13-45\n", r"line 2: not valid YAML \(a value is not of the kind it looks like: .*; quote it\)"),
+        ("name: x\nmodel:\n  - a\n  lr: 2\n", "line 4: not valid YAML"),
+    ],
+)
+def test_the_line_that_is_told_is_the_one_to_mend(text: str, told: str, tmp_path: Path) -> None:
+    (tmp_path / "x.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=told):
+        read_yaml(tmp_path / "x.yaml")
+
+
 def test_a_value_of_the_command_line_is_bounded_as_well() -> None:
     with pytest.raises(ConfigError, match=r"override 'a=.*stands for what it is part of"):
         override({}, ["a=&a [*a]"])
-    with pytest.raises(ConfigError, match="override 'day=2020-13-45': not valid YAML"):
+    with pytest.raises(ConfigError, match=r"override 'day=2020-13-45'.*: not valid YAML"):
         override({}, ["day=2020-13-45"])
 
 
