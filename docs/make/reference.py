@@ -22,6 +22,13 @@ from flows.cli.main import app
 SHIPPED = Path(__file__).parents[2] / "flows" / "configs"
 _MIXED = """`evergreen compare papers/...` prints the block of its protocol beside its own rows, and none where settings differ from it.
 Rows are comparable within a block and with nothing else. In percent; none of them was measured here."""
+_BY_NAME = """Run by name: `evergreen compare glyphs`, `evergreen compare papers/mtil_order_1`. What data one reads stands in its
+first lines; folders that are missing are told by name:
+```sh
+EVERGREEN_DATA=/path/to/data EVERGREEN_MODELS=/path/to/models evergreen compare photos
+```
+`photos` and `mini_imagenet` start from a local model, or, where that is not there, from a small one
+that is trained on the first session."""
 API = re.compile(r"^::: cl\.(\w+)$", re.M)
 
 
@@ -171,7 +178,7 @@ def _options(command: Any) -> str:
 
 def shipped() -> str:
     """The configs that can be run by name, in the words that each opens with."""
-    told = ["# Shipped configs\n\nRun by name: `evergreen compare glyphs`. What data one reads stands in its first lines.\n"]
+    told = [f"# Shipped configs\n\n{_BY_NAME}\n"]
     for folder in ("", "papers", "results"):
         told.append(f"## {folder or 'Examples'}\n")
         for path in sorted((SHIPPED / folder).glob("*.yaml")):

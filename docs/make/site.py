@@ -35,7 +35,7 @@ NAV: list[dict[str, Any]] = [
     {"Start": ["index.md", "faq.md", "security.md"]},
     {"Tutorials": [*_in("tutorials", "own_classes", "captions", "production", "few_labels", "comparing")]},
     {"Notebooks": _in("notebooks", "first_stream", "recipes", "what_broke")},
-    {"Guide": _in("guide", "learning", "data", "updates", "models", "keeping")},
+    {"Guide": _in("guide", "config", "recipes", "learning", "data", "updates", "models", "keeping")},
     {"Team": _in("team", "one_machine", "one_server", "many_workers")},
     {"Methods": [*PRESETS, {"Parts": KINDS}, "reference/refused.md"]},
     {"Reference": _in("reference", "python", "settings", "commands", "models", "configs")},
