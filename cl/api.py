@@ -9,19 +9,18 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float
-from PIL import Image
 from torch import Tensor
 
 from cl.base_model import settle
 from cl.config import Config, EvalConfig, TrainConfig, validate
 from cl.data.classes import ClassName
 from cl.data.glyphs import write_glyphs
-from cl.data.images import decode, upright_rgb
 from cl.disk.files import new_folder
-from cl.errors import DataError, MethodError, StoreError
+from cl.errors import MethodError, StoreError
 from cl.evaluation import matrix as metrics
 from cl.evaluation.evaluate import at_rest, evaluate, headline, headline_row
 from cl.evaluation.matrix import Matrix
+from cl.given import PICTURE, Picture, choice, complete, following, mapping, opened, several, stream_settings
 from cl.learning.learner import learn
 from cl.methods import Method, MethodConfig
 from cl.methods.closed_form.zero_shot import ZeroShotConfig
@@ -51,8 +50,6 @@ __all__ = [
     "write_report",
 ]
 
-Picture = Image.Image | Path | str
-
 
 class Model:
     """A CLIP under a recipe: it learns one session after the other, and answers in between.
@@ -61,10 +58,11 @@ class Model:
         name: `glyph_base` (shipped), `tiny` (random), any name that open_clip knows, `hf-hub:ORG/REPO`, or `local-dir:PATH`.
         pretrained: which weights of that name: a tag of open_clip, `random`, or the path of a .safetensors file.
         context: how many tokens of a text it reads, where not as many as it came with: its positions are stretched (`cl.models.context`).
-        recipe: how it learns: the name of a preset, or what `cl.recipe` gives.
+        recipe: how it learns: the name of a preset, its settings, or what `cl.recipe` gives.
         seed: of batches, crops, random texts and whatever else is drawn.
 
     Raises:
+        ConfigError: a setting of recipe or model that does not exist or has no such value.
         ModelError: there is no such model, or its weights cannot be read.
         MethodError: the recipe cannot be used with this model.
 
@@ -79,12 +77,13 @@ class Model:
         pretrained: str | None = None,
         *,
         context: int | None = None,
-        recipe: str | MethodConfig = "finetune",
+        recipe: str | dict[str, Any] | MethodConfig = "finetune",
         seed: int = 0,
     ) -> None:
-        self.recipe = parse_method(recipe, "recipe") if isinstance(recipe, str) else recipe
-        self._seed, self._learns = seed, True
-        self._method = build_method(self.recipe, load(ModelConfig(name=name, pretrained=pretrained, context=context)), seed)
+        self.recipe = recipe if isinstance(recipe, MethodConfig) else parse_method(recipe, "recipe")
+        self._seed, self._learns, self._learned = seed, True, 0
+        source = {"name": name, "pretrained": pretrained, "context": context}
+        self._method = build_method(self.recipe, load(validate(ModelConfig, source, "Model")), seed)
         # before its first session it is the base model, not what its prompts and heads begin as
         self._answers: MethodConfig = ZeroShotConfig()
         self._asked: Method = self._answers.build(self._method.clip, seed)
@@ -113,27 +112,30 @@ class Model:
 
         Raises:
             ConfigError: there is no such setting, or no such device.
-            DataError: the session does not follow on what was learned: it moves or drops a class.
+            DataError: it is no session, or does not follow on what was learned: it is not the next, or moves or drops a class.
             MethodError: the recipe cannot use the session, or the model comes from a folder, which holds what it answers by alone.
             LearningError: a loss is not finite.
         """
         if not self._learns:
-            raise MethodError(f"session {session.name}: a model of `load_model` answers and does not learn on; make one by `cl.Model`")
-        if session.vocabulary[: len(self._known)] != self._known:
-            raise DataError(f"session {session.name}: its classes do not begin with the {len(self._known)} that were learned; go in order")
+            raise MethodError("learn: a model of `load_model` answers and does not learn on; make one by `cl.Model`")
+        following(session, self._learned, self._known)
         given = validate(TrainConfig, train, "learn")
         settings = validate(TrainConfig, {**given.model_dump(), **self.recipe.training(session.index > 1)}, "recipe.train")
         check_session(self.recipe, self._method, session, settings)
         learn(self._method, session, settings, self._seed)
-        self._asked, self._answers, self._known = self._method, self.recipe, session.vocabulary
+        self._asked, self._answers, self._known, self._learned = self._method, self.recipe, session.vocabulary, session.index
 
     def evaluate(self, sets: Iterable[EvalSet]) -> dict[str, dict[str, float]]:
         """Scores in 0..1 by set and metric: `top1`, `top5`, `ece`, `worst_class` of labels; `recall@1`, `@5`, `@10` of captions.
 
         Args:
             sets: such as `stream.exam(t)`, the sets as they are asked after `t` sessions.
+
+        Raises:
+            DataError: it is no list of sets.
         """
-        return {name: score.metrics for name, score in evaluate(self._asked, list(sets), EvalConfig()).items()}
+        asked = several(sets, EvalSet, "evaluate", "evaluation sets, such as stream.exam(0)")
+        return {name: score.metrics for name, score in evaluate(self._asked, asked, EvalConfig()).items()}
 
     def predict(self, images: Sequence[Picture], labels: Sequence[str] | None = None, template: str | None = None) -> Float[Tensor, "b k"]:
         """How sure it is of each label: rows of sum 1, in the order of images and labels.
@@ -144,24 +146,24 @@ class Model:
             template: a prompt with `{}` where the name goes; default: as a learned class was asked, else `a photo of a {}.`
 
         Raises:
-            DataError: an image cannot be read, or there are fewer than two labels.
+            ConfigError: the template has no place for a name.
+            DataError: an image cannot be read, there are fewer than two labels, or one of both is no list.
         """
-        names = list(dict.fromkeys(labels if labels is not None else self.classes))
-        if len(names) < 2:
-            raise DataError(
-                f"predict: found {len(names)} label, expected at least two that differ; the model has learned {len(self.classes)} classes"
-            )
+        given = several(images, PICTURE, "predict: images", "paths or images")
+        names = choice(self.classes if labels is None else labels, self.classes)
         with at_rest(self._asked):
-            return self._bundle().shares(map(_opened, images), names, (template,) if template else None)
+            return self._bundle().shares(map(opened, given), names, (template,) if template else None)
 
     def similarity(self, images: Sequence[Picture], texts: Sequence[str]) -> Float[Tensor, "b n"]:
         """The cosine of each image with each text, which is taken word for word.
 
         Raises:
-            DataError: an image cannot be read.
+            DataError: an image cannot be read, or one of both is no list.
         """
+        given = several(images, PICTURE, "similarity: images", "paths or images")
+        asked = several(texts, str, "similarity: texts", "texts")
         with at_rest(self._asked):
-            return self._bundle().cosines(map(_opened, images), texts)
+            return self._bundle().cosines(map(opened, given), asked)
 
     def save(self, folder: str | Path) -> None:
         """Write what it answers by to a new folder, whole or not at all: safetensors and JSON, its CLIP in `clip/` as open_clip has it.
@@ -185,6 +187,8 @@ def load_model(folder: str | Path) -> Model:
         StoreError: the folder is missing, damaged, or of a later release.
         ModelError: its weights are damaged.
     """
+    if not Path(folder).is_dir():
+        raise StoreError(f"load_model: found no folder {folder}; expected one that Model.save wrote")
     return Model._answering(read_bundle(Path(folder)))
 
 
@@ -221,7 +225,7 @@ def read_stream(settings: Mapping[str, Any], data: str | Path = "data") -> Strea
         ConfigError: a setting that does not exist or has no such value.
         DataError: what is wrong with the data.
     """
-    stream = build_stream(validate(_Streamed, {"stream": dict(settings)}, "read_stream").stream, Path(data))
+    stream = build_stream(validate(_Streamed, {"stream": stream_settings(settings)}, "read_stream").stream, Path(data))
     for remark in stream.told:
         logging.getLogger(__name__).warning("%s: %s", stream.name, remark)
     return stream
@@ -233,8 +237,12 @@ def matrix(stream: Stream, rows: Sequence[Mapping[str, Mapping[str, float]]]) ->
     Args:
         stream: what was learned.
         rows: what `Model.evaluate` gave for `stream.exam(0)`, `stream.exam(1)`, ... Top-1 of labels and R@10 of captions go in.
+
+    Raises:
+        DataError: a row lacks a set of the stream, or has one of another.
     """
     names = headline(stream.exam(0))
+    complete(rows, list(names))
     return Matrix(np.array([headline_row(row, names) for row in rows], dtype=np.float64), tuple(names), stream.taught)
 
 
@@ -275,24 +283,17 @@ def learn_stream(
 
 
 def _settings(config: str | Path | Mapping[str, Any], overrides: Sequence[str]) -> RunConfig:
+    asked = several(overrides, str, "learn_stream: overrides", "settings such as 'train.lr=1e-5'") if overrides else ()
     if isinstance(config, str | Path):
-        return read_config(Path(config), overrides)
-    return parse_config(overridden(dict(config), overrides), "config")
+        return read_config(Path(config), asked)
+    return parse_config(overridden(mapping(config, "learn_stream", "the path of a YAML file, or its content"), asked), "config")
 
 
 def write_report(reports: Sequence[Report], folder: str | Path) -> None:
     """Write report.html, report.md and report.json of one report, or of several methods and seeds side by side.
 
     Raises:
+        DataError: it is no list of reports.
         StoreError: the folder cannot be written.
     """
-    write.write(reports, Path(folder))
-
-
-def _opened(picture: Picture) -> Image.Image:
-    if isinstance(picture, Image.Image):
-        return upright_rgb(picture)
-    try:
-        return decode(Path(picture).read_bytes(), str(picture))
-    except OSError as error:
-        raise DataError(f"{picture}: cannot be read ({error.strerror}); give image files") from error
+    write.write(several(reports, Report, "write_report", "reports"), Path(folder))

@@ -5,6 +5,7 @@ import json
 import math
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -115,13 +116,47 @@ def test_mistakes_are_sentences_of_one_kind(red: Path) -> None:
         cl.recipe("vr_lwf", alpha=-1)
     with pytest.raises(ConfigError, match="read_stream: stream"):
         cl.read_stream({"kind": "clases", "sources": {"colours": "colours"}})
-    with pytest.raises(DataError, match="found 0 label, expected at least two"):
+    with pytest.raises(DataError, match="found 0 labels, expected at least two"):
         model.predict([red])
     with pytest.raises(DataError, match=r"gone\.png: cannot be read"):
         model.predict(["gone.png"], ["red", "green"])
-    model.learn(stream.sessions[1], **TRAIN)
-    with pytest.raises(DataError, match="its classes do not begin with the 4 that were learned; go in order"):
+    with pytest.raises(DataError, match=r"number 2 of its stream, and the model has learned 0, so that number 1 is next; go in order"):
+        model.learn(stream.sessions[1], **TRAIN)
+    model.learn(stream.sessions[0], max_steps=1, batch_size=8)
+    with pytest.raises(DataError, match="number 1 of its stream, and the model has learned 1, so that number 2 is next"):
         model.learn(stream.sessions[0], **TRAIN)
+    with pytest.raises(DataError, match="its classes do not begin with the 2 that were learned; go in order"):
+        model.learn(cl.read_stream(STREAM | {"order": "shuffled", "seed": 1}).sessions[1], **TRAIN)
+
+
+def test_what_is_handed_in_is_looked_at_before_it_is_used(red: Path) -> None:
+    stream, model, names = cl.read_stream(STREAM), cl.Model("tiny"), ["red", "green"]
+    sayings: list[tuple[Callable[[], Any], str]] = [
+        (
+            lambda: cl.read_stream("classes"),
+            r"read_stream: found 'classes', expected settings such as .* a whole config is for learn_stream",
+        ),
+        (lambda: cl.learn_stream(3), r"learn_stream: found 3, expected the path of a YAML file"),
+        (lambda: cl.learn_stream("colours.yaml", "method=ncm"), r"overrides: found 'method=ncm', .*put it into a list"),
+        (lambda: cl.Model(3), r"Model: name: expected text \(found 3\)"),
+        (lambda: cl.Model("tiny", recipe=3), r"recipe: method: expected a group of settings"),
+        (lambda: model.learn(None), r"learn: found None, expected one of a stream's sessions"),
+        (lambda: stream.exam(99), r"exam\(99\): it has 2 sessions; expected 0, for before any, to 2"),
+        (lambda: stream.exam(-1), r"exam\(-1\): it has 2 sessions"),
+        (lambda: model.evaluate(stream), r"evaluate: found a value of type Stream, expected evaluation sets, such as stream\.exam\(0\)"),
+        (lambda: model.evaluate(stream.exam(0)[0]), r"evaluate: found a value of type EvalSet, .*put it into a list"),
+        (lambda: model.predict(str(red), names), r"predict: images: found '.*red\.png', expected paths or images; put it into a list"),
+        (lambda: model.predict([], names), r"predict: images: found an empty list"),
+        (lambda: model.predict([red, 3], names), r"predict: images: found 3 in the list"),
+        (lambda: model.predict([red], "red,green"), r"predict: labels: found 'red,green', expected class names; put it into a list"),
+        (lambda: model.similarity([red], "a red square"), r"similarity: texts: found 'a red square'"),
+        (lambda: cl.matrix(stream, [{}]), r"matrix: row 0 has scores of no set, expected those of classes 1-2, classes 3-4"),
+        (lambda: cl.write_report(stream, "x"), r"write_report: found a value of type Stream, expected reports, in a list"),
+        (lambda: cl.load_model("nofolder"), r"load_model: found no folder nofolder; expected one that Model\.save wrote"),
+    ]
+    for call, told in sayings:
+        with pytest.raises(EvergreenError, match=told):
+            call()
 
 
 def test_what_is_doubtful_about_data_is_told(project: Path, caplog: pytest.LogCaptureFixture) -> None:

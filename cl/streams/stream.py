@@ -147,7 +147,15 @@ class Stream:
 
         With candidates `own` a set is asked among its own classes, with `all` among the whole stream's, with `seen`
         among those taught so far and its own.
+
+        Raises:
+            DataError: it has not so many sessions.
         """
+        if not (isinstance(after, int) and 0 <= after <= len(self.sessions)):
+            raise DataError(
+                f"stream {self.name!r}: exam({after!r}): it has {plural(len(self.sessions), 'session')}; expected 0, for before any, "
+                f"to {len(self.sessions)}"
+            )
         return tuple(self.asked(test, session, after) for session in self.sessions for test in session.tests) + self.probes
 
     def questions(self, after: int) -> tuple[str, ...]:
