@@ -11,7 +11,7 @@ from cl.errors import ConfigError, DataError, MethodError
 from cl.learning.learner import learn
 from cl.methods.base import Batch, Method
 from cl.methods.presets.finetune import FinetuneConfig
-from cl.methods.presets.zscl import AskedConfig, LwFVRZSCLConfig, ZSCLConfig
+from cl.methods.presets.zscl import AskingConfig, LwFVRZSCLConfig, ZSCLConfig
 from cl.methods.recipe import Recipe
 from cl.methods.terms.reference import Reference
 from cl.methods.view import View
@@ -30,7 +30,7 @@ def data(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def built(config: AskedConfig, data: Path | None = None, seed: int = 0) -> Recipe:
+def built(config: AskingConfig, data: Path | None = None, seed: int = 0) -> Recipe:
     return (config.located(data) if data else config).build(make.tiny(), seed)
 
 

@@ -118,22 +118,22 @@ def eight_bits(image: Image.Image) -> Image.Image:
 
 
 class Budget:
-    """So many pixels at once; whoever wants more than are free waits."""
+    """So many pixels at once; whoever wants more than are left waits."""
 
     def __init__(self, size: int) -> None:
-        self.free, self.turn = size, threading.Condition()
+        self.left, self.turn = size, threading.Condition()
 
     @contextmanager
     def take(self, count: int) -> Iterator[None]:
         """Have `count` of them, which must not be more than there are, for as long as the block lasts."""
         with self.turn:
-            self.turn.wait_for(lambda: self.free >= count)
-            self.free -= count
+            self.turn.wait_for(lambda: self.left >= count)
+            self.left -= count
         try:
             yield
         finally:
             with self.turn:
-                self.free += count
+                self.left += count
                 self.turn.notify_all()
 
 

@@ -1,7 +1,7 @@
 """The pictures of a report: scores after each session, the matrix as a heat map, cost against score, loss; bounded however long it is."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -71,8 +71,7 @@ def front(points: Mapping[str, tuple[float, float]]) -> Figure:
     axes.set_xlabel("cost of learning, TFLOPs", fontsize=9.5)
     axes.set_ylabel("average score, percent", fontsize=9.5)
     axes.margins(x=0.15, y=0.12)
-    axes.grid(axis="y", color="0.92")
-    axes.spines[["top", "right"]].set_visible(False)
+    _plain(axes)
     return figure
 
 
@@ -102,12 +101,8 @@ def curves(matrices: Mapping[str, Matrix], sessions: Sequence[str]) -> Figure:
         panel.set_title(f"{name}{ASIDE}" if taught < 0 else name if taught else f"{name} (probe)", fontsize=9.5, loc="left")
         panel.set_ylim(0, 100)
         panel.set_xticks(thinned(first.sessions + 1, 8))
-        panel.grid(axis="y", color="0.92")
-        panel.spines[["top", "right"]].set_visible(False)
-    for panel in panels[len(drawn) :]:
-        panel.set_visible(False)
-    figure.supxlabel("sessions learned", fontsize=9.5)
-    figure.supylabel("score, percent", fontsize=9.5)
+        _plain(panel)
+    _finished(figure, panels[len(drawn) :], "sessions learned", "score, percent")
     if len(matrices) > 1:
         _legend(figure, panels[0], len(matrices))
     return figure
@@ -129,12 +124,8 @@ def losses(by_method: Mapping[str, Sequence[tuple[Sequence[int], Sequence[float]
             panel.axvline(start - 0.5, color="0.75", linewidth=0.6, zorder=0)
         panel.set_title(in_figure(method), fontsize=9.5, loc="left")
         panel.set_ylim(bottom=0)
-        panel.grid(axis="y", color="0.92")
-        panel.spines[["top", "right"]].set_visible(False)
-    for panel in panels[len(by_method) :]:
-        panel.set_visible(False)
-    figure.supxlabel("steps, session after session", fontsize=9.5)
-    figure.supylabel("loss", fontsize=9.5)
+        _plain(panel)
+    _finished(figure, panels[len(by_method) :], "steps, session after session", "loss")
     return figure
 
 
@@ -158,6 +149,18 @@ def panels_of(matrix: Matrix) -> list[int]:
 
 def _style(turn: int) -> dict[str, Any]:
     return {"color": PALETTE[turn % len(PALETTE)], "linestyle": DASHES[turn % len(DASHES)], "linewidth": 1.6}
+
+
+def _plain(axes: Any) -> None:
+    axes.grid(axis="y", color="0.92")
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _finished(figure: Figure, unused: Iterable[Any], across: str, up: str) -> None:
+    for panel in unused:
+        panel.set_visible(False)
+    figure.supxlabel(across, fontsize=9.5)
+    figure.supylabel(up, fontsize=9.5)
 
 
 def _legend(figure: Figure, panel: Any, methods: int) -> None:

@@ -64,11 +64,11 @@ def add(
     from cl.data.table import write
     from cl.streams.intake import take
     from flows.data.pinned import check_whole
-    from flows.data.shelf import free, put, shelf_locked
+    from flows.data.shelf import check_place, put, shelf_locked
 
     if not re.fullmatch(NAME, name):
         raise DataError(f"{name!r:.130}: a data set's name is made of up to 100 letters, digits, dots, dashes and underscores")
-    free(folder / name, replace)
+    check_place(folder / name, replace)
     if not dry_run:
         with shelf_locked(place):  # or another that replaces a data set has done so, and not pinned it yet
             check_whole(folder, folder / name)

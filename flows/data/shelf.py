@@ -20,7 +20,7 @@ def shelf_locked(place: Place) -> Iterator[None]:
         yield
 
 
-def free(target: Path, replace: bool) -> None:
+def check_place(target: Path, replace: bool) -> None:
     """Raise where a data set cannot take this place.
 
     Raises:
@@ -37,10 +37,10 @@ def put(fill: Callable[[Path], None], target: Path, replace: bool = True) -> Non
     """Have a data set written beside its place and put there; for who is alone.
 
     Raises:
-        DataError: the place is taken, see `free`, or cannot be written.
+        DataError: the place is taken, see `check_place`, or cannot be written.
     """
     _heal(target)
-    free(target, replace)
+    check_place(target, replace)
     part = target.parent / f".{target.name}.{uuid.uuid4().hex}.part"
     old = part.with_suffix(".old.part")
     try:

@@ -65,9 +65,9 @@ def planned(place: Place, client: "MlflowClient | None", model: str | None, back
     chosen = tuple(each for each in every if model is None or each.name == slug(model))
     others = {state for each in every if each not in chosen for state in each.standing.tree}
     known = {state for each in every for state in each.standing.tree}
-    free = [folder.name for folder in _folders(place.steps / "states") if folder.name not in known]
+    unclaimed = [folder.name for folder in _folders(place.steps / "states") if folder.name not in known]
     kept = {state for each in every for state in each.kept.states}
-    stay = with_foundations(place, {*others, *kept, *_aliased(place, client), *(() if experiments else free)})
+    stay = with_foundations(place, {*others, *kept, *_aliased(place, client), *(() if experiments else unclaimed)})
     goes: list[Goes] = []
     for each in chosen:
         goes += [state_of(place, state, each.name) for state in each.standing.tree if state not in stay]
@@ -76,11 +76,11 @@ def planned(place: Place, client: "MlflowClient | None", model: str | None, back
             place, client, each.name, {number for number in mine if number not in each.kept.versions and mine[number] not in stay}
         )
     if experiments:
-        free = [state for state in free if state not in stay]
-        goes += [state_of(place, state, "") for state in free]
+        unclaimed = [state for state in unclaimed if state not in stay]
+        goes += [state_of(place, state, "") for state in unclaimed]
         for name in own_models(place, client) if client else ():
             of = {str(each.version): each.tags.get(STATE) for each in versions_of(client, name)} if client else {}
-            goes += copies_of(place, client, name, {number for number, state in of.items() if state in free})
+            goes += copies_of(place, client, name, {number for number, state in of.items() if state in unclaimed})
     begun = {each.standing.open.state for each in every if each.standing.open}
     goes += list(_checkpoints(place, begun, known, experiments))
     goes += [Goes("leftover", part.relative_to(place.runs).as_posix(), "", _size(part)) for part in parts(place)]

@@ -39,8 +39,8 @@ def _slot(model: str, name: str) -> Iterator[None]:
     with ExitStack() as stack:
         for turn in itertools.count():
             if turn == 1:
-                free = f"if none does, `prefect gcl update {name} --active-slots 0` frees it"
-                watch().tell(f"{model}: Prefect's limit {name} is taken: another machine learns it; waiting ({free})")
+                release = f"if none does, `prefect gcl update {name} --active-slots 0` frees it"
+                watch().tell(f"{model}: Prefect's limit {name} is taken: another machine learns it; waiting ({release})")
             # a server that is away for a moment does not end a training that the file's lock guards anyway
             held = concurrency(name, timeout_seconds=_WAIT, lease_duration=_LEASE, raise_on_lease_renewal_failure=False)
             with suppress(TimeoutError):

@@ -113,11 +113,11 @@ def test_a_budget_is_given_back_whatever_happens() -> None:
     for _ in range(3):
         with pytest.raises(ValueError, match="within"), budget.take(10):
             raise ValueError("within")
-    assert budget.free == 10
-    before = cl.data.images._DECODING.free
+    assert budget.left == 10
+    before = cl.data.images._DECODING.left
     with pytest.raises(ImageError):
         decode(png(0, 1)[:-40], "x")
-    assert cl.data.images._DECODING.free == before == MAX_PIXELS
+    assert cl.data.images._DECODING.left == before == MAX_PIXELS
 
 
 def test_predict_holds_one_image_at_its_full_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,23 +3,15 @@
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import Field, NonNegativeFloat, PositiveInt
+from pydantic import NonNegativeFloat, PositiveInt
 
 from cl.methods.presets.lwf import DistillingConfig
-from cl.methods.terms.reference import ReferenceConfig, rooted
+from cl.methods.terms.reference import AskedConfig, ReferenceConfig, rooted
 from cl.methods.view import Kind
 
 
-class AskedConfig(DistillingConfig):
-    """What the teacher is asked about; paths are relative to the data folder, or absolute."""
-
-    reference: str | None = Field(None, description="data whose train images the teacher is asked about; default: each batch's own")
-    sentences: str | None = Field(
-        None, description="data whose train captions are the texts; default: the reference's, random texts where it has none"
-    )
-    captions: PositiveInt = Field(20_000, description="at most this many of those captions, drawn anew each session")
-    texts: PositiveInt = Field(1000, description="random texts per session")
-    length: int = Field(12, ge=3, description="tokens per random text, start and end included")
+class AskingConfig(AskedConfig, DistillingConfig):
+    """What the ZSCL code asks of a teacher, and what about."""
 
     def located(self, root: Path) -> Self:
         """The same settings with relative paths starting at `root`."""
@@ -27,10 +19,10 @@ class AskedConfig(DistillingConfig):
 
     def kept(self) -> ReferenceConfig:
         """What is said of reference images over reference texts."""
-        return ReferenceConfig(**self.same("reference", "sentences", "captions", "texts", "length"))
+        return ReferenceConfig(**self.same(*AskedConfig.model_fields))
 
 
-class ZSCLConfig(AskedConfig):
+class ZSCLConfig(AskingConfig):
     """Distillation over reference texts and images, with an ensemble of weights (arXiv:2303.06628).
 
     Weights, temperature and ensemble as in the authors' code, where `l2` 0 is called ZSCL*. Without `reference` the teacher is asked
@@ -43,7 +35,7 @@ class ZSCLConfig(AskedConfig):
     l2: NonNegativeFloat = 1.0
 
 
-class LwFVRZSCLConfig(AskedConfig):
+class LwFVRZSCLConfig(AskingConfig):
     """VR-LwF with the losses of the ZSCL authors, which is not the method of arXiv:2207.09248 (vr_lwf).
 
     Its images are the batch's own unless `reference` names others: the authors' are other images of the session, not cropped.

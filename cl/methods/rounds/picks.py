@@ -62,13 +62,13 @@ def topk_per_class(probabilities: Probabilities, k: int) -> list[Pick]:
 def unique(probabilities: Probabilities, k: int) -> list[Pick]:
     """The most probable pairs of image and class first, each image once, at most k per class."""
     n, c = probabilities.shape
-    k, free = _at_least_one(k), np.ones(n, dtype=bool)
+    k, unpicked = _at_least_one(k), np.ones(n, dtype=bool)
     boards: list[list[Pick]] = [[] for _ in range(c)]
     # stable: ties to the earlier row, then to the earlier class, as the pairs lie
     for pair in np.argsort(-probabilities, axis=None, kind="stable"):
         row, label = divmod(int(pair), c)
-        if free[row] and len(boards[label]) < k:
-            free[row] = False
+        if unpicked[row] and len(boards[label]) < k:
+            unpicked[row] = False
             boards[label].append(_pick(probabilities, row, label))
     return [pick for board in boards for pick in board]
 

@@ -8,6 +8,7 @@ from jaxtyping import Float, Int
 from pydantic import Field, PositiveInt
 from torch import Tensor
 
+from cl.config import Config
 from cl.data.formats import read
 from cl.data.table import ImageTable
 from cl.errors import MethodError
@@ -20,13 +21,9 @@ from cl.seeds import generator
 from cl.streams.stream import Session
 
 
-class ReferenceConfig(BothWaysConfig):
-    """Distillation over any images and any texts, which the teacher alone encodes (arXiv:2303.06628).
+class AskedConfig(Config):
+    """What the teacher is asked about; paths are relative to the data folder, or absolute."""
 
-    Paths are relative to the data folder, or absolute.
-    """
-
-    kind: Literal["reference"] = "reference"
     reference: str | None = Field(None, description="data whose train images the teacher is asked about; default: each batch's own")
     sentences: str | None = Field(
         None, description="data whose train captions are the texts; default: the reference's, random texts where it has none"
@@ -34,6 +31,12 @@ class ReferenceConfig(BothWaysConfig):
     captions: PositiveInt = Field(20_000, description="at most this many of those captions, drawn anew each session")
     texts: PositiveInt = Field(1000, description="random texts per session")
     length: int = Field(12, ge=3, description="tokens per random text, start and end included")
+
+
+class ReferenceConfig(AskedConfig, BothWaysConfig):
+    """Distillation over any images and any texts, which the teacher alone encodes (arXiv:2303.06628)."""
+
+    kind: Literal["reference"] = "reference"
 
     def build(self, tuner: Tuner, seed: int) -> "Reference":
         """The distillation."""

@@ -81,7 +81,7 @@ class Prompted(Tuner):
         with torch.no_grad():
             moved = {"text": self.prompts.text(), "image": self.prompts.vision()}
         self.fixed = frozenset(tower for tower in TOWERS["both"] if moved[tower] is None)
-        self.alpha = 1.0  # how far this session may go, against the first
+        self.reach = 1.0  # how far this session may go, against the first
         self._texts: dict[tuple[ClassName, ...], Tensor] = {}  # of classes, where no prompt moves them
 
     def bound(self) -> dict[str, str | int]:
@@ -127,7 +127,7 @@ class Prompted(Tuner):
         self._texts.clear()
         if self.config.sessions == "fresh":
             self.prompts.load_state_dict(self.config.drawn(self.clip, derive(self.seed, "prompts")).state_dict())
-        self.alpha = share(session, self.config.share) if self.config.reg == "balance" else 1.0
+        self.reach = share(session, self.config.share) if self.config.reg == "balance" else 1.0
 
     def end(self, session: Session) -> None:
         """Drop what was computed once."""
@@ -145,11 +145,11 @@ class Prompted(Tuner):
 
     def rate(self, session: Session) -> float:
         """The session's share, unless gradients are scaled by it."""
-        return self.alpha if self.config.scale_target == "lr" else 1.0
+        return self.reach if self.config.scale_target == "lr" else 1.0
 
     def before_step(self) -> None:
         """Scale the gradients, where that is asked for."""
         if self.config.scale_target == "grad":
             for parameter in self.parameters():
                 if parameter.grad is not None:
-                    parameter.grad.mul_(self.alpha)
+                    parameter.grad.mul_(self.reach)
