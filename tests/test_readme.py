@@ -89,6 +89,12 @@ def test_links_lead_somewhere(path: Path) -> None:
         assert (path.parent / link).exists(), link
 
 
+@pytest.mark.parametrize("path", READMES, ids=lambda path: str(path.parent.name))
+def test_a_name_that_leads_to_a_file_is_defined_there(path: Path) -> None:
+    for name, file in re.findall(r"\[`(\w+)`\]\(([^)#]+\.py)\)", path.read_text()):
+        assert re.search(rf"^ *(def|class) {name}\b", (path.parent / file).read_text(), re.M), f"{name} is not defined in {file}"
+
+
 def test_files_that_are_named_exist_and_all_are_named() -> None:
     for folder in ("cl", "flows"):
         told = (ROOT / folder / "README.md").read_text()
