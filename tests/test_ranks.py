@@ -251,20 +251,6 @@ def test_what_ranks_and_chunks_cannot_do_is_refused(method: dict[str, Any], trai
         learn(made, make.session(1, (0, 1), (0, 1)), TrainConfig(device="cpu", **train), 0)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["finetune", "vr_lwf", "mod_x"])
-def test_a_session_learned_by_two_ranks_is_the_session_learned_by_one(name: str, one_thread: None) -> None:
-    learned = []
-    for devices in (1, 2):
-        method = CONFIGS[name]().build(make.tiny().double(), 0).double()
-        train = TrainConfig(max_steps=3, batch_size=7, optimizer="sgd", lr=0.01, device="cpu", devices=devices, clip_grad=None)
-        took = learn(method, session(), train, 0)
-        assert (took.steps, took.samples) == (3, 21)
-        learned.append(method.state_dict())
-    for key, value in learned[0].items():
-        assert torch.allclose(value, learned[1][key], rtol=1e-9, atol=1e-10), key
-
-
 def test_the_first_rank_writes() -> None:
     assert Rank(0, 2, 1).first and not Rank(1, 2, 1).first
 

@@ -120,15 +120,14 @@ def crew(count: int, work: Callable[..., Any], *arguments: Any) -> Iterator[Rank
     port = _free_port()
     context = multiprocessing.get_context("spawn")
     threads = max(1, torch.get_num_threads() // count)
-    others = [
-        context.Process(target=_run, args=(Rank(index, count, port), threads, work, arguments), daemon=True) for index in range(1, count)
-    ]
+    # no daemons: those may have no children, and a rank has some where train.workers decode its rows
+    others = [context.Process(target=_run, args=(Rank(index, count, port), threads, work, arguments)) for index in range(1, count)]
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
-    with _by_value():
-        for other in others:
-            other.start()
     try:
+        with _by_value():
+            for other in others:
+                other.start()
         yield Rank(0, count, port)
         _over()
         for index, other in enumerate(others, start=1):
@@ -141,7 +140,7 @@ def crew(count: int, work: Callable[..., Any], *arguments: Any) -> Iterator[Rank
             raise LearningError(f"rank {failed[0]} of {count} failed; it said why above; or set train.devices: 1") from error
         raise
     finally:
-        for other in others:
+        for other in (each for each in others if each.pid is not None):  # starting one may have failed
             other.kill()
             other.join()
         _over()
