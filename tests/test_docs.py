@@ -64,6 +64,34 @@ def test_every_method_and_part_has_a_page_with_its_settings_and_its_measured_row
     assert "Not measured" in made["parts/hold.md"] and "Not measured" not in made["presets/pseudolabel.md"]
 
 
+def test_every_system_of_the_field_has_its_line_and_every_part_its_system() -> None:
+    page = (ROOT / "docs" / "reference" / "systems.md").read_text(encoding="utf-8")
+    named = re.findall(r"\[`(\w+)`\]\(\.\./(presets|parts)/(\w+)\.md\)", page)
+    parts = {kind: config for kinds in PARTS.values() for kind, config in kinds.items()}
+    pages = [*(("presets", name) for name in CONFIGS), *(("parts", kind) for kind in parts)]
+    assert {(folder, leads) for _, folder, leads in named} == {*pages}
+    assert all(word == leads for word, _, leads in named)
+    rows = [results.cells(line) for line in page.splitlines() if line.startswith("| ") and not line.startswith("| system ")]
+    for row in rows:
+        assert len(row) == 4 and all(row) and row[1] in ("built", "in part", "dropped", "open"), row
+        assert row[1] in ("built", "in part") or "](../p" not in row[2], row
+        assert row[3].split(",")[0] in ("measured", "tried", "read"), row
+    for name, config in [*CONFIGS.items(), *parts.items()]:
+        for paper in re.findall(r"arXiv:\d{4}\.\d{5}", config.__doc__ or ""):
+            assert any(paper in row[0] for row in rows), (name, paper)
+
+
+def test_what_the_table_of_systems_calls_measured_stands_in_that_section_of_the_results() -> None:
+    page = (ROOT / "docs" / "reference" / "systems.md").read_text(encoding="utf-8")
+    sections = {text[0]: text for text in (ROOT / "RESULTS.md").read_text(encoding="utf-8").split("\n## ")[1:]}
+    told = [row for row in map(results.cells, page.splitlines()) if row[-1].startswith("measured, ")]
+    asked = [(row, letter) for row in told for letter in row[3].split() if len(letter) == 1]
+    assert len(asked) > 20
+    for row, letter in asked:
+        words = [*re.findall(r"`(\w+)`", row[2]), *row[0].split()[0].rstrip(",").split()]
+        assert any(re.search(rf"\b{word}\b", sections[letter]) for word in words), (row, letter)
+
+
 def test_rows_of_results_are_read_with_their_heading_variant_and_half() -> None:
     text = "## a. One: two\n| m | x |\n|---|---:|\n| `a` | 1 |\n| – without | 2 |\n\n"
     text += "### b\n| o | n | o | n |\n|---|---|---|---|\n| `c` | 3 | `d` | 4 |\n"

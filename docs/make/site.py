@@ -39,7 +39,7 @@ NAV: list[dict[str, Any]] = [
     {"Team": _in("team", "one_machine", "one_server", "many_workers")},
     {"Methods": [*PRESETS, {"Parts": KINDS}, "reference/refused.md"]},
     {"Reference": _in("reference", "python", "settings", "commands", "models", "configs")},
-    {"Evidence": ["results.md", "reference/published.md", "decisions.md", "changelog.md"]},
+    {"Evidence": ["results.md", "reference/systems.md", "reference/published.md", "decisions.md", "changelog.md"]},
 ]
 
 
@@ -59,7 +59,7 @@ def _moved(text: str) -> str:
 
     def lead(match: re.Match[str]) -> str:
         target, _, anchor = match[2].partition("#")
-        name = names.get(Path(target).name)
+        name = target.removeprefix("../docs/") if target.startswith("../docs/") else names.get(Path(target).name)
         return f"[{match[1]}]({name}{'#' + anchor if anchor else ''})" if name else match[1]
 
     return re.sub(r"(?<!!)\[([^\]]+)\]\((?!http|#)([^)]+)\)", lead, text)
