@@ -166,10 +166,20 @@ def line(ended: Ended) -> str:
     'birds: 2/5 may: taught 38.5 (before: 2.0), forgotten 7.2 (before: 0.0), probes 41.0; 40 steps in 12 s'
     """
     names = {"untaught": "to be taught"}
-    told = [
-        f"{names.get(change.what, change.what)} {100 * change.now:.1f}"
-        + ("" if change.before is None else f" (before: {100 * change.before:.1f})")
-        for change in ended.changes
-    ]
+    told = [f"{names.get(change.what, change.what)} {100 * change.now:.1f}{_before(change)}" for change in ended.changes]
     took = "; learned before" if ended.known else f"; {plural(ended.steps, 'step')} in {span(ended.seconds)}" if ended.steps else ""
     return f"{place(*ended[:4])}: {', '.join(told)}{took}"
+
+
+def _before(change: "Change") -> str:
+    """What a number was, and how much of its change only comes of more classes to choose from.
+
+    >>> from cl.evaluation.matrix import Change
+    >>> _before(Change("forgotten", 0.667, 0.0, True, 0.633)), _before(Change("forgotten", 0.667, 0.0, True))
+    (' (before: 0.0; 63.3 by more classes to choose from alone)', ' (before: 0.0, among fewer classes)')
+    """
+    if change.before is None:
+        return ""
+    if change.wider is not None:
+        return f" (before: {100 * change.before:.1f}; {100 * change.wider:.1f} by more classes to choose from alone)"
+    return f" (before: {100 * change.before:.1f}{', among fewer classes' if change.more else ''})"

@@ -35,6 +35,7 @@ from cl.run import revive
 from cl.store.store import SHARED
 from flows.approval import Approval, approve
 from flows.cli.main import app
+from flows.intake.readers import NOBODY
 from flows.learn.job import job_of, planned
 from flows.look.bisect import Course, Effect, course, effects
 from flows.registry import champion as registry
@@ -480,7 +481,7 @@ def test_what_was_deleted_in_mlflow_is_registered_and_judged_again(config: str, 
     def standing_judged() -> bool:
         return same(client, client.get_run(outcome["run"]).data.tags)
 
-    gone = "no model 'colours'; `evergreen run` registers one; if it was deleted in MLflow, `evergreen run` or `update` with its config"
+    gone = f"no model 'colours'; {NOBODY}; if it was deleted in MLflow, `evergreen run` or `update` with its config"
     deletions = {
         gone: lambda: client.delete_registered_model("colours"),
         "model colours: it has no version any more; `evergreen run` or `update`": lambda: client.delete_model_version("colours", "1"),
@@ -513,7 +514,13 @@ def test_a_model_without_a_champion_says_how_it_gets_one(stored: Path) -> None:
 def test_a_version_is_named_in_the_ways_people_name_it(stored: Path) -> None:
     place = Place(stored)
     client = connect(place)
-    with pytest.raises(StoreError, match="no model is registered yet; `evergreen run` registers one"):
+    with pytest.raises(StoreError, match=r"no model is registered yet; `evergreen update CONFIG` makes one .*`evergreen run CONFIG`"):
+        chosen(place, client, None)
+    (stored / "a.yaml").write_text("name: a\nstream: {kind: classes, sources: {a: a}}\n")
+    with pytest.raises(StoreError, match=r"no model is registered yet; `evergreen run a\.yaml` makes one$"):
+        chosen(place, client, None)
+    (stored / "b.yaml").write_text("name: b\nstream:\n  kind: collection\n")
+    with pytest.raises(StoreError, match=r"no model is registered yet; `evergreen update b\.yaml` or `evergreen run a\.yaml` makes one$"):
         chosen(place, client, None)
     client.create_registered_model("colours")
     for _ in range(2):

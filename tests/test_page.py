@@ -98,6 +98,10 @@ def test_a_candidate_that_was_held_against_a_state_without_a_version_is_not_said
     assert "Judged against the model after april, which was accepted just before and has no version of its own." in page
     assert "champion then" not in page and "There was no champion" not in page
     assert re.search(r'<th scope="row">greek</th><td>40.0</td><td>50.0</td><td>\+10.0</td>', page), "its scores stand beside"
+    said = [["april", "accepted", "", "every bound holds"], ["may", "refused", "2", f"worse {HARM}"], ["june", "promoted", "3", "fine"]]
+    line = html([replace(make_report(), version="glyphs/3", gate={**against, "session": "june", "said": said})], {})
+    assert ">glyphs/3 (session june)</h3>" in line and "What was said of every session" in line and "What was said of every" not in page
+    assert re.search(r'<th scope="row">may</th><td>refused</td><td>2</td><td>worse ', line) and HARM not in line
     assert page.count(">after april</th>") == 2 and ">champion</th>" not in page
 
 

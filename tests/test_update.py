@@ -22,6 +22,7 @@ import cl.onward
 from cl.data.collection import append
 from cl.data.table import ImageTable
 from cl.errors import DataError, StoreError
+from cl.evaluation.evaluate import evaluate
 from cl.methods.terms.fit import Fit
 from cl.run import plan
 from cl.run_config import parse_config, read_config
@@ -32,6 +33,8 @@ from flows.history.standing import Standing
 from flows.learn.configs import collections, settings
 from flows.learn.failures import failures
 from flows.learn.job import job_of, planned, prepared
+from flows.line.effect import changed
+from flows.line.grow import method_of
 from flows.line.view import report_of_line
 from flows.line.work import work
 from flows.registry.champion import CHAMPION, change, holder
@@ -309,6 +312,17 @@ def test_what_follows_an_accepted_session_is_held_against_that_and_the_next_agai
     bounds = [{check["bound"] for check in each["checks"]} for each in told]
     assert "first against the model after second" in bounds[1] and "first against the champion" in bounds[2]
     assert all(before is not None for _, before in told[1]["scores"].values())
+    assert told[1]["reason"] == "every bound holds, with the model after second asked the same" and "needs no champion" in told[0]["reason"]
+    for number in (2, 3):  # of what is forgotten, so much is lost by asking the state before it among as many classes as now
+        path = standing.line[:number]
+        exams = [each for each in at.sets(standing, path).judged if 0 < (each.taught or 0) < number]
+        line, was = at.line(path, exams), method_of(at, path[-2])
+        before, now = (
+            evaluate(was, [each.examined() for each in line.questions(after)], at.config.evaluate) for after in (number - 1, number)
+        )
+        falls = [before[each.name].metrics["top1"] - now[each.name].metrics["top1"] for each in exams]
+        (forgotten,) = (each for each in changed(at, standing, path) if each.what == "forgotten")
+        assert forgotten.more and forgotten.wider == pytest.approx(sum(falls) / len(falls)) and exams
 
 
 @pytest.mark.usefixtures("bare")

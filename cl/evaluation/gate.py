@@ -94,9 +94,9 @@ def decide(candidate: Judged, champion: Judged | str | None, bounds: GateConfig)
     broken = [check for check in checks if not check.holds]
     if broken:
         return Decision(False, checks, "; ".join(_told(check) for check in broken))
-    return Decision(
-        True, checks, "every bound holds" if champion else f"the first model of its name, and every bound holds{_lost(candidate)}"
-    )
+    if champion:
+        return Decision(True, checks, f"every bound holds, with {champion.called} asked the same")
+    return Decision(True, checks, f"every bound that needs no champion holds{_lost(candidate)}")
 
 
 def _lost(first: Judged) -> str:

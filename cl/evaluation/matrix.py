@@ -116,11 +116,16 @@ class Change(NamedTuple):
 
     `taught`: scores of the sets that it teaches. `forgotten`: best score since being taught minus the score now, of the sets taught
     before it. `probes`: scores of what none teaches. Of the start: `untaught` and `probes`.
+
+    `more`: now asked among more classes than before, so that scores fall where nothing is lost. `wider`: how much of what is forgotten came
+    by that alone, measured on the model before the session, asked as now; None: not measured.
     """
 
     what: Literal["untaught", "taught", "forgotten", "probes"]
     now: float
     before: float | None
+    more: bool = False
+    wider: float | None = None
 
 
 def changes(m: Matrix) -> list[Change]:
@@ -138,6 +143,11 @@ def changes(m: Matrix) -> list[Change]:
         Change("probes", _mean(now.rows[-1, m.probes]), _known(before.rows[-1, m.probes])),
     ]
     return [change for change, sets in zip(told, (new, old, m.probes), strict=True) if sets]
+
+
+def among_more(told: Sequence[Change], wider: float | None = None) -> tuple[Change, ...]:
+    """The same of sets that are asked among all classes taught so far."""
+    return tuple(change._replace(more=True, wider=wider) if change.what == "forgotten" else change for change in told)
 
 
 def _lost(m: Matrix, sets: Sequence[int]) -> float:

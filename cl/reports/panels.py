@@ -52,8 +52,10 @@ def gate(report: Report) -> dict[str, Any]:
     if not champion and not accepted:
         rows = []
     checks = [{before if name == "champion" else name: str(cell) for name, cell in check.items()} for check in told.get("checks", [])]
+    session = f" (session {told['session']})" if told.get("session") else ""
     return {
-        "name": report.version or report.method,
+        "name": f"{report.version or report.method}{session}",
+        "said": {"columns": ["session", "the gate", "version", "why"], "rows": told.get("said", [])[-_ROWS:]},
         "text": f"{_WORDS.get(told.get('word', ''), 'Judged').capitalize()}: {told.get('reason', '')}. {against}",
         "scores": {
             "title": f"The model after {accepted}" if accepted else "The champion",

@@ -207,7 +207,9 @@ def opened() -> Place:
     place = begin(writes=False)
     check_project(place)
     if not stores(place):
-        raise StoreError(f"no model is registered yet in {place.root}; `evergreen run` registers one")
+        from flows.intake.readers import registers
+
+        raise StoreError(f"no model is registered yet in {place.root}; {registers(place)}")
     return place
 
 

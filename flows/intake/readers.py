@@ -1,11 +1,13 @@
-"""The configs of a project that learn a collection, and which of them cannot use a session that comes into it."""
+"""The configs of a project that learn a collection, which of them cannot use a session that comes into it, and what makes a first model."""
 
 from pathlib import Path
 
 from cl.data.table import Supervision
 from cl.errors import EvergreenError
-from cl.text import some
+from cl.text import either, some
 from flows.settings import Place
+
+NOBODY = "`evergreen update CONFIG` makes one of sessions that `evergreen ingest` brought, `evergreen run CONFIG` of any other stream"
 
 
 def cannot_use(place: Place, into: str, supervision: Supervision) -> list[str]:
@@ -41,6 +43,14 @@ def unread(place: Place, into: str) -> list[str]:
         f"no config here learns {into} ({some([file.name for file in ours])}): one does whose stream is "
         f"{{kind: collection, sources: {{{into}: {into}}}}}"
     ]
+
+
+def registers(place: Place) -> str:
+    """What makes a first model in a project, by the configs that lie in its folder."""
+    files = [file for file in sorted(place.root.glob("*.y*ml")) if "stream:" in _text(file)]
+    grows = [f"`evergreen update {file.name}`" for file in files if "collection" in _text(file)]
+    fixed = [f"`evergreen run {file.name}`" for file in files if "collection" not in _text(file)]
+    return f"{either([*grows, *fixed][:3])} makes one" if files else NOBODY
 
 
 def _mentions(file: Path, into: str) -> bool:

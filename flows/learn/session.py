@@ -14,7 +14,7 @@ from prefect.context import TaskRunContext
 from prefect.tasks import Task
 
 from cl.errors import EvergreenError
-from cl.evaluation.matrix import changes
+from cl.evaluation.matrix import among_more, changes
 from cl.names import in_markdown
 from cl.reports.items import metrics
 from cl.reports.report import Report
@@ -54,7 +54,9 @@ def learn(job: Job, run_id: str, turn: Turn, before: list[dict[str, Any]]) -> di
 
 def _ended(job: Job, turn: Turn, steps: list[Step], known: bool) -> Ended:
     cost = steps[-1].cost
-    told = tuple(changes(scores(planned(job), steps)))
+    plan = planned(job)
+    told = tuple(changes(scores(plan, steps)))
+    told = among_more(told) if plan.stream.candidates == "seen" else told
     return Ended(title(job), turn.index, turn.last, turn.session, known, cost.steps, cost.seconds, told)
 
 

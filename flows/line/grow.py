@@ -10,8 +10,9 @@ from prefect.cache_policies import NO_CACHE
 
 from cl.config import Config, validate
 from cl.errors import ConfigError, DataError, StoreError
-from cl.evaluation.ask import ask, ask_known, names
+from cl.evaluation.ask import Question, ask, ask_known, names
 from cl.evaluation.cells import Cells
+from cl.evaluation.line import Line
 from cl.methods import AnyMethodConfig, Method
 from cl.models.clip import ModelConfig, load
 from cl.onward import Onward, go_on, onward
@@ -20,7 +21,7 @@ from cl.run_config import parse_config
 from cl.store.states import revive
 from flows.history.entries import Abandoned, Began, Learned, note
 from flows.history.since import since
-from flows.history.standing import chain
+from flows.history.standing import Standing, chain
 from flows.learn.far import half
 from flows.learn.job import Job
 from flows.learn.session import logged_to, tracker_of
@@ -130,6 +131,8 @@ def recorded(at: Work, step: Onward, settings: dict[str, Any], path: Sequence[Le
 def examine(at: Work, step: Onward, learned: Learned, path: Sequence[Learned]) -> None:
     """Ask the new state all sets, and the state before it the new ones; what the base model says is asked on the way.
 
+    The champion before it is asked the old ones too, among as many classes: so much of a fall is not for want of memory.
+
     Raises:
         DataError: there is no set at all to ask.
     """
@@ -147,12 +150,20 @@ def examine(at: Work, step: Onward, learned: Learned, path: Sequence[Learned]) -
         ask_known(step.state, lambda: revive(step.build(), step.state, at.place.steps), at.start, taught, probes, line.known(number))
     if path:
         fresh = [each for each in exams if each.taught in (0, number)]
-        before = line.questions(number - 1, fresh)
+        before = [*line.questions(number - 1, fresh), *_again(at.standing(), path[-1].state, line, number)]
         if set(names(before, at.config.evaluate)) - Cells(at.place.steps, path[-1].state).read().keys():
             try:
                 ask(path[-1].state, lambda: method_of(at, path[-1]), at.start, before, watch().progress)
             except ConfigError as error:
                 watch().tell(f"{at.config.name}: {path[-1].session} is not asked about what is new: {error}")
+
+
+def _again(standing: Standing, parent: str, line: Line, number: int) -> list[Question]:
+    """What was asked of the state before it, among the classes known now: the gate asks that too, of what it holds a candidate against."""
+    held = standing.unpublished or (standing.champion.state if standing.champion else None)
+    if line.candidates != "seen" or parent != held:
+        return []
+    return line.questions(number, [each for each in line.exams if each.kind == "classify" and 0 < (each.taught or 0) < number])
 
 
 class _Made(Config):

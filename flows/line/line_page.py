@@ -37,7 +37,7 @@ def page(job: Job, run_id: str, session: str, state: str, before: str | None) ->
     at, tracker = work(job), tracker_of(job)
     standing, child = at.standing(), session_run(tracker, run_id, state, session)
     path = chain(standing, state)
-    report = told(tracker, child, report_of_line(at, standing, path), path)
+    report = told(tracker, child, report_of_line(at, standing, path), path, standing)
     folder = job.place.reports / run_id
     write([report], folder, images(at, standing, path, before, report))
     tracker.client.log_artifacts(child, str(folder), "report")
@@ -45,14 +45,19 @@ def page(job: Job, run_id: str, session: str, state: str, before: str | None) ->
     return report.to_json()
 
 
-def told(tracker: Tracker, child: str, report: Report, path: Sequence[Learned]) -> Report:
-    """A report with what MLflow knows: which version it became, what the gate said of that, and the loss of some sessions."""
+def told(tracker: Tracker, child: str, report: Report, path: Sequence[Learned], standing: Standing) -> Report:
+    """A report with what MLflow knows: which version it became, what the gate said of that, and the loss of some sessions.
+
+    And with what the history knows: what was said of every session, those of the line and those that are not.
+    """
     losses: list[Losses] = []
     for learned in (path[place] for place in thinned(len(path), LINES)):
         # below whichever run it was learned: one that `run` learned has none below the model's
         known = (loss_of(tracker, learned.session, run) for run in tracker.learned(learned.state))
         losses += next(filter(None, known), [])
-    return replace(judged(tracker, child, report), losses=tuple(losses))
+    report = replace(judged(tracker, child, report), losses=tuple(losses))
+    said = [[each.session, each.word, each.version or "", each.reason] for *_, each in standing.verdicts.values()]
+    return replace(report, gate=report.gate | {"session": path[-1].session, "said": said}) if report.gate else report
 
 
 def images(at: Work, standing: Standing, path: Sequence[Learned], before: str | None, report: Report) -> dict[str, Comparison]:

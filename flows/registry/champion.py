@@ -14,6 +14,7 @@ from mlflow.exceptions import MlflowException
 
 from cl.errors import StoreError
 from cl.text import some
+from flows.intake.readers import NOBODY, registers
 from flows.project import check_own, own_models
 from flows.registry import changes
 from flows.registry.changes import HISTORY, Change, hide, note
@@ -114,7 +115,7 @@ def only(place: Place, client: MlflowClient) -> str:
     names = own_models(place, client)
     if len(names) == 1:
         return names[0]
-    raise StoreError(f"{'which model? ' if names else 'no model is registered yet; '}{_there(client)}")
+    raise StoreError(f"which model? {_there(client)}" if names else f"no model is registered yet; {registers(place)}")
 
 
 def names_of(client: MlflowClient) -> list[str]:
@@ -148,7 +149,7 @@ def readable(address: str) -> bool:
 
 def _there(client: MlflowClient) -> str:
     names = names_of(client)
-    return f"there are {some(names, 10)}" if names else "`evergreen run` registers one"
+    return f"there are {some(names, 10)}" if names else NOBODY
 
 
 def earlier(place: Place, client: MlflowClient, name: str) -> str:
