@@ -80,17 +80,16 @@ class Bench:
 
     def rows(self, label: str, method: dict[str, Any], settings: list[str], *, last: bool) -> Any:
         """The matrix of one run; of its last row alone where that is all that is asked for, with the start's in front."""
-        from cl.config import override
+        from cl.config import override, read_yaml
         from cl.evaluation.evaluate import evaluate, headline, headline_row
         from cl.evaluation.matrix import Matrix
         from cl.learning.host import threads
         from cl.learning.learner import learn
-        from cl.plain_yaml import parse
         from cl.run import parse_config, plan
         from cl.run_config import train_config
 
         config = HERE.parent / "flows/configs/results" / f"{self.name}.yaml"
-        tree = parse(config.read_text(encoding="utf-8"), config.name)
+        tree = read_yaml(config)
         tree = override({name: part for name, part in tree.items() if name != "compare"} | {"method": method}, settings)
         made = plan(parse_config(tree, label), self.data, self.name)
         sessions, names = made.stream.sessions, headline(made.stream.exam(0))
