@@ -5,6 +5,7 @@
     python bench/results.py FOLDER glyphs [--only LABEL ...]           # three seeds of those ahead, at their best try; the table
     python bench/results.py FOLDER glyphs --table                      # what was measured so far
     python bench/results.py FOLDER photos --data SETS --search         # the other streams, those methods alone that STREAMS names
+    python bench/results.py FOLDER aerial --data SETS                  # under settings that were searched on another stream
 
 The methods stand in results.yaml, the streams in flows/configs/results. A try is a learning rate and a scale of the objective, the
 temperature of its loss: three and two of them, alike for all. Both scales at the middle rate say who gets the other four tries: six single
@@ -35,15 +36,20 @@ class Stream(NamedTuple):
     rates: tuple[float, ...]
     labels: tuple[str, ...] = ()  # all
     ahead: int = 6
+    carried: str = ""  # the stream whose search holds here too
 
 
 # A run on photographs takes minutes: there what was best on glyphs is tried, and what was best there before; one session replays nothing.
 PHOTOS = "finetune, ewc, replay, vr_lwf, replay + l2, replay + ties, vr_lwf + replay"
 RETENTION = "finetune, ewc, vr_lwf, wise_ft, vr_lwf + ewc, vr_lwf + wise, ewc + wise"
+SCENES = "finetune, ewc, vr_lwf, replay, vr_lwf + ewc, replay + l2"
+AERIAL = "finetune, ewc, vr_lwf, replay, vr_lwf + replay, replay + l2"
 STREAMS = {
     "glyphs": Stream("held_out", (3e-4, 1e-3, 3e-3)),
     "photos": Stream("val", (3e-5, 1e-4, 3e-4), tuple(PHOTOS.split(", ")), 1),
     "retention": Stream("held_out", (3e-5, 1e-4, 3e-4), tuple(RETENTION.split(", ")), 1),
+    "scenes": Stream("held_out", (3e-5, 1e-4, 3e-4), tuple(SCENES.split(", ")), carried="retention"),
+    "aerial": Stream("val", (3e-5, 1e-4, 3e-4), tuple(AERIAL.split(", ")), carried="photos"),
 }
 
 
@@ -150,7 +156,12 @@ class Bench:
         return list(dict.fromkeys(["finetune", *singles[: self.stream.ahead], *combined[: self.stream.ahead]]))
 
     def best(self) -> dict[str, dict[str, Any]]:
-        """The best try of each that is ahead, among the tries that all of them had."""
+        """The best try of each that is ahead, among the tries that all of them had; on a stream without a search, of the one it takes."""
+        if self.stream.carried:
+            other = Bench(self.folder, self.stream.carried, self.data)
+            tries = [each for each in other.told("search").values() if each["rate"] == self.stream.rates[1]]
+            first = {each["label"]: each for each in sorted(tries, key=lambda entry: float(entry["mean"]))}
+            return {label: first.get(label, first["finetune"]) | {"label": label, "tries": 2} for label in self.stream.labels}
         tries = list(self.told("search").values())
         had = [{(each["rate"], each["scale"]) for each in tries if each["label"] == label} for label in self.ahead()]
         alike = [each for each in tries if (each["rate"], each["scale"]) in set.intersection(*had)]
@@ -185,6 +196,8 @@ class Bench:
             cells = [f"{np.mean(each):.1f} ± {np.std(each, ddof=1) if len(each) > 1 else 0:.1f}" if each else "–" for each in scores]
             end = "*" if seeds[0]["rate"] in (self.stream.rates[0], self.stream.rates[-1]) else ""
             print(f"| {label} | {seeds[0]['rate']:g}{end}, {seeds[0]['scale']} | {' | '.join(cells)} | {len(seeds)} |")
+        if self.stream.carried:
+            return
         print("\nOn held-out images, at the best of the two tries that say who is ahead: ", end="")
         print(", ".join(f"{label} {100 * best['mean']:.1f}" for label, best in self.tried(1).items()))
 
