@@ -122,6 +122,15 @@ def test_ridge_is_scikit_learns_and_the_worked_one_with_and_without_random_featu
     indicators = np.array([[name == each for each in ABC] for name in names], dtype=np.float64)
     oracle = Oracle(alpha=0.1, fit_intercept=False, solver="cholesky").fit(x.numpy(), indicators)
     assert np.allclose(weights, oracle.coef_, atol=1e-12)
+    assert method.factor() is method.factor()  # until the sums are others, in place or loaded
+    one, two = (head(name="ridge", penalty=0.1, projection=None) for _ in range(2))
+    one.add(rows(x[:6], names[:6]))
+    assert not torch.allclose(one.weights(ABC)[0], weights)
+    two.add(rows(x, names))
+    one.load_state_dict(two.state_dict())
+    assert torch.equal(one.weights(ABC)[0], weights)
+    one.subtract(rows(x[:6], names[:6]))
+    assert not torch.allclose(one.weights(ABC)[0], weights)
     wide = head(name="ridge", penalty=2 / 20, projection=20)  # a penalty of 1 over features of another length
     j, m = torch.arange(6, dtype=torch.float64)[:, None], torch.arange(20, dtype=torch.float64)
     wide.random = 2**0.5 * torch.sin(11 * j + 3 * m + j * m)

@@ -64,6 +64,7 @@ class Ridge(Sums):
     def __init__(self, clip: Clip, seed: int, config: RidgeSettings) -> None:
         super().__init__(clip, seed, config)
         self.config, self.partial = config, False
+        self.factored: tuple[tuple[Tensor, int, float], Tensor] | None = None
         width, wide = self.width, config.projection
         if wide and wide > _WIDE:
             told = (
@@ -138,9 +139,16 @@ class Ridge(Sums):
     def weights(self, names: Sequence[str]) -> tuple[Float[Tensor, "k m"], Bool[Tensor, " k"]]:
         """(G + penalty I)^-1 applied to the feature sum of each class, and which of the classes were taught."""
         sums, known = self.sums.find(names)
-        gram = self.gram.double()
-        penalised = gram + self.penalty() * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
-        return torch.cholesky_solve(sums.double().T, torch.linalg.cholesky(penalised)).T, known
+        return torch.cholesky_solve(sums.double().T, self.factor()).T, known
+
+    def factor(self) -> Float[Tensor, "m m"]:
+        """The Cholesky factor of G + penalty I, once for all sets asked of the same sums: with many features it is what takes time."""
+        made = (self.gram, self.gram._version, self.penalty())  # torch counts whatever changes a tensor
+        if self.factored is None or self.factored[0][0] is not made[0] or self.factored[0][1:] != made[1:]:
+            self.factored = None  # before the next is made: two do not fit where one does
+            penalised = self.gram.double() + made[2] * torch.eye(len(self.gram), dtype=torch.float64, device=self.gram.device)
+            self.factored = (made, torch.linalg.cholesky(penalised))
+        return self.factored[1]
 
     def head(self, classes: Sequence[ClassName]) -> tuple[Float[Tensor, "k m"], Bool[Tensor, " k"]]:
         """Ridge weights of each class, and which were taught."""
