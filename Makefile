@@ -20,7 +20,7 @@ $(READY): requirements.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	touch $(READY)
 
-demo: $(READY)  ## learn the embedded stream with five methods and compare them
+demo: $(READY)  ## learn the embedded stream with six methods and compare them
 	$(BIN)/evergreen data glyphs
 	$(BIN)/evergreen compare flows/configs/glyphs.yaml
 
