@@ -161,7 +161,8 @@ def test_every_block_of_a_page_runs_in_order_as_it_stands(path: Path, shell: Pat
 @pytest.mark.parametrize("path", sorted((ROOT / "docs" / "notebooks").glob("*.ipynb")), ids=lambda path: path.stem)
 def test_notebooks_run_and_their_pages_show_what_they_drew(path: Path, shell: Path) -> None:
     page = notebooks.page(path)
-    assert "data:image/png;base64," in page and "```text" in page
+    assert '<svg role="img"' in page and "```text" in page
+    assert "var(--ink)" in page and "fill: #ffffff" not in page, "what is drawn takes the page's colours, in the dark too"
 
 
 @pytest.mark.slow

@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from cl.reports.pictures import svg
+
 
 class Cell(NamedTuple):
     """A cell: `markdown`, or `code` with what it printed, and what its last line came to."""
@@ -53,26 +55,20 @@ def _run(cell: Cell, number: int, names: dict[str, Any]) -> Cell:
 
 def page(path: Path, run: bool = True) -> str:
     """A notebook as Markdown; without `run` it has no outputs."""
-    told = [part for cell in (executed(path) if run else cells(path)) for part in _shown(cell)]
+    told = [part for number, cell in enumerate(executed(path) if run else cells(path)) for part in _shown(cell, f"cell-{number}")]
     return "\n\n".join([*told, f"The notebook itself is `docs/notebooks/{path.name}` of the repository."]) + "\n"
 
 
-def _shown(cell: Cell) -> Iterator[str]:
+def _shown(cell: Cell, name: str) -> Iterator[str]:
     if cell.kind != "code":
         yield cell.source
         return
     yield f"```python\n{cell.source}\n```"
     if cell.printed:
         yield f"```text\n{cell.printed.rstrip()}\n```"
-    if (picture := _png(cell.value)) is not None:
-        yield f"![what the cell above drew](data:image/png;base64,{base64.b64encode(picture).decode()})"
+    if hasattr(cell.value, "savefig"):  # a figure of matplotlib: as lines and text, in the colours of the page, light or dark
+        yield f"<figure>\n{svg(cell.value, 'what the cell above drew', name)}</figure>"
+    elif hasattr(cell.value, "_repr_png_"):
+        yield f"![what the cell above drew](data:image/png;base64,{base64.b64encode(cell.value._repr_png_()).decode()})"
     elif cell.value is not None:
         yield f"```text\n{cell.value!r}\n```"
-
-
-def _png(value: Any) -> bytes | None:
-    if hasattr(value, "savefig"):  # a figure of matplotlib
-        drawn = io.BytesIO()
-        value.savefig(drawn, format="png", dpi=110, bbox_inches="tight")
-        return drawn.getvalue()
-    return value._repr_png_() if hasattr(value, "_repr_png_") else None
