@@ -142,3 +142,16 @@ def test_the_command_line_prints_the_block_under_its_protocol_and_says_where_it_
     assert out == "" and "model.name is ViT-B-32 and not ViT-B-16." in err
     _beside([report], config("vr_lwf_coco"))
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in PAPERS.glob("*.yaml")))
+def test_every_preset_prints_its_own_block_and_no_other(name: str, capfd: pytest.CaptureFixture[str]) -> None:
+    from flows.cli.main import _beside
+
+    run = config(name)
+    _beside([replace(make_report(), headline=dict.fromkeys(("greek", "arrows", "latin"), "top1"))], run)
+    out, err = capfd.readouterr()
+    told = " ".join(out.split())
+    own = shown(name)[0]
+    assert [block.protocol for block in blocks().values() if f"{block.protocol} (percent)" in told] == own and err == ""
+    assert ("measured here" in told) == bool(own)
