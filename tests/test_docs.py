@@ -1,6 +1,7 @@
 """What the site says is so: its commands run in order as they stand, its pages are made of the code, and no link is dead."""
 
 import contextlib
+import json
 import os
 import re
 import subprocess
@@ -155,6 +156,18 @@ def test_every_block_of_a_page_runs_in_order_as_it_stands(path: Path, shell: Pat
                 lines.remove(line)
             done = subprocess.run(script(kind, "\n".join(lines)), cwd=shell, capture_output=True, text=True, timeout=3600)
             assert done.returncode == 0, f"{text}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
+    if path.name == "production.md":
+        _the_refusal_reads_as_the_page_quotes_it(path, shell)
+
+
+def _the_refusal_reads_as_the_page_quotes_it(path: Path, project: Path) -> None:
+    entries = [json.loads(line) for line in (project / "mlruns" / "history" / "birds.jsonl").read_text().splitlines()[1:]]
+    (reason,) = {entry["fields"]["reason"] for entry in entries if entry.get("fields", {}).get("word") == "refused"}
+    (told,) = re.findall(r"refuses version 3: \*(.*?)\*", path.read_text(encoding="utf-8"))
+    number = r"[+-]\d\.\d{3}"
+    assert re.sub(number, "#", told) == re.sub(number, "#", reason)
+    pairs = zip(re.findall(number, told), re.findall(number, reason), strict=True)
+    assert all(abs(float(quoted) - float(found)) < 0.02 for quoted, found in pairs), reason  # a few answers differ between machines
 
 
 @pytest.mark.slow
