@@ -19,8 +19,8 @@ def free() -> int:
 
 
 @contextlib.contextmanager
-def serving(program: str | Path, folder: Path) -> Iterator[None]:
-    """The servers of the project in a folder, while inside; what they say is in its `up.log`."""
+def serving(program: str | Path, folder: Path) -> Iterator[tuple[int, int]]:
+    """The servers of the project in a folder, while inside, by the ports of Prefect and MLflow; what they say is in its `up.log`."""
     ports = free(), free()
     words = [program, "up", "--prefect-port", str(ports[0]), "--mlflow-port", str(ports[1])]
     with (folder / "up.log").open("w") as log:
@@ -30,7 +30,7 @@ def serving(program: str | Path, folder: Path) -> Iterator[None]:
         while not (answers(f"http://{HOST}:{ports[0]}/api/health") and answers(f"http://{HOST}:{ports[1]}/health")):
             assert process.poll() is None and time.monotonic() < deadline, (folder / "up.log").read_text()
             time.sleep(0.5)
-        yield
+        yield ports
     finally:
         process.send_signal(signal.SIGINT)
         process.wait(60)

@@ -26,7 +26,7 @@ from prefect.client.schemas.schedules import CronSchedule
 from cl.errors import ConfigError, StoreError
 from flows.serve import deployments
 from flows.servers.servers import HOST, Server, announced, answers, check_free, find_server, run_servers
-from flows.settings import Place
+from flows.settings import ENVIRONMENT, Place
 from tests.conftest import lay_out
 from tests.serving import free
 from tests.test_cli import EVERGREEN, left
@@ -63,6 +63,10 @@ def test_the_deployments_for_work_pools_are_the_same_flows() -> None:
     assert {each["name"]: each["entrypoint"] for each in pools["deployments"]} == served
     limits = {each["name"]: each.get("concurrency_limit") for each in pools["deployments"]}
     assert limits == {name: {"limit": 1, "collision_strategy": "ENQUEUE"} for name in served} | {"approve": None}
+    for each in pools["deployments"]:  # a worker starts them, and not `evergreen`: nothing is sent home from there either
+        given = each["work_pool"]["job_variables"]["env"]
+        own = ENVIRONMENT.keys() - {"PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"}  # what they log is read in the worker's terminal
+        assert given == {name: ENVIRONMENT[name] for name in own} | {"EVERGREEN_ROOT": "{{ $EVERGREEN_ROOT }}"}
 
 
 def test_an_entrypoint_is_a_module_so_that_it_is_found_from_any_folder() -> None:

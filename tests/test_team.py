@@ -5,6 +5,7 @@ import getpass
 import importlib.util
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -13,10 +14,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from mlflow import MlflowClient
 
 from flows.servers.servers import HOST
+from flows.tracking.runs import COMPARISON
 from tests.conftest import lay_out
-from tests.serving import free
+from tests.serving import free, serving
+from tests.test_readme import blocks
 
 pytestmark = pytest.mark.slow
 EVERGREEN = (sys.executable, "-m", "flows")
@@ -87,7 +91,7 @@ def run(project: Path, *command: object) -> str:
     return done.stdout
 
 
-def test_a_stream_is_learned_against_postgresql_and_s3_by_settings_alone(project: Path, postgres: str, bucket: str) -> None:
+def settings_of_a_team(postgres: str, bucket: str) -> None:
     os.environ |= {
         "MLFLOW_TRACKING_URI": f"postgresql://evergreen@{postgres}/mlflow",
         "PREFECT_SERVER_DATABASE_CONNECTION_URL": f"postgresql+asyncpg://evergreen@{postgres}/prefect",
@@ -98,6 +102,10 @@ def test_a_stream_is_learned_against_postgresql_and_s3_by_settings_alone(project
         "AWS_DEFAULT_REGION": "us-east-1",
         "PYTHONPATH": str(Path(__file__).parents[1]),
     }
+
+
+def test_a_stream_is_learned_against_postgresql_and_s3_by_settings_alone(project: Path, postgres: str, bucket: str) -> None:
+    settings_of_a_team(postgres, bucket)
     lay_out(project)
     dvc, git = (sys.executable, "-m", "dvc"), ("git", "-c", "user.name=a", "-c", "user.email=a@b")
     run(project, *git, "init", "-q")
@@ -149,6 +157,43 @@ def _no_secret(project: Path, postgres: str) -> None:
     for table, column in (("params", "value"), ("tags", "value")):
         assert _asked(postgres, "mlflow", f"select count(*) from {table} where {column} like '%secret-of-the-test%'") == 0
     assert _asked(postgres, "prefect", "select count(*) from log where message like '%secret-of-the-test%'") == 0
+
+
+def test_a_comparison_goes_through_a_work_pool_as_the_page_says_and_mlflow_shows_it(project: Path, postgres: str, bucket: str) -> None:
+    settings_of_a_team(postgres, bucket)
+    lay_out(project)
+    os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    *lines, worker = blocks(Path(__file__).parents[1] / "docs" / "team" / "many_workers.md", "sh")[0].splitlines()
+    assert worker.startswith("prefect worker start")
+    said = project / "worker.log"
+    with serving("evergreen", project) as (prefect, mlflow), said.open("w") as log:
+        script = "\n".join(lines).replace("127.0.0.1:4200", f"{HOST}:{prefect}")
+        run(project, "bash", "-euo", "pipefail", "-c", script)
+        exported = "\n".join(line for line in script.splitlines() if line.startswith("export "))
+        os.environ.pop("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL")
+        with subprocess.Popen(["bash", "-euc", f"{exported}\nexec {worker}"], cwd=project, stdout=log, stderr=log) as working:
+            try:
+                ordered = "prefect deployment run compare/compare --param config=colours.yaml --watch --watch-interval 2"
+                told = subprocess.run(["bash", "-euc", f"{exported}\ncd /\n{ordered}"], cwd=project, capture_output=True, timeout=900)
+            finally:
+                working.send_signal(signal.SIGINT)
+        assert told.returncode == 0, said.read_text()[-6000:]
+        _the_comparison_is_in_mlflow(f"http://{HOST}:{mlflow}")
+    through = (
+        "select count(*) from flow_run where state_type = 'COMPLETED' and work_queue_id is not null and infrastructure_pid is not null"
+    )
+    assert _asked(postgres, "prefect", through) == 1
+
+
+def _the_comparison_is_in_mlflow(address: str) -> None:
+    client = MlflowClient(address)
+    (experiment,) = client.search_experiments(filter_string="name = 'colours'")
+    runs = client.search_runs([experiment.experiment_id])
+    compared = {run.data.tags["evergreen.method"]: run for run in runs if COMPARISON in run.data.tags}
+    assert set(compared) == {"zero_shot", "finetune"} and all(run.info.status == "FINISHED" for run in compared.values())
+    (at,) = {run.data.tags[COMPARISON] for run in compared.values()}
+    assert client.get_run(at).info.status == "FINISHED" and client.get_run(at).data.metrics
+    assert "report/report.html" in {file.path for file in client.list_artifacts(at, "report")}
 
 
 def test_a_bucket_without_its_library_is_told_in_one_line(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
