@@ -166,10 +166,10 @@ def _kinds(schema: type[BaseModel] | None, loc: Sequence[str | int], key: str) -
     return sorted({str(kind) for field in fields for kind in get_args(field.annotation)})
 
 
-def _example(schema: type[BaseModel] | None, loc: Sequence[str | int], found: Any) -> str:
+def _example(schema: type[BaseModel] | None, loc: Sequence[str | int], value: Any) -> str:
     kinds, groups = _kinds(schema, loc, "kind"), _at(schema, loc)
-    if isinstance(found, str) and groups and all("name" in group.model_fields for group in groups):
-        return f"name: {_short(found)}"  # who writes `model: ViT-B-32` means that
+    if isinstance(value, str) and groups and all("name" in group.model_fields for group in groups):
+        return f"name: {_short(value)}"  # who writes `model: ViT-B-32` means that
     return f"kind: {kinds[0]}" if kinds else "name: value"
 
 

@@ -34,12 +34,12 @@ def several(given: Iterable[T], kinds: type | tuple[type, ...], where: str, what
         raise DataError(f"{where}: found {shown(given)}, expected {what}; put it into a list, [...]")
     if not isinstance(given, Iterable):
         raise DataError(f"{where}: found {shown(given)}, expected {what}, in a list")
-    found = list(given)
-    if wrong := [each for each in found if not isinstance(each, kinds)]:
+    items = list(given)
+    if wrong := [each for each in items if not isinstance(each, kinds)]:
         raise DataError(f"{where}: found {shown(wrong[0])} in the list, expected {what}")
-    if not found:
+    if not items:
         raise DataError(f"{where}: found an empty list, expected {what}")
-    return found
+    return items
 
 
 def choice(labels: Sequence[str], known: Sequence[str]) -> list[str]:

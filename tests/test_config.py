@@ -61,11 +61,11 @@ def test_a_value_out_of_range_is_told_with_what_was_found() -> None:
 
 def groups(of: type[BaseModel]) -> Iterator[type[BaseModel]]:
     """Every group of settings that a group may hold, and itself."""
-    found, todo = set[type[BaseModel]](), [of]
+    models, todo = set[type[BaseModel]](), [of]
     while todo:
         group = todo.pop()
-        if group not in found:
-            found.add(group)
+        if group not in models:
+            models.add(group)
             yield group
             todo += [each for field in group.model_fields.values() for each in models_in(field.annotation)]
 
