@@ -7,7 +7,7 @@ from pathlib import Path
 from lightning.pytorch.loggers import Logger
 
 from cl.config import TrainConfig
-from cl.learning.defaults import choices, settled
+from cl.learning.defaults import settled, told
 from cl.learning.host import keep_memory, threads
 from cl.learning.interim import Interim
 from cl.learning.learner import learn
@@ -33,7 +33,7 @@ class Onward:
     parent: str | None
     state: str
     identity: str  # `recipe_key` of what learns it
-    chosen: tuple[str, ...]  # training settings that nobody set, each with its reason
+    chosen: tuple[str, ...]  # training settings that nobody set, each with its reason, and those that play no part
     made: str = ""  # the method that made the parent, where its state does not note it
 
     def build(self) -> Method:
@@ -73,8 +73,7 @@ def onward(
     identity = recipe_key(config, base_digest(config.model, True, notes), method)
     switch = () if parent is None or before == identity else (identity,)
     name = state_key(parent or identity, session.digest, settled(train, method), *switch)
-    told = tuple(str(choice) for choice in choices(train, method) if choice.why)
-    return Onward(config, root, session, withheld, train, parent, name, identity, told)
+    return Onward(config, root, session, withheld, train, parent, name, identity, told(train, method))
 
 
 def go_on(

@@ -17,7 +17,7 @@ from cl.disk.unchanged import Glance, glance, recalled
 from cl.errors import ConfigError, MethodError, ModelError
 from cl.evaluation.ask import Question, Start
 from cl.evaluation.cells import measured
-from cl.learning.defaults import choices, settled
+from cl.learning.defaults import settled, told
 from cl.methods import Method, MethodConfig
 from cl.methods.closed_form.zero_shot import ZeroShotConfig
 from cl.models.clip import Clip, ModelConfig, load
@@ -56,7 +56,7 @@ class Plan:
     data: str
     base: str
     root: Path
-    chosen: tuple[str, ...] = ()  # training settings that nobody set, each with its reason
+    chosen: tuple[str, ...] = ()  # training settings that nobody set, each with its reason, and those that play no part
 
     def build(self) -> Method:
         """The method before anything is learned, over a fresh copy of the base model."""
@@ -111,14 +111,14 @@ def plan(config: RunConfig, data_root: Path, data_version: str, learns: bool = T
     trains = [train_config(config, session) for session in stream.sessions]
     for session, train in zip(stream.sessions, trains, strict=True) if learns else ():
         check_session(config.method, method, session, train)
-    told = dict.fromkeys(str(choice) for train in trains for choice in choices(train, method) if choice.why)
+    said = dict.fromkeys(line for train in trains for line in told(train, method))
     states = [recipe_key(config, digest, method)]
     for session, train in zip(stream.sessions, trains, strict=True):
         states.append(state_key(states[-1], session.digest, settled(train, method)))
     how = measured(config.evaluate)
     beside = ["known"] if config.evaluate.known_unknown else []
     keys = tuple(_key(state, stream.questions(index), how, *beside) for index, state in enumerate(states))
-    return Plan(config, stream, tuple(states), keys, data_version, digest, data_root, tuple(told))
+    return Plan(config, stream, tuple(states), keys, data_version, digest, data_root, tuple(said))
 
 
 def recipe_key(config: RunConfig, base: str, method: Method) -> str:
@@ -159,6 +159,12 @@ def check_session(config: MethodConfig, method: Method, session: Session, train:
         MethodError: names the session, and what to do.
     """
     method.check(session)
+    own = sorted({**config.train, **config.later})
+    if own and not list(method.trainable()):
+        raise MethodError(
+            f"{config.called()}: method.train sets {some(own)}, and no weight is trained by gradient steps here; leave "
+            f"{'them' if len(own) > 1 else 'it'} out"
+        )
     if train.augment and not method.pixels and list(method.trainable()):
         raise MethodError(
             f"session {session.index} ({session.name}): train.augment is set, which makes a new image at every step, and "

@@ -36,6 +36,19 @@ def test_what_the_table_says_is_refused_with_its_words(refusal: Refusal) -> None
         assert isinstance(caught.value, ConfigError) and str(caught.value).startswith("here: method: ")
 
 
+@pytest.mark.parametrize("term", ["class_texts", "reference", "identity", "clusters", "{kind: proto_triplet, prototypes: images}"])
+def test_a_term_that_only_images_could_move_is_refused_where_none_moves(term: str) -> None:
+    for tune, told in (("{kind: whole, part: text}", "the image tower is not tuned"), ("whole", "")):
+        run = parse_config({**BARE, "method": yaml.safe_load(f"{{name: recipe, tune: {tune}, terms: [clip, {term}]}}")}, "here")
+        session = make.session(1, (0, 1), (0, 1), each=12)
+        try:
+            check_session(run.method, build_method(run.method, make.tiny(), 0), session, train_config(run, session))
+        except EvergreenError as error:
+            assert told and told in str(error)
+        else:
+            assert not told
+
+
 @pytest.mark.parametrize("text", NEAR)
 def test_what_is_near_it_is_taken(text: str) -> None:
     parse_config({**BARE, "method": yaml.safe_load(text)}, "here")

@@ -10,7 +10,7 @@ from torch import nn
 
 from cl.config import EvalConfig, TrainConfig
 from cl.evaluation.evaluate import evaluate
-from cl.learning.defaults import LARGE, choices, settled
+from cl.learning.defaults import LARGE, choices, idle, settled
 from cl.learning.learner import learn
 from cl.learning.loader import Order, samples
 from cl.methods import CONFIGS, Method
@@ -155,6 +155,25 @@ def test_statistics_stay_where_they_are_when_only_a_head_trains() -> None:
 
 def test_without_batch_normalisation_nothing_is_told_of_it() -> None:
     assert told(TrainConfig(lr=1e-3), FinetuneConfig().build(make.tiny(), 0)) == ""
+
+
+def test_settings_that_play_no_part_are_told_in_one_line() -> None:
+    given = TrainConfig(lr=1e-3, max_steps=5, workers=2, device="cpu")
+    line = "train.max_steps, train.lr play no part: no weight is trained by gradient steps here"
+    assert idle(given, CONFIGS["ridge"]().build(make.tiny(), 0)) == (line,)
+    assert idle(TrainConfig(workers=2, device="cpu"), CONFIGS["ridge"]().build(make.tiny(), 0)) == ()
+    plain = FinetuneConfig().build(make.tiny(), 0)
+    assert idle(given, plain) == idle(TrainConfig(optimizer="sgd", momentum=0.5), plain) == idle(TrainConfig(), plain) == ()
+    assert idle(TrainConfig(momentum=0.5, decay_all=True, batch_norm="trained"), plain) == (
+        "train.momentum plays no part: the optimizer is adamw",
+        "train.decay_all plays no part: weight_decay is 0",
+        "train.batch_norm plays no part: the model has no batch normalisation",
+    )
+    assert idle(TrainConfig(optimizer="sgd", eps=1e-6, epochs=3, max_steps=9), plain) == (
+        "train.eps plays no part: the optimizer is sgd",
+        "train.epochs plays no part: max_steps counts the steps",
+    )
+    assert idle(TrainConfig(batch_norm="trained"), resnet()) == ()
 
 
 def test_what_was_chosen_is_in_the_log(caplog: pytest.LogCaptureFixture) -> None:

@@ -1,6 +1,9 @@
-"""Training settings that nobody set: what a method's authors do, and what does a model of its size no harm, each with its reason."""
+"""Training settings that nobody set: what a method's authors do, and what does a model of its size no harm, each with its reason.
 
-from collections.abc import Iterator
+And those that somebody set, and that play no part.
+"""
+
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from cl.config import TrainConfig
@@ -24,6 +27,33 @@ class Chosen(NamedTuple):
             if isinstance(self.value, float)
             else f"train.{self.name} is {self.value}: {self.why}"
         )
+
+
+def told(config: TrainConfig, method: Method) -> tuple[str, ...]:
+    """A line for each setting that was chosen for a reason, and one for those that play no part."""
+    return (*(str(choice) for choice in choices(config, method) if choice.why), *idle(config, method))
+
+
+def idle(config: TrainConfig, method: Method) -> tuple[str, ...]:
+    """A line about the settings that are not at their defaults and change nothing; none where there is none."""
+    given = config.changed("device", "devices", "strategy", "workers", "checkpoint")  # by which no result depends
+    if not list(method.trainable()):
+        return _line(given, "no weight is trained by gradient steps here") if given else ()
+    others = {
+        "momentum": config.optimizer == "adamw" and "the optimizer is adamw",
+        "betas": config.optimizer == "sgd" and "the optimizer is sgd",
+        "eps": config.optimizer == "sgd" and "the optimizer is sgd",
+        "epochs": config.max_steps is not None and "max_steps counts the steps",
+        "lr": config.lr_epochs is not None and "lr_epochs gives the rates",
+        "decay_all": not config.weight_decay and "weight_decay is 0",
+        "batch_norm": not method.clip.batch_norms() and "the model has no batch normalisation",
+    }
+    return tuple(line for name, why in others.items() if why and name in given for line in _line([name], why))
+
+
+def _line(names: Iterable[str], why: str) -> tuple[str, ...]:
+    set_ = [f"train.{name}" for name in names]
+    return (f"{', '.join(set_)} {'plays' if len(set_) == 1 else 'play'} no part: {why}",)
 
 
 def settled(config: TrainConfig, method: Method) -> TrainConfig:

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from cl.config import TrainConfig
 from cl.data.table import ImageTable
-from cl.learning.defaults import choices, settled
+from cl.learning.defaults import settled, told
 from cl.learning.host import device
 from cl.learning.interim import START, Interim, Took
 from cl.learning.keeper import Keeper, walk
@@ -76,9 +76,8 @@ def _learn(
     started = time.perf_counter()
     method.to(device(config.device, rank.index))
     method.chunk = config.chunk
-    for choice in choices(config, method):
-        if choice.why and rank.first:
-            logging.getLogger(__name__).info("session %d (%s): %s", session.index, session.name, choice)
+    for line in told(config, method) if rank.first else ():
+        logging.getLogger(__name__).info("session %d (%s): %s", session.index, session.name, line)
     config = settled(config, method)
     method.clip.batch_norm = config.batch_norm or "frozen"
     wanted = {*method.trainable()}

@@ -161,6 +161,11 @@ REFUSALS = (
         lambda parts: parts.seats["tune"].called() == "head" and bool(_FEATURES & parts.kinds()),
     ),
     Refusal(
+        "images held, or compared with images, where none moves",
+        "and the image tower is not tuned; tune it as well, or leave the term out",
+        "{name: recipe, tune: {kind: whole, part: text}, terms: [clip, class_texts]}",
+    ),
+    Refusal(
         "image features computed once under a tuner of the image tower",
         "image features cannot be computed once and kept: the image tower is tuned, so that they change with every step; leave tune.cache "
         "off",
@@ -227,6 +232,11 @@ REFUSALS = (
         "a part of a closed form",
         "is no recipe, so it has no place for",
         "{name: ridge, terms: [clip]}",
+    ),
+    Refusal(
+        "training settings of its own for what takes no step",
+        "and no weight is trained by gradient steps here",
+        "{name: ridge, train: {lr: 0.1}}",
     ),
     Refusal(
         "strengths by leave-one-out of keys that are trained",

@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from cl.data.table import ImageTable
+from cl.errors import MethodError
 from cl.methods.base import What
 from cl.methods.part import Part, PartConfig
 from cl.methods.tuners.base import Tuner
@@ -68,3 +69,14 @@ class Term(Part, ABC):
 
     def end(self, at: Site) -> None:
         """The session is learned: drop what was only for it, keep what must be kept."""
+
+
+def refuse_still(tuner: Tuner, session: Session, kind: str, does: str) -> None:
+    """Raise where a term has only images to move, and none moves: it would be a constant.
+
+    Raises:
+        MethodError: the image tower is not tuned.
+    """
+    if "image" in tuner.fixed:
+        whose = f"session {session.index} ({session.name})"
+        raise MethodError(f"{whose}: the term {kind} {does}, and the image tower is not tuned; tune it as well, or leave the term out")

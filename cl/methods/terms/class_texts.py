@@ -10,7 +10,7 @@ from torch import Tensor
 from cl.data.table import ImageTable
 from cl.errors import MethodError
 from cl.methods.losses import distillation, similarities
-from cl.methods.terms.base import Needs, Term, TermConfig
+from cl.methods.terms.base import Needs, Term, TermConfig, refuse_still
 from cl.methods.tuners.base import Tuner
 from cl.methods.view import Kind, Site, View
 from cl.streams.stream import Session
@@ -56,7 +56,8 @@ class ClassTexts(Term):
         return Needs(teachers=frozenset({self.config.teacher}))
 
     def check(self, tuner: Tuner, session: Session, rows: ImageTable) -> None:
-        """A session needs class names."""
+        """A session needs class names, and images that move: the texts are the teacher's."""
+        refuse_still(tuner, session, self.config.kind, "compares images with texts that are the teacher's")
         if not session.classes:
             raise MethodError(
                 f"session {session.index} ({session.name}): teaches no class, and the term {self.config.kind} keeps what class names mean; "

@@ -12,7 +12,7 @@ from torch.nn.functional import normalize
 from cl.data.table import ImageTable
 from cl.errors import MethodError
 from cl.methods.losses import similarities
-from cl.methods.terms.base import Needs, Term, TermConfig
+from cl.methods.terms.base import Needs, Term, TermConfig, refuse_still
 from cl.methods.tuners.base import Tuner
 from cl.methods.view import Site, View
 from cl.seeds import generator
@@ -62,8 +62,7 @@ class Clusters(Term):
     def check(self, tuner: Tuner, session: Session, rows: ImageTable) -> None:
         """Images move, and there are enough to make groups of."""
         whose = f"session {session.index} ({session.name})"
-        if "image" in tuner.fixed:
-            raise MethodError(f"{whose}: the term clusters moves images, and the image tower is not tuned; tune it as well")
+        refuse_still(tuner, session, self.config.kind, "moves images")
         if self._count(len(rows)) <= self.config.top:
             raise MethodError(
                 f"{whose}: {len(rows)} rows make {self._count(len(rows))} clusters, of which an image would be of {self.config.top}; leave "

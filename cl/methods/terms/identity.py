@@ -9,7 +9,7 @@ from torch import Tensor
 from cl.data.table import ImageTable
 from cl.errors import MethodError
 from cl.methods.losses import contrastive
-from cl.methods.terms.base import Needs, Term, TermConfig
+from cl.methods.terms.base import Needs, Term, TermConfig, refuse_still
 from cl.methods.terms.objective import Scale
 from cl.methods.tuners.base import Tuner
 from cl.methods.view import View
@@ -58,8 +58,7 @@ class Identity(Term):
     def check(self, tuner: Tuner, session: Session, rows: ImageTable) -> None:
         """There is something to tell images apart by, and images move."""
         whose = f"session {session.index} ({session.name})"
-        if "image" in tuner.fixed:
-            raise MethodError(f"{whose}: the term identity compares images with images, and the image tower is not tuned; tune it as well")
+        refuse_still(tuner, session, self.config.kind, "compares images with images")
         if self.config.by == "label" and not rows.classes():
             raise MethodError(
                 f"{whose}: none of its {len(session.data)} rows has a label, and the term identity compares images of one class; give it "

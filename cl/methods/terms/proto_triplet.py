@@ -10,7 +10,7 @@ from torch import Tensor
 from cl.data.table import ImageTable
 from cl.errors import MethodError
 from cl.methods.losses import apart, triplet
-from cl.methods.terms.base import Term, TermConfig
+from cl.methods.terms.base import Term, TermConfig, refuse_still
 from cl.methods.tuners.base import Tuner
 from cl.methods.view import View
 from cl.streams.stream import Session
@@ -43,7 +43,9 @@ class ProtoTriplet(Term):
         self.config = config
 
     def check(self, tuner: Tuner, session: Session, rows: ImageTable) -> None:
-        """There are labels."""
+        """There are labels, and something moves."""
+        if self.config.prototypes == "images":
+            refuse_still(tuner, session, self.config.kind, "compares images with images (prototypes: images)")
         if not rows.classes():
             raise MethodError(
                 f"session {session.index} ({session.name}): none of its {len(session.data)} rows has a label, and the term proto_triplet "

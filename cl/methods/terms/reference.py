@@ -12,7 +12,7 @@ from cl.config import Config
 from cl.data.formats import read
 from cl.data.table import ImageTable
 from cl.errors import MethodError
-from cl.methods.terms.base import Needs, Term
+from cl.methods.terms.base import Needs, Term, refuse_still
 from cl.methods.terms.class_texts import CHUNK, BothWaysConfig, both_ways
 from cl.methods.terms.vocabulary import refuse_texts, vocabulary_texts
 from cl.methods.tuners.base import Tuner
@@ -69,7 +69,8 @@ class Reference(Term):
         return tuple("" if table is None else table.digest() for table in self._read())
 
     def check(self, tuner: Tuner, session: Session, rows: ImageTable) -> None:
-        """The reference data can be used, or random texts be made."""
+        """Images move, and the reference data can be used, or random texts be made."""
+        refuse_still(tuner, session, self.config.kind, "compares images with texts that are the teacher's")
         _, sentences = self._read()
         if self.config.sentences and sentences is not None and not _captions(sentences):
             raise MethodError(f"{self.config.sentences}: none of its {len(sentences)} rows has a caption; leave sentences out")
