@@ -106,6 +106,9 @@ class EvalConfig(Config):
     limit: PositiveInt | None = Field(None, description="at most this many test images per evaluation set, evenly spread")
     precision: Literal["32", "bf16"] = "32"
     geometry: NonNegativeInt = Field(32, description="image-text pairs per set whose angles to the start are measured; 0: none")
+    alike: bool = Field(
+        False, description="of a set with labels also recall at 1 and mean average precision of an image's class among its other images"
+    )
     known_unknown: bool = Field(
         False, description="AUROC and FPR95 of classes learned so far against those of each other set; update: of each probe"
     )

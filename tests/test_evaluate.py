@@ -1,9 +1,11 @@
 """Scores: against hand-made cases and plain loops, and that measuring leaves no trace."""
 
 import numpy as np
+import pytest
 import torch
 
 from cl.config import EvalConfig
+from cl.evaluation.alike import among_images
 from cl.evaluation.evaluate import evaluate, rank_of, retrieval, spread
 from cl.methods.closed_form.zero_shot import ZeroShotConfig
 from tests import make
@@ -30,6 +32,25 @@ def test_features_that_collapsed_find_nothing() -> None:
 
 def test_a_matching_pair_first_everywhere_is_a_full_score() -> None:
     assert set(retrieval(np.eye(12), np.arange(12)).metrics.values()) == {1.0}
+
+
+def test_images_find_their_class_among_the_others() -> None:
+    i, j = np.mgrid[0:12, 0:6]
+    features = np.sin((6 * i + j) ** 2) + 0.2
+    features /= np.linalg.norm(features, axis=1, keepdims=True)
+    labels = np.arange(12) % 3
+    found = among_images(features, labels)
+    assert found["image_recall@1"] == pytest.approx(1 / 3, abs=1e-9) and found["image_map"] == pytest.approx(0.431671878, abs=1e-9)
+    turned = np.linalg.qr(np.sin((7 * j[:6] + i[:6]) ** 2.0))[0]
+    assert among_images(features @ turned, labels) == pytest.approx(found, abs=1e-12)
+    order = np.argsort(np.sin(labels + np.arange(12.0) ** 2))
+    assert among_images(features[order], 9 - labels[order]) == pytest.approx(found, abs=1e-12)
+
+
+def test_images_that_collapsed_find_no_class_and_classes_of_one_image_are_not_asked() -> None:
+    flat = among_images(np.ones((6, 1)), np.array([0, 0, 0, 1, 1, 1]))
+    assert flat["image_recall@1"] == 0.0 and flat["image_map"] == pytest.approx(np.mean([1 / 2.5, 2 / 3.5]))
+    assert np.isnan(list(among_images(np.eye(3), np.arange(3)).values())).all()
 
 
 def test_rank_counts_ties_half() -> None:
@@ -73,3 +94,6 @@ def test_a_set_with_captions_is_scored_both_ways() -> None:
     scores = evaluate(method, stream.exam(0), EvalConfig())
     assert set(scores["set 1"].metrics) >= {"i2t@1", "t2i@10", "recall@5"}
     assert set(scores["probe"].metrics) == {"top1", "top5", "worst_class", "ece"}
+    asked = evaluate(method, stream.exam(0), EvalConfig(alike=True))
+    assert {*asked["probe"].metrics} - {*scores["probe"].metrics} == {"image_recall@1", "image_map"}
+    assert asked["set 1"].metrics == scores["set 1"].metrics  # no label, no class to find

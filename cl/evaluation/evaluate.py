@@ -18,6 +18,7 @@ from cl.config import EvalConfig
 from cl.data.classes import ClassName
 from cl.data.table import ImageTable
 from cl.errors import DataError
+from cl.evaluation.alike import among_images
 from cl.methods.base import Method
 from cl.methods.losses import precise
 from cl.streams.stream import EvalSet
@@ -116,6 +117,8 @@ def _classify(method: Method, examined: EvalSet, data: ImageTable, features: Flo
     hits = logits.argmax(-1) == targets
     metrics = {"top1": float(hits.mean()), "top5": float((rank_of(logits, targets) < 5).mean())}
     metrics |= {"worst_class": worst_class(hits, targets), "ece": calibration_error(logits, targets)}
+    if config.alike:
+        metrics |= among_images(image_features(method, data, config), targets)
     return Score(metrics, hits)
 
 
