@@ -10,7 +10,7 @@ import yaml
 from cl.errors import ConfigError
 from cl.methods import CONFIGS, AnyMethodConfig
 from cl.methods.compose import PresetConfig
-from cl.methods.describe import as_yaml
+from cl.methods.describe import as_yaml, part
 from cl.reports.markdown import markdown
 from cl.run import run
 from cl.run_config import called, label, overridden, parse_config, train_config, variants
@@ -134,6 +134,10 @@ def test_tables_call_a_recipe_by_its_parts() -> None:
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_a_method_printed_as_yaml_is_that_method(name: str) -> None:
+    with pytest.raises(ConfigError, match=rf"there is no part '{name}', but a method: `evergreen methods {name}`; there are"):
+        part(name)
+    with pytest.raises(ConfigError, match=r"there is no method 'clip', but a part: `evergreen parts clip`; there are"):
+        as_yaml("clip")
     printed = parse_config({**BARE, **yaml.safe_load(as_yaml(name))}, "printed")
     named = parse_config({**BARE, "method": name}, "named")
     assert printed.method.spelled() == named.method.spelled()

@@ -140,6 +140,9 @@ def test_a_folder_of_images_without_a_class_is_unlabelled_or_refused(project: Pa
         (project / "bare" / f"{i}.png").write_bytes(png(0, i))
     with pytest.raises(DataError, match="no image has a label or a caption; say which column"):
         take(project, project / "bare", "bare")
+    (project / "t.csv").write_text("image,lable\nbare/0.png,red\nbare/1.png,red\n")
+    with pytest.raises(DataError, match=r"no image has a label or a caption; .*; its columns lable are not used$"):
+        take(project, project / "t.csv", "t")
     assert not (project / "data").exists()
     entry = take(project, project / "bare", "bare", unlabelled=True).entry
     assert (entry.supervision, entry.train, entry.test) == ("none", 3, 0)

@@ -89,6 +89,7 @@ def test_the_gate_stands_in_a_report_with_the_champion_beside_the_candidate() ->
     assert "finetune, seed 0: glyphs/3 was refused: negative flips: +0.131 [+0.114, +0.147], the bound +0.100." in page
     assert re.search(r'<th scope="row">greek</th><td>40.0</td><td>50.0</td><td>\+10.0</td>', page)
     assert re.search(r'<th scope="row">arrows</th><td>–</td><td>90.0</td><td>–</td>', page)
+    assert ">95 % from</th>" in page and ">95 % to</th>" in page, "of which interval the ends are"
     assert "2 of 4 test images broke" in page and "Judged against version 2" in page
 
 

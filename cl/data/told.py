@@ -29,7 +29,7 @@ class Topic(StrEnum):
     CONFLICT = "images under two labels ({count}): {names}"
     SAME = "images that are there twice ({count}): {names}"
     LEAK = "test images that are training images too ({count}): {names}"
-    HELD_OUT = "nothing says which images are for testing: {names} of each class are held out"
+    HELD_OUT = "nothing says which images are for testing: {names} are held out"
     NO_LABEL = "training images without a label, left out ({count}): {names}"
     LEFT_OUT = "classes with training images that are in no session ({count}): {names}"
     UNTAUGHT = "classes with test images and no training image ({count}): {names}"
@@ -46,6 +46,16 @@ class Told:
     def __str__(self) -> str:
         count = f"{self.count or len(self.names):,}"
         return self.topic.value.replace("{count}", count).replace("{names}", some(self.names, 12 if self.topic in _ALL else 3))
+
+
+def unused(remarks: Iterable[Told]) -> str:
+    """The columns that have no role, as the end of a sentence about what is missing: one of them may be misspelt.
+
+    >>> unused([Told(Topic.UNUSED, ("lable", "size"))]), unused([])
+    ('; its columns lable, size are not used', '')
+    """
+    names = [name for each in remarks if each.topic == Topic.UNUSED for name in each.names]
+    return f"; its columns {some(names, 12)} are not used" if names else ""
 
 
 _ALL = (Topic.LAYOUT, Topic.COLUMNS, Topic.UNUSED)

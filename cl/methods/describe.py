@@ -1,6 +1,6 @@
 """What methods and parts there are, in their own words: first sentences, settings with their defaults, presets as recipes to paste."""
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from typing import Any, Literal, NamedTuple, get_args, get_origin
 
 import yaml
@@ -42,10 +42,20 @@ def part(kind: str) -> tuple[str, type[PartConfig]]:
     Raises:
         ConfigError: there is none.
     """
-    known = {name: (seat, config) for seat, kinds in PARTS.items() for name, config in kinds.items()}
+    known = _parts()
     if kind not in known:
-        raise ConfigError(f"parts: there is no part {kind!r}; {did_you_mean(kind, sorted(known), most=len(known))}")
+        other = _elsewhere(kind, "methods", CONFIGS)
+        raise ConfigError(f"parts: there is no part {kind!r}{other}; {did_you_mean(kind, sorted(known), most=len(known))}")
     return known[kind]
+
+
+def _parts() -> dict[str, tuple[str, type[PartConfig]]]:
+    return {name: (seat, config) for seat, kinds in PARTS.items() for name, config in kinds.items()}
+
+
+def _elsewhere(name: str, command: Literal["methods", "parts"], known: Container[str]) -> str:
+    """Where a name is at home that was asked for in the wrong place."""
+    return f", but a {command[:-1]}: `evergreen {command} {name}`" if name in known else ""
 
 
 def settings(config: type[Config]) -> list[Setting]:
@@ -67,7 +77,9 @@ def as_yaml(name: str) -> str:
         ConfigError: there is none of that name.
     """
     if name not in CONFIGS:
-        raise ConfigError(f"methods: there is no method {name!r}; {did_you_mean(name, sorted(CONFIGS))}")
+        raise ConfigError(
+            f"methods: there is no method {name!r}{_elsewhere(name, 'parts', _parts())}; {did_you_mean(name, sorted(CONFIGS))}"
+        )
     config = CONFIGS[name]()
     lines = [f"# {line}".rstrip() for line in _prose(f"{name}: {config.__doc__}")]
     spelled: Config = config

@@ -37,7 +37,7 @@ def diff_page(compared: Comparison) -> str:
     )
 
 
-COLUMNS = ["set", "images", "before", "now", "change", "from", "to", "broke", "came right", "differ"]
+COLUMNS = ["set", "images", "before", "now", "change", "95 % from", "95 % to", "broke", "came right", "differ"]
 
 
 def summary(compared: Comparison) -> tuple[list[str], list[list[str]]]:

@@ -51,7 +51,8 @@ def gate(report: Report) -> dict[str, Any]:
     ]
     if not champion and not accepted:
         rows = []
-    checks = [{before if name == "champion" else name: str(cell) for name, cell in check.items()} for check in told.get("checks", [])]
+    titles = {"champion": before, "from": "95 % from", "to": "95 % to"}  # of the paired bootstrap's interval
+    checks = [{titles.get(name, name): str(cell) for name, cell in check.items()} for check in told.get("checks", [])]
     session = f" (session {told['session']})" if told.get("session") else ""
     return {
         "name": f"{report.version or report.method}{session}",

@@ -7,7 +7,7 @@ from cl.data.faults import Reason
 from cl.data.formats import look
 from cl.data.screen import sound, teaches
 from cl.data.table import ImageTable, hold_out
-from cl.data.told import Told, Topic
+from cl.data.told import Told, Topic, unused
 from cl.errors import DataError
 from cl.streams.doubts import cut, doubts
 
@@ -38,11 +38,12 @@ def take(
         try:
             teaches(splits, "that they are to be taken all the same: --unlabelled")
         except DataError as error:
-            raise DataError(f"{path}: {error}") from error
+            raise DataError(f"{path}: {error}{unused(looked.told)}") from error
     again = [problem.where for problem in looked.problems if problem.reason == Reason.DUPLICATE]
     told = [*looked.told, *([Told(Topic.REPEATED, tuple(again))] if again else []), *doubts(splits)]
     told += cut(text for rows in splits.values() for texts in rows.captions for text in texts)
     if not {"val", "test"} & splits.keys() and share:
         splits["train"], splits["test"] = hold_out(splits["train"], share)
-        told.append(Told(Topic.HELD_OUT, (f"{share:.0%}",)))
+        whose = "each class" if any(rows.classes() for rows in splits.values()) else "the images"
+        told.append(Told(Topic.HELD_OUT, (f"{share:.0%} of {whose}",)))
     return splits, told

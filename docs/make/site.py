@@ -50,7 +50,15 @@ def sources(run: bool = True) -> dict[str, str]:
     pages |= {name: made() for name, made in MADE.items()} | methods.pages()
     for source, name in COPIED.items():
         pages[name] = _moved((ROOT / source).read_text(encoding="utf-8"))
-    return pages | {f"notebooks/{path.stem}.md": notebooks.page(path, run) for path in sorted((WRITTEN / "notebooks").glob("*.ipynb"))}
+    for path in sorted((WRITTEN / "notebooks").glob("*.ipynb")):
+        _say(f"notebook {path.stem}{', which is run' if run else ''}")
+        pages[f"notebooks/{path.stem}.md"] = notebooks.page(path, run)
+    return pages
+
+
+def _say(what: str) -> None:
+    """A line for each step: all of them take minutes."""
+    print(f"docs: {what}", file=sys.stderr, flush=True)
 
 
 def _moved(text: str) -> str:
@@ -68,6 +76,7 @@ def _moved(text: str) -> str:
 def lay_out(folder: Path, run: bool = True) -> None:
     """All pages with their pictures, and the settings of the site above them."""
     shutil.rmtree(folder / "docs", ignore_errors=True)
+    _say("pages that the code tells")
     for name, text in sources(run).items():
         path = folder / "docs" / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -87,6 +96,7 @@ def _toml(value: Any) -> str:
 def build(folder: Path, run: bool = True) -> int:
     """Lay out the pages and build the site, strictly: a link that leads nowhere ends it. Returns the exit code."""
     lay_out(folder, run)
+    _say("the site of all pages")
     program = Path(sys.executable).with_name("zensical")
     code = subprocess.run([program, "build", "--clean", "--strict"], cwd=folder, check=False).returncode
     for page in (folder / "site").rglob("*.html") if code == 0 else ():

@@ -19,7 +19,7 @@ from cl.data.faults import Problem
 from cl.data.formats import look
 from cl.data.screen import fresh, parted, resembling, screen, teachable
 from cl.data.table import ImageTable, Supervision
-from cl.data.told import Told
+from cl.data.told import Told, unused
 from cl.disk.durable import beside
 from cl.errors import DataError, StoreError
 from cl.streams.doubts import cut, doubts
@@ -140,7 +140,7 @@ def _looked_at(
     read = look(source.path, columns, links=False, scratch=scratch, problems=problems)
     kept = screen(read.splits, problems, tell)
     remarks = [*read.told, *doubts(kept), *cut(text for rows in kept.values() for texts in rows.captions for text in texts)]
-    with _of(source):
+    with _of(source, unused(read.told)):
         kept, supervision = teachable(kept, source.supervision, problems)
         parted(kept, supervision, source.test_share)
     return kept, supervision, remarks
@@ -226,12 +226,12 @@ def _append(
 
 
 @contextmanager
-def _of(source: Source) -> Iterator[None]:
-    """An error about samples says where they come from."""
+def _of(source: Source, more: str = "") -> Iterator[None]:
+    """An error about samples says where they come from, and what else is to be said of them."""
     try:
         yield
     except DataError as error:
-        raise DataError(f"{source.path}: {error}") from error
+        raise DataError(f"{source.path}: {error}{more}") from error
 
 
 def _classes(splits: dict[str, ImageTable]) -> list[str]:
