@@ -1,4 +1,4 @@
-"""Several ranks compute what one does: every term, over batches of which one rank has only labels and the other only captions."""
+"""Several ranks compute what one does: each term and preset, over batches of which one rank has only labels and one only captions."""
 
 import multiprocessing
 import socket
@@ -22,8 +22,8 @@ from cl.errors import MethodError
 from cl.learning.learner import learn
 from cl.learning.loader import Collate, Order, Rows
 from cl.learning.ranks import Rank
-from cl.methods import CONFIGS, Batch, gather
-from cl.methods.compose import RecipeConfig
+from cl.methods import CONFIGS, Batch, MethodConfig, gather
+from cl.methods.compose import PresetConfig, RecipeConfig
 from cl.methods.recipe import Recipe
 from cl.methods.terms import AnyTerm
 from cl.methods.view import View
@@ -39,7 +39,10 @@ BATCHES = {"apart": "LLLLCCCC", "mixed": "LBCLCBLC", "uneven": "LLLCC", "one": "
 CAPTIONS = "CCCCCCCC"
 # every term over the hardest batch, and every batch under what all others share; the other pairs take three times as long
 PAIRS = [(kind, name) for kind in KINDS for name in BATCHES if name == "apart" or kind in ("clip", "infoloob", "siglip", "alip")]
+PRESETS = {f"preset {name}": config for name, config in CONFIGS.items() if issubclass(config, PresetConfig)}
+CHEAP = {"texts": 6, "strategy": "none"}  # for presets that have such a setting
 OTHERS = [(kind, name) for kind in KINDS for name in BATCHES if (kind, name) not in PAIRS]
+WHOLE = [(preset, name) for preset in PRESETS for name in ("apart", "mixed")]
 
 
 def session() -> Session:
@@ -56,13 +59,20 @@ def rows(kinds: str) -> ImageTable:
     return concat([cut[kind](data.take([row])) for row, kind in enumerate(kinds)])
 
 
-def built(kind: str) -> Recipe:
+def configured(kind: str) -> MethodConfig:
+    if kind in PRESETS:
+        return PRESETS[kind](**{name: value for name, value in CHEAP.items() if name in PRESETS[kind].model_fields})
     config = KINDS[kind](**SMALL.get(kind, {}))
     terms = (config,) if kind == "clip" else (KINDS["clip"](), config)
     memory = {"kind": "reservoir", "capacity": 6, "store": "features"} if kind == "stored" else None
-    method = RecipeConfig(terms=terms, memory=memory).build(make.tiny().double(), 0).double()
+    return RecipeConfig(terms=terms, memory=memory)
+
+
+def built(kind: str) -> Recipe:
+    method = configured(kind).build(make.tiny().double(), 0).double()
+    assert isinstance(method, Recipe)
     method.begin(session())
-    if kind in LATER:
+    if kind in LATER or kind in PRESETS:
         with torch.no_grad():
             method.end(session())
         method.begin(session())
@@ -125,6 +135,11 @@ def others(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Tensor]:
     return together(tmp_path_factory.mktemp("ranks"), OTHERS)
 
 
+@pytest.fixture(scope="module")
+def presets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Tensor]:
+    return together(tmp_path_factory.mktemp("ranks"), WHOLE)
+
+
 def together(folder: Path, pairs: list[tuple[str, str]]) -> dict[str, Tensor]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -158,6 +173,12 @@ def test_two_ranks_compute_what_one_does_over_every_batch(kind: str, name: str, 
     same(kind, name, others)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("preset", "name"), WHOLE)
+def test_two_ranks_compute_what_one_does_of_every_preset(preset: str, name: str, presets: dict[str, Tensor], one_thread: None) -> None:
+    same(preset, name, presets)
+
+
 def same(kind: str, name: str, two: dict[str, Tensor]) -> None:
     method = built(kind)
     alone = gradients(method, part(method, rows(BATCHES[name]), 0, 1))
@@ -166,7 +187,8 @@ def same(kind: str, name: str, two: dict[str, Tensor]) -> None:
     for key, value in alone.items():
         bound = 1e-12 if key.startswith("loss/") else 1e-10
         assert torch.allclose(both[key], value, rtol=bound, atol=bound), (key, float((both[key] - value).abs().max()))
-    assert alone["gradient/clip.model.logit_scale"].abs() > 0 or name in ("one",)
+    moved = max(float(value.abs().max()) for key, value in alone.items() if key.startswith("gradient/"))
+    assert name == "one" or (moved > 0 and (kind in PRESETS or alone["gradient/clip.model.logit_scale"].abs() > 0))
 
 
 def test_a_gather_without_gradient_is_found_out(two: dict[str, Tensor], one_thread: None) -> None:
