@@ -167,7 +167,7 @@ def _the_refusal_reads_as_the_page_quotes_it(path: Path, project: Path) -> None:
     number = r"[+-]\d\.\d{3}"
     assert re.sub(number, "#", told) == re.sub(number, "#", reason)
     pairs = zip(re.findall(number, told), re.findall(number, reason), strict=True)
-    assert all(abs(float(quoted) - float(found)) < 0.02 for quoted, found in pairs), reason  # a few answers differ between machines
+    assert all(abs(float(quoted) - float(measured)) < 0.02 for quoted, measured in pairs), reason  # a few answers differ between machines
 
 
 @pytest.mark.slow

@@ -39,12 +39,12 @@ def test_images_find_their_class_among_the_others() -> None:
     features = np.sin((6 * i + j) ** 2) + 0.2
     features /= np.linalg.norm(features, axis=1, keepdims=True)
     labels = np.arange(12) % 3
-    found = among_images(features, labels)
-    assert found["image_recall@1"] == pytest.approx(1 / 3, abs=1e-9) and found["image_map"] == pytest.approx(0.431671878, abs=1e-9)
+    scores = among_images(features, labels)
+    assert scores["image_recall@1"] == pytest.approx(1 / 3, abs=1e-9) and scores["image_map"] == pytest.approx(0.431671878, abs=1e-9)
     turned = np.linalg.qr(np.sin((7 * j[:6] + i[:6]) ** 2.0))[0]
-    assert among_images(features @ turned, labels) == pytest.approx(found, abs=1e-12)
+    assert among_images(features @ turned, labels) == pytest.approx(scores, abs=1e-12)
     order = np.argsort(np.sin(labels + np.arange(12.0) ** 2))
-    assert among_images(features[order], 9 - labels[order]) == pytest.approx(found, abs=1e-12)
+    assert among_images(features[order], 9 - labels[order]) == pytest.approx(scores, abs=1e-12)
 
 
 def test_images_that_collapsed_find_no_class_and_classes_of_one_image_are_not_asked() -> None:

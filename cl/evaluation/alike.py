@@ -17,7 +17,7 @@ def among_images(features: Features, labels: Float[np.ndarray, " n"]) -> dict[st
         features: unit-length features.
         labels: what images have in common, as numbers.
     """
-    found: list[tuple[float, float]] = []
+    asked: list[tuple[float, float]] = []
     for start in range(0, len(features), _BLOCK):
         cosines = features[start : start + _BLOCK] @ features.T
         for row, near in enumerate(cosines, start):
@@ -27,6 +27,6 @@ def among_images(features: Features, labels: Float[np.ndarray, " n"]) -> dict[st
                 right, wrong = np.sort(near[own])[::-1], np.sort(near[labels != labels[row]])
                 above = len(wrong) - (np.searchsorted(wrong, right, "left") + np.searchsorted(wrong, right, "right")) / 2
                 ranks = np.arange(1, len(right) + 1)
-                found.append((float(above[0] < 1), float((ranks / (ranks + above)).mean())))
-    recall, precision = np.mean(found, axis=0) if found else (np.nan, np.nan)
+                asked.append((float(above[0] < 1), float((ranks / (ranks + above)).mean())))
+    recall, precision = np.mean(asked, axis=0) if asked else (np.nan, np.nan)
     return {"image_recall@1": float(recall), "image_map": float(precision)}
