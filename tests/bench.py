@@ -4,8 +4,10 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from lightning.pytorch.loggers import Logger, MLFlowLogger
@@ -15,15 +17,16 @@ from rich.console import Console
 from cl.config import TrainConfig
 from cl.data.classes import ClassName
 from cl.data.glyphs import build
-from cl.learning.learner import learn
+from cl.learning.learner import Learned, learn
+from cl.methods.base import MethodConfig
 from cl.methods.presets.finetune import FinetuneConfig
-from cl.methods.presets.vr_lwf import VRLwFConfig
 from cl.methods.recipe import Recipe
 from cl.methods.terms.fit import FitConfig
 from cl.methods.terms.vocabulary import vocabulary_texts
 from cl.methods.tuners.whole import Whole
 from cl.models import prompted
 from cl.models.clip import Clip, ModelConfig, load
+from cl.run_config import parse_method
 from cl.streams.stream import EvalSet, Session
 from flows.console import table
 from flows.settings import begin
@@ -32,6 +35,22 @@ from tests import make
 
 TURNS = 7
 Timed = Callable[[], object]
+
+# what descends, each against plain fine-tuning on the same rows, and what their arithmetic alone would make of it
+LABELLED: dict[str, dict[str, Any]] = {
+    "vr_lwf": {"name": "vr_lwf"},
+    "lora": {"name": "recipe", "tune": "lora"},
+    "cloob": {"name": "recipe", "terms": [{"kind": "cloob", "labels": "pairs"}]},
+    "proto_triplet beside clip": {"name": "recipe", "terms": ["clip", "proto_triplet"]},
+    "retrieve_then_align, both rounds": {"name": "retrieve_then_align"},
+    "replay + l2": {"name": "recipe", "terms": ["clip", "l2"], "memory": "class_balanced"},
+}
+FROZEN: dict[str, dict[str, Any]] = {"real_linear": {"name": "real_linear"}, "tip_adapter_f": {"name": "tip_adapter_f"}}
+CAPTIONED: dict[str, dict[str, Any]] = {
+    "long_clip": {"name": "long_clip"},
+    "counterfactual beside clip": {"name": "recipe", "terms": ["clip", {"kind": "counterfactual", "wrong": "words"}]},
+    "alip": {"name": "recipe", "terms": [{"kind": "alip", "second": "caption"}]},
+}
 
 
 def ratio(one: Timed, other: Timed) -> tuple[float, float, float]:
@@ -49,13 +68,31 @@ def seconds(what: Timed) -> float:
     return time.perf_counter() - started
 
 
-def session(clip: Clip) -> Session:
-    """Greek in one font, as the demo learns it."""
+def session(captions: bool = False) -> Session:
+    """Greek in one font, as the demo learns it, or with its captions in place of labels."""
     rows = build(["DejaVuSans"])["train"]
     rows = rows.where([domain == "greek" for domain in rows.domains])
     classes = tuple(ClassName(name, (name,)) for name in rows.classes())
     exam = EvalSet("greek", "classify", rows.take(range(8)), classes)
+    if captions:
+        return Session(1, "greek", rows.without("label"), (exam,), (), ())
     return Session(1, "greek", rows.without("captions"), (exam,), tuple(range(len(classes))), classes)
+
+
+def against_finetuning(clip: Clip, methods: Mapping[str, Mapping[str, Any]], work: Session, config: TrainConfig) -> list[tuple[str, ...]]:
+    """Each method's session of so many steps in units of fine-tuning's: by the clock, and by floating point operations."""
+
+    def learned(method: MethodConfig) -> Learned:
+        return learn(method.build(clip, 0), work, config, 0)
+
+    plain = FinetuneConfig()
+    once = learned(plain).flops
+    rows: list[tuple[str, ...]] = []
+    for name, given in methods.items():
+        method = parse_method(dict(given), "bench")
+        low, middle, high = ratio(partial(learned, method), partial(learned, plain))
+        rows.append((f"{name} / finetune", f"{middle:.2f}", f"{low:.2f} to {high:.2f}", f"{learned(method).flops / once:.2f}"))
+    return rows
 
 
 def logged(clip: Clip, work: Session, steps: int, logger: Logger | None) -> None:
@@ -97,16 +134,16 @@ def main() -> None:
     begin(writes=False)
     torch.manual_seed(0)
     clip = load(ModelConfig(name="glyph_base"))
-    work = session(clip)
+    work = session()
     names = [known.prompts[0] for known in work.vocabulary]
     short = vocabulary_texts(clip, 100, 10, torch.Generator().manual_seed(0))
     long = make.padded(clip, short)
     config = TrainConfig(max_steps=6, batch_size=32, lr=1e-5, device="cpu")
-    rows = []
+    rows: list[tuple[str, ...]] = []
 
     def row(what: str, one: Timed, other: Timed) -> None:
         low, middle, high = ratio(one, other)
-        rows.append((what, f"{middle:.2f}", f"{low:.2f} to {high:.2f}"))
+        rows.append((what, f"{middle:.2f}", f"{low:.2f} to {high:.2f}", ""))
 
     row(
         "class names at one length / in groups of like length",
@@ -114,11 +151,8 @@ def main() -> None:
         lambda: clip.encode_text(clip.tokenize(names)),
     )
     row(f"100 random texts padded to {long.shape[1]} / at their 10 tokens", lambda: clip.encode_text(long), lambda: clip.encode_text(short))
-    row(
-        "a step of vr_lwf / of finetune",
-        lambda: learn(VRLwFConfig().build(clip, 0), work, config, 0),
-        lambda: learn(FinetuneConfig().build(clip, 0), work, config, 0),
-    )
+    for methods, over in ((LABELLED, work), (FROZEN, work), (CAPTIONED, session(captions=True))):
+        rows += against_finetuning(clip, methods, over, config)
     with tempfile.TemporaryDirectory() as folder:
         ours, plain = loggers(Path(folder))
         fast = TrainConfig(max_steps=20, batch_size=8, lr=1e-5, device="cpu")
@@ -128,7 +162,9 @@ def main() -> None:
             lambda: learn(EveryStep(clip, plain), work, fast, 0),
             lambda: logged(clip, work, 20, None),
         )
-    Console(file=sys.stdout, width=110).print(table(f"time ratios, {TURNS} paired turns", ["what", "median", "quartiles"], rows))
+    Console(file=sys.stdout, width=110).print(
+        table(f"time ratios, {TURNS} paired turns", ["what", "median", "quartiles", "arithmetic"], rows)
+    )
 
 
 if __name__ == "__main__":
