@@ -45,7 +45,7 @@ def unpickles(source: str) -> list[int]:
 
 def vague(source: str) -> list[int]:
     """Lines that give something the name `found`, which says nothing of what it is; a field that is held against what is expected may."""
-    tree = ast.parse(source)
+    tree = ast.parse(source if "found" in source else "")  # most have no such word
     fields = {id(node.target) for node in ast.walk(tree) if isinstance(node, ast.AnnAssign) and not node.value}
     stored = (node for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) and id(node) not in fields)
     given = (node for node in ast.walk(tree) if isinstance(node, ast.arg))
