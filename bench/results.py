@@ -39,9 +39,10 @@ class Stream(NamedTuple):
     carried: str = ""  # the stream whose search holds here too
 
 
-# A run on photographs takes minutes: there what was best on glyphs is tried, and what was best there before; one session replays nothing.
+# A run on photographs takes minutes: there what was best on glyphs is tried, and what was best there before. In one session
+# nothing is replayed, and EWC has no earlier session whose weights it could hold.
 PHOTOS = "finetune, ewc, replay, vr_lwf, replay + l2, replay + ties, vr_lwf + replay"
-RETENTION = "finetune, ewc, vr_lwf, wise_ft, vr_lwf + ewc, vr_lwf + wise, ewc + wise"
+RETENTION = "finetune, vr_lwf, wise_ft, infoloob, lora, vr_lwf + wise, vr_lwf + infoloob, vr_lwf + lora, mod_x + vr_lwf"
 SCENES = "finetune, ewc, vr_lwf, replay, vr_lwf + ewc, replay + l2"
 AERIAL = "finetune, ewc, vr_lwf, replay, vr_lwf + replay, replay + l2"
 STREAMS = {
