@@ -10,8 +10,8 @@
 The methods stand in results.yaml, the streams in flows/configs/results. A try is a learning rate and a scale of the objective, the
 temperature of its loss: three and two of them, alike for all. Both scales at the middle rate say who gets the other four tries: six single
 methods, six combinations, and fine-tuning; what falls out there is listed with its two tries. What is best: the mean of the last row over
-all sets, taught and probes alike. Each number is written as it is found; started again, the script goes on, so that it can take as many
-sittings as it wants.
+all sets, taught and probes alike; where that is at the end of the rates, one more is tried. Each number is written as it is found;
+started again, the script goes on, so that it can take as many sittings as it wants.
 """
 
 import argparse
@@ -132,6 +132,10 @@ class Bench:
         if len(self.tried(1)) == len(self.stream.labels or methods()):
             ahead = self.ahead()
             self._try({label: method for label, method in asked.items() if label in ahead}, self.stream.rates)
+            for label, best in self.best().items():  # where the grid ends at its best value it goes on
+                ends = {self.stream.rates[0]: self.stream.rates[0] / 3, self.stream.rates[-1]: 10 * self.stream.rates[-1] / 3}
+                if label in asked and best["rate"] in ends:
+                    self._try({label: asked[label]}, (float(f"{ends[best['rate']]:.1g}"),))
 
     def _try(self, asked: dict[str, dict[str, Any]], rates: tuple[float, ...]) -> None:
         for label, (rate, scale) in product(asked, product(rates, (0, 1))):
@@ -157,7 +161,7 @@ class Bench:
         return list(dict.fromkeys(["finetune", *singles[: self.stream.ahead], *combined[: self.stream.ahead]]))
 
     def best(self) -> dict[str, dict[str, Any]]:
-        """The best try of each that is ahead, among the tries that all of them had; on a stream without a search, of the one it takes."""
+        """The best try of each that is ahead, of those that all of them had and of those beyond; without a search, of the one it takes."""
         if self.stream.carried:
             other = Bench(self.folder, self.stream.carried, self.data)
             tries = [each for each in other.told("search").values() if each["rate"] == self.stream.rates[1]]
@@ -165,7 +169,8 @@ class Bench:
             return {label: first.get(label, first["finetune"]) | {"label": label, "tries": 2} for label in self.stream.labels}
         tries = list(self.told("search").values())
         had = [{(each["rate"], each["scale"]) for each in tries if each["label"] == label} for label in self.ahead()]
-        alike = [each for each in tries if (each["rate"], each["scale"]) in set.intersection(*had)]
+        common = set.intersection(*had)
+        alike = [each for each in tries if (each["rate"], each["scale"]) in common or each["rate"] not in self.stream.rates]
         own = {label: [each for each in alike if each["label"] == label] for label in self.ahead()}
         return {label: max(each, key=lambda entry: entry["mean"]) | {"tries": len(each)} for label, each in own.items()}
 
