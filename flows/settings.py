@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from cl.errors import EvergreenError, StoreError
+from cl.errors import ConfigError, EvergreenError, StoreError
 from flows.addresses import shown
 
 MARKS = (".evergreen", "data.dvc", "pyproject.toml")
@@ -51,11 +51,17 @@ class Place:
         """The nearest folder, from `start` (default: here) upwards, that one of MARKS is in, else `start`.
 
         The environment variable EVERGREEN_ROOT, which every process of a run inherits, is believed first.
+
+        Raises:
+            ConfigError: the folder that we are in was removed.
         """
-        here = (start or Path.cwd()).resolve()
         given = os.environ.get("EVERGREEN_ROOT")
         if given and start is None:
             return cls(Path(given).resolve())
+        try:
+            here = (start or Path.cwd()).resolve()
+        except FileNotFoundError as error:
+            raise ConfigError("the folder that you are in is not there any more; change to one that is") from error
         marked = (folder for folder in (here, *here.parents) if any((folder / mark).exists() for mark in MARKS))
         return cls(next(marked, here))
 

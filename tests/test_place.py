@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from cl.errors import ConfigError
 from flows.cli.main import app
 from flows.learn.job import job_of
 from flows.settings import Place
@@ -29,6 +30,15 @@ def test_the_default_is_the_projects_and_what_is_typed_or_set_is_from_here(
     assert place.data_in("/somewhere") == Path("/somewhere") and place.data_in("../more") == elsewhere.parent / "more"
     monkeypatch.setenv("EVERGREEN_DATA", "shared")
     assert place.data_in() == elsewhere / "shared" and place.data_in("data") == elsewhere / "data"
+
+
+def test_a_folder_that_was_removed_under_us_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("EVERGREEN_ROOT", raising=False)
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    with pytest.raises(ConfigError, match="not there any more; change to one that is"):
+        Place.find()
 
 
 def test_a_run_learns_from_the_projects_data_wherever_it_is_started(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
