@@ -197,7 +197,7 @@ class Bench:
         print(f"| method | rate, scale | {' | '.join(COLUMNS)} | all sets | seeds |\n|---|---|{'---:|' * (len(COLUMNS) + 2)}")
         rows = {label: [each for each in chosen if each["label"] == label] for label in dict.fromkeys(each["label"] for each in chosen)}
         for label, seeds in sorted(rows.items(), key=lambda row: -np.mean([each["row"] for each in row[1]])):
-            scores = [[100 * each[column] for each in seeds if column in each] for column in COLUMNS]
+            scores = [[100 * each[column] for each in seeds if not np.isnan(each.get(column, np.nan))] for column in COLUMNS]
             scores.append([100 * float(np.mean(each["row"])) for each in seeds])
             cells = [f"{np.mean(each):.1f} ± {np.std(each, ddof=1) if len(each) > 1 else 0:.1f}" if each else "–" for each in scores]
             end = "*" if seeds[0]["rate"] in (self.stream.rates[0], self.stream.rates[-1]) else ""
