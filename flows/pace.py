@@ -177,9 +177,14 @@ def _before(change: "Change") -> str:
     >>> from cl.evaluation.matrix import Change
     >>> _before(Change("forgotten", 0.667, 0.0, True, 0.633)), _before(Change("forgotten", 0.667, 0.0, True))
     (' (before: 0.0; 63.3 by more classes to choose from alone)', ' (before: 0.0, among fewer classes)')
+    >>> _before(Change("forgotten", 0.0, 0.0, True, 0.0))  # nothing to explain
+    ' (before: 0.0)'
     """
     if change.before is None:
         return ""
-    if change.wider is not None:
-        return f" (before: {100 * change.before:.1f}; {100 * change.wider:.1f} by more classes to choose from alone)"
-    return f" (before: {100 * change.before:.1f}{', among fewer classes' if change.more else ''})"
+    before = f"{100 * change.before:.1f}"
+    if not change.more or f"{100 * change.now:.1f}" == before:
+        return f" (before: {before})"
+    if change.wider is None:
+        return f" (before: {before}, among fewer classes)"
+    return f" (before: {before}; {100 * change.wider:.1f} by more classes to choose from alone)"
