@@ -99,6 +99,7 @@ def build(folder: Path, run: bool = True) -> int:
     _say("the site of all pages")
     program = Path(sys.executable).with_name("zensical")
     code = subprocess.run([program, "build", "--clean", "--strict"], cwd=folder, check=False).returncode
+    (folder / "site" / "404.html").unlink(missing_ok=True)  # a server's: its links begin at a root that files do not have
     for page in (folder / "site").rglob("*.html") if code == 0 else ():
         above = "../" * (len(page.relative_to(folder / "site").parts) - 1)
         page.write_text(page.read_text(encoding="utf-8").replace(SHIM, f"{above}assets/iframe-worker.js"), encoding="utf-8")
