@@ -200,7 +200,8 @@ class Bench:
             scores = [[100 * each[column] for each in seeds if not np.isnan(each.get(column, np.nan))] for column in COLUMNS]
             scores.append([100 * float(np.mean(each["row"])) for each in seeds])
             cells = [f"{np.mean(each):.1f} ± {np.std(each, ddof=1) if len(each) > 1 else 0:.1f}" if each else "–" for each in scores]
-            end = "*" if seeds[0]["rate"] in (self.stream.rates[0], self.stream.rates[-1]) else ""
+            rates = [each["rate"] for each in self.told("search").values() if each["label"] == label]
+            end = "*" if len(set(rates)) > 1 and seeds[0]["rate"] in (min(rates), max(rates)) else ""
             print(f"| {label} | {seeds[0]['rate']:g}{end}, {seeds[0]['scale']} | {' | '.join(cells)} | {len(seeds)} |")
         if self.stream.carried:
             return
