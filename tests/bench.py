@@ -49,7 +49,6 @@ FROZEN: dict[str, dict[str, Any]] = {"real_linear": {"name": "real_linear"}, "ti
 CAPTIONED: dict[str, dict[str, Any]] = {
     "long_clip": {"name": "long_clip"},
     "counterfactual beside clip": {"name": "recipe", "terms": ["clip", {"kind": "counterfactual", "wrong": "words"}]},
-    "alip": {"name": "recipe", "terms": [{"kind": "alip", "second": "caption"}]},
 }
 
 

@@ -65,7 +65,8 @@ def measured(name: str, kind: str = "preset") -> str:
 
 
 def _about(name: str, cell: str) -> bool:
-    return f"`{name}`" in cell or cell.split(",")[0] in CALLED.get(name, ())
+    # a combination is called by its parts: "replay + l2"
+    return f"`{name}`" in cell or name in cell.split(" + ") or cell.split(",")[0] in CALLED.get(name, ())
 
 
 def _halves(columns: Sequence[str], own: Sequence[str]) -> Iterator[tuple[tuple[str, ...], tuple[str, ...]]]:
