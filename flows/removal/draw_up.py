@@ -194,7 +194,8 @@ def _learning(standing: Standing, session: str) -> set[str]:
 
 
 def _told_of(model: str, held: Sequence[str], way: Remedy, champion: str | None) -> str:
-    bars = f"versions {', '.join(held)} hold it and can no longer be served, promoted or gone back to" if held else "no version holds it"
+    who = f"version {held[0]} holds" if len(held) == 1 else f"versions {', '.join(held)} hold"
+    bars = f"{who} it and can no longer be served, promoted or gone back to" if held else "no version holds it"
     if champion in held and not way.into:
         bars += f". Version {champion} is the champion: from then on nobody is served, until another version is"
     if way.into:
