@@ -32,9 +32,10 @@ def learned(stored: Path) -> Place:
     for folder, name in (("states", "s1"), ("steps", "k1")):
         (place.steps / folder / name).mkdir(parents=True)
     (place.steps / "states" / "s1" / "state.safetensors").write_bytes(b"weights")
-    write_json(
-        {"row": {"set": {"top1": 0.5}}, "finished": "now", "cost": {"steps": 3, "seconds": 1.0}}, place.steps / "steps/k1/result.json"
-    )
+    cost = {"trainable": 1, "stored_bytes": 1, "seconds": 1.0, "steps": 3, "samples": 3, "flops": 1}
+    told = {"key": "k1", "parent": None, "state": "s1", "index": 0, "session": "start", "hits": {}, "geometry": {}, "scale": 1.0}
+    told |= {"row": {"set": {"top1": 0.5}}, "equity": {}, "cost": cost, "record": [], "finished": "now"}  # as 0.1.0 wrote it, unsealed
+    write_json(told, place.steps / "steps/k1/result.json")
     tracker = Tracker(place, "colours")
     run, _ = tracker.open("k1", "stream", "colours", {}, {})
     tracker.write(run, [Metric("top1", 0.5, 1), Metric("cost/seconds", 1.0, 1)], "2026-01-01T00:00:00+00:00")
@@ -55,7 +56,7 @@ def test_what_differs_is_named_and_times_do_not_count(learned: Place, tmp_path_f
     shutil.copytree(learned.root, other.root)
     result = other.steps / "steps" / "k1" / "result.json"
     noted = json.loads(result.read_text())
-    write_json(noted | {"finished": "later", "cost": {"steps": 3, "seconds": 9.0}}, result)
+    write_json(noted | {"finished": "later", "cost": noted["cost"] | {"seconds": 9.0}}, result)
     assert differing(learned, other) == []
 
     (other.steps / "states" / "s1" / "state.safetensors").write_bytes(b"other weights")

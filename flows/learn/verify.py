@@ -18,9 +18,9 @@ from typing import Any, NamedTuple
 
 from mlflow import MlflowClient
 
-from cl.disk.files import read_json
 from cl.disk.seal import sha256
 from cl.errors import LearningError
+from cl.steps import read_step
 from cl.text import plural
 from flows.learn.far import half
 from flows.learn.pulse import PULSES, pulses
@@ -192,10 +192,9 @@ def facts(place: Place, name: str) -> dict[str, Any]:
     """What must not depend on interruptions, by what it is called."""
     states = sorted((place.steps / "states").glob("[!.]*"))
     steps = sorted((place.steps / "steps").glob("[!.]*/result.json"))
-    results = [read_json(path) for path in steps]
+    results = [read_step(path.parent).to_json() for path in steps]  # with what its cells and its state hold
     for result in results:
         result.pop("finished")
-        result.pop("digest", None)  # over the times as well
         result["cost"].pop("seconds")
     return {
         "weights and buffers (SHA-256)": {path.name: " ".join(map(sha256, sorted(path.glob("[!.]*.safetensors")))) for path in states},
