@@ -104,10 +104,9 @@ def sentence(text: str) -> str:
 def _sentences(view: View) -> list[str]:
     """The first sentence of the caption that each captioned row was drawn with."""
     places = view.captioned.nonzero()[:, 0]
-    captions = view.lesson.data.captions
+    captions = view.lesson.data.index["captions"].take(view.batch.rows[places].tolist()).to_pylist()  # of these rows, not of all each step
     told = []
-    for place, row in zip(places.tolist(), view.batch.rows[places].tolist(), strict=True):
-        own = captions[row]
+    for place, own in zip(places.tolist(), captions, strict=True):
         drawn = 0
         if len(own) > 1:
             given = view.reader.tokenize(own).to(view.batch.texts.device)
