@@ -10,7 +10,7 @@ Learning a thousand sessions takes hours on two cores, most of it asking 1,000 s
 the sessions are really there, and its further states are copies of the last one that was learned. The update after the jump is told
 and not measured, since it asks the base model about all the new sets; the one after that is.
 
-Measured with `--upto 101`, then with `--jump 1000` (1008 for `own`), one thread, two cores with little else on them; seconds on the wall:
+Measured with `--upto 101`, then `--jump 1000` (1008 for `own`), one thread on two cores, ahead of other work there; seconds on the wall:
 
     candidates   sessions   evaluations   update   report   nothing to do
     seen               10            13      2.4      0.7             1.1
