@@ -1,13 +1,25 @@
 """Settings are closed: frozen pydantic models read from YAML, with dotted overrides on top."""
 
+import functools
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
 from pydantic import ValidationError as PydanticError
+from pydantic_core import InitErrorDetails
 
 from cl.errors import ConfigError
 from cl.explain import explain, told
@@ -23,9 +35,48 @@ class Config(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
 
+    @model_validator(mode="before")
+    @classmethod
+    def _no_switch_for_a_number(cls, given: Any) -> Any:
+        # pydantic takes true for 1 and false for 0: `lr: true` would learn at a rate of one
+        wrong = [
+            InitErrorDetails(type=kind, loc=(name, *place), input=value)
+            for name, kind in (_numbers(cls).items() if isinstance(given, dict) else ())
+            for place, value in _switches(given.get(name))
+        ]
+        if wrong:
+            raise PydanticError.from_exception_data(cls.__name__, wrong)
+        return given
+
     def changed(self, *but: str) -> dict[str, Any]:
         """What is not at its default, but for some fields: a setting that is added later, and left alone, renames nothing."""
         return self.model_dump(mode="json", exclude=set(but), exclude_defaults=True)
+
+
+@functools.cache
+def _numbers(schema: type[BaseModel]) -> dict[str, str]:
+    """The settings that hold numbers and no switch, with what pydantic calls a wrong value of each; inner groups see to their own."""
+    held = {name: set(_leaves(field.annotation)) for name, field in schema.model_fields.items()}
+    numbers = {name: leaves & {int, float} for name, leaves in held.items() if not leaves & {bool, Any, BaseModel}}
+    return {name: "float_type" if float in kinds else "int_type" for name, kinds in numbers.items() if kinds}
+
+
+def _leaves(annotation: Any) -> Iterator[Any]:
+    if annotation in (int, float, bool, Any):
+        yield annotation
+    elif isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield BaseModel
+    for part in get_args(annotation):
+        yield from _leaves(part)
+
+
+def _switches(value: Any) -> Iterator[tuple[tuple[str | int, ...], bool]]:
+    """Each true and false in plain values, with its place."""
+    if isinstance(value, bool):
+        yield (), value
+    elif isinstance(value, dict | list | tuple):
+        for key, each in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from (((key, *place), switch) for place, switch in _switches(each))
 
 
 class Captions(Config):

@@ -70,6 +70,28 @@ def groups(of: type[BaseModel]) -> Iterator[type[BaseModel]]:
             todo += [each for field in group.model_fields.values() for each in models_in(field.annotation)]
 
 
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ("train.lr=true", r"train\.lr: expected a number \(found true\)$"),
+        ("train.epochs=no", r"train\.epochs: expected a whole number \(found false\)$"),
+        ("train.betas=[0.9, true]", r"train\.betas\.1: expected a number \(found true\)$"),
+        ("seed=true", r"seed: expected a whole number \(found true\)$"),
+        ("method={name: vr_lwf, alpha: yes}", r"method\.alpha: expected a number \(found true\)$"),
+        ("method={name: vr_lwf, train: {lr: true}}", r"method\.train.*lr: expected a number \(found true\)$"),
+        ("method={name: recipe, terms: [{kind: l2, weight: true}]}", r"method\.terms\.0\.weight: expected a number \(found true\)$"),
+        ("gate.drop=true", r"gate\.drop: expected a number.*\(found true\)$"),
+        ("stream.seed=true", r"stream\.seed: expected a whole number \(found true\)$"),
+        ("stream.sessions=[{domains: a, part: [true, 2]}]", r"stream\.sessions\.0\.part\.0: expected a whole number \(found true\)$"),
+        ("compare={methods: [ewc], seeds: [false]}", r"compare\.seeds\.0: expected a whole number \(found false\)$"),
+    ],
+)
+def test_a_switch_is_no_number(changed: str, told: str) -> None:
+    given = override({"name": "x", "stream": {"kind": "domains", "sources": {"d": "d"}}}, [changed])
+    with pytest.raises(ConfigError, match=told):
+        parse_config(given, "here")
+
+
 def test_what_is_wrong_with_any_setting_is_told_in_our_own_words() -> None:
     foreign = re.compile(r"input should|unable to|string should|value error|constrained|literal\[|\[str,", re.IGNORECASE)
     fields = {(name, str(field.annotation)): group for group in groups(RunConfig) for name, field in group.model_fields.items()}
