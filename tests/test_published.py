@@ -9,7 +9,7 @@ import pytest
 from cl.errors import ConfigError
 from cl.evaluation.evaluate import pack
 from cl.evaluation.matrix import Matrix
-from cl.reports.published import beside, blocks, rows, unlike
+from cl.reports.published import Block, beside, blocks, rows, unlike
 from cl.run_config import RunConfig, read_config
 from tests.test_report import make_report
 
@@ -25,6 +25,10 @@ def shown(name: str, *overrides: str) -> tuple[list[str], str]:
     assert run.compare
     stands, why = beside(run.compare.published, run.model_dump(mode="json"))
     return [each.protocol for each in stands], why
+
+
+def of(sessions: int, block: str) -> Block:
+    return blocks()[block].model_copy(update={"sessions": sessions})
 
 
 def figures(block: str) -> dict[str, tuple[float | None, ...]]:
@@ -76,6 +80,12 @@ def test_every_block_stands_beside_a_shipped_config_and_only_under_its_own_proto
         ("mtil_order_1", (), "each set among its own classes"),
         ("mtil_order_1", ("stream.candidates=all",), "task id not given"),
         ("mtil_order_1", ("stream.labelled={shots: 5}",), "five images of each class"),
+        ("mtil_order_1", ("stream.labelled={shots: 5}", "stream.candidates=all"), None),
+        ("cil_openai_cifar100", ("stream.labelled={shots: 16}",), None),
+        ("cil_laion_cub200", ("stream.base=15",), None),
+        ("cil_openai_cub200", ("stream.supervision=captions",), None),
+        ("cpe_clip_mini_imagenet", ("stream.labelled={shots: 5}",), None),
+        ("mtil_order_2", ("stream.sessions.3.test_limit=50",), None),
         ("xtail_order_1", (), "16 images of each class"),
         ("xtail_order_1", ("stream.labelled=null",), "all training images"),
         ("pseudolabel_dtd", (), "semi-supervised"),
@@ -83,9 +93,9 @@ def test_every_block_stands_beside_a_shipped_config_and_only_under_its_own_proto
         ("pseudolabel_dtd", ("stream.labelled=null", "stream.supervision=none"), "unsupervised"),
     ],
 )
-def test_settings_choose_the_block(name: str, overrides: tuple[str, ...], protocol: str) -> None:
-    (block,), why = shown(name, *overrides)
-    assert protocol in block and why == ""
+def test_settings_choose_the_block_or_none(name: str, overrides: tuple[str, ...], protocol: str | None) -> None:
+    stands, why = shown(name, *overrides)
+    assert [protocol in block for block in stands if protocol] == [True] * (protocol is not None) and bool(why) == (protocol is None)
 
 
 def test_another_model_or_a_cut_exam_has_nothing_beside_it_and_is_told_why() -> None:
@@ -101,7 +111,7 @@ def test_another_model_or_a_cut_exam_has_nothing_beside_it_and_is_told_why() -> 
 def test_our_rows_are_read_by_the_papers_metrics_and_stand_first() -> None:
     scores = np.array([[55, 52, 45], [80, 50, 40], [70, 85, 42], [66, 78, 90]]) / 100
     report = replace(make_report(), matrix=Matrix(scores, ("a", "b", "c"), (1, 2, 3)), headline=dict.fromkeys("abc", "top1"))
-    table = rows(blocks()["mtil_order_1"], {"finetune": [report]})
+    table = rows(of(3, "mtil_order_1"), {"finetune": [report]})
     assert table[0] == ["finetune", "45.5", "66.8", "78.0", "measured here"]
     assert ["ZSCL", "68.1", "75.4", "83.6", "arXiv:2604.18075 (read in the paper)"] in table
     assert ["CMAP", "74.2", "80.5", "88.7", "arXiv:2605.25708 (abstract only)"] in table
@@ -119,8 +129,12 @@ def test_class_incremental_rows_count_images_and_what_is_not_defined_is_a_dash()
         hits=hits,
         provenance=replace(report.provenance, config=seen),
     )
-    own = rows(blocks()["cil_openai_cifar100"], {"ridge": [report]})[0]
+    own = rows(of(2, "cil_openai_cifar100"), {"ridge": [report]})[0]
     assert own == ["ridge", "93.8", "87.5", "measured here"]  # (1 + 7/8) / 2 and 7/8: by image, not by set
+    assert rows(blocks()["cil_openai_cifar100"], {"ridge": [report]})[0] == ["ridge", "–", "–", "measured here, 2 of 10 sessions"]
+    matrix = Matrix(scores[[0, 2]], ("a", "b"), (1, 1))
+    together = replace(report, matrix=matrix, provenance=replace(report.provenance, config=seen | {"joint": True}))
+    assert rows(of(2, "cil_openai_cifar100"), {"joint": [together]})[0] == ["joint", "–", "87.5", "measured here"]
     assert rows(blocks()["mtil_order_1"], {"ridge": [report]})[0][1:4] == ["–"] * 3
 
 

@@ -1,6 +1,7 @@
 """What others published, beside rows of our own of the same protocol: to the digit, with its source, and never under another protocol."""
 
 import functools
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -23,7 +24,11 @@ HOW = {
     "code": "recomputed from the authors' matrices",
     "secondary": "secondary",
 }
-_WHOLE = {"stream.limit": None, "stream.test_limit": None, "stream.test_split": "test", "evaluate.limit": None}  # of every protocol
+_WHOLE = {  # of every protocol that does not say otherwise: all images of each session teach by their labels and examine
+    **dict.fromkeys(("stream.limit", "stream.test_limit", "stream.sessions.*.limit", "stream.sessions.*.test_limit", "evaluate.limit")),
+    "stream.test_split": "test",
+    "stream.supervision": "labels",
+}
 
 
 class Figure(Config):
@@ -40,7 +45,8 @@ class Block(Config):
 
     protocol: str
     metrics: tuple[str, ...]
-    read: Literal["zscl", "seen", "few_shot", "last"]
+    read: Literal["zscl", "seen", "last"]
+    sessions: int
     when: dict[str, Any]
     figures: tuple[Figure, ...]
 
@@ -96,18 +102,35 @@ def beside(names: Sequence[str], config: Mapping[str, Any]) -> tuple[list[Block]
 def rows(block: Block, groups: Mapping[str, Sequence[Report]]) -> list[list[str]]:
     """Method, a cell per metric, and where it is from: what was measured here first, then what others published.
 
-    A dash stands for what is not defined, as where a stream was not learned to its end.
+    A dash stands for what is not defined, as where a stream was not learned to its end, has other sessions than the protocol, or is
+    joint training, which has one session and so no average over them.
     """
-    ours = [[method, *_measured(block, members), "measured here"] for method, members in groups.items()]
+    ours = [[method, *_measured(block, members), _where(block, members)] for method, members in groups.items()]
     theirs = [[each.method, *map(_shown, each.values), f"{each.source} ({HOW[each.how]})"] for each in block.figures]
     return ours + theirs
 
 
 def _measured(block: Block, members: Sequence[Report]) -> list[str]:
-    read = [_READ[block.read](member) for member in members]
-    if any(each is None for each in read):
-        return ["–"] * len(block.metrics)
-    return [spread([each[name] for each in read if each]) for name in block.metrics]
+    read = [_read(block, member) for member in members]
+    return [spread([each.get(name, math.nan) for each in read]) for name in block.metrics]
+
+
+def _where(block: Block, members: Sequence[Report]) -> str:
+    joint, others = {_joint(member) for member in members}, {member.matrix.sessions for member in members} - {block.sessions}
+    if joint == {True} or not others:
+        return "measured here"
+    return f"measured here, {min(others)} of {block.sessions} sessions"
+
+
+def _joint(report: Report) -> bool:
+    return report.matrix.sessions == 1 and bool(report.provenance.config.get("joint"))
+
+
+def _read(block: Block, report: Report) -> Mapping[str, float]:
+    values = _READ[block.read](report) or {}
+    if report.matrix.sessions == block.sessions:
+        return values
+    return {name: value for name, value in values.items() if _joint(report) and name == "last"}
 
 
 def _of_square(report: Report) -> dict[str, float] | None:
@@ -126,13 +149,15 @@ def _of_last(report: Report) -> dict[str, float] | None:
     return {"last": last(report.matrix)}
 
 
-_READ = {"zscl": _of_square, "seen": _of_seen, "few_shot": _of_seen, "last": _of_last}
+_READ = {"zscl": _of_square, "seen": _of_seen, "last": _of_last}
 
 
 def _at(tree: Any, path: str) -> Any:
-    for part in path.split("."):
-        tree = tree.get(part) if isinstance(tree, Mapping) else None
-    return tree
+    part, _, rest = path.partition(".")
+    if part == "*":
+        return next((one for each in (tree if isinstance(tree, list | tuple) else ()) if (one := _at(each, rest)) is not None), None)
+    inner = tree.get(part) if isinstance(tree, Mapping) else None
+    return _at(inner, rest) if rest else inner
 
 
 def _shown(value: float | None) -> str:
