@@ -29,12 +29,13 @@ from flows.history.entries import Learned, Withdrawn, history_of
 from flows.history.standing import Standing, Word
 from flows.removal import withdraw
 from flows.removal.copies import Sought, found, purge
-from flows.removal.draw_up import draw_up
+from flows.removal.draw_up import _told_of, draw_up
 from flows.removal.orders import pending, write
+from flows.removal.without import Remedy
 from flows.settings import Place
 from tests.grown import CONFIG, arrive, grow, plainly
 from tests.make import table
-from tests.telling import good, stand
+from tests.telling import good, learned, stand
 from tests.test_cli import EVERGREEN
 from tests.test_dvc import CONFIG as DVC
 from tests.test_dvc import git
@@ -156,7 +157,8 @@ def test_a_sum_without_a_session_is_that_of_a_stream_without_it(making: Path, me
     # killed before each step, each time a little later
     class Killed(BaseException): ...
 
-    order, _ = draw_up(place, making / "data", "two", None, "a bad week", "me@here")
+    order, told = draw_up(place, making / "data", "two", None, "a bad week", "me@here")
+    assert draw_up(place, making / "data", "two", None, "a bad week", "me@here")[1] == told, "who only asks is told what would be done"
     write(place, order)
     steps = [(withdraw, name) for name in ("note", "make", "measure", "change", "bury", "pin", "purge", "through")]
     steps += [(withdraw.publish, "fn"), (withdraw.objects, "remove")]
@@ -230,6 +232,13 @@ def test_what_grows_from_what_holds_it_holds_it_too() -> None:
     some = Withdrawn(phase="done", session="2", images=("salted",), versions=("2", "3"))
     now = stand([*three, some, good("4", "d", "c", "4")])
     assert now.barred == {"2", "3", "4"} and (now.unfit("4") or "").startswith("it holds 1 image of session '2'")
+
+
+def test_a_state_that_is_not_there_yet_has_no_name_to_tell() -> None:
+    step = learned("2", "b", "a")
+    assert "f" * 8 not in (told := _told_of("m", ["2"], Remedy("f" * 24, (step,), "a sum"), "2"))
+    assert "a sum: a new state takes the head's place" in told
+    assert "as before: state ffffffff takes the head's place" in _told_of("m", ["2"], Remedy("f" * 24, (), "as before"), "2")
 
 
 def test_a_tombstone_keeps_the_number_and_the_name(tmp_path: Path) -> None:

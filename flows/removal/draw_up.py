@@ -198,6 +198,7 @@ def _told_of(model: str, held: Sequence[str], way: Remedy, champion: str | None)
     bars = f"{who} it and can no longer be served, promoted or gone back to" if held else "no version holds it"
     if champion in held and not way.into:
         bars += f". Version {champion} is the champion: from then on nobody is served, until another version is"
-    if way.into:
-        return f"{model}: {bars}; {way.how}: state {way.into[:8]} takes the head's place"
+    if way.into:  # a new state gets its name from the order, which another asking draws anew
+        state = "a new state" if way.line else f"state {way.into[:8]}"
+        return f"{model}: {bars}; {way.how}: {state} takes the head's place"
     return f"{model}: {bars}; {way.how}" + (f"; what leaves it out: {REBUILD}" if held else "")
