@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 import pytest
 import yaml
@@ -18,6 +18,7 @@ import cl
 from cl.methods import CONFIGS, PARTS
 from cl.run_config import parse_config
 from docs.make import methods, notebooks, reference, results, site
+from tests.browser import PROGRAM, Page, browser
 from tests.serving import serving
 from tests.test_readme import BLOCKS, blocks, hold_commands
 
@@ -181,11 +182,18 @@ def test_notebooks_run_and_their_pages_show_what_they_drew(path: Path, shell: Pa
     assert "var(--ink)" in page and "fill: #ffffff" not in page, "what is drawn takes the page's colours, in the dark too"
 
 
-@pytest.mark.slow
-def test_the_site_builds_strictly_and_fetches_nothing(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the site, built strictly; notebooks have no outputs."""
     pytest.importorskip("zensical")
-    assert site.build(tmp_path, run=False) == 0
-    pages = list((tmp_path / "site").rglob("*.html"))
+    folder = tmp_path_factory.mktemp("site")
+    assert site.build(folder, run=False) == 0
+    return folder / "site"
+
+
+@pytest.mark.slow
+def test_the_site_builds_strictly_and_fetches_nothing(built: Path) -> None:
+    pages = list(built.rglob("*.html"))
     assert len(pages) > 60
     for page in pages:
         text = page.read_text(encoding="utf-8")
@@ -195,6 +203,50 @@ def test_the_site_builds_strictly_and_fetches_nothing(tmp_path: Path) -> None:
             assert there.exists(), (page, target)
             if anchor and len(anchor) > 1 and there.suffix == ".html":
                 assert f'id="{unquote(anchor[1:])}"' in there.read_text(encoding="utf-8"), (page, target + anchor)
+
+
+@pytest.fixture
+def page(tmp_path: Path) -> Iterator[Page]:
+    if PROGRAM is None:
+        pytest.skip("no Chromium on this machine; apt-get install chromium")
+    with browser(tmp_path / "profile") as tab:
+        yield tab
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("start", ["index.html", "guide/recipes.html"])
+def test_the_search_works_where_pages_are_opened_as_files(built: Path, page: Page, start: str) -> None:
+    page.open((built / start).as_uri())
+    page.ask("document.querySelector('.md-search__button').click()")
+    inside = "[...document.querySelectorAll('*')].flatMap(each => each.shadowRoot ? [each.shadowRoot] : [])"
+    links = f"{inside}.flatMap(each => [...each.querySelectorAll('a')])"
+    page.until(f"{inside}.some(each => each.activeElement && each.activeElement.tagName === 'INPUT')")
+    page.call("Input.insertText", text="counterfactual")
+    page.until(f"{links}.length > 3")
+    hits = [Path(unquote(urlsplit(address).path)) for address in page.ask(f"{links}.map(each => each.href)")]
+    assert built / "parts" / "counterfactual.html" in hits and all(hit.is_file() for hit in hits)
+    assert all(address.startswith("file:") for address in page.ask("performance.getEntriesByType('resource').map(each => each.name)"))
+    page.ask(f"{links}[0].click()")
+    page.until("location.pathname.endsWith('/parts/counterfactual.html') && document.readyState === 'complete'")
+    assert "counterfactual" in page.ask("document.title")
+
+
+@pytest.mark.slow
+def test_no_page_is_wider_than_a_phone(built: Path, page: Page) -> None:
+    page.looks(390, 844, dark=False)
+    for path in sorted(built.rglob("*.html")):
+        page.open(path.as_uri())
+        assert page.ask("document.documentElement.scrollWidth - innerWidth") <= 0, path.relative_to(built)
+
+
+@pytest.mark.slow
+def test_pages_follow_the_system_into_the_dark_and_back(built: Path, page: Page) -> None:
+    background, shades = "getComputedStyle(document.body).backgroundColor", []
+    for dark in (False, True, False):
+        page.looks(1280, 900, dark)
+        page.open((built / "index.html").as_uri())
+        shades.append(sum(map(int, re.findall(r"\d+", page.ask(background))[:3])))
+    assert shades[1] < 200 and shades[0] == shades[2] > 600
 
 
 @pytest.mark.slow
