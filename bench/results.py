@@ -17,6 +17,8 @@ started again, the script goes on, so that it can take as many sittings as it wa
 import argparse
 import json
 import sys
+from collections.abc import Sequence
+from functools import cache
 from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -54,6 +56,7 @@ STREAMS = {
 }
 
 
+@cache
 def groups() -> dict[str, dict[str, dict[str, Any]]]:
     """Single methods and combinations, each by label."""
     from cl.plain_yaml import parse
@@ -78,12 +81,42 @@ def at_scale(method: dict[str, Any], at: int) -> dict[str, Any]:
     return method | {"name": "recipe", "terms": terms}
 
 
-class Bench:
+def cell(values: Sequence[float]) -> str:
+    """Mean and standard deviation over seeds in percent; a dash where there is none.
+
+    >>> cell([0.5, 0.25]), cell([0.5]), cell([float("nan")])
+    ('37.5 ± 17.7', '50.0 ± 0.0', '–')
+    """
+    there = [100 * each for each in values if not np.isnan(each)]
+    return f"{np.mean(there):.1f} ± {np.std(there, ddof=1) if len(there) > 1 else 0:.1f}" if there else "–"
+
+
+class Kept:
+    """Numbers that are kept as they are found: one line each, in a file for each kind."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self.folder, self.name = folder, name
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def told(self, what: str) -> dict[str, dict[str, Any]]:
+        """What was found so far, by key."""
+        path = self.folder / f"{self.name}.{what}.jsonl"
+        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        return {entry["key"]: entry for entry in map(json.loads, lines)}
+
+    def tell(self, what: str, key: str, **value: Any) -> None:
+        """Keep one number."""
+        with (self.folder / f"{self.name}.{what}.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"key": key, **value}) + "\n")
+        print(key, value, file=sys.stderr, flush=True)
+
+
+class Bench(Kept):
     """One stream, and what was found on it so far."""
 
     def __init__(self, folder: Path, stream: str, data: Path) -> None:
-        self.folder, self.name, self.stream, self.data = folder, stream, STREAMS[stream], data
-        folder.mkdir(parents=True, exist_ok=True)
+        super().__init__(folder, stream)
+        self.stream, self.data = STREAMS[stream], data
 
     def rows(self, label: str, method: dict[str, Any], settings: list[str], *, last: bool) -> Any:
         """The matrix of one run; of its last row alone where that is all that is asked for, with the start's in front."""
@@ -112,18 +145,6 @@ class Bench:
                 learn(learner, session, train_config(made.config, session), made.config.seed)
                 scored += [row(after)] if not last or after == len(sessions) else []
         return scored[-1] if last else Matrix(np.array(scored), tuple(names), made.stream.taught)
-
-    def told(self, what: str) -> dict[str, dict[str, Any]]:
-        """What was found so far, by key."""
-        path = self.folder / f"{self.name}.{what}.jsonl"
-        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-        return {entry["key"]: entry for entry in map(json.loads, lines)}
-
-    def tell(self, what: str, key: str, **value: Any) -> None:
-        """Keep one number."""
-        with (self.folder / f"{self.name}.{what}.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"key": key, **value}) + "\n")
-        print(key, value, file=sys.stderr, flush=True)
 
     def search(self, asked: dict[str, dict[str, Any]]) -> None:
         """The tries that are not there yet, on images that neither teach nor test: two for all, the others for the best."""
@@ -197,9 +218,8 @@ class Bench:
         print(f"| method | rate, scale | {' | '.join(COLUMNS)} | all sets | seeds |\n|---|---|{'---:|' * (len(COLUMNS) + 2)}")
         rows = {label: [each for each in chosen if each["label"] == label] for label in dict.fromkeys(each["label"] for each in chosen)}
         for label, seeds in sorted(rows.items(), key=lambda row: -np.mean([each["row"] for each in row[1]])):
-            scores = [[100 * each[column] for each in seeds if not np.isnan(each.get(column, np.nan))] for column in COLUMNS]
-            scores.append([100 * float(np.mean(each["row"])) for each in seeds])
-            cells = [f"{np.mean(each):.1f} ± {np.std(each, ddof=1) if len(each) > 1 else 0:.1f}" if each else "–" for each in scores]
+            scores = [[each.get(column, np.nan) for each in seeds] for column in COLUMNS]
+            cells = [cell(each) for each in (*scores, [float(np.mean(each["row"])) for each in seeds])]
             rates = [each["rate"] for each in self.told("search").values() if each["label"] == label]
             end = "*" if len(set(rates)) > 1 and seeds[0]["rate"] in (min(rates), max(rates)) else ""
             print(f"| {label} | {seeds[0]['rate']:g}{end}, {seeds[0]['scale']} | {' | '.join(cells)} | {len(seeds)} |")
