@@ -22,6 +22,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from results import HERE, Kept, cell
 
+TRIES = 5
 COLUMNS = ("last", "average", "learned", "forgetting", "zero_shot_drop")
 
 
@@ -40,7 +41,7 @@ PROBES = ("linear_probe", "real_linear")
 BARE = ("stream.labelled=null", "stream.supervision=none")
 MOVING = ("mod_x", "lwf_vr_zscl", "retrieve_then_align")
 STREAMS = {
-    "photos": Stream("photos", ("long_clip",), held_out="val"),
+    "photos": Stream("photos", ("lwf", "lwf_vr_zscl", "long_clip"), held_out="val"),
     "retention": Stream("retention", (*HEADS, *PROBES, "caps_adapter", "ridge on 10,000 features", "rail", *MOVING)),
     "scenes": Stream("scenes", (*HEADS, *PROBES)),
     "fewshot": Stream("fewshot_mini_imagenet", (*HEADS, *PROBES)),
@@ -77,7 +78,7 @@ def onward(preset: dict[str, Any], scores: dict[int, float]) -> list[int]:
     ([1, 2, 3, 4, 5], [0], [])
     """
     places, first = range(len(preset.get("among", [None]))), preset.get("first", 0)
-    if missing := [place for place in places[first : first + (3 if preset.get("moves") else 5)] if place not in scores]:
+    if missing := [place for place in places[first : first + TRIES] if place not in scores]:
         return missing
     best = max(scores, key=lambda place: scores[place])
     beyond = {max(scores): best + 1, min(scores): best - 1}.get(best)
