@@ -57,6 +57,7 @@ class Plan:
     base: str
     root: Path
     chosen: tuple[str, ...] = ()  # training settings that nobody set, each with its reason, and those that play no part
+    descends: bool = True  # whether any weight is trained by gradient
 
     def build(self) -> Method:
         """The method before anything is learned, over a fresh copy of the base model."""
@@ -118,7 +119,7 @@ def plan(config: RunConfig, data_root: Path, data_version: str, learns: bool = T
     how = measured(config.evaluate)
     beside = ["known"] if config.evaluate.known_unknown else []
     keys = tuple(_key(state, stream.questions(index), how, *beside) for index, state in enumerate(states))
-    return Plan(config, stream, tuple(states), keys, data_version, digest, data_root, tuple(said))
+    return Plan(config, stream, tuple(states), keys, data_version, digest, data_root, tuple(said), bool(list(method.trainable())))
 
 
 def recipe_key(config: RunConfig, base: str, method: Method) -> str:

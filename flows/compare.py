@@ -1,13 +1,16 @@
 """The flow that learns one stream with several methods and seeds, and says in one report how they compare."""
 
+import gc
 import hashlib
 import os
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
+from prefect.futures import PrefectFuture, as_completed
 from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner
 
 from cl.errors import ConfigError
@@ -18,13 +21,13 @@ from cl.reports.report import Report
 from cl.reports.write import write
 from cl.run_config import CompareConfig
 from flows.learn.configs import settings
-from flows.learn.job import Job, check_methods, jobs_of, planned, title
+from flows.learn.job import Job, check_methods, jobs_of, label, planned, title
 from flows.learn.pulse import followed
 from flows.learn.run_page import open_with, run_name
 from flows.learn.session import RETRIED, tracker_of
 from flows.registry.cards import tell_experiment
 from flows.registry.pages import shown
-from flows.servers.children import end_with
+from flows.servers.children import begin_worker
 from flows.settings import Place, quiet
 from flows.stream import Config, learn_stream
 from flows.tracking.notes import describe_run
@@ -49,29 +52,45 @@ def compare(
     quiet()
     with alive(Place.find()):
         jobs = jobs_of(config, overrides or [], data_root, data_rev)
-        check_methods(jobs)
+        lengths = check_methods(jobs)
         for remark in planned(jobs[0]).remarks():
             watch().tell(f"{jobs[0].settings['name']}: {remark}")
         wanted = settings(config, overrides or [], Place.find()).compare
-        learned = list(learn_all(jobs, wanted, data_root, data_rev))
+        first = sorted(range(len(jobs)), key=lambda at: -lengths[label(jobs[at])])  # or the longest could be left to the end, alone
+        learned = learn_all(jobs, wanted, data_root, data_rev, first)
         return {"run": publish_comparison(jobs[0], learned), "reports": [stream["report"] for stream in learned]}
 
 
-def learn_all(jobs: list[Job], wanted: CompareConfig | None, data_root: str | None, data_rev: str | None) -> Iterator[dict[str, Any]]:
-    """What each job learned, in order; on one machine they together use no more threads than cores, unless the config says how many."""
+def learn_all(
+    jobs: list[Job], wanted: CompareConfig | None, data_root: str | None, data_rev: str | None, first: Sequence[int]
+) -> list[dict[str, Any]]:
+    """What each job learned; on one machine they together use no more threads than cores, unless the config says how many.
+
+    Args:
+        jobs: the streams.
+        wanted: how many at once, and where.
+        data_root: the folder that holds the data sets.
+        data_rev: a git revision of the data.
+        first: places of the jobs in the order in which they begin.
+    """
     workers = min(wanted.parallel, len(jobs)) if wanted else 1
     if wanted is None or (workers == 1 and wanted.runner == "processes"):
-        yield from (learn_stream(job.settings, [], data_root, data_rev, promote=False) for job in jobs)
-        return
+        return [learn_stream(job.settings, [], data_root, data_rev, promote=False) for job in jobs]
     share = max(1, (os.cpu_count() or 1) // workers)  # more threads than cores slow each other down
     with runner(wanted.runner, workers, wanted.cluster) as running, followed(jobs[0].place, [title(job) for job in jobs], watch()):
         common = {"data_root": data_root, "data_rev": data_rev, "threads": share}
-        futures = [running.submit(learn_one, {"job": job, **common}) for job in jobs]
-        for index, (job, future) in enumerate(zip(jobs, futures, strict=True)):
-            watch().progress(index, len(jobs), f"streams learned, {workers} at once")
-            learned = future.result()
-            watch().tell(f"{title(job)}: learned")
-            yield learned
+        waiting, under_way, learned = deque(first), dict[PrefectFuture[Any], int](), dict[int, dict[str, Any]]()
+        while waiting or under_way:
+            # a pool of processes begins what it is given at once in any order: it has never more than one that cannot begin yet
+            while waiting and (len(under_way) <= workers or wanted.runner != "processes"):
+                place = waiting.popleft()
+                under_way[running.submit(learn_one, {"job": jobs[place], **common})] = place
+            watch().progress(len(learned), len(jobs), f"streams learned, {workers} at once")
+            done = next(as_completed(list(under_way)))
+            place = under_way.pop(done)
+            learned[place] = done.result()
+            watch().tell(f"{title(jobs[place])}: learned")
+        return [learned[place] for place in range(len(jobs))]
 
 
 def runner(kind: str, workers: int, cluster: str | None) -> TaskRunner[Any]:
@@ -92,12 +111,13 @@ def runner(kind: str, workers: int, cluster: str | None) -> TaskRunner[Any]:
             return RayTaskRunner(address=cluster) if cluster else RayTaskRunner(init_kwargs={"num_cpus": workers})
     except ImportError as error:
         raise ConfigError(f"compare.runner: {kind} needs a package that is not installed; pip install 'evergreen-clip[{kind}]'") from error
-    return ProcessPoolTaskRunner(max_workers=workers, initializer=end_with, initargs=(os.getpid(),))
+    return ProcessPoolTaskRunner(max_workers=workers, initializer=begin_worker, initargs=(os.getpid(),))
 
 
 @task(name="learn-one", task_run_name="{job.settings[name]}", cache_policy=NO_CACHE)
 def learn_one(job: Job, data_root: str | None, data_rev: str | None, threads: int) -> dict[str, Any]:
     """One stream, in a process of its own."""
+    gc.enable()  # all is imported
     torch.set_num_threads(threads)
     return learn_stream(job.settings, [], data_root, data_rev, promote=False)
 

@@ -6,13 +6,11 @@ from typing import Any
 from prefect import flow, task
 from prefect.utilities.annotations import quote
 
-from cl.learning.learner import steps_over
-from cl.run_config import train_config
 from flows.approval import approved, ask
 from flows.history.entries import history_of
 from flows.learn.configs import settings
 from flows.learn.failures import noted
-from flows.learn.job import Job, learnable, planned, title, turns
+from flows.learn.job import Job, learnable, planned, sizes, title, turns
 from flows.learn.pulse import Pulse, pulse_file
 from flows.learn.run_page import run_name
 from flows.learn.session import RETRIED, learn, log_session, tracker_of
@@ -93,6 +91,4 @@ def fetch(config: Config, overrides: list[str], data_root: str | None, data_rev:
 
 def pulse_of(job: Job, inner: Watch) -> Pulse:
     """The pulse of a job that is about to be learned here."""
-    plan = planned(job)
-    sizes = [steps_over(len(session.data), train_config(plan.config, session)) for session in plan.stream.sessions]
-    return Pulse(inner, pulse_file(job.place, turns(job)[-1].key), title(job), sizes)
+    return Pulse(inner, pulse_file(job.place, turns(job)[-1].key), title(job), sizes(job))

@@ -1,12 +1,16 @@
 """What a method says that it learns from is what its check lets through, and who takes data in or compares is told in time."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
+from prefect.futures import PrefectConcurrentFuture
 
 from cl.errors import DataError, MethodError
 from cl.methods import CONFIGS
+from cl.run_config import CompareConfig
 from flows.intake.ingest import Source, ingest
 from flows.settings import Place
 from tests import make
@@ -69,6 +73,53 @@ def test_compare_says_before_it_starts_which_methods_cannot_learn_the_stream(pro
         match=r"2 of the methods to compare cannot learn this stream\. finetune: colours: .*; gda: colours: gda learns from labels",
     ):
         check_methods(jobs_of(str(config)))
+
+
+def test_of_a_comparison_the_longest_streams_begin_first_and_the_results_stand_in_the_order_of_the_config(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from flows import compare
+    from flows.learn.job import check_methods, jobs_of, label
+
+    config = lay_out(project)
+    methods = "[zero_shot, gda, finetune, {name: replay, train: {max_steps: 7}}]"
+    config.write_text(config.read_text().replace("[zero_shot, finetune]", methods))
+    jobs = jobs_of(str(config))
+    lengths = check_methods(jobs)
+    assert (lengths["zero_shot"], lengths["gda"]) == (0, 1) and 1 < lengths["finetune"] < lengths["replay"]
+    began: list[str] = []
+
+    class Pool:
+        def __init__(self, most: int) -> None:
+            self.pool, self.given, self.most = ThreadPoolExecutor(most), 0, most
+
+        def __enter__(self) -> "Pool":
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            self.pool.shutdown()
+
+        def submit(self, _: Any, parameters: dict[str, Any]) -> PrefectConcurrentFuture[Any]:
+            self.given += 1
+            assert self.given - len(began) <= self.most + 1
+            return PrefectConcurrentFuture(uuid4(), self.pool.submit(self.learn, label(parameters["job"])))
+
+        def learn(self, name: str) -> dict[str, str]:
+            began.append(name)
+            if name == "gda" and failing:
+                raise MethodError("gda has failed")
+            return {"method": name}
+
+    failing = False
+    monkeypatch.setattr(compare, "runner", lambda kind, workers, cluster: Pool(workers))
+    wanted = CompareConfig.model_validate({"methods": ["finetune"], "parallel": 1, "runner": "dask"})
+    first = [3, 2, 1, 0]
+    learned = compare.learn_all(jobs, wanted, None, None, first)
+    assert [each["method"] for each in learned] == [label(job) for job in jobs] == ["zero_shot", "gda", "finetune", "replay"]
+    assert began == ["replay", "finetune", "gda", "zero_shot"]
+    failing = True
+    with pytest.raises(MethodError, match="gda has failed"):
+        compare.learn_all(jobs, wanted.model_copy(update={"parallel": 2, "runner": "processes"}), None, None, first)
 
 
 def test_a_dry_run_says_what_would_be_taken_in_and_writes_nothing(project: Path) -> None:

@@ -78,7 +78,7 @@ def run(
         from flows.learn.job import learnable
 
         learnable(path, overrides, data_root, data_rev)  # a mistake is told without Prefect's help
-    from flows.stream import learn_stream
+        from flows.stream import learn_stream
 
     with watched:
         outcome = learn_stream(path, overrides, data_root, data_rev)
@@ -99,7 +99,7 @@ def compare(config: ConfigArgument, settings: SetOption = None, data_root: RootO
 
         check_devices(path, settings or [])
         check_methods(jobs_of(path, settings or [], data_root, data_rev))  # a mistake is told without Prefect's help
-    from flows.compare import compare as learn_all
+        from flows.compare import compare as learn_all
 
     with watched:
         outcome = learn_all(path, settings or [], data_root, data_rev)

@@ -34,10 +34,9 @@ def update(
         from flows.learn.job import prepared
 
         job = prepared(path, overrides, data_root)
+        from flows.update import update as bring_up_to_date
     if rebuild:
         _agreed(job, yes)
-    from flows.update import update as bring_up_to_date
-
     with watched:
         outcome = bring_up_to_date(path, overrides, data_root, rebuild)
     _conclude_update(outcome, place)

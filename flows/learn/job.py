@@ -10,9 +10,10 @@ from typing import Any
 
 from cl.base_model import settle
 from cl.errors import MethodError, StoreError
+from cl.learning.learner import steps_over
 from cl.plan import check_wants, read_stream
 from cl.run import Plan, Step, measured, plan
-from cl.run_config import RunConfig, check_device, parse_config, variants
+from cl.run_config import RunConfig, check_device, parse_config, train_config, variants
 from cl.run_config import label as label_of
 from cl.text import plural
 from flows.data.shelf import shelf_locked
@@ -127,24 +128,25 @@ def jobs_of(
     return [replace(first, config=_json(one)) for one in variants(run)]
 
 
-def check_methods(jobs: Sequence[Job]) -> None:
-    """Raise where a method of a comparison cannot use a session: before any of them learns, all of them named.
+def check_methods(jobs: Sequence[Job]) -> dict[str, int]:
+    """The `length` of each method of a comparison; raise where one cannot use a session, before any of them learns, all of them named.
 
     Raises:
         MethodError: says which and why.
         ConfigError, DataError, ModelError: what cannot work either.
     """
-    faults = {}
+    lengths, faults = {}, {}
     for job in jobs:
         name = label(job)
         if name not in faults:
             try:
-                planned(job)
+                lengths[name] = length(job)
             except MethodError as error:
                 faults[name] = str(error)
     if faults:
         told = "; ".join(f"{name}: {fault}" for name, fault in faults.items())
         raise MethodError(f"{len(faults)} of the methods to compare cannot learn this stream. {told}. Leave them out of compare.methods")
+    return lengths
 
 
 def check_devices(config: str | dict[str, Any], overrides: Sequence[str] = ()) -> None:
@@ -186,6 +188,18 @@ def turns(job: Job, learns: bool = True) -> list[Turn]:
     plan = planned(job) if learns else outlined(job)
     names = ["start", *(session.name for session in plan.stream.sessions)]
     return [Turn(index, len(names) - 1, name, key) for index, (name, key) in enumerate(zip(names, plan.keys, strict=True))]
+
+
+def sizes(job: Job) -> list[int]:
+    """The steps that each session will take, as far as its settings tell; for what adds up and does not descend, as if it did."""
+    plan = planned(job)
+    return [steps_over(len(session.data), train_config(plan.config, session)) for session in plan.stream.sessions]
+
+
+def length(job: Job) -> int:
+    """What jobs of one stream are ordered by, the longest first: its steps, 1 for what adds up, 0 for what learns nothing."""
+    plan = planned(job)
+    return sum(sizes(job)) if plan.descends else int(plan.config.method.name != "zero_shot")
 
 
 @functools.lru_cache(maxsize=64)

@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import functools
+import gc
 import os
 import signal
 import subprocess
@@ -66,6 +67,12 @@ def end_with(parent: int) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
     threading.Thread(target=watch, name="end-with-parent", daemon=True).start()
+
+
+def begin_worker(parent: int) -> None:
+    """What a process of a pool does first: see `flows.unswept`; what it is to do enables the collector again, once it is imported."""
+    end_with(parent)
+    gc.disable()
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

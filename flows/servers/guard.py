@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from flows.servers.children import end_with
+from flows.unswept import unswept
 
 PARENT = "EVERGREEN_PARENT"  # the process that started these servers
 NAMES = "EVERGREEN_ALLOWED_HOSTS"  # names, with commas between, under which a proxy or other machines reach these servers
@@ -35,7 +36,8 @@ fetch("/api/admin/version", {headers: {Authorization: `Basic ${secret}`}}).then(
 
 def prefect_app() -> "Guard":
     """Prefect's API, services and pages, behind the guard."""
-    from prefect.server.api.server import create_app  # the other server does not need it
+    with unswept():
+        from prefect.server.api.server import create_app  # the other server does not need it
 
     _end_with_parent()
     return Guard(create_app(final=True), {"/enter": _ENTER})
@@ -43,7 +45,8 @@ def prefect_app() -> "Guard":
 
 def mlflow_app() -> "Guard":
     """MLflow's API and pages, behind the guard."""
-    from mlflow.server.fastapi_app import app  # the other server does not need it
+    with unswept():
+        from mlflow.server.fastapi_app import app  # the other server does not need it
 
     _end_with_parent()
     return Guard(app)

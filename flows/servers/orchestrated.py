@@ -8,6 +8,7 @@ from cl.errors import StoreError
 from flows.addresses import hushed, shown
 from flows.console import watching
 from flows.settings import EMBEDDED, Place
+from flows.unswept import unswept
 
 
 def orchestrated(place: Place) -> AbstractContextManager[None]:
@@ -25,11 +26,12 @@ def orchestrated(place: Place) -> AbstractContextManager[None]:
 
 @contextmanager
 def prepared_for() -> Iterator[None]:
-    """Show that settings and data are read."""
-    from flows.watch import watched_by  # brings Prefect, which reads its address as it is imported
+    """Show that settings and data are read, for which most of what learns is imported."""
+    with unswept():
+        from flows.watch import watched_by  # brings Prefect, which reads its address as it is imported
 
-    with watching("reading settings and data") as watch, watched_by(watch):
-        yield
+        with watching("reading settings and data") as watch, watched_by(watch):
+            yield
 
 
 @contextmanager

@@ -140,7 +140,10 @@ class Ridge(Sums):
     def weights(self, names: Sequence[str]) -> tuple[Float[Tensor, "k m"], Bool[Tensor, " k"]]:
         """(G + penalty I)^-1 applied to the feature sum of each class, and which of the classes were taught."""
         sums, known = self.sums.find(names)
-        return torch.cholesky_solve(sums.double().T, self.factor()).T, known
+        weights = torch.zeros_like(sums, dtype=torch.float64)
+        if bool(known.any()):  # of the others the sum is zero, and so are the weights
+            weights[known] = torch.cholesky_solve(sums[known].double().T, self.factor()).T
+        return weights, known
 
     def factor(self) -> Float[Tensor, "m m"]:
         """The Cholesky factor of G + penalty I, once for all sets asked of the same sums: with many features it is what takes time."""
