@@ -38,6 +38,8 @@ class Stream(NamedTuple):
 
 HEADS = ("zero_shot", "ncm", "slda", "gda auto", "gda", "ridge auto", "ridge", "tip_adapter", "tip", "tip_adapter_f")
 PROBES = ("linear_probe", "real_linear")
+UNSET = ("zero_shot", "ncm", "gda auto", "ridge auto", "tip_adapter", "gda em")  # nothing to search
+CLASSES = ("stream.labelled={classes: 0.62}",)
 BARE = ("stream.labelled=null", "stream.supervision=none")
 MOVING = ("mod_x", "lwf_vr_zscl", "retrieve_then_align")
 STREAMS = {
@@ -46,8 +48,11 @@ STREAMS = {
     "scenes": Stream("scenes", (*HEADS, *PROBES)),
     "fewshot": Stream("fewshot_mini_imagenet", (*HEADS, *PROBES)),
     "semi": Stream("pseudolabels_photos", (*HEADS, *PROBES, "gda em")),
-    "transductive": Stream("pseudolabels_photos", (*HEADS, "gda em"), ("stream.labelled={classes: 0.62}",), carried="semi"),
+    "transductive": Stream("pseudolabels_photos", (*HEADS, "gda em"), CLASSES, carried="semi"),
     "unsupervised": Stream("pseudolabels_photos", ("zero_shot", "gda em"), BARE, carried="semi"),
+    "semi_glyphs": Stream("pseudolabels_glyphs", UNSET),
+    "transductive_glyphs": Stream("pseudolabels_glyphs", UNSET, CLASSES),
+    "unsupervised_glyphs": Stream("pseudolabels_glyphs", ("zero_shot", "gda em"), BARE),
 }
 
 

@@ -103,7 +103,7 @@ def _best(rows: Sequence[Row]) -> Iterator[tuple[str, Row]]:
     if kept := [row for row in rows if row.drop is not None]:
         yield "the best trade of what is taught against what is not", max(kept, key=lambda row: row.last - (row.drop or 0.0))
     if steps := [row for row in rows if row.steps]:
-        yield "the best of those that train the model", max(steps, key=lambda row: row.last - (row.drop or 0.0))
+        yield "the best of those that take gradient steps", max(steps, key=lambda row: row.last - (row.drop or 0.0))
 
 
 def unlike(facts: Facts, stream: Measured) -> list[str]:
