@@ -38,6 +38,7 @@ class Stream(NamedTuple):
 
 HEADS = ("zero_shot", "ncm", "slda", "gda auto", "gda", "ridge auto", "ridge", "tip_adapter", "tip", "tip_adapter_f")
 PROBES = ("linear_probe", "real_linear")
+STEPS = "train.max_steps=100"  # as prompts take a round
 UNSET = ("zero_shot", "ncm", "gda auto", "ridge auto", "tip_adapter", "gda em")  # nothing to search
 CLASSES = ("stream.labelled={classes: 0.62}",)
 BARE = ("stream.labelled=null", "stream.supervision=none")
@@ -47,8 +48,8 @@ STREAMS = {
     "retention": Stream("retention", (*HEADS, *PROBES, "caps_adapter", "ridge on 10,000 features", "rail", *MOVING)),
     "scenes": Stream("scenes", (*HEADS, *PROBES)),
     "fewshot": Stream("fewshot_mini_imagenet", (*HEADS, *PROBES)),
-    "semi": Stream("pseudolabels_photos", (*HEADS, *PROBES, "gda em")),
-    "transductive": Stream("pseudolabels_photos", (*HEADS, "gda em"), CLASSES, carried="semi"),
+    "semi": Stream("pseudolabels_photos", (*HEADS, *PROBES, "gda em"), (STEPS,)),
+    "transductive": Stream("pseudolabels_photos", (*HEADS, *PROBES, "gda em"), (*CLASSES, STEPS), carried="semi"),
     "unsupervised": Stream("pseudolabels_photos", ("zero_shot", "gda em"), BARE, carried="semi"),
     "semi_glyphs": Stream("pseudolabels_glyphs", UNSET),
     "transductive_glyphs": Stream("pseudolabels_glyphs", UNSET, CLASSES),
