@@ -7,7 +7,9 @@ from contextvars import ContextVar
 from typing import Protocol
 
 from prefect import get_run_logger
+from prefect.context import FlowRunContext, TaskRunContext
 from prefect.exceptions import MissingContextError
+from prefect.logging.loggers import flow_run_logger
 
 from flows.pace import MINUTE, Beat, Ended, going, line
 
@@ -59,7 +61,11 @@ class LogWatch:
 
 
 def log(text: str) -> None:
-    """Write to the log of the Prefect run, if this is part of one."""
+    """Write to the log of the Prefect run, if this is part of one; of the innermost, where a task runs a flow."""
+    flow, task = FlowRunContext.get(), TaskRunContext.get()
+    if flow and flow.flow_run and task and task.task_run.flow_run_id != flow.flow_run.id:  # `get_run_logger` would take the task's
+        flow_run_logger(flow.flow_run, flow.flow).info(text)
+        return
     try:
         get_run_logger().info(text)
     except MissingContextError:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from mlflow.exceptions import MlflowException
+from prefect import flow, task
 from prefect.client.orchestration import get_client
 
 import cl.run
@@ -20,7 +21,7 @@ from flows.pace import Beat, Ended
 from flows.settings import Place
 from flows.stream import learn_stream
 from flows.tracking.runs import Tracker
-from flows.watch import watched_by
+from flows.watch import log, watched_by
 from tests.conftest import lay_out
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
@@ -247,12 +248,12 @@ def test_a_stream_is_learned_from_an_older_version_of_the_data(config: Path) -> 
 
 
 def test_flow_parameters_are_plain_json() -> None:
-    for flow in (learn_stream, compare):
+    for each in (learn_stream, compare):
         kinds = {
             name: schema.get("type") or [kind.get("type") for kind in schema["anyOf"]]
-            for name, schema in flow.parameters.properties.items()
+            for name, schema in each.parameters.properties.items()
         }
-        assert kinds["config"] == ["string", "object"] and not flow.parameters.required
+        assert kinds["config"] == ["string", "object"] and not each.parameters.required
         assert kinds["data_rev"] == ["string", "null"] and kinds["overrides"] == ["array", "null"]
 
 
@@ -301,6 +302,27 @@ def test_the_default_listener_writes_one_line_per_session_to_prefects_log(config
     lines = [record.getMessage() for record in caplog.records if record.name == "prefect.flow_runs" and "taught" in record.getMessage()]
     assert len(lines) == 6 and lines[1].startswith("colours finetune seed 19: 1/2 classes 1-2: taught ") and " (before: " in lines[1]
     assert ["learned before" in line for line in lines] == [False] * 3 + [True] * 3
+
+
+def test_a_flow_that_a_task_runs_tells_its_own_page(caplog: pytest.LogCaptureFixture) -> None:
+    @flow(flow_run_name="a stream")
+    def stream() -> None:
+        log("one session")
+
+    @task
+    def learn_one() -> None:
+        stream()
+
+    @flow(flow_run_name="a comparison")
+    def comparison() -> None:
+        learn_one()
+        log("all of them")
+
+    with caplog.at_level("INFO", "prefect"):
+        comparison()
+    told = {record.getMessage(): record.__dict__ for record in caplog.records}
+    own, whole = told["one session"], told["all of them"]
+    assert (own["flow_run_name"], whole["flow_run_name"]) == ("a stream", "a comparison") and own["flow_run_id"] != whole["flow_run_id"]
 
 
 def test_a_comparison_asks_its_own_methods_only_whether_they_can_use_the_data(project: Path) -> None:
