@@ -47,6 +47,7 @@ STREAMS = {
     "photos": Stream("photos", ("lwf", "lwf_vr_zscl", "long_clip"), held_out="val"),
     "retention": Stream("retention", (*HEADS, *PROBES, "caps_adapter", "ridge on 10,000 features", "rail", *MOVING)),
     "scenes": Stream("scenes", (*HEADS, *PROBES)),
+    "aerial": Stream("aerial", ("zero_shot",), held_out="val"),
     "fewshot": Stream("fewshot_mini_imagenet", (*HEADS, *PROBES)),
     "semi": Stream("pseudolabels_photos", (*HEADS, *PROBES, "gda em"), (STEPS,)),
     "transductive": Stream("pseudolabels_photos", (*HEADS, *PROBES, "gda em"), (*CLASSES, STEPS), carried="semi"),
