@@ -1,7 +1,6 @@
 """The scripts that measured RESULTS.md: what is tried next, what is best, what is not measured twice, features computed once."""
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +15,7 @@ from cl.methods import CONFIGS, NCMConfig
 from cl.methods.compose import RecipeConfig
 from cl.run_config import parse_method
 from tests.make import stream, tiny
-
-BENCH = Path(__file__).parents[1] / "bench"
-sys.path.insert(0, str(BENCH))
-import presets  # noqa: E402
-import results  # noqa: E402
-
-sys.path.remove(str(BENCH))
+from tests.scripts import BENCH, presets, results
 
 
 class Bench(results.Bench):
