@@ -1,12 +1,13 @@
 """What is computed from a frozen tower: image features, once per table, and rows of numbers by class name that outlive a session."""
 
+import functools
 import json
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor, nn
 
 from cl.data.table import ImageTable
@@ -71,6 +72,13 @@ class FeatureCache:
         self._key, self._features = None, torch.empty(0)
 
 
+@functools.lru_cache(maxsize=8)
+def _places(asked: tuple[str, ...], names: tuple[str, ...]) -> Int[Tensor, " k"]:
+    """Where names stand among others, behind their end where they do not; a step asks for the same ones as the step before."""
+    index = {name: place for place, name in enumerate(names)}
+    return torch.tensor([index.get(name, len(names)) for name in asked], dtype=torch.int64)
+
+
 class ClassRows(nn.Module):
     """One row of numbers per class, found by name: grows as classes arrive, is saved and loaded at whatever size it has."""
 
@@ -90,10 +98,10 @@ class ClassRows(nn.Module):
 
     def find(self, names: Sequence[str]) -> tuple[Float[Tensor, "k width"], Bool[Tensor, " k"]]:
         """The rows of classes, zeros where one is not known, and which are known."""
-        index = {name: position for position, name in enumerate(self.names)}
-        known = torch.tensor([name in index for name in names], device=self.rows.device)
-        padded = torch.cat([self.rows, self.rows.new_zeros(1, self.rows.shape[1])])
-        return padded[[index.get(name, len(index)) for name in names]], known
+        places = _places(tuple(names), tuple(self.names)).to(self.rows.device)
+        known = places < len(self.names)
+        rows = self.rows if bool(known.all()) else torch.cat([self.rows, self.rows.new_zeros(1, self.rows.shape[1])])
+        return rows[places], known
 
     def add(self, names: Sequence[str], values: Float[Tensor, "n width"]) -> None:
         """Add each value to the row of the class it is named for; classes not there yet start at zero."""

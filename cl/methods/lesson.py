@@ -40,6 +40,11 @@ class Lesson:
         """The classes that compete, in order."""
         return [self.vocabulary[index] for index in self.candidates]
 
+    @cached_property
+    def places(self) -> Int[Tensor, " vocabulary"]:
+        """Where each class of the vocabulary stands among those that compete; -1 where it does not."""
+        return placed(self.candidates, len(self.vocabulary))
+
     def silences(self, term: str) -> bool:
         """Whether a term is not asked, by the name it has in a recipe: its kind, and a number where there are two of a kind."""
         return any(term == kind or (term.startswith(kind) and term[len(kind) :].isdigit()) for kind in self.silent)
@@ -95,6 +100,17 @@ class Share(NamedTuple):
     images: list[int]
     captions: list[int]
     beside: Mapping[What, list[int]]
+
+
+def placed(competing: Sequence[int], size: int) -> Int[Tensor, " size"]:
+    """Where each of so many classes stands among some of them; -1 where it does not.
+
+    >>> placed([3, 1], 4).tolist()
+    [-1, 1, -1, 0]
+    """
+    places = torch.full((size,), -1)
+    places[list(competing)] = torch.arange(len(competing))
+    return places
 
 
 def equal(texts: Int[Tensor, "n t"], others: Int[Tensor, "m s"] | None = None) -> Bool[Tensor, "n m"]:

@@ -13,7 +13,7 @@ from cl.data.classes import ClassName
 from cl.data.table import ImageTable
 from cl.methods import gather
 from cl.methods.base import Batch, Beside, What
-from cl.methods.lesson import Lesson, Pairs, Reader, Share, equal
+from cl.methods.lesson import Lesson, Pairs, Reader, Share, equal, placed
 from cl.methods.tuners.base import Tuner
 from cl.seeds import generator
 from cl.streams.stream import Session
@@ -127,9 +127,12 @@ class View:
     def targets(self) -> Int[Tensor, " l"]:
         """Where the label of each labelled row stands among the classes that compete; -1 where it does not."""
         labels = self.batch.labels
-        where = labels.new_full((len(self.lesson.vocabulary),), -1)
-        where[list(self.competing)] = torch.arange(len(self.competing), device=labels.device)
-        return where[labels[self.labelled]]
+        return self.places.to(labels.device)[labels[self.labelled]]
+
+    @cached_property
+    def places(self) -> Int[Tensor, " vocabulary"]:
+        """Where each class of the vocabulary stands among those that compete, -1 where it does not; on the CPU."""
+        return placed(self.competing, len(self.lesson.vocabulary)) if self.lesson.by_batch else self.lesson.places
 
     @cached_property
     def same_captions(self) -> Bool[Tensor, "m m"]:

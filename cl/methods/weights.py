@@ -5,6 +5,7 @@ import json
 from collections.abc import Iterable, Mapping
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -91,11 +92,11 @@ def squared_distance(now: Weights, anchor: Weights, importance: Weights | None =
     tensor(4.)
     """
     _alike(now, anchor)
-    moves = {name: (now[name] - anchor[name].detach()).square() for name in now}
-    if importance is not None:
-        _alike(now, importance)
-        moves = {name: moved * importance[name].detach() for name, moved in moves.items()}
-    return torch.stack([moved.sum() for moved in moves.values()]).sum()
+    if importance is None:
+        return torch.stack([F.mse_loss(now[name], anchor[name].detach(), reduction="sum") for name in now]).sum()
+    _alike(now, importance)
+    moves = [F.mse_loss(now[name], anchor[name].detach(), reduction="none") * importance[name].detach() for name in now]
+    return torch.stack([moved.sum() for moved in moves]).sum()
 
 
 def _between(a: Tensor, b: Tensor, t: float) -> Tensor:

@@ -67,7 +67,8 @@ class TextRows(Term):
 
     def forward(self, view: View) -> dict[str, Float[Tensor, ""]]:
         """`text_rows`, where any row has a label."""
-        allowed = torch.isin(self._owners, torch.tensor(view.competing)).nonzero()[:, 0]
+        columns = view.places[self._owners]
+        allowed = (columns >= 0).nonzero()[:, 0]
         if not view.some_labelled or not len(allowed):
             return {}
         count = int(view.labelled.sum())
@@ -76,8 +77,7 @@ class TextRows(Term):
             texts = view.text("text_rows", view.reader.tokenize([self._prompts[row] for row in rows.tolist()]).to(view.batch.labels.device))
         else:
             texts = self._known[rows.to(self._known.device)]
-        place = {index: at for at, index in enumerate(view.competing)}
-        targets = torch.tensor([place[owner] for owner in self._owners[rows].tolist()], device=texts.device)
+        targets = columns[rows].to(texts.device)
         scale = view.scale if self.config.scale == "model" else self.config.scale
         return {"text_rows": self.config.weight * classification(similarities(scale, texts, view.classes), targets)}
 
