@@ -4,10 +4,12 @@ BIN := .venv/bin
 READY := .venv/.ready
 ifeq ($(TORCH),cpu)  # `make demo TORCH=cpu`: without CUDA, 4 GB that are of no use where there is no card
 LOCKED := grep -vE '^(cuda-|nvidia-|triton=)' requirements.lock
+BROKEN := the index in PIP_EXTRA_INDEX_URL gave a build of it that wants CUDA; set the address in README.md, remove .venv, and start again
 ifndef PIP_EXTRA_INDEX_URL
 $(error TORCH=cpu wants the index of PyTorch's builds without CUDA in PIP_EXTRA_INDEX_URL, which pip reads; README.md has the address)
 endif
 else
+BROKEN := $(BIN)/python -c 'import torch' says why
 LOCKED := cat requirements.lock
 endif
 
@@ -18,6 +20,7 @@ $(READY): requirements.lock pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(LOCKED) | $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --requirement /dev/stdin
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@$(BIN)/python -c 'import torch' 2> /dev/null || { echo "PyTorch was installed and cannot be imported: $(BROKEN)" >&2; exit 1; }
 	touch $(READY)
 
 demo: $(READY)  ## learn the embedded stream with six methods and compare them

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -174,6 +175,17 @@ def test_the_lock_can_be_installed_without_cuda(words: tuple[str, ...], cuda: bo
     names = subprocess.run(line.rpartition("|")[0], shell=True, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
     assert any(name.startswith("torch==") for name in names)
     assert any(name.startswith("nvidia-") for name in names) == any(name.startswith("triton") for name in names) == cuda
+
+
+def test_a_torch_that_cannot_be_imported_is_told_before_the_environment_counts_as_ready(tmp_path: Path) -> None:
+    python = tmp_path / ".venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text("#!/bin/sh\ncase $* in *torch*) exit 1;; *) cat > /dev/null;; esac\n")
+    python.chmod(0o755)
+    for name in ("Makefile", "requirements.lock", "pyproject.toml"):
+        shutil.copy(ROOT / name, tmp_path)
+    done = subprocess.run(["make", "demo", "TORCH=cpu"], cwd=tmp_path, capture_output=True, text=True, env=CPU, stdin=subprocess.DEVNULL)
+    assert done.returncode == 2 and "gave a build of it that wants CUDA" in done.stderr and not (tmp_path / ".venv" / ".ready").exists()
 
 
 def test_a_lock_without_cuda_wants_the_index_that_has_such_builds() -> None:
