@@ -1,13 +1,11 @@
-"""`make bench`: speed as ratios, both sides measured in turns in one run; median and quartiles over the turns."""
+"""`make bench`: speed as ratios, both sides measured in turns in one run; and which methods' steps take longer than they must."""
 
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 from lightning.pytorch.loggers import Logger, MLFlowLogger
@@ -15,10 +13,8 @@ from mlflow import MlflowClient
 from rich.console import Console
 
 from cl.config import TrainConfig
-from cl.data.classes import ClassName
-from cl.data.glyphs import build
-from cl.learning.learner import Learned, learn
-from cl.methods.base import MethodConfig
+from cl.learning.host import keep_memory
+from cl.learning.learner import learn
 from cl.methods.presets.finetune import FinetuneConfig
 from cl.methods.recipe import Recipe
 from cl.methods.terms.fit import FitConfig
@@ -26,30 +22,14 @@ from cl.methods.terms.vocabulary import vocabulary_texts
 from cl.methods.tuners.whole import Whole
 from cl.models import prompted
 from cl.models.clip import Clip, ModelConfig, load
-from cl.run_config import parse_method
-from cl.streams.stream import EvalSet, Session
+from cl.streams.stream import Session
 from flows.console import table
 from flows.settings import begin
 from flows.tracking.steplog import StepLogger
-from tests import make
+from tests import make, steps
 
 TURNS = 7
 Timed = Callable[[], object]
-
-# what descends, each against plain fine-tuning on the same rows, and what their arithmetic alone would make of it
-LABELLED: dict[str, dict[str, Any]] = {
-    "vr_lwf": {"name": "vr_lwf"},
-    "lora": {"name": "recipe", "tune": "lora"},
-    "cloob": {"name": "recipe", "terms": [{"kind": "cloob", "labels": "pairs"}]},
-    "proto_triplet beside clip": {"name": "recipe", "terms": ["clip", "proto_triplet"]},
-    "retrieve_then_align, both rounds": {"name": "retrieve_then_align"},
-    "replay + l2": {"name": "recipe", "terms": ["clip", "l2"], "memory": "class_balanced"},
-}
-FROZEN: dict[str, dict[str, Any]] = {"real_linear": {"name": "real_linear"}, "tip_adapter_f": {"name": "tip_adapter_f"}}
-CAPTIONED: dict[str, dict[str, Any]] = {
-    "long_clip": {"name": "long_clip"},
-    "counterfactual beside clip": {"name": "recipe", "terms": ["clip", {"kind": "counterfactual", "wrong": "words"}]},
-}
 
 
 def ratio(one: Timed, other: Timed) -> tuple[float, float, float]:
@@ -65,33 +45,6 @@ def seconds(what: Timed) -> float:
     started = time.perf_counter()
     what()
     return time.perf_counter() - started
-
-
-def session(captions: bool = False) -> Session:
-    """Greek in one font, as the demo learns it, or with its captions in place of labels."""
-    rows = build(["DejaVuSans"])["train"]
-    rows = rows.where([domain == "greek" for domain in rows.domains])
-    classes = tuple(ClassName(name, (name,)) for name in rows.classes())
-    exam = EvalSet("greek", "classify", rows.take(range(8)), classes)
-    if captions:
-        return Session(1, "greek", rows.without("label"), (exam,), (), ())
-    return Session(1, "greek", rows.without("captions"), (exam,), tuple(range(len(classes))), classes)
-
-
-def against_finetuning(clip: Clip, methods: Mapping[str, Mapping[str, Any]], work: Session, config: TrainConfig) -> list[tuple[str, ...]]:
-    """Each method's session of so many steps in units of fine-tuning's: by the clock, and by floating point operations."""
-
-    def learned(method: MethodConfig) -> Learned:
-        return learn(method.build(clip, 0), work, config, 0)
-
-    plain = FinetuneConfig()
-    once = learned(plain).flops
-    rows: list[tuple[str, ...]] = []
-    for name, given in methods.items():
-        method = parse_method(dict(given), "bench")
-        low, middle, high = ratio(partial(learned, method), partial(learned, plain))
-        rows.append((f"{name} / finetune", f"{middle:.2f}", f"{low:.2f} to {high:.2f}", f"{learned(method).flops / once:.2f}"))
-    return rows
 
 
 def logged(clip: Clip, work: Session, steps: int, logger: Logger | None) -> None:
@@ -131,18 +84,18 @@ class EveryStep(Recipe):
 def main() -> None:
     """Measure and print."""
     begin(writes=False)
+    keep_memory()  # as runs do: a third of what a pull on all weights takes is pages that are fetched anew
     torch.manual_seed(0)
     clip = load(ModelConfig(name="glyph_base"))
-    work = session()
+    work = steps.session(1, "greek", "labels")
     names = [known.prompts[0] for known in work.vocabulary]
     short = vocabulary_texts(clip, 100, 10, torch.Generator().manual_seed(0))
     long = make.padded(clip, short)
-    config = TrainConfig(max_steps=6, batch_size=32, lr=1e-5, device="cpu")
     rows: list[tuple[str, ...]] = []
 
     def row(what: str, one: Timed, other: Timed) -> None:
         low, middle, high = ratio(one, other)
-        rows.append((what, f"{middle:.2f}", f"{low:.2f} to {high:.2f}", ""))
+        rows.append((what, f"{middle:.2f}", f"{low:.2f} to {high:.2f}"))
 
     row(
         "class names at one length / in groups of like length",
@@ -150,8 +103,6 @@ def main() -> None:
         lambda: clip.encode_text(clip.tokenize(names)),
     )
     row(f"100 random texts padded to {long.shape[1]} / at their 10 tokens", lambda: clip.encode_text(long), lambda: clip.encode_text(short))
-    for methods, over in ((LABELLED, work), (FROZEN, work), (CAPTIONED, session(captions=True))):
-        rows += against_finetuning(clip, methods, over, config)
     with tempfile.TemporaryDirectory() as folder:
         ours, plain = loggers(Path(folder))
         fast = TrainConfig(max_steps=20, batch_size=8, lr=1e-5, device="cpu")
@@ -161,9 +112,12 @@ def main() -> None:
             lambda: learn(EveryStep(clip, plain), work, fast, 0),
             lambda: logged(clip, work, 20, None),
         )
-    Console(file=sys.stdout, width=110).print(
-        table(f"time ratios, {TURNS} paired turns", ["what", "median", "quartiles", "arithmetic"], rows)
-    )
+    console = Console(file=sys.stdout, width=110)
+    console.print(table(f"time ratios, {TURNS} paired turns", ["what", "median", "quartiles"], rows))
+    found = [steps.measured(name, clip) for name in steps.stepping(clip)]
+    title = f"processor time of a step over fine-tuning's, and over the least it can be; {steps.TURNS} paired turns"
+    console.print(table(title, ["method", "step", "plain cost", "beyond it", "quartiles"], [steps.told(row) for row in found]))
+    console.print(steps.verdict(found))
 
 
 if __name__ == "__main__":
