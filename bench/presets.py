@@ -44,7 +44,7 @@ CLASSES = ("stream.labelled={classes: 0.62}",)
 BARE = ("stream.labelled=null", "stream.supervision=none")
 MOVING = ("mod_x", "lwf_vr_zscl", "retrieve_then_align")
 STREAMS = {
-    "photos": Stream("photos", ("lwf", "lwf_vr_zscl", "long_clip"), held_out="val"),
+    "photos": Stream("photos", ("lwf_vr_zscl", "long_clip"), held_out="val"),
     "retention": Stream("retention", (*HEADS, *PROBES, "caps_adapter", "ridge on 10,000 features", "rail", *MOVING)),
     "scenes": Stream("scenes", (*HEADS, *PROBES)),
     "aerial": Stream("aerial", ("zero_shot",), held_out="val"),
