@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -34,19 +35,22 @@ def libraries() -> None:
         pytest.skip(f"{', '.join(missing)} not installed; pip install 'evergreen-clip[team-test]'")
 
 
-@pytest.fixture(scope="module")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+@pytest.fixture
+def postgres() -> Iterator[str]:
     """host:port of a PostgreSQL server of its own, whose superuser `evergreen` needs no password; the databases are made."""
     programs = [shutil.which("initdb"), *map(str, sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), reverse=True))]
     initdb = next((Path(path).resolve() for path in programs if path), None)  # its siblings lie where it really is
     if initdb is None:
         pytest.skip("no PostgreSQL server on this machine; apt-get install postgresql")
-    folder = tmp_path_factory.mktemp("postgres")
     user = "postgres" if getpass.getuser() == "root" else getpass.getuser()  # initdb refuses root
-    shutil.chown(folder, user)
-    for above in (folder, *folder.parents[:3]):
-        above.chmod(above.stat().st_mode | 0o711)
+    with tempfile.TemporaryDirectory(prefix="evergreen-postgres-") as folder:  # pytest's own are closed to other users
+        shutil.chown(folder, user)
+        with _served(initdb, user, Path(folder)) as port:
+            yield f"{HOST}:{port}"
 
+
+@contextlib.contextmanager
+def _served(initdb: Path, user: str, folder: Path) -> Iterator[int]:
     def call(program: str, *words: str) -> None:
         command = [str(initdb.with_name(program)), *words]
         alone = ["runuser", "-u", user, "--", *command] if getpass.getuser() == "root" else command
@@ -58,7 +62,7 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     try:
         for name in ("mlflow", "prefect"):
             call("createdb", "-h", HOST, "-p", str(port), "-U", "evergreen", name)
-        yield f"{HOST}:{port}"
+        yield port
     finally:
         call("pg_ctl", "-D", data, "-m", "fast", "stop")
 
@@ -176,13 +180,21 @@ def test_a_comparison_goes_through_a_work_pool_as_the_page_says_and_mlflow_shows
                 ordered = "prefect deployment run compare/compare --param config=colours.yaml --watch --watch-interval 2"
                 told = subprocess.run(["bash", "-euc", f"{exported}\ncd /\n{ordered}"], cwd=project, capture_output=True, timeout=900)
             finally:
-                working.send_signal(signal.SIGINT)
+                _ended(working)
         assert told.returncode == 0, said.read_text()[-6000:]
         _the_comparison_is_in_mlflow(f"http://{HOST}:{mlflow}")
     through = (
         "select count(*) from flow_run where state_type = 'COMPLETED' and work_queue_id is not null and infrastructure_pid is not null"
     )
     assert _asked(postgres, "prefect", through) == 1
+
+
+def _ended(working: "subprocess.Popen[bytes]") -> None:
+    working.send_signal(signal.SIGINT)
+    try:
+        working.wait(120)
+    except subprocess.TimeoutExpired:  # it waits for a server that is gone
+        working.kill()
 
 
 def _the_comparison_is_in_mlflow(address: str) -> None:
