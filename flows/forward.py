@@ -20,7 +20,7 @@ from flows.line.grow import begin, learn
 from flows.line.policy import Ruling, note_ruling, whether
 from flows.line.rebuild import rebuild
 from flows.line.verdict import crown, judge, settle
-from flows.line.work import Work, identity_of, work
+from flows.line.work import Work, identity_of, look, work
 from flows.registry.champion import CHAMPION, change, find, holder, versions_of
 from flows.registry.lost import lost
 from flows.registry.question import WAITING
@@ -105,7 +105,7 @@ def _sizes(at: Work) -> list[int]:
 def answered(place: Place, model: str, verdict: Verdict, data_root: str | None) -> str:
     """What becomes of a candidate once a person has answered: judged again by the bounds that it was asked about with; the word for it."""
     learned = conclude(history_of(place, model).read()).tree[verdict.state]
-    job = prepared({**learned.config, "gate": verdict.bounds}, (), data_root)
+    job = prepared({**learned.config, "gate": verdict.bounds}, (), data_root, look)
     at = work(job)
     with model_run(job, open_history(at)) as run:
         follow(at, run)

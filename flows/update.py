@@ -22,6 +22,7 @@ from flows.learn.failures import noted
 from flows.learn.job import prepared
 from flows.learn.run_page import run_name
 from flows.line.told import show
+from flows.line.work import look
 from flows.registry.publish import own_command
 from flows.settings import Place, check_writable, quiet
 from flows.stream import Config
@@ -47,7 +48,7 @@ def update(
         with model_locked(place, settings(config, overrides or [], place).name):  # the data are looked at once nobody else learns
             absorb()
             check_writable(place)
-            job = prepared(config, overrides or [], data_root)
+            job = prepared(config, overrides or [], data_root, look)
             outcome = catch_up(job, rebuild)
             show(job, outcome)
             asked = ask(job, outcome)

@@ -36,7 +36,7 @@ from flows.learn.job import job_of, planned, prepared
 from flows.line.effect import changed
 from flows.line.grow import method_of
 from flows.line.view import report_of_line
-from flows.line.work import work
+from flows.line.work import look, work
 from flows.registry.champion import CHAMPION, change, holder
 from flows.serve import deployments
 from flows.settings import Place
@@ -145,6 +145,14 @@ def test_a_state_is_asked_what_is_new_and_the_model_has_one_run(config: str, sto
     (model,) = (run for run in runs if run.info.run_name == whole)
     assert [point.step for point in client.get_metric_history(model.info.run_id, "top1/first")] == [1, 2]
     assert {run.info.status for run in runs} == {"FINISHED"} and model.data.tags["evergreen.gate"] == "promoted"
+
+
+def test_what_comes_in_once_an_update_has_begun_is_of_another_version_of_the_data(config: str, stored: Path) -> None:
+    job = prepared(config, look=look)
+    arrive(stored, "late", (0, 1))
+    assert list(work(job).arrivals.there()) == ["first"], "its version names the data that it has, and no other"
+    again = prepared(config, look=look)
+    assert again.data != job.data and list(work(again).arrivals.there()) == ["first", "late"]
 
 
 @pytest.mark.usefixtures("bare")

@@ -2,7 +2,7 @@
 
 import functools
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -69,10 +69,11 @@ def job_of(
     data_rev: str | None = None,
     *,
     whole: bool = True,
+    look: Callable[[Job], object] | None = None,
 ) -> Job:
     """The job that a flow's parameters ask for; an older version of the data is fetched beside the working copy.
 
-    Not `whole`: its sessions are listed, for who goes on with those that are new, and not read.
+    Not `whole`: its sessions are not read, for who goes on with those that are new. `look` looks at the data while nobody adds to them.
 
     Raises:
         ConfigError, DataError: a setting is wrong, or there is no such data.
@@ -86,7 +87,10 @@ def job_of(
         run = settle(run, Path(seen.folder), place.runs / "models", watch().progress, place.outlines)
         if whole:
             read_stream(run, Path(seen.folder), seen.digest, place.outlines)
-    return Job(_json(run), seen.folder, seen.digest, seen.pinned, data_rev, str(place.root))
+        job = Job(_json(run), seen.folder, seen.digest, seen.pinned, data_rev, str(place.root))
+        if look:
+            look(job)
+    return job
 
 
 def learnable(
@@ -103,14 +107,19 @@ def learnable(
     return job
 
 
-def prepared(config: str | dict[str, Any], overrides: Sequence[str] = (), data_root: str | None = None) -> Job:
+def prepared(
+    config: str | dict[str, Any],
+    overrides: Sequence[str] = (),
+    data_root: str | None = None,
+    look: Callable[[Job], object] | None = None,
+) -> Job:
     """The job of `job_of` for `update`, which reads no session but those that wait.
 
     Raises:
         ConfigError, DataError, ModelError, MethodError: what stands in its way on this machine, or with any data that are there.
     """
     check_device(settings(config, overrides, Place.find()))
-    job = job_of(config, overrides, data_root, whole=False)
+    job = job_of(config, overrides, data_root, whole=False, look=look)
     check_wants(parse_config(job.settings, "config"), Path(job.folder))
     return job
 

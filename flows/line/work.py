@@ -3,6 +3,7 @@
 import functools
 import json
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -223,3 +224,14 @@ def _exam(asked: AskedSet, place: int | None, arrivals: Arrivals, session: str) 
         return arrivals.test_rows(session)
 
     return Exam(asked.name, asked.kind, asked.content, classes(asked.classes), place, rows)
+
+
+def look(job: Job) -> None:
+    """List the sessions of a collection, for all of a job's work: what comes in later is of another version of the data.
+
+    What cannot be read is told by who needs it.
+    """
+    with suppress(EvergreenError):
+        arrivals = work(job).arrivals
+        if arrivals.grows:
+            arrivals.there()
