@@ -84,6 +84,21 @@ def test_what_is_good_goes_in_and_what_is_bad_is_listed_with_its_reason(project:
     assert sorted(train.ids + test.ids) == sorted(f"{c}/{i}.png" for c in ("red", "green") for i in range(3))
 
 
+def test_what_a_table_names_elsewhere_is_set_aside_and_never_copied(project: Path) -> None:
+    source = photos(project / "may", 0, 1)
+    (project / "secret.png").write_bytes(b"a key")
+    images = sorted(path.relative_to(source) for path in source.rglob("*.png"))
+    rows = [f"{number},{image},{image.parent},train" for number, image in enumerate(images)]
+    elsewhere = ["../secret.png", str(project / "secret.png")]
+    # what is wrong with the row besides has the first word
+    rows += [row for path in elsewhere for row in (f"a{path},{path},red,train", f",{path},red,train", f"b{path},{path},red,never")]
+    (source / "t.csv").write_text("\n".join(["id,image,label,split", *rows]))
+    outcome = take(project, source / "t.csv", "first")
+    assert sorted(problem.reason for problem in outcome.problems) == sorted(2 * ["outside the folder", "unusable id", "unusable value"])
+    kept = contents(project / "mlruns" / "ingest" / "inbox-first")
+    assert len(kept) == 2 and not [name for name in kept if name.startswith("files")]
+
+
 def test_the_same_again_is_found_and_other_data_under_its_name_is_refused(project: Path) -> None:
     first = take(project, photos(project / "may", 0, 1), "may")
     take(project, photos(project / "june", 2), "june")

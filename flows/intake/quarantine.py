@@ -12,10 +12,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from cl.data.faults import Problem
+from cl.data.faults import Problem, Reason
 from cl.names import in_cell
 
 _COPIED = 10_000_000  # bytes; larger files are only named
+# of no other reason: a row may name any file of this machine, and whoever wrote the table could have it copied
+_PIXELS = frozenset({Reason.UNREADABLE, Reason.CUT_SHORT, Reason.TOO_SMALL, Reason.TOO_LARGE, Reason.NOT_AN_IMAGE})
 
 
 def told(problems: Sequence[Problem]) -> str:
@@ -45,6 +47,8 @@ def write_report(folder: Path, name: str, problems: Sequence[Problem], rest: dic
 
 
 def _copied(problem: Problem, folder: Path) -> str:
+    if problem.reason not in _PIXELS:
+        return ""
     data = problem.image
     if data is None and problem.path is not None:
         data = _bytes(problem.path)

@@ -31,7 +31,7 @@ def classes(folder: Path, reading: Reading) -> pa.Table:
             reading.problems.append(Problem(f"{shown(each, reading.root)}/", Reason.EMPTY_CLASS))
     for file in (entry for entry in inside if not entry.is_dir() and entry.suffix.lower() in IMAGES):
         if reading.sound(file):
-            reading.problems.append(Problem(shown(file, reading.root), Reason.NO_CLASS, path=file))
+            reading.problems.append(Problem(shown(file, reading.root), Reason.NO_CLASS))
     return _table(rows, folder)
 
 
@@ -94,7 +94,7 @@ def _row(image: Path, papers: Sequence[Path], reading: Reading) -> dict[str, Any
                 row["captions"] = [line.strip() for line in encodings.lines(paper, reading) if line.strip()]
             except DataError:
                 told = f"reads as {encodings.guess(paper.read_bytes())}"
-                reading.problems.append(Problem(shown(paper, reading.root), Reason.NOT_UTF8, told, path=paper))
+                reading.problems.append(Problem(shown(paper, reading.root), Reason.NOT_UTF8, told))
     for paper in (paper for paper in papers if paper.suffix.lower() == ".json"):
         row = {**_notes(paper, reading), **row}
     return row
@@ -106,7 +106,7 @@ def _notes(paper: Path, reading: Reading) -> dict[str, Any]:
         note = json.loads("\n".join(encodings.lines(paper, reading)))
         texts = next((note[name] for name in SYNONYMS["captions"] if note.get(name)), None)
     except (AttributeError, DataError, TypeError, ValueError, RecursionError) as error:
-        reading.problems.append(Problem(shown(paper, reading.root), Reason.VALUE, f"no mapping in JSON ({error})", path=paper))
+        reading.problems.append(Problem(shown(paper, reading.root), Reason.VALUE, f"no mapping in JSON ({error})"))
         return {}
     texts = [texts] if isinstance(texts, str) else texts
     return {"captions": texts} if isinstance(texts, list) and all(isinstance(text, str) for text in texts) else {}
