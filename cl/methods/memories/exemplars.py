@@ -25,8 +25,8 @@ class ExemplarsConfig(MemoryConfig):
     """How many images are kept, and how often each comes back; a subclass says which."""
 
     kind: Policy = "reservoir"
-    capacity: PositiveInt = 500
-    repeat: PositiveInt = 1  # how often each exemplar stands among the rows of a session
+    capacity: PositiveInt = Field(500, description="images kept at most")
+    repeat: PositiveInt = Field(1, description="how often each exemplar stands among the rows of a session")
     store: Literal["none", "features"] = Field(
         "none", description="features: beside each image what its own session's model made of it and of its text, for the term stored"
     )

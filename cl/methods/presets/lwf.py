@@ -8,6 +8,7 @@ from pydantic import Field, NonNegativeFloat, PositiveInt
 from cl.methods.compose import PresetConfig, RecipeConfig
 from cl.methods.merges.ensemble import EnsembleConfig
 from cl.methods.terms.class_texts import BothWaysConfig, ClassTextsConfig
+from cl.methods.terms.earlier import TEACHER
 from cl.methods.terms.fit import FitConfig
 from cl.methods.terms.l2 import L2Config
 from cl.methods.tuners.whole import Part, WholeConfig
@@ -18,11 +19,11 @@ class DistillingConfig(PresetConfig):
     """What LwF and its descendants in the ZSCL code share."""
 
     part: Part = "whole"  # the logit scale never trains
-    temperature: float = Field(2.0, gt=0)
+    temperature: float = Field(2.0, gt=0, description="what logits are divided by before they are compared; above 1: softer")
     image_weight: NonNegativeFloat = Field(1.0, description="weight of keeping each image's distribution over the texts")
     text_weight: NonNegativeFloat = Field(1.0, description="weight of keeping each text's distribution over the batch of images")
     smoothing: float = Field(0.2, ge=0, lt=1, description="label smoothing of the class targets")
-    teacher: Kind = "session"  # the model as this session found it, or as the stream found it
+    teacher: Kind = Field("session", description=TEACHER)
     ensemble: PositiveInt | None = Field(
         None,
         description="end a session with the mean of its start and of every so many steps (the authors: a tenth of them)",

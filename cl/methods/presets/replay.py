@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import PositiveInt
+from pydantic import Field, PositiveInt
 
 from cl.methods.buffer import Policy
 from cl.methods.compose import PresetConfig, RecipeConfig
@@ -16,9 +16,9 @@ class ReplayConfig(PresetConfig):
 
     name: Literal["replay"] = "replay"
     part: Part = "whole"
-    capacity: PositiveInt = 500
-    policy: Policy = "reservoir"
-    repeat: PositiveInt = 1  # how often each exemplar stands among the rows of a session
+    capacity: PositiveInt = Field(500, description="images kept at most")
+    policy: Policy = Field("reservoir", description="which stay: any of all seen alike, as many of each class, or of each session")
+    repeat: PositiveInt = Field(1, description="how often each exemplar stands among the rows of a session")
 
     def recipe(self) -> RecipeConfig:
         """CLIP's objective over the model's own weights, with a memory of images."""

@@ -6,6 +6,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt
 
 from cl.methods.compose import PresetConfig, RecipeConfig
 from cl.methods.terms.base import TermConfig
+from cl.methods.terms.earlier import TEACHER
 from cl.methods.terms.fit import FitConfig
 from cl.methods.terms.names import NamesConfig
 from cl.methods.terms.vocabulary import VocabularyConfig
@@ -27,8 +28,8 @@ class VRLwFConfig(PresetConfig):
         100, description="random texts per step; 0: only class names, from the first session on (the authors' LwF)"
     )
     length: int = Field(10, ge=3, description="tokens per random text, start and end included")
-    temperature: float = Field(1.0, gt=0)
-    teacher: Kind = "session"  # the model as this session found it, or as the stream found it
+    temperature: float = Field(1.0, gt=0, description="what logits are divided by before they are compared; above 1: softer")
+    teacher: Kind = Field("session", description=TEACHER)
     lwf: bool = Field(False, description="from the second session on, distil over the class names seen so far as well")
     strict_official: bool = Field(False, description="never draw the last token id, as the authors' off-by-one does")
 

@@ -3,9 +3,10 @@
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import NonNegativeFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, PositiveInt
 
 from cl.methods.presets.lwf import DistillingConfig
+from cl.methods.terms.earlier import TEACHER
 from cl.methods.terms.reference import AskedConfig, ReferenceConfig, rooted
 from cl.methods.view import Kind
 
@@ -30,8 +31,8 @@ class ZSCLConfig(AskingConfig):
     """
 
     name: Literal["zscl"] = "zscl"
-    teacher: Kind = "original"
-    ensemble: PositiveInt | None = 100
+    teacher: Kind = Field("original", description=TEACHER)
+    ensemble: PositiveInt | None = Field(100, description="steps between the weights that are averaged; null: none are")
     l2: NonNegativeFloat = 1.0
 
 

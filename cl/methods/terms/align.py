@@ -8,6 +8,7 @@ from torch import Tensor
 
 from cl.methods.losses import alignment, similarities
 from cl.methods.terms.base import Needs, Term, TermConfig
+from cl.methods.terms.earlier import TEACHER
 from cl.methods.tuners.base import Tuner
 from cl.methods.view import Kind, View
 
@@ -21,7 +22,7 @@ class AlignConfig(TermConfig):
     alpha: NonNegativeFloat = Field(20.0, description="weight of the alignment at 280 pairs per batch")
     fixed_alpha: bool = Field(False, description="use alpha as it is; otherwise alpha x 280 / pairs, since the term sums over rows")
     mask_diagonal: bool = Field(False, description="align only what is off the diagonal; the authors' code aligns whole rows")
-    teacher: Kind = "session"
+    teacher: Kind = Field("session", description=TEACHER)
 
     def build(self, tuner: Tuner, seed: int) -> "Align":
         """The alignment."""

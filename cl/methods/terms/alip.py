@@ -34,7 +34,7 @@ class ALIPConfig(TermConfig):
     teaches: ClassVar[bool] = True
 
     kind: Literal["alip"] = "alip"
-    weight: NonNegativeFloat = 1.0
+    weight: NonNegativeFloat = Field(1.0, description="of this loss in the sum")
     second: Literal["caption", "rewrite", "label"] = Field(
         "caption", description="the second text: another caption of the row, one of its rewrites, or its class's prompt"
     )

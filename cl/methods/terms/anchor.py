@@ -23,7 +23,7 @@ class AnchorConfig(TermConfig):
     learns: ClassVar[tuple[str, ...]] = ("labels", "captions", "unlabelled")
 
     kind: Literal["anchor"] = "anchor"
-    weight: NonNegativeFloat = 1.0
+    weight: NonNegativeFloat = Field(1.0, description="of this loss in the sum")
     teacher: str = Field("original", description=EARLIER)
     rows: PositiveInt = Field(500, description="images of earlier sessions whose vector is kept, and that of their text; no image is")
     texts: NonNegativeInt = Field(100, description="random texts per step that are held too")

@@ -11,6 +11,7 @@ from cl.data.table import ImageTable
 from cl.errors import MethodError
 from cl.methods.losses import distillation, similarities
 from cl.methods.terms.base import Needs, Term, TermConfig, refuse_still
+from cl.methods.terms.earlier import TEACHER
 from cl.methods.tuners.base import Tuner
 from cl.methods.view import Kind, Site, View
 from cl.streams.stream import Session
@@ -21,10 +22,10 @@ CHUNK = 256  # texts a teacher encodes at a time
 class BothWaysConfig(TermConfig):
     """How similarities to fixed texts are held."""
 
-    temperature: float = Field(2.0, gt=0)
+    temperature: float = Field(2.0, gt=0, description="what logits are divided by before they are compared; above 1: softer")
     image_weight: NonNegativeFloat = Field(1.0, description="weight of keeping each image's distribution over the texts")
     text_weight: NonNegativeFloat = Field(1.0, description="weight of keeping each text's distribution over the images")
-    teacher: Kind = "session"
+    teacher: Kind = Field("session", description=TEACHER)
 
     def absent(self) -> bool:
         """Whether both weights are 0."""

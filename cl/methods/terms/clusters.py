@@ -29,7 +29,7 @@ class ClustersConfig(TermConfig):
     teaches: ClassVar[bool] = True
 
     kind: Literal["clusters"] = "clusters"
-    weight: NonNegativeFloat = 1.0
+    weight: NonNegativeFloat = Field(1.0, description="of this loss in the sum")
     count: PositiveInt | None = Field(None, description="clusters of a session; default: the square root of its rows")
     top: PositiveInt = Field(2, description="nearest clusters that an image is of")
     scale: PositiveFloat = Field(14.3, description="what cosines are multiplied with")

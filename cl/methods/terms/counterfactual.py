@@ -31,7 +31,7 @@ class CounterfactualConfig(TermConfig):
     learns: ClassVar[tuple[str, ...]] = ("captions",)
 
     kind: Literal["counterfactual"] = "counterfactual"
-    weight: NonNegativeFloat = 1.0
+    weight: NonNegativeFloat = Field(1.0, description="of this loss in the sum")
     wrong: Literal["column", "numbers", "words"] = Field(
         "column", description="the column counterfactuals; or made of the caption: another number from two to ten, two words exchanged"
     )

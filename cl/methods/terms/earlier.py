@@ -10,6 +10,7 @@ from cl.methods.view import Site, View
 
 CHUNK = 256  # images or texts encoded at a time
 _MOST = 1 << 30  # bytes of features that are kept; more is computed at each step
+TEACHER = "session: the model as this session found it; original: the base model"
 EARLIER = "original: the base model; or a model by its name, such as local-dir:PATH, of the same architecture"
 
 

@@ -22,7 +22,7 @@ class IdentityConfig(TermConfig):
     teaches: ClassVar[bool] = True
 
     kind: Literal["identity"] = "identity"
-    weight: NonNegativeFloat = 1.0
+    weight: NonNegativeFloat = Field(1.0, description="of this loss in the sum")
     by: Literal["label", "identity"] = Field("label", description="what two images have in common: their class, or the column identity")
     smoothing: float = Field(0.1, ge=0, lt=1, description="label smoothing of the targets")
     scale: Scale = Field("model", description="what cosines are multiplied with: the model's own, or a constant")

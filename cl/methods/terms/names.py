@@ -9,6 +9,7 @@ from torch import Tensor
 
 from cl.methods.losses import distillation, similarities
 from cl.methods.terms.base import Needs, Term, TermConfig
+from cl.methods.terms.earlier import TEACHER
 from cl.methods.tuners.base import Tuner
 from cl.methods.view import Kind, Site, View
 
@@ -18,8 +19,8 @@ class NamesConfig(TermConfig):
 
     kind: Literal["names"] = "names"
     alpha: NonNegativeFloat = Field(1.0, description="weight")
-    temperature: float = Field(1.0, gt=0)
-    teacher: Kind = "session"
+    temperature: float = Field(1.0, gt=0, description="what logits are divided by before they are compared; above 1: softer")
+    teacher: Kind = Field("session", description=TEACHER)
     first: bool = Field(True, description="in the first session too")
 
     def build(self, tuner: Tuner, seed: int) -> "Names":

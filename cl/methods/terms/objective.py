@@ -28,7 +28,7 @@ class ObjectiveConfig(TermConfig):
         "classify",
         description="rows with a label: cross-entropy over class prompts, or pairs with their class's prompt, among captioned rows",
     )
-    weight: NonNegativeFloat = 1.0
+    weight: NonNegativeFloat = Field(1.0, description="of this loss in the sum")
 
     alone: ClassVar[bool] = False  # whether labels are enough where they are classified
 

@@ -29,7 +29,7 @@ class PrimaryConfig(TermConfig):
     learns: ClassVar[tuple[str, ...]] = ("captions",)
 
     kind: Literal["primary"] = "primary"
-    weight: NonNegativeFloat = 1.0
+    weight: NonNegativeFloat = Field(1.0, description="of this loss in the sum")
     components: PositiveInt = Field(32, description="how many of an image feature are kept beside the mean")
     smoothing: float = Field(0.1, ge=0, lt=1, description="label smoothing of what belongs together")
 

@@ -22,7 +22,7 @@ class ProtoTripletConfig(TermConfig):
     learns: ClassVar[tuple[str, ...]] = ("labels",)
 
     kind: Literal["proto_triplet"] = "proto_triplet"
-    weight: NonNegativeFloat = 1.0
+    weight: NonNegativeFloat = Field(1.0, description="of this loss in the sum")
     margin: NonNegativeFloat = Field(0.5, description="by how much nearer; unit vectors are 0 to 2 apart")
     prototypes: Literal["text", "images"] = Field("text", description="what a class is: its prompt, or the mean of its images in the batch")
 

@@ -18,7 +18,7 @@ class StoredConfig(TermConfig):
     """Distillation from what sessions' own models made of exemplars, kept by a memory with `store: features` (arXiv:2311.17049)."""
 
     kind: Literal["stored"] = "stored"
-    weight: NonNegativeFloat = 1.0
+    weight: NonNegativeFloat = Field(1.0, description="of this loss in the sum")
     rows: PositiveInt = Field(32, description="exemplars per step, all of one session: cosines of two models mean nothing together")
 
     def build(self, tuner: Tuner, seed: int) -> "Stored":

@@ -12,6 +12,7 @@ from cl.errors import MethodError, ModelError
 from cl.methods.lesson import Reader
 from cl.methods.losses import distillation, similarities
 from cl.methods.terms.base import Needs, Term, TermConfig
+from cl.methods.terms.earlier import TEACHER
 from cl.methods.tuners.base import Tuner
 from cl.methods.view import Kind, View
 from cl.models.tokens import Frame
@@ -25,8 +26,8 @@ class VocabularyConfig(TermConfig):
     alpha: NonNegativeFloat = Field(1.0, description="weight (the authors use 0.5 to 2)")
     texts: PositiveInt = Field(100, description="random texts per step")
     length: int = Field(10, ge=3, description="tokens per random text, start and end included")
-    temperature: float = Field(1.0, gt=0)
-    teacher: Kind = "session"
+    temperature: float = Field(1.0, gt=0, description="what logits are divided by before they are compared; above 1: softer")
+    teacher: Kind = Field("session", description=TEACHER)
     strict_official: bool = Field(False, description="never draw the last token id, as the authors' off-by-one does")
 
     def build(self, tuner: Tuner, seed: int) -> "Vocabulary":

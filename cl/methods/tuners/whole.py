@@ -1,7 +1,7 @@
 """The weights of the model itself: all of them, or those of one tower."""
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 from torch import nn
@@ -10,7 +10,7 @@ from cl.methods.tuners.base import Tower, Tuner, TunerConfig
 from cl.methods.weights import named
 from cl.models.clip import Clip
 
-Part = Literal["whole", "image", "text"]
+Part = Annotated[Literal["whole", "image", "text"], Field(description="which towers train: both, or one of them")]
 Scale = Literal["trained", "frozen"]
 
 
