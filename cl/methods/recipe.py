@@ -106,8 +106,9 @@ class Recipe(Method):
 
     def _ready(self) -> None:
         """What a batch of the lesson under way holds."""
-        self.pixels = not self.cache and (self.lesson is None or self.lesson.features is None)
         self.beside = tuple(sorted({what for _, term in self._speaking() for what in term.needs().beside}))
+        known = self.cache or (self.lesson is not None and self.lesson.features is not None)
+        self.pixels = not known or any(what.startswith("partner") for what in self.beside)  # images that no feature was computed of
 
     def trainable(self) -> Iterable[nn.Parameter]:
         """What the tuner moves, and what the terms bring."""
@@ -115,8 +116,7 @@ class Recipe(Method):
 
     def descending(self) -> Iterable[nn.Parameter]:
         """Of those, what the lesson under way is for."""
-        tower = self.lesson.tower if self.lesson else None
-        weights = self.tuner.weights() if tower is None else self.tuner.of(tower)
+        weights = self.tuner.of(self.lesson.tower) if self.lesson and self.lesson.tower else self.tuner.weights()
         return chain(weights.values(), *(term.parameters() for _, term in self._speaking()))
 
     def sources(self) -> tuple[str, ...]:
