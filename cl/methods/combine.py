@@ -10,7 +10,8 @@ from cl.methods.terms.base import TermConfig
 from cl.methods.terms.objective import ObjectiveConfig
 from cl.methods.tuners.base import Tuner
 
-_FEATURES = {"regress", "anchor", "identity", "counterfactual", "alip", "clusters"}  # terms that nothing but moving features changes
+# terms that nothing but moving features changes
+_FEATURES = {"regress", "anchor", "identity", "counterfactual", "alip", "clusters", "class_texts", "reference"}
 _STRENGTH = ("weight", "alpha")  # by which a term is multiplied
 
 
@@ -156,7 +157,7 @@ REFUSALS = (
     Refusal(
         "features that a head leaves as they are",
         "nothing that is tuned here changes a feature of an image or a text, which is all that regress, anchor, identity, counterfactual, "
-        "alip and clusters are about; take another tuner, or leave the term out",
+        "alip, clusters, class_texts and reference are about; take another tuner, or leave the term out",
         "{name: recipe, tune: head, terms: [clip, regress]}",
         lambda parts: parts.seats["tune"].called() == "head" and bool(_FEATURES & parts.kinds()),
     ),
