@@ -18,6 +18,7 @@ endif
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and "Evergreen needs Python 3.11 or newer; found %d.%d. Give another one: make demo PYTHON=python3.12" % v[:2])'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@echo "Installing what requirements.lock lists into .venv: some minutes, and some gigabytes where CUDA is among it"
 	$(LOCKED) | $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --requirement /dev/stdin
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@$(BIN)/python -c 'import torch' 2> /dev/null || { echo "PyTorch was installed and cannot be imported: $(BROKEN)" >&2; exit 1; }

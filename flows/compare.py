@@ -56,9 +56,18 @@ def compare(
         for remark in planned(jobs[0]).remarks():
             watch().tell(f"{jobs[0].settings['name']}: {remark}")
         wanted = settings(config, overrides or [], Place.find()).compare
+        if wanted is None:
+            watch().tell(alone(jobs[0]))
         first = sorted(range(len(jobs)), key=lambda at: -lengths[label(jobs[at])])  # or the longest could be left to the end, alone
         learned = learn_all(jobs, wanted, data_root, data_rev, first)
         return {"run": publish_comparison(jobs[0], learned), "reports": [stream["report"] for stream in learned]}
+
+
+def alone(job: Job) -> str:
+    """What is told of a config that compares nothing."""
+    name, method = job.settings["name"], job.settings["method"]["name"]
+    beside = ", ".join(dict.fromkeys(("zero_shot", "finetune", method, "joint")))
+    return f"{name}: without a compare section {method} stands alone; compare: {{methods: [{beside}]}} puts it beside what it has to beat"
 
 
 def learn_all(

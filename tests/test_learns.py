@@ -110,6 +110,8 @@ def test_of_a_comparison_the_longest_streams_begin_first_and_the_results_stand_i
                 raise MethodError("gda has failed")
             return {"method": name}
 
+    assert compare.alone(jobs[2]).endswith("compare: {methods: [zero_shot, finetune, joint]} puts it beside what it has to beat")
+
     failing = False
     monkeypatch.setattr(compare, "runner", lambda kind, workers, cluster: Pool(workers))
     wanted = CompareConfig.model_validate({"methods": ["finetune"], "parallel": 1, "runner": "dask"})

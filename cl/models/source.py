@@ -155,7 +155,7 @@ def download(repo: str, names: Sequence[str], asked: str) -> Path:
     except urllib.error.HTTPError:
         pass  # an answer, if not a friendly one: the hub is there
     except OSError as error:
-        raise ModelError(f"{wanted} {constants.ENDPOINT} cannot be reached ({error}); {offline}") from error
+        raise ModelError(f"{wanted} {constants.ENDPOINT} cannot be reached ({error}); {offline}") from None
     for name in names:
         try:
             return Path(hf_hub_download(repo, name))

@@ -32,7 +32,7 @@ _TEXTS = {
 }
 _SHARD = re.compile(r"(part[-_])?\d+")
 _STATS = re.compile(r"\d+_stats\.json")
-_EXPECTED = f"expected a folder per class, images with texts or tables beside them, or files {', '.join(TABLES)}"
+_EXPECTED = f"expected a folder per class, images with texts or tables beside them, or files {', '.join((*TABLES, '.zip'))}"
 
 
 def survey(path: Path, reading: Reading) -> list[Part]:
