@@ -67,6 +67,11 @@ def test_a_folder_per_class_names_the_classes(tmp_path):
     assert table.table["image"][2].as_py() == png(2)
 
 
+def test_a_folder_with_spaces_around_its_name_is_read(tmp_path):
+    put(tmp_path, " cat /1.png", "dog/ 1.png")
+    assert pairs(read(tmp_path)) == [(" cat /1.png", "cat"), ("dog/ 1.png", "dog")]
+
+
 def test_split_folders_hold_folders_of_classes(tmp_path):
     put(tmp_path, "train/cat/1.png", "train/dog/1.png", "validation/dog/3.png", "test/cat/1.png")
     splits = read_splits(tmp_path)

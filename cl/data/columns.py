@@ -78,7 +78,7 @@ def pick(raw: pa.Table, taken: Mapping[str, str], file: Path, literal: bool = Fa
         raw: a table as it was read.
         taken: which column plays which role.
         file: named in errors.
-        literal: a label or caption that reads as programs write an empty cell is one all the same.
+        literal: a label or caption that reads as programs write an empty cell is one all the same, and a file is called just as it says.
 
     Raises:
         CellError: values of some rows do not fit.
@@ -95,7 +95,7 @@ def pick(raw: pa.Table, taken: Mapping[str, str], file: Path, literal: bool = Fa
             case "time":
                 columns[role] = _times(column, name)
             case "image":
-                columns[role] = pc.utf8_trim_whitespace(column) if _is_text(column.type) else column
+                columns[role] = pc.utf8_trim_whitespace(column) if _is_text(column.type) and not literal else column
             case _:
                 columns[role] = _text(column, where)
     return pa.table(columns | {name: raw[name] for name in (PLACE, FAULT) if name in raw.column_names})
