@@ -146,6 +146,7 @@ REFUSALS = (
         "a hold over a head",
         "has an importance for each weight, and what is tuned grows with the classes; take another tuner, or leave the term out",
         "{name: recipe, tune: head, terms: [clip, hold]}",
+        lambda parts: parts.seats["tune"].called() == "head" and "hold" in parts.kinds(),
     ),
     Refusal(
         "a random vocabulary over a head",
