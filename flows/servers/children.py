@@ -16,6 +16,8 @@ from pathlib import Path
 
 import psutil
 
+from flows.unswept import ends_at_once
+
 _STOP = 10.0  # seconds a child may take to end by itself
 _LOOK = 0.5  # seconds after which a child sees that its parent is gone
 _PATIENCE = 30.0  # seconds it may take then to finish its step, save and tell; a server that died with its parent it would ask for a minute
@@ -71,6 +73,7 @@ def end_with(parent: int) -> None:
 
 def begin_worker(parent: int) -> None:
     """What a process of a pool does first: see `flows.unswept`; what it is to do enables the collector again, once it is imported."""
+    ends_at_once()
     end_with(parent)
     gc.disable()
 

@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from flows.servers.children import end_with
-from flows.unswept import unswept
+from flows.unswept import ends_at_once, unswept
 
 PARENT = "EVERGREEN_PARENT"  # the process that started these servers
 NAMES = "EVERGREEN_ALLOWED_HOSTS"  # names, with commas between, under which a proxy or other machines reach these servers
@@ -36,6 +36,7 @@ fetch("/api/admin/version", {headers: {Authorization: `Basic ${secret}`}}).then(
 
 def prefect_app() -> "Guard":
     """Prefect's API, services and pages, behind the guard."""
+    ends_at_once()
     with unswept():
         from prefect.server.api.server import create_app  # the other server does not need it
 
