@@ -272,7 +272,7 @@ def _wait(server: Server, process: subprocess.Popen[bytes], place: Place, stop: 
 
 def _check_alive(server: Server, process: subprocess.Popen[bytes], place: Place) -> None:
     if process.poll() is not None:
-        raise StoreError(f"{server.name} ended by itself with code {process.returncode}; see {_log(server, place)}")
+        raise StoreError(f"{server.name} ended by itself; see {_log(server, place)}")
 
 
 def _log(server: Server, place: Place) -> Path:
