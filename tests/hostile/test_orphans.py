@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from flows.compare import runner
-from flows.servers.children import end_with
+from flows.servers.children import begin_worker
 from tests.conftest import lay_out
 from tests.test_cli import EVERGREEN, left
 
@@ -20,11 +20,11 @@ SOON = 10.0  # seconds
 POOL = """
 import multiprocessing, os, time
 from concurrent.futures import ProcessPoolExecutor
-from flows.servers.children import end_with
+from flows.servers.children import begin_worker
 
 if __name__ == "__main__":
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(2, context, end_with, (os.getpid(),)) as pool:
+    with ProcessPoolExecutor(2, context, begin_worker, (os.getpid(),)) as pool:
         for one in [pool.submit(os.getpid) for _ in range(8)]:
             one.result()
         print("working", flush=True)
@@ -72,7 +72,25 @@ def test_what_a_killed_process_started_ends_too(tmp_path: Path, program: str, en
 
 def test_the_workers_of_a_comparison_watch_the_process_that_compares() -> None:
     pool = runner("processes", 2, None).duplicate()  # as Prefect does before it uses one
-    assert (pool._initializer, pool._initargs) == (end_with, (os.getpid(),))  # type: ignore[attr-defined]
+    assert (pool._initializer, pool._initargs) == (begin_worker, (os.getpid(),))  # type: ignore[attr-defined]
+
+
+def test_a_worker_ends_at_once_when_all_that_it_has_to_do_is_done() -> None:
+    program = """
+import atexit, os
+from flows.servers.children import begin_worker
+
+class Last:
+    def __del__(self):
+        os.write(1, b"taken apart")
+
+begin_worker(os.getppid())
+last = Last()
+last.own = last
+atexit.register(print, "said at the end", flush=False)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, cwd=Path(__file__).parents[2], timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"said at the end\n", b"")
 
 
 @pytest.mark.slow
