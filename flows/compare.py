@@ -19,7 +19,7 @@ from cl.reports.items import compared
 from cl.reports.markdown import markdown
 from cl.reports.report import Report
 from cl.reports.write import write
-from cl.run_config import CompareConfig
+from cl.run_config import CompareConfig, parse_method
 from flows.learn.configs import settings
 from flows.learn.job import Job, check_methods, jobs_of, label, planned, title
 from flows.learn.pulse import followed
@@ -66,7 +66,9 @@ def compare(
 def alone(job: Job) -> str:
     """What is told of a config that compares nothing."""
     name, method = job.settings["name"], job.settings["method"]["name"]
-    beside = ", ".join(dict.fromkeys(("zero_shot", "finetune", method, "joint")))
+    bare = parse_method({"name": method}, "config").model_dump(mode="json") == job.settings["method"]
+    own = method if bare else f"<{method} as it is set here>"  # by its name alone it would be another
+    beside = ", ".join(dict.fromkeys(("zero_shot", "finetune", own, "joint")))
     return f"{name}: without a compare section {method} stands alone; compare: {{methods: [{beside}]}} puts it beside what it has to beat"
 
 

@@ -112,6 +112,8 @@ def test_of_a_comparison_the_longest_streams_begin_first_and_the_results_stand_i
 
     assert compare.alone(jobs[2]).endswith("compare: {methods: [zero_shot, finetune, joint]} puts it beside what it has to beat")
 
+    assert "compare: {methods: [zero_shot, finetune, <replay as it is set here>, joint]}" in compare.alone(jobs[3])
+
     failing = False
     monkeypatch.setattr(compare, "runner", lambda kind, workers, cluster: Pool(workers, kind == "dask"))
     wanted = CompareConfig.model_validate({"methods": ["finetune"], "parallel": 1, "runner": "dask"})
