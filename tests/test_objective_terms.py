@@ -239,3 +239,17 @@ def test_losses_of_one_name_are_all_minimised() -> None:
     assert method.lesson is not None
     losses = method.losses(plain_batch(method.clip, data.take(range(4)), method.lesson, range(4)))
     assert list(losses) == ["contrast", "clip2.contrast", "infoloob.contrast", "align", "uniform", "align.align"]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"terms": ["gap"]}, {"terms": ["identity", "alip"], "rounds": {"kind": "towers", "text": ["alip"]}}],
+    ids=["no loss at all", "a loss of features that were computed before"],
+)
+def test_a_step_with_nothing_for_any_term_moves_nothing_by_itself(settings: dict[str, object]) -> None:
+    labels, captions = ["red", None], [[], ["ink", "a dark thing"]]
+    data = ImageTable.of(["0", "1"], [make.png(0, 0), make.png(1, 1)], labels, captions)
+    taught = Session(1, "here", data, make.session(1, (0, 1), (0, 1)).tests, (0, 1), make.names((0, 1)))
+    method = RecipeConfig.model_validate(settings).build(make.tiny(), 0)
+    learn(method, taught, TRAIN.model_copy(update={"batch_size": 1}), 0)  # of the two steps one shows a label alone
+    assert all(value.isfinite().all() for value in method.state_dict().values())

@@ -1,6 +1,7 @@
 """The one LightningModule: it descends on whatever a method returns."""
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import lightning.pytorch as pl
@@ -34,7 +35,7 @@ class Learner(pl.LightningModule):
             LearningError: a term is not finite; nothing has been changed by this step.
         """
         terms = self.method.losses(batch)
-        loss = torch.stack([precise(term) for term in terms.values()]).sum()
+        loss = self._summed(terms)
         if not torch.isfinite(loss):
             values = ", ".join(f"{name} {float(term.detach()):g}" for name, term in terms.items())
             raise LearningError(
@@ -44,6 +45,12 @@ class Learner(pl.LightningModule):
             values_now = {f"train/{name}": float(term.detach()) for name, term in terms.items()}
             values_now |= {"train/loss": float(loss.detach()), "train/scale": float(self.method.clip.scale().detach())}
             self.logger.log_metrics(values_now | {"train/lr": self.rate()}, step=self.before + self.done)
+        return loss
+
+    def _summed(self, terms: Mapping[str, Tensor]) -> Tensor:
+        loss = torch.stack([precise(term) for term in terms.values()]).sum() if terms else torch.zeros((), device=self.device)
+        if not loss.requires_grad:  # no row of the step is any term's: still a step, whose gradient is zero
+            loss = loss + 0.0 * torch.stack([precise(weight).sum() for weight in self.method.descending()]).sum()
         return loss
 
     def rate(self) -> float:

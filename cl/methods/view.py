@@ -123,6 +123,11 @@ class View:
         """Whether any row has a caption."""
         return bool(self.captioned.any())
 
+    @property
+    def some_paired(self) -> bool:
+        """Whether any row has either: a step that something else asks for may have neither."""
+        return self.some_labelled or self.some_captioned
+
     @cached_property
     def targets(self) -> Int[Tensor, " l"]:
         """Where the label of each labelled row stands among the classes that compete; -1 where it does not."""
@@ -146,7 +151,7 @@ class View:
 
     @cached_property
     def pairs(self) -> Pairs:
-        """The batch as one: labelled rows with the prompt of their class first, then captioned ones with their caption."""
+        """The batch as one: labelled rows with the prompt of their class first, then captioned ones with their caption; `some_paired`."""
         images, texts = [], []
         if self.some_labelled:
             images.append(self.images[self.labelled])

@@ -1,16 +1,18 @@
 """Laws of terms: what weighs nothing is not there, what is minimised together is a sum, and each term reaches what moves."""
 
 import functools
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from cl.data.table import ImageTable, concat
 from cl.learning.learner import learn
 from cl.learning.loader import Collate, Rows
-from cl.methods import PARTS
+from cl.methods import PARTS, Batch
 from cl.methods.compose import RecipeConfig
 from cl.methods.part import PartConfig
 from cl.methods.recipe import Recipe
@@ -22,6 +24,7 @@ from tests.laws.life import FAST, copied, refusal
 
 OBJECTIVE = small("terms", "clip") | {"scale": 10}
 KINDS = ("labels", "captions")
+UNSCALED = ("counterfactual", "class_texts", "reference")
 
 
 def weightless(kind: str) -> dict[str, Any]:
@@ -53,12 +56,49 @@ def test_what_is_learned_beside_a_term_that_weighs_nothing_is_what_is_learned_wi
     assert all(torch.equal(learned()[name], tensor) for name, tensor in learned(kind).items())
 
 
-@pytest.mark.parametrize("data", [KINDS[1], pytest.param(KINDS[0], marks=pytest.mark.slow)])
-@pytest.mark.parametrize("kind", PARTS["terms"])
-def test_gradients_of_terms_that_share_a_view_are_the_sum_of_each_alone(kind: str, data: str) -> None:
+class Begun(NamedTuple):
+    """A method of an objective and a term in its second session, away from where its teachers are."""
+
+    method: Recipe
+    weights: list[nn.Parameter]
+    rows: Rows
+
+    @property
+    def term(self) -> Any:
+        """The one that is looked at."""
+        return [*self.method.terms.values()][-1]
+
+    def batch(self, order: Sequence[int] = range(6)) -> Batch:
+        """These rows of the session, as its first epoch shows them."""
+        rows = [self.rows[(row, 0, 0)] for row in order]
+        return Collate(self.method.clip.tokenize, torch.float64, self.method.beside)(rows)
+
+    def alone(self, term: Any, batch: Batch) -> Mapping[str, Tensor]:
+        """The losses of a term, which has the same memory afterwards."""
+        kept = [(each, each.clone()) for each in term.buffers()]
+        assert self.method.lesson is not None
+        with self.method.tuner.step():
+            losses = term(View(batch, self.method.lesson, self.method.tuner, self.method.seed, teacher=self.method.teacher))
+        for now, then in kept:
+            if not torch.equal(now, then):
+                now.copy_(then)
+        return losses  # type: ignore[no-any-return]
+
+    def gradients(self, losses: Mapping[str, Tensor]) -> list[Tensor]:
+        """Of their sum, with respect to all that descends."""
+        assert all(loss.isfinite() for loss in losses.values())
+        if not losses:
+            return [torch.zeros_like(weight) for weight in self.weights]
+        slopes = torch.autograd.grad(torch.stack([*losses.values()]).sum(), self.weights, allow_unused=True)
+        return [torch.zeros_like(weight) if each is None else each for weight, each in zip(self.weights, slopes, strict=True)]
+
+
+@functools.cache
+def begun(kind: str, data: str) -> Begun | None:
+    """None where the data is refused."""
     method, (first, second) = build(recipe(OBJECTIVE, small("terms", kind))), sessions(data)
     if refusal(method, first):
-        return
+        return None
     assert isinstance(method, Recipe) and len(method.terms) == 2
     learn(method, first, FAST, 0)
     table, weights = method.begin(second), [*method.trainable()]
@@ -67,24 +107,108 @@ def test_gradients_of_terms_that_share_a_view_are_the_sum_of_each_alone(kind: st
             weight.add_(0.02 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(index), dtype=weight.dtype))
     for weight in weights:
         weight.requires_grad_(True)
-    lesson = method.lesson
-    assert lesson is not None
-    rows = Rows(table, method.clip, method.vocabulary, beside=method.beside)
-    batch = Collate(method.clip.tokenize, torch.float64, method.beside)([rows[(row, 0, 0)] for row in range(6)])
+    state = Begun(method, weights, Rows(table, method.clip, method.vocabulary, beside=method.beside))
+    state.alone(state.term, state.batch())  # what begins with a session's first batch has begun
+    return state
 
-    def gradients(losses: Mapping[str, Tensor]) -> list[Tensor]:
-        assert all(loss.isfinite() for loss in losses.values())
-        slopes = torch.autograd.grad(torch.stack([*losses.values()]).sum(), weights, allow_unused=True)
-        return [torch.zeros_like(weight) if each is None else each for weight, each in zip(weights, slopes, strict=True)]
 
-    def alone(term: Any) -> list[Tensor]:
-        with method.tuner.step():
-            return gradients(term(View(batch, lesson, method.tuner, method.seed, teacher=method.teacher)))
+each_term = pytest.mark.parametrize("kind", PARTS["terms"])
+each_data = pytest.mark.parametrize("data", [KINDS[1], pytest.param(KINDS[0], marks=pytest.mark.slow)])
 
-    each = [alone(term) for term in method.terms.values()]
-    together = gradients(method.losses(batch))
+
+@each_data
+@each_term
+def test_gradients_of_terms_that_share_a_view_are_the_sum_of_each_alone(kind: str, data: str) -> None:
+    state = begun(kind, data)
+    if state is None:
+        return
+    batch, method = state.batch(), state.method
+    each = [state.gradients(state.alone(term, batch)) for term in method.terms.values()]
+    kept = [(tensor, tensor.clone()) for tensor in state.term.buffers()]
+    together = state.gradients(method.losses(batch))
+    for now, then in kept:
+        now.copy_(then)
     assert all(any(gradient.abs().max() > 1e-9 for gradient in one) for one in each), "a term trains nothing"
     assert max(float((sum(parts) - whole).abs().max()) for *parts, whole in zip(*each, together, strict=True)) < 1e-12
+
+
+@each_data
+@each_term
+def test_the_gradient_of_a_term_is_that_of_finite_differences(kind: str, data: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    state = begun(kind, data)
+    if state is None:
+        return
+    batch, method = state.batch(), state.method
+    if kind == "alip":  # whose gates are no function of the weights to it
+        gates = state.term._weights
+
+        @functools.cache
+        def once() -> Any:
+            view = View(batch, method.lesson, method.tuner, method.seed)  # type: ignore[arg-type]
+            return gates(view.images[view.captioned], view.captions, view.beside(state.term._second))
+
+        monkeypatch.setattr(state.term, "_weights", lambda *features: once())
+    found = state.gradients(state.alone(state.term, batch))
+    scale = next(place for place, weight in enumerate(state.weights) if weight is method.clip.logit_scale)
+    drawn = [torch.randn(each.shape, generator=torch.Generator().manual_seed(7), dtype=each.dtype) for each in found]
+    if kind in UNSCALED:  # which take the model's scale for a constant
+        assert not found[scale]
+        drawn[scale].zero_()
+    steep, length = (sum(float(each.square().sum()) for each in some) ** 0.5 for some in (found, drawn))
+    direction = [one / steep + two / length for one, two in zip(found, drawn, strict=True)]
+
+    def at(step: float) -> float:
+        with torch.no_grad():
+            for weight, each in zip(state.weights, direction, strict=True):
+                weight.add_(each, alpha=step)
+            value = sum(float(loss) for loss in state.alone(state.term, batch).values())
+            for weight, each in zip(state.weights, direction, strict=True):
+                weight.sub_(each, alpha=step)
+        return value
+
+    slope = sum(float((one * two).sum()) for one, two in zip(found, direction, strict=True))
+    assert (at(1e-5) - at(-1e-5)) / 2e-5 == pytest.approx(slope, rel=1e-6)
+
+
+@each_data
+@each_term
+def test_neither_the_order_of_a_batch_matters_nor_that_a_row_is_alone_and_what_is_kept_has_no_gradient(kind: str, data: str) -> None:
+    state = begun(kind, data)
+    if state is None:
+        return
+    first, again = (state.alone(state.term, state.batch(order)) for order in (range(6), (3, 5, 0, 4, 1, 2)))
+    assert first and {name: loss.item() for name, loss in again.items()} == pytest.approx(
+        {name: loss.item() for name, loss in first.items()}, rel=1e-9, abs=1e-12
+    )
+    assert all(each.isfinite().all() for each in state.gradients(state.alone(state.term, state.batch((0,)))))
+    taught = [tensor for each in state.method._teachers.values() for tensor in (*each.parameters(), *each.clip.parameters())]
+    assert not any(tensor.requires_grad for tensor in (*taught, *state.term.buffers()))
+
+
+@pytest.mark.slow
+@each_term
+@pytest.mark.parametrize("pairs", [False, True], ids=["as it is", "pairs"])
+def test_a_step_whose_rows_are_no_term_s_is_a_step(kind: str, pairs: bool) -> None:
+    if pairs and "labels" not in PARTS["terms"][kind].model_fields:
+        return
+    part = small("terms", kind) | ({"labels": "pairs"} if pairs else {})
+    method = build(recipe(OBJECTIVE, part, *([] if kind == "clusters" else [small("terms", "clusters")])))
+    first, second = (replace(mixed, data=concat([mixed.data, _bare(mixed.data)])) for mixed in sessions("mixed"))
+    learn(method, first, FAST, 0)
+    table = method.begin(second)
+    rows = Rows(table, method.clip, method.vocabulary, beside=method.beside)
+    sorts = [(label is not None, bool(texts)) for label, texts in zip(table.labels, table.captions, strict=True)]
+    assert {*sorts} >= {(True, False), (False, True), (False, False)}
+    for sort in dict.fromkeys(sorts):
+        batch = Collate(method.clip.tokenize, torch.float64, method.beside)([rows[(sorts.index(sort), 0, 0)]])
+        losses = method.losses(batch)
+        slopes = torch.autograd.grad(torch.stack([*losses.values()]).sum(), [*method.trainable()], allow_unused=True)
+        assert all(loss.isfinite() for loss in losses.values()) and all(each is None or each.isfinite().all() for each in slopes)
+
+
+def _bare(rows: ImageTable) -> ImageTable:
+    """The same images again, of which nothing is told."""
+    return ImageTable.of([f"{each} again" for each in rows.ids], rows.table["image"].to_pylist())
 
 
 def test_each_part_makes_itself_from_its_defaults_and_says_what_it_is() -> None:

@@ -47,7 +47,9 @@ class Align(Term):
         return Needs(rows="supervised", teachers=frozenset({self.config.teacher}))
 
     def forward(self, view: View) -> dict[str, Float[Tensor, ""]]:
-        """`align`."""
+        """`align`, where any row has a label or a caption."""
+        if not view.some_paired:
+            return {}
         config = self.config
         now, old = view.pairs, view.through(config.teacher).pairs
         alpha = config.alpha if config.fixed_alpha else config.alpha * OFFICIAL_PAIRS / len(now.images)

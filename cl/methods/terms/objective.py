@@ -78,7 +78,7 @@ class Objective(Term, Generic[C]):
     def forward(self, view: View) -> dict[str, Float[Tensor, ""]]:
         """The losses, weighted."""
         if self.config.labels == "pairs":
-            return weighted(self.contrast(view.pairs, view), self.config.weight)
+            return weighted(self.contrast(view.pairs, view), self.config.weight) if view.some_paired else {}
         classify = self.classify(view) if view.some_labelled else {}
         captioned = view.some_captioned and self.needs().rows != "labelled"
         contrast = self.contrast(view.captioned_pairs, view) if captioned else {}
