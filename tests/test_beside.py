@@ -4,6 +4,7 @@ import math
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -74,6 +75,9 @@ def test_the_contrast_of_images_has_its_worked_numbers_and_a_floor_where_targets
     eye = torch.eye(4, dtype=torch.bool)
     assert contrastive(one, two, 1 / 0.07, eye, 0.1).item() == pytest.approx(losses[1].item(), abs=1e-12)
     assert contrastive(two, one, 1 / 0.07, same, 0.1).item() == pytest.approx(contrastive(one, two, 1 / 0.07, same, 0.1).item(), abs=1e-12)
+    smooth = torch.full((16, 16), 0.1 / 16, dtype=torch.float64) + 0.9 * torch.eye(16, dtype=torch.float64)
+    floor = contrastive(smooth.log(), torch.eye(16, dtype=torch.float64), 1.0, None, 0.1)  # logits that are their targets'
+    assert floor.item() == pytest.approx(0.565, abs=5e-4) and floor.item() == pytest.approx(torch.special.entr(smooth[0]).sum().item())
     everyone = torch.ones(4, 4, dtype=torch.bool)
     assert contrastive(one, one[:1].expand(4, 6), 0.0, everyone).item() == pytest.approx(math.log(4), abs=1e-12)
     assert torch.autograd.gradcheck(lambda a, b: contrastive(a, b, 5.0, same, 0.1), [one.requires_grad_(), two.requires_grad_()])
@@ -121,7 +125,12 @@ def test_a_wrong_caption_has_its_worked_numbers() -> None:
     more = (images.detach() * (wrong - right)).sum(1, keepdim=True)
     want = (scale * torch.sigmoid(scale * more) * (wrong - right)).detach() / 3
     assert images.grad is not None and torch.allclose(images.grad, want, atol=1e-15) and scale.grad is None
-    assert outweighed(images, right, right, scale).item() == pytest.approx(math.log(2))
+    tie = right.clone().requires_grad_()
+    even = outweighed(images, right, tie, 1.0)
+    assert even.item() == pytest.approx(math.log(2), abs=1e-12)
+    torch.testing.assert_close(torch.autograd.grad(even, tie)[0], images.detach() / 2 / 3)  # half, however wrong the caption
+    flat = [outweighed(right, right, -right, 1.0), outweighed(right, -right, right, 1.0)]  # all that there is at a scale of 1
+    assert [each.item() for each in flat] == pytest.approx([0.126928, 2.126928], abs=5e-7)
     assert torch.autograd.gradcheck(
         lambda a, b, c: outweighed(a, b, c, 3.0), [each.detach().requires_grad_() for each in (images, right, wrong)]
     )
@@ -148,11 +157,11 @@ def third() -> Tensor:
 
 def seen(images: Tensor, firsts: Tensor, seconds: Tensor, scale: Tensor, there: Tensor) -> Any:
     """A view of captioned rows, some with a second text."""
-    same = torch.eye(4, dtype=torch.bool)
+    same = torch.eye(len(images), dtype=torch.bool)
     return SimpleNamespace(
         images=images,
         there=lambda what: there,
-        captioned=torch.ones(4, dtype=torch.bool),
+        captioned=torch.ones(len(images), dtype=torch.bool),
         some_captioned=True,
         captioned_pairs=Pairs(images, firsts, same),
         beside=lambda what: seconds[there],
@@ -202,6 +211,59 @@ def test_alip_above_its_means_is_two_contrasts_and_a_row_without_a_second_text_w
     assert losses["second"].item() == pytest.approx((sample * second * seconds).mean().item())
     alone = gated(1.0)(seen(one, two, three, scale, torch.zeros(4, dtype=torch.bool)))
     assert list(alone) == ["first"] and alone["first"].item() == pytest.approx(contrastive(one, two, scale, same).item())
+
+
+def alip_by_hand(u: np.ndarray, v: np.ndarray, w: np.ndarray, scale: float, mean: float) -> float:
+    count, total = len(u), 0.0
+    fits = {"texts": (v * w).sum(1), "first": (u * v).sum(1), "second": (u * w).sum(1)}
+    means = {name: 0.99 * mean + 0.01 * each.mean() for name, each in fits.items()}
+    for i in range(count):
+        sample = min(1.0, math.exp(2 * (fits["texts"][i] - means["texts"])))
+        for name, texts in (("first", v), ("second", w)):
+            pair = math.exp(2 * (fits[name][i] - means[name])) if sample < 1 else 1.0
+            own = scale * float(u[i] @ texts[i])
+            ways = [[scale * float(u[i] @ each) for each in texts], [scale * float(each @ texts[i]) for each in u]]
+            total += sample * pair * sum(math.log(sum(map(math.exp, way))) - own for way in ways) / 2 / count
+    return total
+
+
+@pytest.mark.parametrize("count", [1, 2, 7, 33])
+def test_alip_is_that_of_a_plain_loop_and_of_finite_differences(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = torch.Generator().manual_seed(count)
+    images = torch.randn(count, 5, generator=source, dtype=torch.float64)
+    raws = [images, *(images + torch.randn(count, 5, generator=source, dtype=torch.float64) for _ in range(2))]
+    units, every = [normalize(each, dim=-1) for each in raws], torch.ones(count, dtype=torch.bool)
+    scale = torch.tensor(7.0, dtype=torch.float64)
+    losses = gated(0.5)(seen(*units, scale, every))  # type: ignore[misc]
+    loss = losses["first"] + losses["second"]
+    assert loss.item() == pytest.approx(alip_by_hand(*(each.numpy() for each in units), 7.0, 0.5), rel=1e-11, abs=1e-12)  # type: ignore[misc]
+    with torch.autocast("cpu", torch.bfloat16):
+        cast = gated(0.5).float()(seen(*(each.float() for each in units), scale.float(), every))  # type: ignore[misc]
+    assert (cast["first"] + cast["second"]).item() == pytest.approx(loss.item(), rel=1e-5, abs=1e-6)
+    term = gated(0.5)
+    weights = term._weights(*units)
+    assert not any(each.requires_grad for each in term._weights(*(each.clone().requires_grad_() for each in units)))
+    monkeypatch.setattr(term, "_weights", lambda *features: weights)
+
+    def through(one: Tensor, two: Tensor, three: Tensor, log: Tensor) -> Tensor:
+        held = term(seen(*(normalize(each, dim=-1) for each in (one, two, three)), log.exp(), every))  # type: ignore[misc]
+        return held["first"] + held["second"]
+
+    if count < 33:
+        assert torch.autograd.gradcheck(through, [each.requires_grad_() for each in (*raws, scale.log())])
+
+
+@pytest.mark.parametrize("corner", ["all equal", "texts are images", "texts are not images"])
+def test_alip_is_finite_with_its_gradients_where_all_fits_are_one(corner: str) -> None:
+    images = fixture()[0].float()
+    texts = {"all equal": images[:1].expand(4, 6), "texts are images": images, "texts are not images": -images}[corner].clone()
+    if corner == "all equal":
+        images = texts.clone()
+    free = [each.requires_grad_() for each in (images, texts, texts.clone())]
+    term = ALIPConfig().build(None, 0)  # type: ignore[arg-type]
+    losses = term(seen(*(normalize(each, dim=-1) for each in free), torch.tensor(10.0), torch.ones(4, dtype=torch.bool)))  # type: ignore[misc]
+    slopes = torch.autograd.grad(losses["first"] + losses["second"], free)
+    assert all(each.isfinite().all() for each in (*losses.values(), *slopes))
 
 
 def test_warm_means_begin_with_each_sessions_first_batch() -> None:

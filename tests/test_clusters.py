@@ -39,6 +39,11 @@ def test_it_has_its_worked_numbers() -> None:
     rows = [discriminated(cosines[row : row + 1], of[row : row + 1], 8.0).item() for row in range(3)]
     assert rows == pytest.approx([6.0799247969, 7.1649916689, 6.4738543768], abs=1e-9)
     assert discriminated(cosines, of, 8.0).item() == pytest.approx(6.572923614219, abs=1e-11)
+    terms = [8 * cosines[1, place] for place in range(4)]
+    others, mine = sum(terms[place].exp() for place in (0, 1, 3)), (-terms[2]).exp()
+    circle = torch.tensor(rows[1], dtype=torch.float64).exp() - others - mine  # without the two cross terms: 1 + the product of both sums
+    assert circle.log().item() == pytest.approx(6.8849926504, abs=1e-9)  # with one of its own the softmax's cross-entropy
+    assert circle.log().item() == pytest.approx(torch.nn.functional.cross_entropy(8 * cosines[1:2], torch.tensor([2])).item(), abs=1e-9)
     assert torch.autograd.gradcheck(lambda x: discriminated(x, of, 8.0), cosines.requires_grad_())
     for none in (torch.zeros(3, 4, dtype=torch.bool), torch.ones(3, 4, dtype=torch.bool)):
         value = discriminated(cosines, none, 8.0)

@@ -36,6 +36,7 @@ def test_the_published_positions_come_out() -> None:
         share = KEPT + (at - KEPT) / 4 - low
         assert (long[at] - (own[low] + share * (own[low + 1] - own[low]))).abs().max() < 1e-12
     assert torch.equal(stretched(own, 77), own)
+    assert stretched(torch.zeros(77, 512), 248).numel() - 77 * 512 == 87_552  # what ViT-B/16 grows by
 
 
 @pytest.fixture(scope="module")

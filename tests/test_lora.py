@@ -1,8 +1,10 @@
 """LoRA: what its matrices are, that they are exact, and that every family of models takes them or says by name why not."""
 
+import re
 from pathlib import Path
 
 import numpy as np
+import open_clip
 import pytest
 import torch
 from torch import Tensor
@@ -12,7 +14,7 @@ from cl.errors import MethodError
 from cl.learning.learner import learn
 from cl.learning.loader import Collate, Order, Rows
 from cl.methods import CONFIGS
-from cl.methods.base import Method
+from cl.methods.base import Batch, Method
 from cl.methods.compose import RecipeConfig
 from cl.methods.features import pixels
 from cl.methods.persist import memory
@@ -24,6 +26,7 @@ from cl.plan import build_method
 from cl.seeds import derive
 from tests import make
 from tests.families import FAMILIES, family
+from tests.test_lwf import batch_of
 
 STEP = TrainConfig(max_steps=1, batch_size=4, lr=1e-2, device="cpu")
 WITHOUT_PROJECTION = {"SigLIP": "its image tower ends in no projection"}
@@ -87,9 +90,14 @@ def test_sizes_for_vit_b_16_are_those_of_the_papers_and_a_state_is_four_megabyte
     def size(**settings: object) -> int:
         return sum(each.numel() for each in LoRAConfig(**settings).build(clip, 0).weights().values())
 
-    assert [size(rank=rank, targets=["qkv"]) for rank in (1, 2)] == [92_160, 184_320]
-    assert size(rank=2, targets=["qkv"], towers="image") == 110_592
-    assert size() * 4 == 4_423_680  # bytes
+    assert [size(rank=rank, targets=["qkv"]) for rank in (1, 2, 4, 8, 16)] == [92_160, 184_320, 368_640, 737_280, 1_474_560]
+    assert [size(rank=1, targets=["qkv"], towers=tower) for tower in ("image", "text")] == [55_296, 36_864]
+    assert [size(rank=rank) for rank in (1, 2, 8, 16)] == [276_480, 552_960, 2_211_840, 4_423_680]
+    assert size() == 1_105_920 and size() * 4 == 4_423_680  # at rank 4, bytes
+    plain = dict(clip.model.named_parameters())
+    assert sum(each.numel() for each in plain.values()) == 149_620_737
+    assert sum(each.numel() for each in plain.values() if each.ndim < 2) == 204_545
+    assert sum(each.numel() for name, each in plain.items() if re.search(r"(^|\.)ln_", name)) == 65_536
     projections = {name: each for name, each in Projections(clip).weights().items() if each is not clip.logit_scale}
     assert sum(each.numel() for each in projections.values()) == 655_360
 
@@ -101,6 +109,91 @@ def test_the_same_seed_draws_the_same_matrices_each_its_own_and_within_their_bou
     assert len({float(one[name].detach().flatten()[0]) for name in drawn}) == len(drawn)
     assert all(0.9 < float(one[name].detach().abs().max()) * one[name].shape[-1] ** 0.5 <= 1 for name in drawn)
     assert not any(one[name].any() for name in one if name.endswith(".b"))
+
+
+def test_at_the_start_one_of_each_two_matrices_moves_and_its_gradient_reaches_every_site() -> None:
+    method, session = recipe(make.tiny(), rank=2), make.session(1, (0, 1), (0, 1), captions=True)
+    method.begin(session)
+    batch = batch_of(method, session)
+    factors = method.tuner.weights()
+    slopes = torch.autograd.grad(sum(method.losses(batch).values()), list(factors.values()), allow_unused=True)
+    moved = {name for name, slope in zip(factors, slopes, strict=True) if slope is not None and slope.any()}
+    assert moved == {name for name in factors if name.endswith(".b")}  # attention reads its projection past its module
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_at_the_start_it_is_the_model_to_the_bit_however_it_runs(dtype: torch.dtype) -> None:
+    clip, method = make.tiny(), recipe(make.tiny(), rank=2).requires_grad_(False)
+    clip.requires_grad_(False)
+    images, texts = torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(0)), clip.tokenize(["red square", "a blue patch"])
+    for training in (True, False):
+        clip.train(training)
+        method.train(training)
+        with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+            assert torch.equal(method.encode_image(images), clip.encode_image(images))
+            assert torch.equal(method.encode_text(texts), clip.encode_text(texts))
+
+
+def test_any_change_of_a_weight_fits_into_matrices_of_its_rank_and_two_that_are_folded_are_their_sum() -> None:
+    weight, change = tensors(grid(5, 4, 2), grid(5, 4, 9))
+    left, sizes, right = torch.linalg.svd(change, full_matrices=False)
+    a, b = right[None], (left * sizes)[None]
+    assert (changed(weight, a, b, 1.0) - weight - change).abs().max() < 1e-6
+    assert (changed(weight, a[:, :3], b[:, :, :3], 1.0) - weight - change).abs().max() < sizes[3] * 1.01  # and what is left out is little
+    one, two = (recipe(make.tiny().double(), seed, rank=2).double() for seed in (0, 1))
+    for seed, method in enumerate((one, two)):
+        _moved(method, seed)
+    first = one.folded()
+    assert first is not None
+    again = recipe(first, 1, rank=2).double()
+    _moved(again, 1)
+    twice, base, apart = again.folded(), make.tiny().double().state_dict(), two.folded()
+    assert twice is not None and apart is not None
+    for name, value in twice.state_dict().items():
+        wanted = first.state_dict()[name] + apart.state_dict()[name] - base[name]
+        assert torch.allclose(value, wanted, rtol=0, atol=1e-12), name
+
+
+def _moved(method: Recipe, seed: int) -> None:
+    with torch.no_grad():
+        for place, each in enumerate(method.tuner.weights().values()):
+            each.copy_(0.1 * torch.randn(each.shape, generator=torch.Generator().manual_seed(100 * seed + place), dtype=each.dtype))
+
+
+def test_a_folded_model_opens_in_plain_open_clip(tmp_path: Path) -> None:
+    method = recipe(make.tiny(), rank=2)
+    _moved(method, 0)
+    folded = method.folded()
+    assert folded is not None
+    folded.save(tmp_path / "m")
+    plain, _, _ = open_clip.create_model_and_transforms(f"local-dir:{tmp_path / 'm'}")
+    images, texts = (
+        torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(0)),
+        make.padded(folded, folded.tokenize(["a red square"])),
+    )
+    with torch.no_grad():
+        assert torch.allclose(plain.eval().encode_image(images, normalize=True), method.eval().encode_image(images), atol=1e-6)
+        assert torch.allclose(plain.encode_text(texts, normalize=True), method.encode_text(texts), atol=1e-6)
+
+
+@pytest.mark.slow
+def test_it_learns_and_without_its_change_the_model_is_as_it_came_to_the_bit() -> None:
+    session = make.session(1, (0, 1, 2, 3), (0, 1, 2, 3))
+    method, losses = recipe(make.tiny(), rank=4), []
+    before, digest, inner = seen(CONFIGS["zero_shot"]().build(make.tiny(), 0)), make.tiny().digest(), method.losses
+
+    def overheard(batch: Batch) -> dict[str, Tensor]:
+        told = inner(batch)
+        losses.append(sum(float(loss.detach()) for loss in told.values()))
+        return told
+
+    method.losses = overheard  # type: ignore[method-assign]
+    learn(method, session, TrainConfig(max_steps=100, batch_size=16, lr=1e-2, device="cpu"), 0)
+    assert sum(losses[-5:]) / 5 < losses[0] / 2, losses
+    assert method.clip.digest() == digest and not torch.equal(seen(method)[0], before[0])
+    method.tuner.shrink(0.0)
+    method.eval().requires_grad_(False)
+    assert all(torch.equal(now, then) for now, then in zip(seen(method), before, strict=True))
 
 
 @pytest.mark.parametrize("name", FAMILIES)

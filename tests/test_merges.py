@@ -90,10 +90,16 @@ def over(config: MergeConfig, vectors: np.ndarray = VECTORS) -> tuple[np.ndarray
         (TIESConfig(keep=0.2), TIES_2),
         (TIESConfig(scaling=0.5), 0.5 * np.array(TIES_2)),
         (MeanConfig(), VECTORS.sum(0) / 4),
+        (TIESConfig(scaling=0), np.zeros(8)),
     ],
 )
 def test_three_sessions_are_merged_as_worked_out(config: MergeConfig, change: Any) -> None:
     np.testing.assert_allclose(over(config)[0], BASE + np.array(change), atol=2e-10)
+
+
+@pytest.mark.parametrize("config", [MagMaxConfig(scaling=1), TIESConfig(keep=1)], ids=lambda config: config.kind)
+def test_one_session_of_which_all_is_kept_is_what_was_learned(config: MergeConfig) -> None:
+    np.testing.assert_allclose(over(config, VECTORS[:1])[0], BASE + VECTORS[0], rtol=0, atol=1e-15)
 
 
 def joint_ties(vectors: np.ndarray, keep: float) -> np.ndarray:

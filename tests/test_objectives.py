@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
+from torch.nn.functional import cross_entropy, normalize
 
 from cl.methods.losses import contrastive
 from cl.methods.objectives import cloob, distance, geodesic, infoloob, mixed, retrieved, siglip, siglip_bias, uniformity
@@ -51,6 +51,10 @@ WORKED = {
 }
 
 
+# of clip over two equal texts, where none but the own one is a positive: the same, but for how the texts share their gradient
+UNSHARED = (2.1001748945, 1.8149432185, -0.5190440098, 1.2497694145, 1.6304592893)
+
+
 def fixture(equal: bool = False) -> tuple[Tensor, Tensor]:
     """Four pairs in six dimensions, not yet of unit length; with two equal texts where that is asked."""
     i, j = torch.arange(4, dtype=torch.float64)[:, None], torch.arange(6, dtype=torch.float64)[None]
@@ -74,16 +78,57 @@ def drawn(n: int, d: int = 5) -> tuple[Tensor, Tensor, Tensor]:
     return normalize(images, dim=-1), normalize(texts, dim=-1), groups[:, None] == groups[None]
 
 
-@pytest.mark.parametrize(("name", "equal"), WORKED)
-def test_the_worked_numbers_value_and_gradient(name: str, equal: bool) -> None:
+def slopes(name: str, equal: bool, same: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Value, and gradients of images, texts and logit scale, through the normalisation."""
     images, texts = (each.requires_grad_() for each in fixture(equal))
     log = torch.tensor(math.log(10), dtype=torch.float64, requires_grad=True)
-    loss = LOSSES[name](normalize(images, dim=-1), normalize(texts, dim=-1), log.exp(), EQUAL if equal else PLAIN)
-    wanted = torch.autograd.grad(loss, [images, texts, log], allow_unused=True)
-    gi, gt = wanted[0], wanted[1]
-    assert gi is not None and gt is not None
-    parts = [loss, gi.norm(), gi[3, 5], gt.norm(), torch.zeros(()) if wanted[2] is None else wanted[2]]
-    assert [value.item() for value in parts] == pytest.approx(WORKED[name, equal], abs=1e-10)
+    loss = LOSSES[name](normalize(images, dim=-1), normalize(texts, dim=-1), log.exp(), same)
+    gradients = torch.autograd.grad(loss, [images, texts, log], allow_unused=True)
+    assert gradients[0] is not None and gradients[1] is not None
+    return loss, gradients[0], gradients[1], torch.zeros(()) if gradients[2] is None else gradients[2]
+
+
+def printed(loss: Tensor, images: Tensor, texts: Tensor, log: Tensor) -> list[float]:
+    return [value.item() for value in (loss, images.norm(), images[3, 5], texts.norm(), log)]
+
+
+@pytest.mark.parametrize(("name", "equal"), WORKED)
+def test_the_worked_numbers_value_and_gradient(name: str, equal: bool) -> None:
+    assert printed(*slopes(name, equal, EQUAL if equal else PLAIN)) == pytest.approx(WORKED[name, equal], abs=1e-10)
+
+
+def test_the_fixture_is_the_one_that_the_numbers_are_of() -> None:
+    u, v = unit()
+    assert (u @ v.T)[0].tolist() == pytest.approx([0.964615283, -0.081074677, 0.152369515, 0.541304503], abs=1e-9)
+
+
+def test_whether_equal_texts_share_a_target_is_nothing_to_clip_and_all_to_retrieval() -> None:
+    shared, alone = slopes("clip", True, EQUAL), slopes("clip", True, None)
+    assert printed(*alone) == pytest.approx(UNSHARED, abs=1e-10)
+    for one, two in ((shared[1], alone[1]), (shared[2][[1, 3]].sum(0), alone[2][[1, 3]].sum(0))):  # a tower gets the sum of both texts'
+        torch.testing.assert_close(one, two, rtol=0, atol=1e-14)
+    u, v = unit(equal=True)
+    assert cloob(u, v, 10.0, 8.0, None).item() == pytest.approx(-0.020, abs=5e-4)  # with them left out -0.2145805626
+
+
+def test_the_slope_of_clip_is_what_is_expected_beyond_what_is_there() -> None:
+    u, v = unit()
+    logits = (10 * u @ v.T).requires_grad_()
+    scale = torch.tensor(10.0, dtype=torch.float64, requires_grad=True)
+    loss = contrastive(u, v, scale)
+    target = torch.eye(4, dtype=torch.float64)
+    want = ((logits.softmax(1) - target) + (logits.T.softmax(1) - target).T).detach() / 8
+    by_logits = torch.autograd.grad(contrastive(logits, target, 1.0), logits)[0]  # scaled cosines as rows, texts as axes
+    torch.testing.assert_close(by_logits, want, rtol=0, atol=1e-15)
+    slope = torch.autograd.grad(loss, scale)[0] * scale
+    assert slope.item() == pytest.approx((logits * want).sum().item(), abs=1e-14)
+
+
+@pytest.mark.parametrize("copies", [2, 4])
+def test_copies_of_a_text_have_a_floor_of_the_logarithm_of_their_number(copies: int) -> None:
+    rows = torch.eye(4, dtype=torch.float64).repeat_interleave(copies, 0)
+    assert contrastive(rows, rows, 100.0, (rows @ rows.T).bool()).item() == pytest.approx(math.log(copies), abs=1e-12)
+    assert contrastive(rows, rows, 100.0).item() == pytest.approx(math.log(copies), abs=1e-12)
 
 
 @pytest.mark.parametrize("name", LOSSES)
@@ -173,7 +218,18 @@ def mixed_by_hand(u: np.ndarray, v: np.ndarray, share: float, scale: float, same
     return total
 
 
+def clip_by_hand(u: np.ndarray, v: np.ndarray, scale: float, same: np.ndarray) -> float:
+    total = 0.0
+    for one, other in ((u, v), (v, u)):
+        for i in range(len(u)):
+            logits = [scale * float(one[i] @ row) for row in other]
+            positives = [logits[j] for j in range(len(u)) if same[i, j]]
+            total += (lse(logits) - sum(positives) / len(positives)) / len(u) / 2
+    return total
+
+
 BY_HAND: dict[str, tuple[Loss, Callable[[np.ndarray, np.ndarray, np.ndarray], float]]] = {
+    "clip": (lambda u, v, s, m: contrastive(u, v, 7.0, m), lambda u, v, m: clip_by_hand(u, v, 7, m)),
     "infoloob": (lambda u, v, s, m: infoloob(u, v, 7.0, m), lambda u, v, m: loob_by_hand(u, v, 7, m) + loob_by_hand(v, u, 7, m)),
     "cloob": (lambda u, v, s, m: cloob(u, v, 7.0, 5.0, m), lambda u, v, m: cloob_by_hand(u, v, 7, 5, m)),
     "siglip": (lambda u, v, s, m: siglip(u, v, 7.0, -2.0, m), lambda u, v, m: siglip_by_hand(u, v, 7, -2, m)),
@@ -234,6 +290,7 @@ def test_corners_are_finite_with_their_gradients(name: str, corner: str) -> None
     assert loss.isfinite() and all(each.isfinite().all() for each in gradients)
     if corner in ("one pair", "all the same") and name in ("infoloob", "cloob", "cloob 14.3"):
         assert loss == 0 and not any(each.any() for each in gradients)  # nothing is left out of a row that has no negative
+        assert uniformity(images, texts, torch.ones(len(images), len(images), dtype=torch.bool)) == 0
 
 
 @pytest.mark.parametrize("name", LOSSES)
@@ -249,9 +306,41 @@ def test_autocast_around_it_changes_nothing(name: str) -> None:
 def test_siglip_agrees_with_the_reference_loss_of_open_clip() -> None:
     from open_clip.loss import SigLipLoss
 
-    images, texts, _ = (each.float() for each in drawn(7))
-    scale, bias = torch.tensor(10.0), torch.tensor(-10.0)
-    torch.testing.assert_close(siglip(images, texts, scale, bias), SigLipLoss()(images, texts, scale, bias))
+    images, texts, _ = drawn(7)
+    scale, bias = (torch.tensor(each, dtype=torch.float64) for each in (10.0, -10.0))
+    torch.testing.assert_close(siglip(images, texts, scale, bias), SigLipLoss()(images, texts, scale, bias), rtol=0, atol=1e-14)
+
+
+def test_siglip_is_a_sum_over_rows_and_without_logits_as_many_coins() -> None:
+    images, texts, same = drawn(7)
+    parts = [siglip(images[rows], texts, 10.0, -2.0, same[rows]).item() * len(images[rows]) for rows in (slice(3), slice(3, 7))]
+    assert sum(parts) / 7 == pytest.approx(siglip(images, texts, 10.0, -2.0, same).item(), abs=1e-13)
+    assert siglip(images, texts, 0.0, 0.0, same).item() == pytest.approx(7 * math.log(2), abs=1e-13)
+    bias = torch.tensor(-2.0, dtype=torch.float64, requires_grad=True)
+    slope = torch.autograd.grad(siglip(images, texts, 10.0, bias, same), bias)[0]
+    expected = (10 * images @ texts.T - 2).sigmoid()
+    assert slope.item() == pytest.approx((expected - same.double()).sum().item() / 7, abs=1e-13)
+
+
+def test_over_a_trained_clip_the_authors_bias_swamps_it_and_that_of_the_first_batch_does_not() -> None:
+    """Features as CLIP has them: cosines of .5 within a modality, of .18 across and .30 of a pair."""
+    source = torch.Generator().manual_seed(0)
+    own = torch.linalg.qr(torch.randn(160, 160, generator=source, dtype=torch.float64))[0]
+    directions = normalize(torch.randn(64, 157, generator=source, dtype=torch.float64), dim=1)
+    others = normalize(torch.randn(64, 157, generator=source, dtype=torch.float64), dim=1)
+    cones = own[:3]
+    rows = directions @ own[3:]
+    images = 0.5**0.5 * (cones[0] + rows)
+    texts = 0.5**0.5 * (0.36 * cones[0] + (1 - 0.36**2) ** 0.5 * cones[1] + 0.24 * rows + (1 - 0.24**2) ** 0.5 * others @ own[3:])
+    images, texts = normalize(images, dim=1).requires_grad_(), normalize(texts, dim=1)
+
+    def steep(loss: Tensor) -> float:
+        return float(torch.autograd.grad(loss, images)[0].norm())
+
+    clip, best = steep(contrastive(images, texts, 100.0)), siglip_bias(images, texts, 100.0)
+    swamped = siglip(images, texts, 100.0, -10.0)
+    assert swamped.item() == pytest.approx(482, rel=0.1) and steep(swamped) > 50 * clip
+    assert 1 < steep(siglip(images, texts, 100.0, best)) / clip < 5
 
 
 def test_siglip_far_below_its_bias_pulls_at_what_belongs_together_alone() -> None:
@@ -275,8 +364,25 @@ def test_retrieval_at_no_temperature_compares_the_mean_with_itself() -> None:
     assert all(each.abs().max() < 1e-12 for each in torch.autograd.grad(through, [images, texts]))
 
 
-def test_retrieval_of_the_nearest_has_the_worked_limit() -> None:
-    assert cloob(*unit(), 10.0, 1e5).item() == pytest.approx(-0.914479454689, abs=1e-11)
+def test_retrieval_of_the_nearest_has_the_worked_limit_and_no_gradient_across() -> None:
+    u, v = (each.requires_grad_() for each in unit())
+    loss = cloob(u, v, 10.0, 1e5)
+    assert loss.item() == pytest.approx(-0.914479454689, abs=1e-11)
+    limit = torch.zeros((), dtype=torch.float64)
+    for memory, other in ((u, v), (v, u)):
+        nearest = memory[(other @ memory.T).argmax(1).detach()]  # of the memory alone: nothing says which but a maximum
+        for i in range(4):
+            negatives = torch.stack([memory[i] @ nearest[j] * 10 for j in range(4) if j != i])
+            limit = limit + (negatives.logsumexp(0) / 10 - memory[i] @ nearest[i]) / 4
+    assert limit.item() == pytest.approx(loss.item(), abs=1e-12)
+
+    def along(value: Tensor) -> list[Tensor]:
+        """Gradients in the sphere: what retrieval does to a length its normalisation takes out again."""
+        slopes = zip(torch.autograd.grad(value, [u, v]), (u, v), strict=True)
+        return [each - (each * rows).sum(-1, keepdim=True) * rows for each, rows in slopes]
+
+    for one, two in zip(along(loss), along(limit), strict=True):
+        torch.testing.assert_close(one, two, rtol=0, atol=1e-12)
 
 
 def test_what_is_retrieved_has_unit_length() -> None:
@@ -290,7 +396,9 @@ def test_pairs_that_are_learned_already_go_on_pulling_under_infoloob_and_not_und
     texts = torch.eye(4, dtype=torch.float64)
     (loob,) = torch.autograd.grad(infoloob(normalize(raw, dim=-1), texts, scale), raw)
     (nce,) = torch.autograd.grad(contrastive(normalize(raw, dim=-1), texts, torch.tensor(scale, dtype=torch.float64)), raw)
-    assert loob.norm().item() == pytest.approx(2 / math.sqrt(12), abs=1e-12) and nce.norm() < 4e-3
+    assert loob.norm().item() == pytest.approx(2 / math.sqrt(12), abs=1e-12) == pytest.approx(0.577350269190, abs=1e-12)
+    assert nce.norm().item() == pytest.approx({10.0: 3.9e-4, 30.0: 2.4e-12, 100.0: 3e-42}[scale], rel=0.08)
+    assert nce.norm().item() == pytest.approx(scale * math.sqrt(3 / 4) / (math.exp(scale) + 3), rel=1e-9)
 
 
 @pytest.mark.parametrize("name", ["infoloob", "cloob"])
@@ -298,13 +406,28 @@ def test_a_scale_that_trained_would_only_ever_grow(name: str) -> None:
     for n in (4, 7, 33):
         log = torch.tensor(math.log(10), dtype=torch.float64, requires_grad=True)
         images, texts, _ = drawn(n)
-        assert torch.autograd.grad(LOSSES[name](images, texts, log.exp(), None), log)[0] < 0
+        slope = torch.autograd.grad(LOSSES[name](images, texts, log.exp(), None), log)[0].item()
+        one, other = (images, texts) if name == "infoloob" else (None, None)
+        entropies = 0.0
+        for a, b in ((one, other), (other, one)) if one is not None else _retrievals(images, texts):
+            shares = (10 * a @ b.T).masked_fill(torch.eye(n, dtype=torch.bool), -torch.inf).softmax(1)
+            entropies += torch.special.entr(shares).sum(1).mean().item()
+        assert slope == pytest.approx(-entropies / 10, abs=1e-12) and slope < 0
+
+
+def _retrievals(images: Tensor, texts: Tensor) -> list[tuple[Tensor, Tensor]]:
+    both = ((images, texts), (texts, images))
+    return [(retrieved(one, one, 8.0), retrieved(other, one, 8.0)) for one, other in both]
 
 
 @pytest.mark.parametrize(("share", "images", "texts"), [(0.0, 0.287487572841, 0.166243098881), (1.0, 0.319455978833, 0.151459733749)])
 def test_mixtures_that_are_all_text_or_all_image_have_their_worked_numbers(share: float, images: float, texts: float) -> None:
     u, v = unit()
     assert mixed(u, v, share, 5.0).item() == pytest.approx(images + texts, abs=1e-11)
+    assert share or images + texts == pytest.approx(0.453730671722, abs=1e-12)
+    # images against texts that are not mixed, or texts against images: one direction is CLIP's
+    logits = 5 * (v @ u.T if share else u @ v.T)
+    assert cross_entropy(logits, torch.arange(4)).item() == pytest.approx(images, abs=1e-11)
 
 
 def test_a_mixture_has_unit_length_and_its_share_of_the_angle() -> None:

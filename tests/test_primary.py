@@ -25,6 +25,12 @@ def test_contrast_with_main_components_is_the_published_one_and_with_all_of_them
         loss = contrastive(projected(images, *components(images, count)), texts, 1 / 0.07, smoothing=0.1)
         assert loss.item() == pytest.approx(expected, abs=1e-10)
     assert contrastive(images, texts, 1 / 0.07, smoothing=0.1).item() == pytest.approx(2.156712818214, abs=1e-10)
+    space = components(images, 2)  # which gets no gradient: equal images have none through a decomposition
+    free = [each.clone().requires_grad_() for each in (images, texts)]
+    assert torch.autograd.gradcheck(lambda a, b: contrastive(projected(a, *space), b, 5.0, smoothing=0.1), free)
+    twice = images[[0, 0, 1, 1]].requires_grad_()
+    loss = contrastive(projected(twice, *(each.detach() for each in components(twice, 2))), texts[:4], 1 / 0.07)
+    assert torch.autograd.grad(loss, twice)[0].isfinite().all()
 
 
 def test_images_are_held_to_the_first_sentence_of_the_caption_that_was_drawn() -> None:

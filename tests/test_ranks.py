@@ -24,6 +24,8 @@ from cl.learning.loader import Collate, Order, Rows
 from cl.learning.ranks import Rank
 from cl.methods import CONFIGS, Batch, MethodConfig, gather
 from cl.methods.compose import PresetConfig, RecipeConfig
+from cl.methods.lesson import equal
+from cl.methods.losses import contrastive
 from cl.methods.recipe import Recipe
 from cl.methods.terms import AnyTerm
 from cl.methods.view import View
@@ -249,6 +251,24 @@ def test_accumulating_is_not_a_large_batch(one_thread: None) -> None:
     name = "clip.model.visual.conv1.weight"
     got = dict(halves.named_parameters())[name].grad / 2  # type: ignore[operator]
     assert not torch.allclose(got, want[f"gradient/{name}"], rtol=0.1)
+
+
+def test_a_loss_made_anew_for_each_part_has_the_encoders_gradient_and_that_of_the_scale_as_often(one_thread: None) -> None:
+    whole, parts = built("clip"), built("clip")
+    batch = part(whole, rows(CAPTIONS), 0, 1)
+    want = gradients(whole, batch)
+    with torch.no_grad():
+        images, texts = parts.clip.encode_image(batch.images), parts.clip.encode_text(batch.texts)
+    for own in (range(4), range(4, 8)):  # open_clip's accum-freq: features of the others are kept, the scale is not
+        mine = torch.tensor([row in own for row in range(8)])[:, None]
+        fresh_images = torch.where(mine, parts.clip.encode_image(batch.images), images)
+        fresh_texts = torch.where(mine, parts.clip.encode_text(batch.texts), texts)
+        contrastive(fresh_images, fresh_texts, parts.clip.scale(), equal(batch.texts)).backward()
+    got = {f"gradient/{name}": weight.grad for name, weight in parts.named_parameters()}
+    for name in ("gradient/clip.model.visual.conv1.weight", "gradient/clip.model.text_projection"):
+        assert torch.allclose(got[name], want[name], rtol=1e-10, atol=1e-12)  # type: ignore[arg-type]
+    scale = "gradient/clip.model.logit_scale"
+    assert torch.allclose(got[scale], 2 * want[scale], rtol=1e-10) and want[scale].abs() > 1e-6  # type: ignore[arg-type]
 
 
 def test_an_order_is_cut_among_ranks_and_lost_by_none() -> None:
