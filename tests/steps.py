@@ -95,6 +95,8 @@ class Written(Method):
 
 # methods over stored features: floating point operations are no measure of their steps, the same loss written out is
 WRITTEN = {"linear_probe": "images", "real_linear": "images and texts", "tip_adapter_f": "keys"}
+# methods with a term over all weights, elementwise: no floating point operation of it is counted, the same pull written out is
+PULLED = {"ewc"}
 
 
 class Clock:
@@ -158,7 +160,7 @@ def measured(name: str, clip: Clip) -> Row:
             least = paced(Written(own(clip), WRITTEN[name]), work, QUICK)
         else:
             nothing = paced(Written(own(clip), "nothing"), work, QUICK)
-            least = nothing + share * (whole - nothing)
+            least = nothing + share * (whole - nothing) + (pull(clip) if name in PULLED else 0)
         ratios.append(step / whole), plains.append(least / whole), beyond.append(step / least)
     low, middle, high = statistics.quantiles(beyond, n=4)
     return Row(name, statistics.median(ratios), statistics.median(plains), (low, middle, high))
@@ -189,6 +191,22 @@ def paced(method: Method, work: Session, steps: int = STEPS) -> float:
     clock = Clock()
     _learn(_again(method), work, steps, clock)
     return clock.step()
+
+
+def pull(clip: Clip) -> float:
+    """Seconds of a sum over all weights of importance times squared distance, and of its way back into gradients that are there."""
+    weights = [nn.Parameter(each.detach().clone()) for each in clip.parameters()]
+    anchors, importances = ([torch.rand_like(each) for each in weights] for _ in range(2))
+    for each in weights:
+        each.grad = torch.zeros_like(each)
+    took = []
+    for _ in range(STEPS):
+        started = time.process_time()
+        torch.stack(
+            [(one * (now - then) ** 2).sum() for now, then, one in zip(weights, anchors, importances, strict=True)]
+        ).sum().backward()
+        took.append(time.process_time() - started)
+    return statistics.quantiles(took, n=4)[0]
 
 
 def flops(method: Method, work: Session) -> float:

@@ -96,9 +96,13 @@ class ClassRows(nn.Module):
         self.names += [names[position] for position in new]
         self.rows = nn.Parameter(torch.cat([self.rows.detach(), given[new]]), requires_grad=self.rows.requires_grad)
 
+    def places(self, names: Sequence[str]) -> Int[Tensor, " k"]:
+        """Which row is of which class, a number behind the last where there is none."""
+        return _places(tuple(names), tuple(self.names)).to(self.rows.device)
+
     def find(self, names: Sequence[str]) -> tuple[Float[Tensor, "k width"], Bool[Tensor, " k"]]:
         """The rows of classes, zeros where one is not known, and which are known."""
-        places = _places(tuple(names), tuple(self.names)).to(self.rows.device)
+        places = self.places(names)
         known = places < len(self.names)
         rows = self.rows if bool(known.all()) else torch.cat([self.rows, self.rows.new_zeros(1, self.rows.shape[1])])
         return rows.index_select(0, places), known  # a quicker way back than by brackets

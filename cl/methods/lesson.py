@@ -36,9 +36,10 @@ class Lesson:
     tower: Literal["image", "text"] | None = None  # the one that learns; None: all that is tuned
     silent: frozenset[str] = frozenset()  # kinds of terms that are not asked
 
-    def names(self) -> list[ClassName]:
+    @cached_property
+    def names(self) -> tuple[ClassName, ...]:
         """The classes that compete, in order."""
-        return [self.vocabulary[index] for index in self.candidates]
+        return tuple(self.vocabulary[index] for index in self.candidates)
 
     @cached_property
     def places(self) -> Int[Tensor, " vocabulary"]:

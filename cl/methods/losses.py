@@ -1,5 +1,7 @@
 """The loss terms as pure functions, the paper of each in one line."""
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
@@ -13,7 +15,7 @@ def classification(logits: Float[Tensor, "b k"], targets: Int[Tensor, " b"], smo
 
 def similarities(scale: Float[Tensor, ""] | float, images: Float[Tensor, "n d"], texts: Float[Tensor, "k d"]) -> Float[Tensor, "n k"]:
     """Scaled cosines in at least fp32, multiplied outside autocast: logits near 20 would be 0.125 apart in bf16."""
-    with torch.autocast(images.device.type, enabled=False):
+    with plain(images.device):
         return scale * precise(images) @ precise(texts).T
 
 
@@ -57,7 +59,7 @@ def triplet(distances: Float[Tensor, "n c"], targets: Int[Tensor, " n"], margin:
 
 def apart(rows: Float[Tensor, "n d"], columns: Float[Tensor, "c d"]) -> Float[Tensor, "n c"]:
     """Euclidean distances, sqrt(squared distance + 1e-6): a gradient where two are equal, of 0 and not of 0 / 0."""
-    with torch.autocast(rows.device.type, enabled=False):
+    with plain(rows.device):
         one, other = precise(rows), precise(columns)
         squared = one.square().sum(1)[:, None] + other.square().sum(1)[None] - 2 * one @ other.T
         return (squared.clamp_min(0) + 1e-6).sqrt()
@@ -71,7 +73,7 @@ def outweighed(
     The scale gets no gradient: it would grow or shrink with how hard the wrong captions are.
     """
     scale = scale.detach() if isinstance(scale, Tensor) else scale
-    with torch.autocast(images.device.type, enabled=False):
+    with plain(images.device):
         more = (precise(images) * (precise(wrong) - precise(right))).sum(-1)
         return F.softplus(scale * more).mean()
 
@@ -134,6 +136,11 @@ def alignment(
 def kept_rows(similarity: Float[Tensor, "n m"], right: Bool[Tensor, "n m"]) -> Bool[Tensor, " n"]:
     """Whether a right answer is the most similar of its row, ties included."""
     return torch.where(right, similarity, -torch.inf).amax(-1) >= similarity.amax(-1)
+
+
+def plain(device: torch.device) -> AbstractContextManager[object]:
+    """Outside autocast, where there is any."""
+    return torch.autocast(device.type, enabled=False) if torch.is_autocast_enabled(device.type) else nullcontext()
 
 
 def precise(values: Tensor) -> Tensor:

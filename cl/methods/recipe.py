@@ -98,15 +98,11 @@ class Recipe(Method):
     def _terms(self) -> Iterator[Term]:
         yield from self.terms.values()  # type: ignore[misc]  # a ModuleDict knows modules only
 
-    def _speaking(self) -> Iterator[tuple[str, Term]]:
-        """The terms that the lesson under way asks, by name."""
-        for name, term in zip(self.terms, self._terms(), strict=True):
-            if not self.lesson or not self.lesson.silences(name):
-                yield name, term
-
     def _ready(self) -> None:
-        """What a batch of the lesson under way holds."""
-        self.beside = tuple(sorted({what for _, term in self._speaking() for what in term.needs().beside}))
+        """Which terms the lesson under way asks, by name, and what a batch of it holds."""
+        pairs = zip(self.terms, self._terms(), strict=True)
+        self.speaking = tuple((name, term) for name, term in pairs if not self.lesson or not self.lesson.silences(name))
+        self.beside = tuple(sorted({what for _, term in self.speaking for what in term.needs().beside}))
         known = self.cache or (self.lesson is not None and self.lesson.features is not None)
         self.pixels = not known or any(what.startswith("partner") for what in self.beside)  # images that no feature was computed of
 
@@ -117,7 +113,7 @@ class Recipe(Method):
     def descending(self) -> Iterable[nn.Parameter]:
         """Of those, what the lesson under way is for."""
         weights = self.tuner.of(self.lesson.tower) if self.lesson and self.lesson.tower else self.tuner.weights()
-        return chain(weights.values(), *(term.parameters() for _, term in self._speaking()))
+        return chain(weights.values(), *(term.parameters() for _, term in self.speaking))
 
     def sources(self) -> tuple[str, ...]:
         """Those of its terms, and of the models that they name."""
@@ -152,7 +148,7 @@ class Recipe(Method):
             self.merge.before(site)
         if self.memory:
             first = self.memory.mix(first)
-        self.tuner.begin(session, first.names())
+        self.tuner.begin(session, first.names)
         self.rate = self.tuner.rate(session)
         self._named()
         if "session" in self._wanted:
@@ -199,7 +195,7 @@ class Recipe(Method):
         losses: dict[str, Tensor] = {}
         # chunks are encoded again on the way back, when the step is over: then the weights are made anew each time
         with nullcontext() if self.chunk else self.tuner.step():
-            for kind, term in self._speaking():
+            for kind, term in self.speaking:
                 losses |= {f"{kind}.{name}" if name in losses else name: loss for name, loss in term(step).items()}
         return losses
 

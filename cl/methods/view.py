@@ -49,8 +49,7 @@ class View:
         self.batch, self.lesson, self.seed, self.full = share.whole if share else batch, lesson, seed, full or len(batch.labels)
         self._encoder, self._teacher, self._chunk, self._own, self._share = encoder, teacher, chunk, batch, share
         self._known: dict[Any, Any] = {key: after._known[key] for key in _LASTING if key in after._known} if after else {}
-        device = batch.images.device.type
-        self._mode = torch.is_grad_enabled(), device, torch.get_autocast_dtype(device), torch.is_autocast_enabled(device)
+        self._mode = _mode(batch.images.device.type)
 
     @property
     def images(self) -> Float[Tensor, "b d"]:
@@ -68,9 +67,9 @@ class View:
         return tuple(sorted(set(self.batch.labels[self.labelled].tolist()))) if self.lesson.by_batch else self.lesson.candidates
 
     @cached_property
-    def names(self) -> list[ClassName]:
+    def names(self) -> tuple[ClassName, ...]:
         """The same by name, in order."""
-        return [self.lesson.vocabulary[index] for index in self.competing]
+        return tuple(self.lesson.vocabulary[index] for index in self.competing) if self.lesson.by_batch else self.lesson.names
 
     @property
     def classes(self) -> Float[Tensor, "k d"]:
@@ -114,9 +113,19 @@ class View:
         return self.batch.captioned
 
     @cached_property
+    def labels(self) -> int:
+        """How many rows have a label."""
+        return int(self.labelled.sum())
+
+    @property
     def some_labelled(self) -> bool:
         """Whether any row has a label."""
-        return bool(self.labelled.any())
+        return self.labels > 0
+
+    @property
+    def labelled_images(self) -> Float[Tensor, "l d"]:
+        """Image features of the labelled rows."""
+        return self.images if self.labels == len(self.batch.labels) else self.images[self.labelled]
 
     @cached_property
     def some_captioned(self) -> bool:
@@ -132,7 +141,7 @@ class View:
     def targets(self) -> Int[Tensor, " l"]:
         """Where the label of each labelled row stands among the classes that compete; -1 where it does not."""
         labels = self.batch.labels
-        return self.places.to(labels.device)[labels[self.labelled]]
+        return self.places.to(labels.device)[labels if self.labels == len(labels) else labels[self.labelled]]
 
     @cached_property
     def places(self) -> Int[Tensor, " vocabulary"]:
@@ -154,7 +163,7 @@ class View:
         """The batch as one: labelled rows with the prompt of their class first, then captioned ones with their caption; `some_paired`."""
         images, texts = [], []
         if self.some_labelled:
-            images.append(self.images[self.labelled])
+            images.append(self.labelled_images)
             texts.append(self.classes[self.targets])
         if self.some_captioned:
             images.append(self.images[self.captioned])
@@ -271,9 +280,16 @@ class View:
     def _once(self, key: Any, make: Callable[[], Any]) -> Any:
         if key not in self._known:
             gradient, device, dtype, cast = self._mode
-            with torch.set_grad_enabled(gradient), torch.autocast(device, dtype, enabled=cast):
+            if _mode(device) == self._mode:
                 self._known[key] = make()
+            else:
+                with torch.set_grad_enabled(gradient), torch.autocast(device, dtype, enabled=cast):
+                    self._known[key] = make()
         return self._known[key]
+
+
+def _mode(device: str) -> tuple[bool, str, torch.dtype, bool]:
+    return torch.is_grad_enabled(), device, torch.get_autocast_dtype(device), torch.is_autocast_enabled(device)
 
 
 class Site(NamedTuple):

@@ -17,7 +17,7 @@ from cl.methods.closed_form.keys import Keys, prints_of
 from cl.methods.closed_form.taught import labels
 from cl.methods.closed_form.votes import ALPHAS, BETAS, Kept, cached, left_out, scores
 from cl.methods.features import encoded
-from cl.methods.losses import classification, similarities
+from cl.methods.losses import classification, plain, similarities
 from cl.methods.rows import labelled, teaching
 from cl.models.clip import Clip
 from cl.streams.stream import Session
@@ -154,6 +154,7 @@ class TrainedTip(Tip):
             self.bound = {"captions": repr(config.captions)}  # keys were mixed with that share
         self._places: Tensor = torch.empty(0)  # of those among all keys
         self._known, self._texts, self._owners = torch.empty(0), torch.empty(0), torch.empty(0)
+        self._scale, self._columns = torch.empty(()), 0
 
     def trainable(self) -> Iterable[nn.Parameter]:
         """The session's keys."""
@@ -165,22 +166,25 @@ class TrainedTip(Tip):
         names, marks, share = labels(rows), prints_of(rows), self.config.captions
         with torch.no_grad():
             self._known = encoded(self.encode_image, self.clip, rows)
-            self._texts = self.texts(session.vocabulary)
+            self._texts, self._scale = self.texts(session.vocabulary), self.clip.scale()
             keys = (1 - share) * self._known + share * self._captions(session, rows) if share else self._known
         places = self.cache.add(names, marks, keys, self.cache.texts.new_zeros(len(rows), 0), self.config.shots)
         self._places = torch.tensor(places, dtype=torch.int64, device=self._known.device)
         self.fresh = nn.Parameter(self.cache.images[self._places].clone())
         index = {known.name: place for place, known in enumerate(session.vocabulary)}
-        self._owners = torch.tensor([index.get(name, len(index)) for name in self.cache.of()], device=self._known.device)
+        owners = [index.get(name, len(index)) for name in self.cache.of()]
+        self._owners = torch.tensor(owners, device=self._known.device)
+        # keys of classes that are not among those seen, if a stream has forgotten some, vote for a column that is left out
+        self._columns = max(len(index), 1 + max(owners, default=0))
         return rows
 
     def losses(self, batch: Batch) -> dict[str, Float[Tensor, ""]]:
         """`classify`."""
         images, keys = self._known[batch.rows], self.cache.images.index_copy(0, self._places, self.fresh)
-        zero_shot = similarities(self.clip.scale(), images, self._texts)
-        with torch.autocast(images.device.type, enabled=False):
-            # keys of classes that are not among those seen, if a stream has forgotten some, vote for a column that is left out
-            cache = cached(images, keys, self._owners, zero_shot.shape[1] + 1, float(self.config.beta))[:, :-1]
+        zero_shot = similarities(self._scale, images, self._texts)
+        with plain(images.device):
+            cache = cached(images, keys, self._owners, self._columns, float(self.config.beta))
+            cache = cache if cache.shape == zero_shot.shape else cache[:, : zero_shot.shape[1]]
         return {"classify": classification(zero_shot + float(self.config.alpha) * cache, batch.labels)}
 
     def end(self, session: Session) -> None:

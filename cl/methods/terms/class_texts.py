@@ -67,7 +67,7 @@ class ClassTexts(Term):
 
     def begin(self, at: Site) -> None:
         """Let the teacher encode the names, once."""
-        teacher, names = at.teacher(self.config.teacher), at.lesson.names()
+        teacher, names = at.teacher(self.config.teacher), at.lesson.names
         with torch.no_grad():
             self._texts = torch.cat([teacher.classes(names[start : start + CHUNK]) for start in range(0, len(names), CHUNK)])
 

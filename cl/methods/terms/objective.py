@@ -80,7 +80,7 @@ class Objective(Term, Generic[C]):
         if self.config.labels == "pairs":
             return weighted(self.contrast(view.pairs, view), self.config.weight) if view.some_paired else {}
         classify = self.classify(view) if view.some_labelled else {}
-        captioned = view.some_captioned and self.needs().rows != "labelled"
+        captioned = self.needs().rows != "labelled" and view.some_captioned
         contrast = self.contrast(view.captioned_pairs, view) if captioned else {}
         if view.some_labelled and captioned:
             share = view.labelled.sum() / (view.labelled.sum() + view.captioned.sum())
@@ -90,7 +90,7 @@ class Objective(Term, Generic[C]):
 
 def weighted(losses: dict[str, Tensor], weight: Tensor | float) -> dict[str, Tensor]:
     """Each times the weight."""
-    return {name: loss * weight for name, loss in losses.items()}
+    return losses if isinstance(weight, float) and weight == 1 else {name: loss * weight for name, loss in losses.items()}
 
 
 def over_prompts(view: View, scale: Float[Tensor, ""] | float, smoothing: float = 0.0) -> dict[str, Float[Tensor, ""]]:
@@ -98,7 +98,7 @@ def over_prompts(view: View, scale: Float[Tensor, ""] | float, smoothing: float 
 
     Where a lesson has groups of rows, that of each, weighted, under the name of the group.
     """
-    logits = similarities(scale, view.images[view.labelled], view.classes)
+    logits = similarities(scale, view.labelled_images, view.classes)
     if view.lesson.groups is None:
         return {"classify": classification(logits, view.targets, smoothing)}
     places, losses = view.lesson.groups.to(logits.device)[view.batch.rows[view.labelled]], {}

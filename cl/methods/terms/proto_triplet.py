@@ -56,7 +56,7 @@ class ProtoTriplet(Term):
         """`proto_triplet`."""
         if not view.some_labelled:
             return {"proto_triplet": 0.0 * view.images.sum()}
-        images = view.images[view.labelled]
+        images = view.labelled_images
         if self.config.prototypes == "text":
             distances, targets = apart(images, view.classes), view.targets
         else:

@@ -46,6 +46,8 @@ class TextRows(Term):
         self._prompts: list[str] = []
         self._owners: Int[Tensor, " n"] = torch.zeros(0, dtype=torch.int64)  # their classes, as indices into the vocabulary
         self._known: Float[Tensor, "n d"] | None = None  # their features, where nothing moves those
+        self._places: Int[Tensor, " vocabulary"] | None = None  # where the classes that compete stand
+        self._columns = self._allowed = self._owners  # where the class of each prompt does, and which prompts may be drawn
 
     def check(self, tuner: Tuner, session: Session, rows: ImageTable) -> None:
         """A session needs labels: there are as many prompts in a step as rows that have one."""
@@ -67,23 +69,24 @@ class TextRows(Term):
 
     def forward(self, view: View) -> dict[str, Float[Tensor, ""]]:
         """`text_rows`, where any row has a label."""
-        columns = view.places[self._owners]
-        allowed = (columns >= 0).nonzero()[:, 0]
-        if not view.some_labelled or not len(allowed):
+        if view.places is not self._places:  # else as in the step before
+            self._places = view.places
+            self._columns = self._places[self._owners]
+            self._allowed = (self._columns >= 0).nonzero()[:, 0]
+        if not view.some_labelled or not len(self._allowed):
             return {}
-        count = int(view.labelled.sum())
-        rows = allowed[_dealt(len(allowed), count, view.draw("text_rows"))]
+        rows = self._allowed[_dealt(len(self._allowed), view.labels, view.draw("text_rows"))]
         if self._known is None:
             texts = view.text("text_rows", view.reader.tokenize([self._prompts[row] for row in rows.tolist()]).to(view.batch.labels.device))
         else:
             texts = self._known[rows.to(self._known.device)]
-        targets = columns[rows].to(texts.device)
+        targets = self._columns[rows].to(texts.device)
         scale = view.scale if self.config.scale == "model" else self.config.scale
         return {"text_rows": self.config.weight * classification(similarities(scale, texts, view.classes), targets)}
 
     def end(self, at: Site) -> None:
         """Drop the session's texts."""
-        self._prompts, self._owners, self._known = [], torch.zeros(0, dtype=torch.int64), None
+        self._prompts, self._owners, self._known, self._places = [], torch.zeros(0, dtype=torch.int64), None, None
 
 
 def _dealt(size: int, count: int, source: torch.Generator) -> Int[Tensor, " count"]:

@@ -3,8 +3,8 @@
 import copy
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import ClassVar, Literal, Self, TypeVar
 
 from jaxtyping import Float, Int
@@ -142,10 +142,9 @@ class Tuner(Part, ABC):
         """What the learning rate is multiplied with in a session."""
         return 1.0
 
-    @contextmanager
-    def step(self) -> Iterator[None]:
+    def step(self) -> AbstractContextManager[None]:
         """The forward pass of one step: no weight moves in it, and one backward pass follows."""
-        yield
+        return nullcontext()
 
     def before_step(self) -> None:
         """Gradients are complete and not yet clipped."""

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import ClassVar, Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -45,6 +45,8 @@ class Head(Tuner):
         super().__init__(clip)
         self.from_text, self.average = text, average
         self._new: list[ClassName] = []  # classes that the session under way brings
+        self._competing: Sequence[ClassName] = ()  # those that every step of its first lesson asks for, all of which have a row
+        self._places: Int[Tensor, " k"] = torch.zeros(0, dtype=torch.int64)
         self.head = ClassRows(int(clip.model_cfg["embed_dim"]), torch.float32)
         self.head.rows.requires_grad_(True)
 
@@ -58,6 +60,7 @@ class Head(Tuner):
             values = super().answers(competing) if self.from_text and competing else None
         self._new = [each for each in competing if each.name not in self.head.names]
         self.head.grow([each.name for each in competing], values)
+        self._competing, self._places = competing, self.head.places([each.name for each in competing])
 
     def end(self, session: Session) -> None:
         """Average the rows of the session's new classes with their text features, not renormalised."""
@@ -66,11 +69,11 @@ class Head(Tuner):
                 places = [self.head.names.index(each.name) for each in self._new]
                 texts = super().answers(self._new).to(self.head.rows)
                 self.head.rows[places] = self.average * self.head.rows[places] + (1 - self.average) * texts
-        self._new = []
+        self._new, self._competing = [], ()
 
     def classes(self, names: Sequence[ClassName]) -> Float[Tensor, "k d"]:
         """As they are answered with."""
-        return self.answers(names)
+        return self.head.rows.index_select(0, self._places) if names is self._competing and names else self.answers(names)
 
     def answers(self, names: Sequence[ClassName]) -> Float[Tensor, "k d"]:
         """The trained row of each class, or its text feature."""
