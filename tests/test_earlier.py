@@ -14,7 +14,7 @@ from cl.errors import ModelError
 from cl.learning.learner import Learned, learn, visits
 from cl.methods.compose import RecipeConfig
 from cl.methods.lesson import plain_batch
-from cl.methods.losses import regression
+from cl.methods.losses import contrastive, regression
 from cl.methods.recipe import Recipe
 from cl.methods.terms.anchor import Anchor, held
 from cl.methods.terms.vocabulary import vocabulary_texts
@@ -64,6 +64,14 @@ def test_regression_has_its_worked_number_and_no_gradient_reaches_what_was() -> 
     assert [images.grad.norm().item(), texts.grad.norm().item()] == pytest.approx([0.25, 0.25], abs=1e-12)
 
 
+def test_beside_it_clips_own_loss_has_its_worked_number() -> None:
+    images, texts = features()[:2]
+    loss = contrastive(images, texts, 10.0)
+    assert loss.item() == pytest.approx(6.546213344590, abs=1e-11)
+    slopes = [each.norm().item() for each in torch.autograd.grad(loss, [images, texts])]
+    assert slopes == pytest.approx([7.107438628395, 6.990459120042], abs=1e-11)
+
+
 def test_its_gradient_through_the_normalisation_is_that_of_half_the_squared_distance() -> None:
     raw = torch.randn(5, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64, requires_grad=True)
     then = grid(5, 4, 3)
@@ -91,12 +99,26 @@ def test_a_model_that_has_not_moved_is_held_by_nothing_and_its_scale_lowers_no_d
     batch = batch_of(method, second)
     losses = method.losses(batch)
     assert abs(losses["regress"].item()) < 1e-12 and abs(losses["anchor"].item()) < 1e-12
+    weights = [*method.tuner.weights().values()]
+    still = torch.autograd.grad(losses["regress"] + losses["anchor"], weights, allow_unused=True)
+    assert max(each.abs().max().item() for each in still if each is not None) < 1e-9
     shaken(method, 0.1)
     losses = method.losses(batch)
     assert losses["regress"].item() > 1e-3 and losses["anchor"].item() > 1e-6
-    moved = torch.autograd.grad(losses["regress"] + losses["anchor"], [*method.tuner.weights().values()], allow_unused=True)
+    moved = torch.autograd.grad(losses["regress"] + losses["anchor"], weights, allow_unused=True)
     by_name = dict(zip(method.tuner.weights(), moved, strict=True))
     assert by_name["model.logit_scale"] is None or by_name["model.logit_scale"].item() == 0
+
+
+def test_after_a_session_the_base_model_holds_and_only_if_asked_what_the_next_one_found() -> None:
+    first, second = sessions("captions")
+    held_by = {}
+    for teacher in ("original", "session"):
+        method = built({"kind": "regress", "teacher": teacher})
+        learn(method, first, TRAIN, 0)
+        method.begin(second)
+        held_by[teacher] = method.losses(batch_of(method, second))["regress"].item()
+    assert held_by["original"] > 1e-6 and abs(held_by["session"]) < 1e-12
 
 
 @pytest.mark.parametrize("kind", ["labels", "captions", "mixed"])

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import roc_auc_score, roc_curve
 
 from cl.evaluation.cells import measured
 from cl.evaluation.known import auroc, fpr95
@@ -24,8 +24,10 @@ def test_ranks_are_the_worked_ones_and_those_of_scikit_learn() -> None:
     drawn = np.random.default_rng(0)
     for _ in range(5):
         known, unknown = drawn.integers(0, 6, 40).astype(float), drawn.integers(0, 5, 30).astype(float)  # with ties
-        told = roc_auc_score([1] * 40 + [0] * 30, np.concatenate([known, unknown]))
-        assert auroc(known, unknown) == pytest.approx(told, abs=1e-12)
+        truth, both = [1] * 40 + [0] * 30, np.concatenate([known, unknown])
+        assert auroc(known, unknown) == pytest.approx(roc_auc_score(truth, both), abs=1e-12)
+        wrong, right, _ = roc_curve(truth, both, drop_intermediate=False)
+        assert fpr95(known, unknown) == pytest.approx(wrong[(right >= 0.95).argmax()], abs=1e-12)
 
 
 def _probe(stream: Stream) -> Exam:
@@ -44,7 +46,7 @@ def test_a_run_tells_known_from_unknown_after_each_session_where_it_is_asked_to(
         assert (
             np.isfinite(curve[1, 1:]).all() and np.isfinite(curve[2, 2]) and np.isfinite(report.details[f"known/fpr95_{score}"].rows[2, 2])
         )
-    assert report.details["known/auroc_mahalanobis"].rows[1, 1:].min() > 0.9  # colours lie apart
+    assert report.details["known/auroc_mahalanobis"].rows[1, 1:].min() > 0.95  # colours lie apart
     section = strangers({"gda": [report]})
     assert {row[1] for row in section.rows} == {"mahalanobis", "relative", "mcm", "energy", "max cosine"}
     again = find(asked, 2, tmp_path)

@@ -10,6 +10,7 @@ from cl.config import TrainConfig
 from cl.data.classes import ClassName
 from cl.data.table import ImageTable
 from cl.errors import ConfigError, MethodError
+from cl.evaluation.known import auroc
 from cl.learning.learner import learn
 from cl.methods import CONFIGS, Method
 from cl.methods.closed_form import Judging, shares_or_none
@@ -154,6 +155,12 @@ def test_which_side_an_image_is_on_the_gate_says_and_how_far_ahead_zero_shot() -
         assert meet(own[:1], level, some, torch.tensor([known])).argmax() == best
 
 
+@torch.no_grad()
+def apart(method: Judging, known: ImageTable, unknown: ImageTable, classes: tuple[ClassName, ...], score: str) -> float:
+    features = method.class_features(classes)
+    return auroc(*(method.familiarities(pixels(method, each), features)[score].numpy() for each in (known, unknown)))
+
+
 @pytest.mark.parametrize("settings", HEADS, ids=str)
 def test_a_colour_that_was_never_taught_is_none_of_these_until_it_is(settings: dict) -> None:
     first, second, third = make.stream((0, 1), (2, 3), (4,), each=12).sessions
@@ -162,6 +169,7 @@ def test_a_colour_that_was_never_taught_is_none_of_these_until_it_is(settings: d
     old = make.table((0, 1, 2, 3), 8, seed=51)
     assert not judged(method, new, second.vocabulary).known.any()
     assert judged(method, old, second.vocabulary).known.double().mean() > 0.8
+    assert apart(method, old, new, second.vocabulary, settings.get("none", {}).get("score", "mahalanobis")) > 0.95
     mixed = judged(method, new, third.vocabulary).logits.argmax(1)  # purple has a name and no image yet
     assert (mixed == 4).all()
     assert (judged(method, old, third.vocabulary).logits.argmax(1) != 4).double().mean() > 0.8

@@ -116,6 +116,28 @@ def test_leaving_out_the_own_key_is_computing_without_the_row(share: float) -> N
     assert len({*right.values()}) > 3 and best > right[0.0, 1.0]  # there is something to choose
 
 
+def test_a_cache_tells_clusters_that_random_texts_do_not_and_a_second_session_changes_no_bit_of_it() -> None:
+    noise = torch.Generator().manual_seed(0)
+    centres, texts = (normalize(torch.randn(6, 16, generator=noise, dtype=torch.float64), dim=1) for _ in range(2))
+    owners = torch.arange(60) % 6
+    keys, queries = (normalize(centres[owners] + 0.05 * torch.randn(60, 16, generator=noise, dtype=torch.float64), dim=1) for _ in range(2))
+    first = owners < 3
+    chosen = left_out(Kept(keys[first], keys[first], owners[first], texts[:3]), 100.0, ALPHAS, BETAS, range(30))
+    one = scores(queries[first], asked(texts[:3], keys[first], owners[first], *chosen), 100.0)
+    right, plain = ((logits.argmax(1) == owners[first]).double().mean() for logits in (one, 100 * queries[first] @ texts[:3].T))
+    assert right == 1.0 and plain < 0.6
+    assert torch.equal(scores(queries[first], asked(texts, keys, owners, *chosen), 100.0)[:, :3], one)
+
+
+def test_one_key_one_class_and_keys_that_are_all_equal_give_numbers() -> None:
+    for keys, owners in ((X[:1], Y[:1]), (X, torch.zeros(6, dtype=torch.int64)), (X[:1].expand(6, 4), Y)):
+        kept = Kept(keys, keys, owners, T)
+        alpha, beta = left_out(kept, 100.0, ALPHAS, BETAS, range(len(keys)))
+        assert scores(Q, asked(T, keys, owners, alpha, beta), 100.0).isfinite().all() and alpha in ALPHAS and beta in BETAS
+    equal = scores(Q, asked(T, X[:1].expand(6, 4), Y, 1.0, 5.5), 0.0)
+    assert (equal - equal[:, :1]).abs().max() < 1e-15  # two keys of each class vote alike
+
+
 def row_of(colour: str, image: int) -> ImageTable:
     return ImageTable.of([f"{colour}-{image}"], [f"{colour} {image}".encode()], labels=[colour])
 
