@@ -14,14 +14,16 @@ from sklearn.linear_model import Ridge as Oracle
 from sklearn.mixture import GaussianMixture
 
 from cl.config import TrainConfig
+from cl.data.classes import ClassName
 from cl.data.table import concat
 from cl.errors import MethodError, ModelError
 from cl.learning.learner import learn
 from cl.methods import CONFIGS
-from cl.methods.closed_form.em import assigned, maximised
+from cl.methods.closed_form.em import Held, assigned, maximised
 from cl.methods.closed_form.folds import PENALTIES, UNJUDGED, fold_error
 from cl.methods.closed_form.gda import ALPHAS, GDA
-from cl.methods.closed_form.moments import Moments
+from cl.methods.closed_form.judging import Looked
+from cl.methods.closed_form.moments import Moments, distances
 from cl.methods.closed_form.ridge import Ridge
 from cl.methods.closed_form.taught import Taught
 from cl.methods.persist import memory
@@ -241,10 +243,17 @@ def test_rows_in_any_order_and_split_are_rows_at_once_and_what_is_taken_out_was_
     x = torch.nn.functional.normalize(torch.randn(200, 32, generator=drawn, dtype=torch.float64), dim=1)
     every = Taught([str(row % 3) for row in range(200)], x, x, torch.randperm(5000, generator=drawn)[:200])
     whole, asked = taught(list(range(200))), x[:7] + 0.1
+
+    def near(method: GDA | Ridge) -> torch.Tensor:
+        return distances(asked, method.moments.means(ABC)[0], method.metric().inverse)
+
     shuffled = torch.randperm(200, generator=drawn).tolist()
     for parts in ((shuffled,), (shuffled[:50], shuffled[50:]), (list(range(100, 200)), list(range(100)))):
         assert torch.allclose(scores(taught(*parts), asked), scores(whole, asked), atol=1e-10)
+        assert torch.allclose(near(taught(*parts)), near(whole), rtol=1e-10)
     whole.subtract(every.take(shuffled[:80]))
+    assert torch.equal(whole.moments.second, whole.moments.second.T)
+    assert torch.allclose(near(whole), near(taught(shuffled[80:])), rtol=1e-10)
     assert torch.allclose(scores(whole, asked), scores(taught(shuffled[80:]), asked), atol=1e-10)
 
 
@@ -257,14 +266,15 @@ def test_a_new_class_changes_no_sum_of_another_and_a_turn_of_all_features_no_sco
     if isinstance(method, Ridge):
         method = head(**(settings | {"penalty": 0.1}))
     method.add(rows(x, names))
-    before = method.moments.sums.rows.clone()
+    tables = [method.moments.sums, *([method.sums] if isinstance(method, Ridge) else [])]
+    before = [table.rows.clone() for table in tables]
     unturned = scores(method, x)
     turn = torch.linalg.qr(torch.randn(6, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64))[0]
     turned = head(**(settings | ({"penalty": 0.1} if isinstance(method, Ridge) else {})))
     turned.add(rows(x @ turn, names))
     assert torch.allclose(scores(turned, x @ turn), unturned, atol=1e-9)
     method.add(rows(features(4, 6, 50), ["3"] * 4))
-    assert torch.equal(method.moments.sums.rows[:3], before)
+    assert all(torch.equal(table.rows[:3], rows) for table, rows in zip(tables, before, strict=True))
 
 
 @pytest.mark.parametrize("settings", SUMS, ids=str)
@@ -328,6 +338,57 @@ def test_expectation_maximisation_is_the_worked_one_and_that_of_scikit_learns_ti
     assert torch.allclose(assigned(x, start).sum(1), torch.ones(30, dtype=torch.float64))
 
 
+def test_rows_whose_class_is_known_hold_a_mixture_as_if_they_were_among_its_rows_and_its_likelihood_never_falls() -> None:
+    x, known, names = features(30, 4), features(9, 4, 60), labels(4, 0, 3, 2)
+    moments = Moments(4)
+    moments.add(names, known)
+    held, weights = Held.of(moments, ABC), (10 * x @ texts(3, 4).T).softmax(1)
+    mixture, _ = maximised(x, x.T @ x, weights, 1e-3, held, equal=True)
+    inside = torch.nn.functional.one_hot(torch.tensor([int(name) for name in names]), 4)[:, :3].double()
+    every, whole = torch.cat([x, known[:7]]), torch.cat([weights, inside[:7]])  # the last two are of a class that is not asked about
+    means = whole.T @ every / whole.sum(0)[:, None]
+    assert torch.allclose(mixture.means, means, rtol=0, atol=1e-12)
+    apart = torch.cat([every[:, None] - means, (known[7:] - known[7:].mean(0))[:, None].expand(2, 3, 4) / 3**0.5])
+    covariance = torch.einsum("nk,nkd,nke->de", torch.cat([whole, torch.ones(2, 3).double()]), apart, apart) / 39
+    covariance += 1e-3 * torch.eye(4, dtype=torch.float64)
+    assert torch.allclose(mixture.covariance, covariance, rtol=0, atol=1e-12)
+    normal = [torch.distributions.MultivariateNormal(mean, covariance) for mean in (*means, known[7:].mean(0))]
+    told = torch.stack([each.log_prob(x) for each in normal[:3]], 1).logsumexp(1).sum() - 30 * math.log(3)
+    told = told + sum(normal[int(name)].log_prob(row) for name, row in zip(names, known, strict=True))
+    assert mixture.likelihood == pytest.approx(float(told), rel=1e-12)
+    likelihoods = []
+    for _ in range(20):
+        mixture, weights = maximised(x, x.T @ x, weights, 1e-9, held, equal=True)
+        likelihoods.append(mixture.likelihood)
+    assert all(later >= earlier - 1e-6 for earlier, later in itertools.pairwise(likelihoods)) and likelihoods[-1] > likelihoods[0] + 1
+
+
+def test_two_labels_a_class_are_not_outvoted_by_rows_that_zero_shot_mistakes() -> None:
+    drawn = torch.Generator().manual_seed(2)
+    centres = torch.nn.functional.normalize(torch.randn(8, 32, generator=drawn, dtype=torch.float64), dim=1)
+    own = torch.arange(400) % 8
+    x = torch.nn.functional.normalize(centres[own] + 0.25 * torch.randn(400, 32, generator=drawn, dtype=torch.float64), dim=1)
+    names = tuple(ClassName(str(place), ("",)) for place in range(8))
+    right = {}
+    for unlabelled in ("leave_out", "em"):
+        method = CONFIGS["gda"](unlabelled=unlabelled).build(CLIP, 0)
+        method.texts = lambda classes: centres.roll(1, 0)[[int(each.name) for each in classes]]  # type: ignore[method-assign] - all wrong
+        method.teach(Taught([names[place].name for place in own[:16]], x[:16], x[:16], torch.arange(16)), names)
+        if unlabelled == "em":
+            guess = method.ranked(Looked(x[16:200], x[16:200]), method.class_features(names)).logits.softmax(1)
+            method.weigh(x[16:200], [each.name for each in names], guess)
+        weights, bias, _ = method.discriminant([each.name for each in names])
+        right[unlabelled] = float(((x[200:] @ weights.T + bias).argmax(1) == own[200:]).double().mean())
+    assert right["em"] > right["leave_out"] + 0.05 and right["em"] > 0.9, right
+
+
+def test_a_class_of_which_no_row_is_found_stays_untaught(monkeypatch: pytest.MonkeyPatch) -> None:
+    method, x = head(name="gda", unlearnable=True), features(12, 6)
+    monkeypatch.setattr("cl.methods.closed_form.gda.assigned", lambda x, guess, held: torch.eye(3, dtype=torch.float64)[[0, 2] * 6])
+    method.weigh(x, ABC, torch.full((12, 3), 1 / 3, dtype=torch.float64))
+    assert method.moments.sums.names == method.apart.names == ["0", "2"] and gaussian(method, x).isfinite().all()
+
+
 def named_by_sight(method: GDA, known: tuple[int, ...]) -> None:
     """Put in place of the tiny model's random texts what its images of a colour have in common."""
     every = method.read(make.table(known, 4, seed=90))
@@ -366,6 +427,11 @@ def test_zero_shot_near_chance_is_refused_and_changes_nothing() -> None:
     with pytest.raises(MethodError, match=r"session 1 \(session 1\): zero-shot gives its likeliest class 0.\d\d on average, .* needs 0.50"):
         method.end(half)
     assert method.moments.count == 0 and not len(method.notes)
+    method.end(replace(session, data=session.data.unlabelled(range(0, 32, 4))))  # labels of each class, and zero-shot is not needed
+    assert method.moments.count == pytest.approx(32) and len(method.notes) == 24
+    taught = method.read(session.data.where([row % 4 > 0 for row in range(32)]))
+    own = torch.tensor([method.moments.sums.names.index(name) for name in taught.names])
+    assert torch.allclose(method.notes.familiar, method.left_out(taught, own), rtol=1e-9)  # as of all rows, those without a label too
     with pytest.raises(MethodError, match="none of its 32 rows has a label"):
         CONFIGS["gda"]().build(CLIP, 0).check(replace(session, data=session.data.without("label")))
 

@@ -1,6 +1,6 @@
 """Gaussian discriminant analysis beside zero-shot CLIP: no training, and the sessions' statistics simply add up (arXiv:2402.04087)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
@@ -12,13 +12,15 @@ from torch.nn import functional as F
 from cl.data.classes import ClassName
 from cl.data.table import ImageTable
 from cl.errors import MethodError
-from cl.methods.closed_form.em import assigned
+from cl.methods.closed_form import em
+from cl.methods.closed_form.em import Held, assigned
 from cl.methods.closed_form.gate import DISTANCES
 from cl.methods.closed_form.judging import Looked
 from cl.methods.closed_form.moments import Metric, Moments, inverse, left_out
 from cl.methods.closed_form.sums import BLOCK, Sums, SumsConfig
 from cl.methods.closed_form.taught import Taught, named
 from cl.methods.features import ClassRows
+from cl.methods.rows import teaching
 from cl.models.clip import Clip
 from cl.streams.stream import Session
 from cl.text import plural
@@ -27,6 +29,7 @@ Share = Annotated[float, Field(gt=0, le=1)]
 ALPHAS = (0.1, 1.0, 10.0, 100.0, 1e3, 1e4)  # of which `auto` chooses
 _JUDGED = 1 << len(ALPHAS)  # the bit of a row that they were tried on
 _UNJUDGED = 1.0  # alpha where no row was
+_NOTHING = 1e-9  # rows, of a class of which a mixture finds none
 
 
 class GDASettings(SumsConfig):
@@ -44,7 +47,9 @@ class GDASettings(SumsConfig):
         "ks", description="as Kubokawa and Srivastava have it; or the share of the identity that is mixed into the covariance"
     )
     unlabelled: Literal["leave_out", "em"] = Field(
-        "leave_out", description="em: rows without a label teach the session's classes too, as a mixture of Gaussians that zero-shot begins"
+        "leave_out",
+        description="em: rows without a label teach the session's classes too, as a mixture of Gaussians that begins with what is answered "
+        "by labels so far, or by zero-shot, and that labelled rows hold",
     )
     unlearnable: bool = Field(False, description="keep each class's second moment, so that a class can be forgotten without its images")
 
@@ -68,8 +73,9 @@ class GDAConfig(GDASettings):
 class GDA(Sums):
     """Zero-shot logits plus alpha times those of Gaussian classes with one covariance and equal priors.
 
-    What it keeps is the same in any order and split of the rows. `alpha: auto` alone follows from which sessions there were: what a row
-    would be answered without itself is noted when its session is added, among the classes of then.
+    What it keeps is the same in any order and split of labelled rows. What follows from which sessions there were is `alpha: auto`, for
+    what a row would be answered without itself is noted when its session is added, among the classes of then, and how much of a row
+    without a label is of which class.
     """
 
     version = 2
@@ -81,6 +87,10 @@ class GDA(Sums):
         self.moments = Moments(self.width)
         if config.unlearnable:
             self.apart = ClassRows(self.width**2)  # each class's second moment
+
+    def units(self) -> dict[str, int]:
+        """Its classes, and where it takes part the mixture."""
+        return super().units() | ({"em": em.VERSION} if self.config.unlabelled == "em" else {})
 
     def meaning(self) -> dict[str, str | int]:
         """What notes mean nothing without."""
@@ -112,38 +122,49 @@ class GDA(Sums):
         return session.data.where([bool(by_em) and label is None for label in session.data.labels])
 
     def end(self, session: Session) -> None:
-        """Add the session's labelled rows, and the others as far as they are of each class."""
-        bare = self.bare(session)
+        """Add the session's labelled rows, and the others as far as they are of each class by what is known with these."""
+        bare, rows, noted = self.bare(session), teaching(session, "labelled"), len(self.notes)
         if not len(bare):
             return super().end(session)
         classes = [session.vocabulary[index] for index in session.classes]
-        looked = self.seen(bare)
-        weights = assigned(looked.wide, self.guessed(session, classes, looked.unit))  # before anything changes: it may refuse
-        if len(bare) < len(session.data):
-            super().end(session)
-        names = [each.name for each in classes]
-        for start in range(0, len(bare), BLOCK):
+        looked, taught = self.seen(bare), self.read(rows) if len(rows) else None
+        self.refuse_guesses(session, classes, looked.unit, taught.names if taught else ())  # before anything changes
+        if taught:
+            self.teach(taught, session.vocabulary)
+        guess = self.ranked(looked, self.class_features(classes)).logits.softmax(1)
+        self.weigh(looked.wide, [each.name for each in classes], guess)
+        if taught:  # alpha is worth what it is beside all of these sums
+            self.notes.keep(torch.arange(noted))
+            self.note(taught, session.vocabulary)
+
+    def weigh(self, x: Float[Tensor, "n d"], names: Sequence[str], guess: Float[Tensor, "n k"]) -> None:
+        """Add rows as far as they are of each class, from a first guess; one of which nothing is found stays untaught."""
+        weights = assigned(x, guess, Held.of(self.moments, names) if self.moments.count else None)
+        some = (weights.sum(0) > _NOTHING).nonzero()[:, 0].tolist()
+        names, weights = [names[place] for place in some], weights[:, some]
+        for start in range(0, len(x), BLOCK):
             part = slice(start, start + BLOCK)
-            self.moments.weigh(names, looked.wide[part], weights[part])
+            self.moments.weigh(names, x[part], weights[part])
             if self.config.unlearnable:
-                seconds = torch.einsum("nk,nd,ne->kde", weights[part], looked.wide[part], looked.wide[part])
+                seconds = torch.einsum("nk,nd,ne->kde", weights[part], x[part], x[part])
                 self.apart.add(names, seconds.flatten(1))
 
-    def guessed(self, session: Session, classes: Sequence[ClassName], unit: Float[Tensor, "n p"]) -> Float[Tensor, "n k"]:
-        """What zero-shot says of rows.
+    def refuse_guesses(self, session: Session, classes: Sequence[ClassName], unit: Float[Tensor, "n p"], labelled: Collection[str]) -> None:
+        """Where some class has no label, here or before, zero-shot begins it.
 
         Raises:
-            MethodError: hardly more than chance would, from which a mixture finds any classes but those that are meant.
+            MethodError: it says hardly more than chance would, from which a mixture finds any classes but those that are meant.
         """
+        if {each.name for each in classes} <= {*labelled, *self.moments.sums.names}:
+            return
         guess = (self.clip.scale() * unit @ self.texts(classes).T).softmax(1)
         sure, least = float(guess.amax(1).mean()), 2 / len(classes)
         if sure < least:
             raise MethodError(
                 f"session {session.index} ({session.name}): zero-shot gives its likeliest class {sure:.2f} on average, and finding the "
-                f"classes of unlabelled rows needs {least:.2f} for {plural(len(classes), 'class', 'classes')}; label some rows and leave "
-                "unlabelled at leave_out, or choose a model that knows them"
+                f"classes of unlabelled rows needs {least:.2f} for {plural(len(classes), 'class', 'classes')}; label some rows of each, "
+                "leave unlabelled at leave_out, or choose a model that knows them"
             )
-        return guess
 
     def forget(self, names: Sequence[str]) -> None:
         """Take whole classes out without their images, as if they had never been taught; what was noted since the first of them goes too.

@@ -102,10 +102,13 @@ class Sums(Judging):
 
     def end(self, session: Session) -> None:
         """Add the session's labelled rows to what is kept, then note how familiar each is."""
-        taught = self.read(teaching(session, "labelled"))
+        self.teach(self.read(teaching(session, "labelled")), session.vocabulary)
+
+    def teach(self, taught: Taught, vocabulary: Sequence[ClassName]) -> None:
+        """The same of rows that were read."""
         self.add(taught)
         self.remember(taught)
-        self.note(taught, session.vocabulary)
+        self.note(taught, vocabulary)
 
     def add(self, taught: Taught) -> None:
         """Add rows."""
@@ -209,7 +212,11 @@ class Sums(Judging):
 
     def judge(self, images: Float[Tensor, "b 3 h w"], features: Float[Tensor, "k m"]) -> Judged:
         """Logits of taught and untaught classes in one ranking, and which images are familiar."""
-        columns, looked = self._columns(features), self.look(images)
+        return self.ranked(self.look(images), features)
+
+    def ranked(self, looked: Looked, features: Float[Tensor, "k m"]) -> Judged:
+        """The same of features of images."""
+        columns = self._columns(features)
         cosines = looked.unit @ columns.text.T
         zero_shot = self.clip.scale() * cosines
         known = None
