@@ -185,7 +185,8 @@ class TrainedTip(Tip):
         with plain(images.device):
             cache = cached(images, keys, self._owners, self._columns, float(self.config.beta))
             cache = cache if cache.shape == zero_shot.shape else cache[:, : zero_shot.shape[1]]
-        return {"classify": classification(zero_shot + float(self.config.alpha) * cache, batch.labels)}
+        votes = cache if self.config.alpha == 1 else float(self.config.alpha) * cache
+        return {"classify": classification(zero_shot + votes, batch.labels)}
 
     def end(self, session: Session) -> None:
         """The keys stay where they came to."""

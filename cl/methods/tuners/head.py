@@ -47,6 +47,7 @@ class Head(Tuner):
         self._new: list[ClassName] = []  # classes that the session under way brings
         self._competing: Sequence[ClassName] = ()  # those that every step of its first lesson asks for, all of which have a row
         self._places: Int[Tensor, " k"] = torch.zeros(0, dtype=torch.int64)
+        self._scale: Float[Tensor, ""] | None = None  # while a session is learned, which does not move it
         self.head = ClassRows(int(clip.model_cfg["embed_dim"]), torch.float32)
         self.head.rows.requires_grad_(True)
 
@@ -58,6 +59,7 @@ class Head(Tuner):
         """Give new classes a row."""
         with torch.no_grad():
             values = super().answers(competing) if self.from_text and competing else None
+            self._scale = super().scale()
         self._new = [each for each in competing if each.name not in self.head.names]
         self.head.grow([each.name for each in competing], values)
         self._competing, self._places = competing, self.head.places([each.name for each in competing])
@@ -69,7 +71,7 @@ class Head(Tuner):
                 places = [self.head.names.index(each.name) for each in self._new]
                 texts = super().answers(self._new).to(self.head.rows)
                 self.head.rows[places] = self.average * self.head.rows[places] + (1 - self.average) * texts
-        self._new, self._competing = [], ()
+        self._new, self._competing, self._scale = [], (), None
 
     def classes(self, names: Sequence[ClassName]) -> Float[Tensor, "k d"]:
         """As they are answered with."""
@@ -79,6 +81,10 @@ class Head(Tuner):
         """The trained row of each class, or its text feature."""
         rows, known = self.head.find([each.name for each in names])
         return rows if known.all() else torch.where(known[:, None], rows, super().answers(names))
+
+    def scale(self) -> Float[Tensor, ""]:
+        """The model's own."""
+        return super().scale() if self._scale is None else self._scale
 
     def folded(self) -> None:
         """None: a plain CLIP has no rows for classes."""
