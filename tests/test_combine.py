@@ -10,9 +10,13 @@ from cl.run_config import parse_config, train_config
 from tests import make
 
 BARE = {"name": "x", "stream": {"kind": "domains", "sources": {"d": "d"}}}
+KEEPING = {"kind": "reservoir", "store": "features"}
 NEAR = [  # each has a meaning, though it is near one that has none
     "{name: recipe, terms: [{kind: clip, weight: 0}, infoloob]}",
     "{name: recipe, terms: [clip, vocabulary, l2]}",
+    "{name: recipe, tune: head, terms: [clip, {kind: gap, labels: pairs}, {kind: m2mix, labels: pairs}]}",
+    "{name: recipe, tune: head, terms: [clip, text_rows, names, l2]}",
+    "{name: recipe, terms: [clip, identity, l2, {kind: clip, scale: 10}], rounds: {kind: towers, text: [clip2, l2]}}",
     "{name: recipe, terms: [clip, {kind: clip, scale: 10}]}",
     "{name: recipe, terms: [clip, {kind: vocabulary, texts: 5}, {kind: vocabulary, texts: 6}]}",
     "{name: recipe, terms: [clip, {kind: m2mix, weight: 0}, align]}",
@@ -36,6 +40,12 @@ def test_what_the_table_says_is_refused_with_its_words(refusal: Refusal) -> None
         assert isinstance(caught.value, ConfigError) and str(caught.value).startswith("here: method: ")
 
 
+@pytest.mark.parametrize("term", ["gap", "m2mix", "primary", "stored", "counterfactual", "alip"])
+def test_a_term_about_features_is_refused_where_a_head_leaves_them_as_they_are(term: str) -> None:
+    with pytest.raises(ConfigError, match="nothing that is tuned here changes a feature"):
+        parse_config({**BARE, "method": {"name": "recipe", "tune": "head", "memory": KEEPING, "terms": ["clip", term]}}, "here")
+
+
 @pytest.mark.parametrize("term", ["class_texts", "reference", "identity", "clusters", "{kind: proto_triplet, prototypes: images}"])
 def test_a_term_that_only_images_could_move_is_refused_where_none_moves(term: str) -> None:
     for tune, told in (("{kind: whole, part: text}", "the image tower is not tuned"), ("whole", "")):
@@ -57,3 +67,8 @@ def test_what_is_near_it_is_taken(text: str) -> None:
 def test_a_preset_with_a_part_changed_is_held_to_the_table_too() -> None:
     with pytest.raises(ConfigError, match="the mean of two products of factors"):
         parse_config({**BARE, "method": {"name": "wise_ft", "tune": "lora"}}, "here")
+
+
+def test_vectors_of_several_sessions_are_of_one_model() -> None:
+    with pytest.raises(ConfigError, match="one model has to make them all"):
+        parse_config({**BARE, "method": {"name": "recipe", "terms": ["clip", {"kind": "anchor", "teacher": "session"}]}}, "here")

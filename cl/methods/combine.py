@@ -1,17 +1,18 @@
 """Which parts have no meaning together: one table, which is what is checked, what is told, and the page about it (docs/make)."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 from cl.methods.merges.base import MergeConfig
 from cl.methods.part import PartConfig
 from cl.methods.rounds.towers import TowersConfig
-from cl.methods.terms.base import TermConfig
+from cl.methods.terms import AnyTerm, TermConfig
 from cl.methods.terms.objective import ObjectiveConfig
 from cl.methods.tuners.base import Tuner
 
-# terms that nothing but moving features changes
-_FEATURES = {"regress", "anchor", "identity", "counterfactual", "alip", "clusters", "class_texts", "reference"}
+# terms that nothing but moving features changes; gap and m2mix are so where they leave labels to others
+_FEATURES = {"regress", "anchor", "identity", "counterfactual", "alip", "clusters", "class_texts", "reference", "primary", "stored"}
+_KINDS = {config.called() for config in get_args(get_args(AnyTerm)[0])}
 _STRENGTH = ("weight", "alpha")  # by which a term is multiplied
 
 
@@ -97,6 +98,19 @@ def _silent_round(parts: Parts) -> bool:
     return any(not any(term.teaches and term.called() not in others for term in parts.terms) for others in (rounds.image, rounds.text))
 
 
+def _still_features(parts: Parts) -> bool:
+    leaving = {term.called() for term in parts.terms if term.called() in ("gap", "m2mix") and getattr(term, "labels", "") == "classify"}
+    return parts.seats["tune"].called() == "head" and bool((_FEATURES & parts.kinds()) | leaving)
+
+
+def _strange_round(parts: Parts) -> bool:
+    rounds = parts.seats.get("rounds")
+    if not isinstance(rounds, TowersConfig):
+        return False
+    # of two terms of a kind the second one has a number behind it
+    return any({name, name.rstrip("0123456789")}.isdisjoint(_KINDS) for name in rounds.image + rounds.text)
+
+
 def _no_mixer(parts: Parts) -> bool:
     rounds, tuner = parts.seats.get("rounds"), parts.seats["tune"]
     return getattr(rounds, "restart", None) == "mixer" and getattr(tuner, "form", None) != "multimodal"
@@ -144,7 +158,7 @@ REFUSALS = (
     ),
     Refusal(
         "a hold over a head",
-        "has an importance for each weight, and what is tuned grows with the classes; take another tuner, or leave the term out",
+        "hold has an importance for each weight, and what is tuned grows with the classes; take another tuner, or leave the term out",
         "{name: recipe, tune: head, terms: [clip, hold]}",
         lambda parts: parts.seats["tune"].called() == "head" and "hold" in parts.kinds(),
     ),
@@ -158,14 +172,20 @@ REFUSALS = (
     Refusal(
         "features that a head leaves as they are",
         "nothing that is tuned here changes a feature of an image or a text, which is all that regress, anchor, identity, counterfactual, "
-        "alip, clusters, class_texts and reference are about; take another tuner, or leave the term out",
+        "alip, clusters, class_texts, reference, primary and stored are about, and gap and m2mix unless their labels are pairs; take "
+        "another tuner, or leave the term out",
         "{name: recipe, tune: head, terms: [clip, regress]}",
-        lambda parts: parts.seats["tune"].called() == "head" and bool(_FEATURES & parts.kinds()),
+        _still_features,
     ),
     Refusal(
         "images held, or compared with images, where none moves",
         "and the image tower is not tuned; tune it as well, or leave the term out",
         "{name: recipe, tune: {kind: whole, part: text}, terms: [clip, class_texts]}",
+    ),
+    Refusal(
+        "class prompts as rows where no text moves",
+        "and the text tower is not tuned; tune it as well, or leave the term out",
+        "{name: recipe, tune: {kind: whole, part: image}, terms: [clip, text_rows]}",
     ),
     Refusal(
         "image features computed once under a tuner of the image tower",
@@ -224,6 +244,12 @@ REFUSALS = (
         "rounds.text those that only the second one does: put one that teaches into each, or into neither",
         "{name: recipe, rounds: towers, terms: [clip]}",
         _silent_round,
+    ),
+    Refusal(
+        "a round of a term that there is not",
+        "rounds.image and rounds.text name kinds of terms, and at least one that they name is none; `evergreen parts` lists them",
+        "{name: recipe, rounds: {kind: towers, text: [clp]}, terms: [clip, identity]}",
+        _strange_round,
     ),
     Refusal(
         "two tuners",

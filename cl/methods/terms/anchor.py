@@ -1,13 +1,14 @@
 """Queries held to what an earlier model finds for them: their similarities to vectors that it made of earlier sessions."""
 
-from typing import ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Bool, Float, UInt8
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
+from pydantic import BeforeValidator, Field, NonNegativeFloat, NonNegativeInt, PositiveInt
 from torch import Tensor
 
 from cl.data.table import ImageTable, fingerprint
+from cl.explain import told
 from cl.methods.losses import distillation, similarities
 from cl.methods.terms.base import Needs, Term, TermConfig
 from cl.methods.terms.earlier import CHUNK, EARLIER, Taught
@@ -17,6 +18,12 @@ from cl.methods.view import Site, View
 from cl.streams.stream import Session
 
 
+def _lasting(given: Any) -> Any:
+    if given == "session":
+        raise told("vectors of several sessions are compared, so one model has to make them all: give original, or a model by its name")
+    return given
+
+
 class AnchorConfig(TermConfig):
     """Similarities of images and texts to an earlier model's vectors of earlier sessions, held where that model has them."""
 
@@ -24,7 +31,7 @@ class AnchorConfig(TermConfig):
 
     kind: Literal["anchor"] = "anchor"
     weight: NonNegativeFloat = Field(1.0, description="of this loss in the sum")
-    teacher: str = Field("original", description=EARLIER)
+    teacher: Annotated[str, BeforeValidator(_lasting)] = Field("original", description=EARLIER)
     rows: PositiveInt = Field(500, description="images of earlier sessions whose vector is kept, and that of their text; no image is")
     texts: NonNegativeInt = Field(100, description="random texts per step that are held too")
     length: int = Field(10, ge=3, description="tokens per random text, start and end included")

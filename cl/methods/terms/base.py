@@ -10,7 +10,7 @@ from cl.data.table import ImageTable
 from cl.errors import MethodError
 from cl.methods.base import What
 from cl.methods.part import Part, PartConfig
-from cl.methods.tuners.base import Tuner
+from cl.methods.tuners.base import Tower, Tuner
 from cl.methods.view import Site, View
 from cl.streams.stream import Session
 
@@ -71,12 +71,12 @@ class Term(Part, ABC):
         """The session is learned: drop what was only for it, keep what must be kept."""
 
 
-def refuse_still(tuner: Tuner, session: Session, kind: str, does: str) -> None:
-    """Raise where a term has only images to move, and none moves: it would be a constant.
+def refuse_still(tuner: Tuner, session: Session, kind: str, does: str, tower: Tower = "image") -> None:
+    """Raise where a term has only images to move, or only texts, and none moves: it would be a constant.
 
     Raises:
-        MethodError: the image tower is not tuned.
+        MethodError: the tower is not tuned.
     """
-    if "image" in tuner.fixed:
+    if tower in tuner.fixed:
         whose = f"session {session.index} ({session.name})"
-        raise MethodError(f"{whose}: the term {kind} {does}, and the image tower is not tuned; tune it as well, or leave the term out")
+        raise MethodError(f"{whose}: the term {kind} {does}, and the {tower} tower is not tuned; tune it as well, or leave the term out")

@@ -10,7 +10,7 @@ from torch import Tensor
 from cl.data.table import ImageTable
 from cl.errors import MethodError
 from cl.methods.losses import classification, similarities
-from cl.methods.terms.base import Term, TermConfig
+from cl.methods.terms.base import Term, TermConfig, refuse_still
 from cl.methods.terms.objective import Scale
 from cl.methods.tuners.base import Tuner
 from cl.methods.view import Site, View
@@ -50,7 +50,9 @@ class TextRows(Term):
         self._columns = self._allowed = self._owners  # where the class of each prompt does, and which prompts may be drawn
 
     def check(self, tuner: Tuner, session: Session, rows: ImageTable) -> None:
-        """A session needs labels: there are as many prompts in a step as rows that have one."""
+        """A session needs labels: there are as many prompts in a step as rows that have one. And texts move, or rows of a head do."""
+        if not tuner.grows:
+            refuse_still(tuner, session, self.config.kind, "classifies class prompts", "text")
         if not any(label is not None for label in rows.labels):
             raise MethodError(
                 f"session {session.index} ({session.name}): none of its {len(session.data)} rows has a label, and the term "
