@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from cl.config import TrainConfig
+from cl.errors import MethodError
 from cl.learning.learner import learn
 from cl.methods.losses import distillation
 from cl.methods.presets.finetune import FinetuneConfig
@@ -182,6 +183,13 @@ def test_names_seen_so_far_are_distilled_from_the_second_session_on() -> None:
         tokens = method.clip.tokenize([c.prompts[0] for c in second.vocabulary])
         logits = [c.scale() * c.encode_image(batch.images) @ c.encode_text(tokens).T for c in (method.clip, method.teacher("session").clip)]
         assert method.losses(batch)["lwf"].item() == pytest.approx(distillation(*logits).item(), rel=1e-5)
+
+
+def test_class_names_are_held_only_where_some_are_known() -> None:
+    session = make.session(1, (0, 1), (), labels=False, captions=True)
+    with pytest.raises(MethodError, match=r"session 1 \(session 1\): no class is known by now, and the term names"):
+        VRLwFConfig(texts=0).build(make.tiny(), 0).check(session)
+    VRLwFConfig(lwf=True).build(make.tiny(), 0).check(session)  # from the second session on
 
 
 def test_without_random_texts_it_is_the_authors_lwf_over_class_names_from_the_first_session_on() -> None:

@@ -7,11 +7,14 @@ from jaxtyping import Float
 from pydantic import Field, NonNegativeFloat
 from torch import Tensor
 
+from cl.data.table import ImageTable
+from cl.errors import MethodError
 from cl.methods.losses import distillation, similarities
 from cl.methods.terms.base import Needs, Term, TermConfig
 from cl.methods.terms.earlier import TEACHER
 from cl.methods.tuners.base import Tuner
 from cl.methods.view import Kind, Site, View
+from cl.streams.stream import Session
 
 
 class NamesConfig(TermConfig):
@@ -44,9 +47,20 @@ class Names(Term):
         """A teacher."""
         return Needs(teachers=frozenset({self.config.teacher}))
 
+    def check(self, tuner: Tuner, session: Session, rows: ImageTable) -> None:
+        """Some class is known, where the term holds."""
+        if self._holds(session) and not session.vocabulary:
+            raise MethodError(
+                f"session {session.index} ({session.name}): no class is known by now, and the term {self.config.kind} keeps what class "
+                "names mean; choose the term vocabulary or reference for captions"
+            )
+
+    def _holds(self, session: Session) -> bool:
+        return self.config.first or session.index > 1
+
     def begin(self, at: Site) -> None:
         """Let the teacher encode the names, once."""
-        if self.config.first or at.session.index > 1:
+        if self._holds(at.session):
             with torch.no_grad():
                 self._texts = at.teacher(self.config.teacher).classes(at.lesson.vocabulary)
 
