@@ -234,3 +234,16 @@ def test_what_holds_back_reaches_what_is_tuned(tune: str, term: dict[str, Any]) 
     rows = Rows(method.begin(session), method.clip, session.vocabulary, pixels=method.pixels)
     losses = method.losses(Collate(method.clip.tokenize)([rows[(row, 0, 0)] for row in range(6)]))
     assert len(losses) > 1 and all(loss.requires_grad for loss in losses.values())
+
+
+def test_a_session_without_classes_is_refused_where_their_share_says_how_far_it_goes() -> None:
+    first, second = (make.session(index, (0, 1), (), labels=False, captions=True) for index in (1, 2))
+    for share in ("new_over_seen", "one_over_t"):
+        tune = {"kind": "prompts", "form": "text", "reg": "balance", "share": share}
+        method = RecipeConfig.model_validate({"tune": tune}).build(make.tiny(), 0)
+        method.check(first)
+        if share == "one_over_t":
+            method.check(second)
+        else:
+            with pytest.raises(MethodError, match=r"session 2 \(session 2\): teaches no class, and with reg: balance"):
+                method.check(second)

@@ -127,11 +127,11 @@ class Recipe(Method):
         return [self._teachers[name] for name in names]
 
     def check(self, session: Session) -> None:
-        """Rows that teach, and whatever each term asks for."""
+        """Rows that teach, and whatever each part asks for."""
         rows = self._rows(session)
         self._named()
-        if self.several:
-            self.several.check(session)
+        for check in (self.tuner.check, self.several.check) if self.several else (self.tuner.check,):
+            check(session)
         if not len(rows) and not (self.several and self.several.bare):
             raise MethodError(lacking(session, self._asked()))
         for term in self._terms():

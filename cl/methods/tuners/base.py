@@ -128,6 +128,13 @@ class Tuner(Part, ABC):
         """Token ids, where the clip is."""
         return self.clip.tokenize(texts).to(self.clip.device)
 
+    def check(self, session: Session) -> None:
+        """Say before anything is trained that a session cannot be used.
+
+        Raises:
+            MethodError: names the session, what it lacks and what to do.
+        """
+
     def begin(self, session: Session, competing: Sequence[ClassName]) -> None:
         """A session begins, in whose first lesson these classes compete."""
 

@@ -9,6 +9,7 @@ from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from cl.data.classes import ClassName
+from cl.errors import MethodError
 from cl.methods import prompts
 from cl.methods.prompts import DeepPrompts, Mixing, Prompts, Share, drawn, encode_text, fitting, share, worded
 from cl.methods.tuners.base import TOWERS, Tuner, TunerConfig
@@ -121,6 +122,15 @@ class Prompted(Tuner):
 
     def folded(self) -> None:
         """None: prompts are no weights of a plain CLIP."""
+
+    def check(self, session: Session) -> None:
+        """A session teaches classes, where their share says how far it may go: without one it would learn nothing."""
+        balanced = self.config.reg == "balance" and self.config.share == "new_over_seen"
+        if balanced and session.index > 1 and not session.classes:
+            raise MethodError(
+                f"session {session.index} ({session.name}): teaches no class, and with reg: balance its steps are as large as the share of "
+                "its classes among all; set share to one_over_t, or reg to none"
+            )
 
     def begin(self, session: Session, competing: Sequence[ClassName]) -> None:
         """Find how far the session may go; draw new prompts, where each session gets its own."""
