@@ -1,12 +1,16 @@
 """What the laws are held over: each part with plain partners, each preset, and a pairwise array; all of it read from the registry."""
 
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
+from cl.data.table import ImageTable, concat
 from cl.methods import CONFIGS, PARTS, Method
 from cl.methods.combine import Parts, refused
+from cl.streams.stream import Session
 from tests import make
 from tests.golden.numbers import SMALL
+from tests.golden.numbers import sessions as golden
 from tests.laws.pairwise import array
 
 KINDS = ("labels", "captions", "mixed")
@@ -21,6 +25,32 @@ _SMALL["wrong"] = "words"  # those that every session of the laws has
 _SMALL |= {"image": (), "text": ()}  # rounds over towers: every term is asked in both
 _SMALL["store"] = "features"  # a memory that keeps more does all that one does that keeps less
 _PARTNERS = {"stored": {"memory": {"kind": "reservoir", "capacity": 6, "store": "features"}}}  # what a part has no meaning without
+
+
+def sessions(kind: str) -> list[Session]:
+    """Two sessions as golden numbers are of; of captions and no class; of rows of which one class has labels; of rows that have it all."""
+    match kind:
+        case "retrieval":
+            return [make.session(index, colours, (), each=6, labels=False, captions=True) for index, colours in ((1, (0, 1)), (2, (2, 3)))]
+        case "some":  # labels of one class alone
+            return [
+                replace(each, data=concat([each.data.take(range(6)), each.data.take(range(6, 12)).without("label")]))
+                for each in golden("labels")
+            ]
+        case "rich":
+            return [replace(each, data=_told(each.data)) for each in golden("labels")]
+        case _:
+            return golden(kind)
+
+
+def _told(rows: ImageTable) -> ImageTable:
+    labels = [str(label) for label in rows.labels]
+    told = [[f"two {label} squares, sample {row}", f"the {row}th {label} patch"] for row, label in enumerate(labels)]
+    again = [[f"a patch of {label} paint, number {row}"] for row, label in enumerate(labels)]
+    wrong = [[f"no {label} at all, sample {row}"] for row, label in enumerate(labels)]
+    which = [f"thing {row // 3}" for row in range(len(rows))]
+    images = rows.table["image"].to_pylist()
+    return ImageTable.of(rows.ids, images, labels, told, rewrites=again, counterfactuals=wrong, identity=which)
 
 
 def small(seat: str, kind: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Laws over every part with plain partners, every preset, and every two parts together, on labels and on captions.
+"""Laws over every part with plain partners and with one field set otherwise, every preset, and every two parts together.
 
 A part or preset that is registered is held to them by that alone.
 """
@@ -6,12 +6,16 @@ A part or preset that is registered is held to them by that alone.
 from itertools import combinations
 
 import pytest
+from pydantic import ValidationError
 
-from tests.laws.cases import KINDS, PRESETS, UNITS, pairwise
-from tests.laws.life import broken
+from tests.laws.cases import KINDS, PRESETS, UNITS, build, config, pairwise, sessions
+from tests.laws.life import broken, refusal
+from tests.laws.otherwise import otherwise
 from tests.laws.pairwise import array, pairs
 
 FIRST = dict(list(pairwise().items())[:6])  # of which each holds as many new pairs as any can: the default tier's
+OTHERWISE = dict(otherwise())
+NEVER = {"tip_adapter, keys: trained", "caps_adapter, keys: trained", "tip_adapter_f, alpha: auto", "tip_adapter_f, beta: auto"}
 
 
 @pytest.mark.parametrize("name", UNITS)
@@ -25,7 +29,7 @@ def test_parts_that_meet_keep_the_laws(name: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*KINDS, "retrieval"])
 @pytest.mark.parametrize("name", UNITS)
 def test_a_part_with_plain_partners_keeps_all_laws(name: str, kind: str) -> None:
     assert broken(UNITS[name], kind) == []
@@ -36,6 +40,18 @@ def test_a_part_with_plain_partners_keeps_all_laws(name: str, kind: str) -> None
 @pytest.mark.parametrize("name", PRESETS)
 def test_a_preset_keeps_all_laws(name: str, kind: str) -> None:
     assert broken(PRESETS[name], kind) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", OTHERWISE)
+def test_a_part_with_one_field_set_otherwise_keeps_the_laws_where_it_is_taken(name: str) -> None:
+    settings = OTHERWISE[name]
+    if name in NEVER:
+        with pytest.raises(ValidationError):
+            config(settings)
+        return
+    taken = [kind for kind in ("rich", "half", "some", "bare") if refusal(build(settings), sessions(kind)[0]) is None]
+    assert taken and broken(settings, taken[0], brief=True) == []
 
 
 @pytest.mark.slow
