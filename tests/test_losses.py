@@ -80,14 +80,16 @@ def test_contrastive_agrees_with_the_reference_loss_of_open_clip() -> None:
     from open_clip.loss import ClipLoss
 
     source = torch.Generator().manual_seed(0)
-    images, texts = (torch.nn.functional.normalize(torch.randn(6, 5, generator=source), dim=-1).requires_grad_() for _ in range(2))
-    scale = torch.tensor(14.0, requires_grad=True)
+    images, texts = (
+        torch.nn.functional.normalize(torch.randn(6, 5, generator=source, dtype=torch.float64), dim=-1).requires_grad_() for _ in range(2)
+    )
+    scale = torch.tensor(14.0, dtype=torch.float64, requires_grad=True)
     reference = ClipLoss()(images, texts, scale)
     wanted = torch.autograd.grad(reference, [images, texts, scale])
     gradients = torch.autograd.grad(contrastive(images, texts, scale), [images, texts, scale])
-    torch.testing.assert_close(contrastive(images, texts, scale), reference)
+    torch.testing.assert_close(contrastive(images, texts, scale), reference, rtol=0, atol=1e-14)
     for mine, theirs in zip(gradients, wanted, strict=True):
-        torch.testing.assert_close(mine, theirs)
+        torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-14)
 
 
 def test_equal_texts_share_their_target_and_no_equal_texts_means_the_plain_loss() -> None:

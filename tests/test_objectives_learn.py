@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from statistics import mean
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -78,8 +79,12 @@ def closed(world: World, u: Tensor, v: Tensor) -> Tensor:
     return distance(u, v) + (uniformity(u, u) + uniformity(v, v)) / 2
 
 
+def cooler(world: World, u: Tensor, v: Tensor, step: int) -> Tensor:
+    return contrastive(u, v, 14.3)
+
+
 def mixtures(world: World, u: Tensor, v: Tensor, step: int) -> Tensor:
-    return 0.1 * mixed(u, v, (step * 0.618) % 1, 1 / 0.07)  # shares spread evenly
+    return 0.1 * mixed(u, v, float(np.random.default_rng(step).beta(0.5, 0.5)), 1 / 0.07)
 
 
 def logistic(world: World, u: Tensor, v: Tensor, step: int) -> Tensor:
@@ -88,9 +93,18 @@ def logistic(world: World, u: Tensor, v: Tensor, step: int) -> Tensor:
     return siglip(u, v, world.log_scale.exp(), world.bias)
 
 
+def from_minus_ten(world: World, u: Tensor, v: Tensor, step: int) -> Tensor:
+    """As its authors begin, who begin with a model that has learned nothing."""
+    if step == 0:
+        world.log_scale.data.fill_(math.log(10))
+        world.bias.data.fill_(-10.0)
+    return siglip(u, v, world.log_scale.exp(), world.bias)
+
+
 OBJECTIVES: dict[str, Objective] = {
     "clip": trained,
     "siglip": logistic,
+    "siglip from -10": from_minus_ten,
     "infoloob": lambda world, u, v, step: infoloob(u, v, 14.3),
     "cloob": lambda world, u, v, step: cloob(u, v, 14.3, 14.3),
     "m2mix": lambda world, u, v, step: trained(world, u, v, step) + mixtures(world, u, v, step),
@@ -109,18 +123,27 @@ def test_it_learns_which_caption_is_whose(name: str, examined: dict[str, list[di
     assert all(each["recall"] >= 0.45 for each in examined[name])  # 0.004 by chance
 
 
-def test_siglip_learns_as_much_as_clip(examined: dict[str, list[dict[str, float]]]) -> None:
-    assert abs(mean(each["recall"] for each in examined["siglip"]) - mean(each["recall"] for each in examined["clip"])) <= 0.05
+def learned(examined: dict[str, list[dict[str, float]]], name: str) -> float:
+    """How much more it finds than clip does, over all seeds."""
+    return mean(each["recall"] for each in examined[name]) - mean(each["recall"] for each in examined["clip"])
 
 
-def test_retrieval_spreads_over_more_directions_and_more_evenly_than_clip(examined: dict[str, list[dict[str, float]]]) -> None:
-    for retrieved, plain in zip(examined["cloob"], examined["clip"], strict=True):
-        assert retrieved["rank"] >= plain["rank"] and retrieved["uniformity"] < plain["uniformity"]
-    assert sum(each["rank"] for each in examined["cloob"]) > sum(each["rank"] for each in examined["clip"])
+@pytest.mark.parametrize("name", ["siglip", "siglip from -10"])
+def test_siglip_learns_as_much_as_clip(name: str, examined: dict[str, list[dict[str, float]]]) -> None:
+    assert abs(learned(examined, name)) <= 0.05
+
+
+def test_retrieval_spreads_over_more_directions_and_more_evenly_than_clip_and_learns_less(
+    examined: dict[str, list[dict[str, float]]],
+) -> None:
+    """Of eight seeds each had one to three directions more, and one fewer without the retrieval; recall lower by .039 on average."""
+    for retrieved, bare, plain in zip(examined["cloob"], examined["infoloob"], examined["clip"], strict=True):
+        assert retrieved["rank"] > plain["rank"] > bare["rank"] and retrieved["uniformity"] < plain["uniformity"] - 0.04
+    assert -0.08 < learned(examined, "cloob") < -0.01 < learned(examined, "infoloob")
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_the_gap_closes_under_either_term_and_stays_open_under_clip_alone(seed: int) -> None:
+def test_the_gap_closes_under_either_term_or_a_lower_scale_and_stays_open_under_clip_alone(seed: int) -> None:
     begun = World(seed, apart=True).learn(sharp, 150, 3e-3)
     state = begun.source.get_state()
 
@@ -130,9 +153,10 @@ def test_the_gap_closes_under_either_term_and_stays_open_under_clip_alone(seed: 
         again.source.set_state(state)
         return again.learn(objective, 100, 1e-3).exam()
 
-    plain = after(sharp)
+    plain, low = after(sharp), after(cooler)
     mixing = after(lambda world, u, v, step: sharp(world, u, v, step) + mixtures(world, u, v, step))
     closing = after(lambda world, u, v, step: sharp(world, u, v, step) + closed(world, u, v))
     assert plain["gap"] > 1.2 and mixing["gap"] < plain["gap"] - 0.3 and closing["gap"] < plain["gap"] - 0.5
     assert closing["uniformity"] < plain["uniformity"] - 0.5
+    assert low["gap"] < plain["gap"] - 0.5 and low["recall"] > plain["recall"] + 0.03  # the strongest setting there is
     assert mixing["recall"] > plain["recall"] and closing["recall"] > plain["recall"] - 0.02

@@ -122,3 +122,32 @@ def test_the_preset_is_that_recipe_and_wants_what_its_terms_want() -> None:
     assert preset().spelled() == spelled.spelled() and preset().wants() == ("labels",)
     method: Method = preset(by="identity").build(make.tiny(), 0)  # type: ignore[call-arg]
     assert isinstance(method, Recipe)
+
+
+@pytest.mark.slow
+def test_texts_find_images_after_the_second_round_and_not_before_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    colours, train = range(8), TrainConfig(max_steps=40, batch_size=24, lr=1e-3, device="cpu")
+    session = make.session(1, colours, colours, each=6, captions=True)
+    method = built(["identity", "clip"])
+    examined = session.tests[0].data
+    pixels = torch.stack([method.clip.transform()(examined.image(row)) for row in range(len(examined))])
+    labels = [make.COLOURS.index(str(label)) for label in examined.labels]
+
+    def found() -> float:
+        """Of the four images nearest to each colour's prompt how many are of it."""
+        with torch.no_grad():
+            texts = method.encode_text(method.clip.tokenize([f"a {colour} square" for colour in make.COLOURS]))
+            near = (texts @ method.encode_image(pixels).T).topk(4, dim=1).indices
+        return (torch.tensor(labels)[near] == torch.arange(8)[:, None]).double().mean().item()
+
+    between: list[float] = []
+    inner = method.losses
+
+    def losses(batch: Any) -> Any:
+        if not batch.images.numel() and not between:
+            between.append(found())
+        return inner(batch)
+
+    monkeypatch.setattr(method, "losses", losses)
+    learn(method, session, train, 0)
+    assert found() > between[0] + 0.3, (between, found())

@@ -19,7 +19,7 @@ from cl.methods.part import PartConfig
 from cl.methods.recipe import Recipe
 from cl.methods.view import View
 from tests import make
-from tests.laws.cases import build, recipe, sessions, small
+from tests.laws.cases import build, config, recipe, sessions, small
 from tests.laws.life import FAST, copied, refusal
 
 OBJECTIVE = small("terms", "clip") | {"scale": 10}
@@ -103,8 +103,10 @@ class Begun(NamedTuple):
 @functools.cache
 def begun(kind: str, data: str, tune: str = "both towers") -> Begun | None:
     """None where the data is refused."""
-    method, (first, second) = build(recipe(OBJECTIVE, small("terms", kind), tune=TUNED[tune])), sessions(data)
+    settings, (first, second) = recipe(OBJECTIVE, small("terms", kind), tune=TUNED[tune]), sessions(data)
+    method = build(settings)
     if refusal(method, first):
+        assert tune != "both towers" or data not in config(settings).wants()
         return None
     assert isinstance(method, Recipe) and len(method.terms) == 2
     learn(method, first, FAST, 0)
@@ -121,6 +123,10 @@ def begun(kind: str, data: str, tune: str = "both towers") -> Begun | None:
 
 each_term = pytest.mark.parametrize("kind", PARTS["terms"])
 each_data = pytest.mark.parametrize("data", [KINDS[1], pytest.param(KINDS[0], marks=pytest.mark.slow)])
+
+
+def test_each_term_is_held_to_them_on_one_kind_of_data_at_least() -> None:
+    assert [kind for kind in PARTS["terms"] if not {*KINDS} & {*config(recipe(OBJECTIVE, small("terms", kind))).wants()}] == []
 
 
 @each_data
@@ -237,6 +243,6 @@ def _bare(rows: ImageTable) -> ImageTable:
 
 def test_each_part_makes_itself_from_its_defaults_and_says_what_it_is() -> None:
     for kinds in PARTS.values():
-        for kind, config in kinds.items():
-            assert issubclass(config, PartConfig) and config().called() == kind
-            assert (config.__doc__ or "").splitlines()[0].endswith("."), f"{kind} has no sentence for `evergreen parts`"
+        for kind, part in kinds.items():
+            assert issubclass(part, PartConfig) and part().called() == kind
+            assert (part.__doc__ or "").splitlines()[0].endswith("."), f"{kind} has no sentence for `evergreen parts`"
