@@ -186,7 +186,7 @@ def test_a_penalty_does_not_hang_on_the_last_session_as_the_official_choice_does
     sessions = [np.flatnonzero(y < 2), np.flatnonzero(y == 2)]
     assert [official(each) for each in (*sessions, np.arange(30))] == [1.0, 1.0, 10.0]
     every = Taught([str(each) for each in y], x, x, torch.arange(30))
-    chosen = set()
+    chosen, grams = set(), []
     for parts in (sessions, sessions[::-1], [np.arange(30)]):
         method = CONFIGS["ridge"](projection=20).build(CLIP, 0)
         method.random = torch.from_numpy(random_features())
@@ -194,7 +194,8 @@ def test_a_penalty_does_not_hang_on_the_last_session_as_the_official_choice_does
         for part in parts:
             method.add(every.take(part.tolist()))
         chosen.add(method.penalty())
-    assert len(chosen) == 1
+        grams.append(method.folds.grams)
+    assert len(chosen) == 1 and all(torch.allclose(each, grams[0], **EXACT) for each in grams)
 
 
 def test_the_recursion_of_rail_is_ridge_and_its_penalty_is_in_units_of_its_own_layer() -> None:

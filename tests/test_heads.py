@@ -383,10 +383,13 @@ def test_two_labels_a_class_are_not_outvoted_by_rows_that_zero_shot_mistakes() -
 
 
 def test_a_class_of_which_no_row_is_found_stays_untaught(monkeypatch: pytest.MonkeyPatch) -> None:
-    method, x = head(name="gda", unlearnable=True), features(12, 6)
-    monkeypatch.setattr("cl.methods.closed_form.gda.assigned", lambda x, guess, held: torch.eye(3, dtype=torch.float64)[[0, 2] * 6])
-    method.weigh(x, ABC, torch.full((12, 3), 1 / 3, dtype=torch.float64))
+    method, x, holding = head(name="gda", unlearnable=True), features(12, 6), []
+    found = torch.eye(3, dtype=torch.float64)[[0, 2] * 6]
+    monkeypatch.setattr("cl.methods.closed_form.gda.assigned", lambda x, guess, held: holding.append(held) or found)
+    for _ in range(2):
+        method.weigh(x, ABC, torch.full((12, 3), 1 / 3, dtype=torch.float64))
     assert method.moments.sums.names == method.apart.names == ["0", "2"] and gaussian(method, x).isfinite().all()
+    assert holding[0] is None and holding[1].counts.tolist() == [6, 0, 6] and holding[1].rows == 12  # what is known by then
 
 
 def named_by_sight(method: GDA, known: tuple[int, ...]) -> None:
@@ -418,7 +421,9 @@ def test_rows_without_a_label_teach_as_far_as_they_are_of_each_class_and_labels_
     assert by_em.moments.count == pytest.approx(24, abs=0.1)
 
 
-def test_zero_shot_near_chance_is_refused_and_changes_nothing() -> None:
+def test_zero_shot_near_chance_is_refused_and_changes_nothing_and_labels_of_each_class_begin_in_its_place(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     session = make.session(1, (0, 1, 2, 3), (0, 1, 2, 3))
     half = replace(session, data=concat([session.data.take(range(16)), session.data.take(range(16, 32)).without("label")]))
     method = CONFIGS["gda"](unlabelled="em").build(CLIP, 0)
@@ -427,7 +432,10 @@ def test_zero_shot_near_chance_is_refused_and_changes_nothing() -> None:
     with pytest.raises(MethodError, match=r"session 1 \(session 1\): zero-shot gives its likeliest class 0.\d\d on average, .* needs 0.50"):
         method.end(half)
     assert method.moments.count == 0 and not len(method.notes)
-    method.end(replace(session, data=session.data.unlabelled(range(0, 32, 4))))  # labels of each class, and zero-shot is not needed
+    started: list[torch.Tensor] = []
+    monkeypatch.setattr("cl.methods.closed_form.gda.assigned", lambda x, guess, held: assigned(x, started.append(guess) or guess, held))
+    method.end(replace(session, data=session.data.unlabelled(range(0, 32, 4))))
+    assert started[0].argmax(1).tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
     assert method.moments.count == pytest.approx(32) and len(method.notes) == 24
     taught = method.read(session.data.where([row % 4 > 0 for row in range(32)]))
     own = torch.tensor([method.moments.sums.names.index(name) for name in taught.names])

@@ -22,8 +22,8 @@ def test_ranks_are_the_worked_ones_and_those_of_scikit_learn() -> None:
     known, unknown = np.sin(7 * np.arange(20.0)) + 1, np.cos(3 * np.arange(10.0)) + 0.2
     assert (auroc(known, unknown), fpr95(known, unknown)) == pytest.approx((0.775, 0.5), abs=1e-12)
     drawn = np.random.default_rng(0)
-    for _ in range(5):
-        known, unknown = drawn.integers(0, 6, 40).astype(float), drawn.integers(0, 5, 30).astype(float)  # with ties
+    for most in (6, 6, 60, 60, 1000):  # with ties, many and few
+        known, unknown = drawn.integers(0, most, 40).astype(float), drawn.integers(0, most - 1, 30).astype(float)
         truth, both = [1] * 40 + [0] * 30, np.concatenate([known, unknown])
         assert auroc(known, unknown) == pytest.approx(roc_auc_score(truth, both), abs=1e-12)
         wrong, right, _ = roc_curve(truth, both, drop_intermediate=False)
