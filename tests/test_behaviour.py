@@ -4,6 +4,7 @@ Directions, not the papers' numbers. Learning rates and Mod-X's alpha were chose
 thirty steps; then every seed agreed of those tried, 0 to 7 with VR-LwF and 0 to 3 with Mod-X.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,11 @@ import pytest
 
 from cl.data.glyphs import build
 from cl.data.table import write
+from cl.evaluation.evaluate import evaluate
 from cl.evaluation.matrix import Matrix
+from cl.learning.learner import learn
 from cl.run import parse_config, plan, run
+from cl.run_config import train_config
 
 pytestmark = pytest.mark.slow
 
@@ -106,3 +110,22 @@ def test_combinations_nobody_offers_lose_less_of_what_was_never_taught_and_one_v
         assert_less(ours, lost[-1], f"zero-shot drop of {what}")
     assert_less(newest[0], newest[2], "the newest session under TIES")
     assert newest[1].mean() > before.mean(), (newest, before)
+
+
+def test_where_letters_that_were_taught_and_others_compete_a_gate_finds_the_taught_ones_that_zero_shot_takes_for_others(data: Path) -> None:
+    probe = [{"name": "latin", "domains": "latin", "limit": 300}]
+    stream = STREAM | {"limit": 1200, "template": "{}", "sessions": [{"domains": name} for name in ("greek", "cyrillic")], "probes": probe}
+    tree = {"name": "behaviour", "model": {"name": "glyph_base"}, "threads": 1, "stream": stream, "method": "ridge"}
+    made = plan(parse_config(tree, "test"), data, "v1")
+    method = made.build()
+    for session in made.stream.sessions:
+        learn(method, session, train_config(made.config, session), 0)
+    every = (*made.stream.sessions[-1].vocabulary, *made.stream.probes[0].classes)
+    exam = [replace(each, classes=every) for session in made.stream.sessions for each in session.tests]
+    exam.append(replace(made.stream.probes[0], classes=every))
+    right = {}
+    for mixed in ("gate", "zero_shot"):
+        method.mixed = mixed  # type: ignore[assignment]  # the same sums
+        right[mixed] = [score.metrics["top1"] for score in evaluate(method, exam, made.config.evaluate).values()]
+    taught, before = (np.mean(right[mixed][:-1]) for mixed in ("gate", "zero_shot"))
+    assert taught > 0.8 and before < 0.5 and right["gate"][-1] > 0.6, right
