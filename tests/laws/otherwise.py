@@ -17,13 +17,17 @@ _WITH: dict[str, dict[str, Any]] = {  # what a field plays no part without
     "whole, cache": {"part": "text"},
     "projections, cache": {"towers": "text"},
     "lora, cache": {"towers": "text"},
-    "prompts, cache": {"form": "text"},
-    "prompts, mixing": {"form": "multimodal"},
+    "prompts, form": {"depth": 12},  # as it is by itself: it is of the bridged ones
+    "prompts, cache": {"depth": 12, "form": "text"},
+    "prompts, mixing": {"depth": 12, "form": "multimodal"},
     "prompts, share": {"reg": "balance"},
     "prompts, scale_target": {"reg": "balance"},
     "proto_triplet, prototypes": {"margin": 2.0},  # images of another class are further away than the margin that it has by itself
 }
-_PARTNERS = {"pseudolabels, restart": {"tune": {"kind": "prompts", "form": "multimodal"}}}
+_PARTNERS = {
+    "pseudolabels, restart": {"tune": {"kind": "prompts", "form": "multimodal"}},
+    "interpolate, reference": {"tune": {"kind": "prompts", "depth": 2}},  # which the method makes, and not the model that comes
+}
 
 
 def otherwise() -> Iterator[tuple[str, dict[str, Any]]]:

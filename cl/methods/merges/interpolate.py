@@ -62,7 +62,7 @@ class Interpolate(Merge):
         learned = self._learned(at.tuner)
         if not at.tuner.linear:
             at.tuner.shrink(self.config.share)
-        reference = {name: self._reference[name].to(tensor.device) for name, tensor in learned.items()}
+        reference = {name: self._reference[name].to(tensor) for name, tensor in learned.items()}
         put(learned, interpolate(reference, learned, self.config.share))
         self._statistics = {}
         if self.config.reference == "session":
