@@ -105,10 +105,8 @@ def _still_features(parts: Parts) -> bool:
 
 def _strange_round(parts: Parts) -> bool:
     rounds = parts.seats.get("rounds")
-    if not isinstance(rounds, TowersConfig):
-        return False
-    # of two terms of a kind the second one has a number behind it
-    return any({name, name.rstrip("0123456789")}.isdisjoint(_KINDS) for name in rounds.image + rounds.text)
+    named = rounds.image + rounds.text if isinstance(rounds, TowersConfig) else ()
+    return any({name, name.rstrip("0123456789")}.isdisjoint(_KINDS) for name in named)  # the second one of a kind has a number behind it
 
 
 def _no_mixer(parts: Parts) -> bool:
@@ -260,6 +258,11 @@ REFUSALS = (
         "a part of a closed form",
         "is no recipe, so it has no place for",
         "{name: ridge, terms: [clip]}",
+    ),
+    Refusal(
+        "settings of bridged prompts for others",
+        "depth, text_mode and vision_mode are of bridged prompts, which text, visual and multimodal ones are not; leave them out",
+        "{name: recipe, tune: {kind: prompts, form: visual, depth: 4}}",
     ),
     Refusal(
         "training settings of its own for what takes no step",

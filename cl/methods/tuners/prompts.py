@@ -1,15 +1,16 @@
 """Prompt tokens that enter a tower, or both: CPE-CLIP's bridged ones, CoOp's, VPT's and UPT's."""
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
 import torch
 from jaxtyping import Float, Int
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 from torch import Tensor, nn
 
 from cl.data.classes import ClassName
 from cl.errors import MethodError
+from cl.explain import told
 from cl.methods import prompts
 from cl.methods.prompts import DeepPrompts, Mixing, Prompts, Share, drawn, encode_text, fitting, share, worded
 from cl.methods.tuners.base import TOWERS, Tuner, TunerConfig
@@ -48,6 +49,14 @@ class PromptsConfig(TunerConfig):
     )
     share: Share = "new_over_seen"
     scale_target: Literal["lr", "grad"] = Field("lr", description="what becomes smaller; a smaller gradient changes nothing under AdamW")
+
+    @model_validator(mode="after")
+    def _of_its_form(self) -> Self:
+        if self.form != "bridged" and {"depth", "text_mode", "vision_mode"} & self.changed().keys():
+            raise told(
+                "depth, text_mode and vision_mode are of bridged prompts, which text, visual and multimodal ones are not; leave them out"
+            )
+        return self
 
     def build(self, clip: Clip, seed: int) -> "Prompted":
         """Newly drawn prompts."""
