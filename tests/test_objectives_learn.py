@@ -156,7 +156,9 @@ def test_the_gap_closes_under_either_term_or_a_lower_scale_and_stays_open_under_
     plain, low = after(sharp), after(cooler)
     mixing = after(lambda world, u, v, step: sharp(world, u, v, step) + mixtures(world, u, v, step))
     closing = after(lambda world, u, v, step: sharp(world, u, v, step) + closed(world, u, v))
+    crossed = after(lambda world, u, v, step: sharp(world, u, v, step) + closed(world, u, v) + uniformity(u, v))
+    assert abs(crossed["gap"] - plain["gap"]) < 0.15  # which is why it weighs nothing unless that is asked for
     assert plain["gap"] > 1.2 and mixing["gap"] < plain["gap"] - 0.3 and closing["gap"] < plain["gap"] - 0.5
     assert closing["uniformity"] < plain["uniformity"] - 0.5
     assert low["gap"] < plain["gap"] - 0.5 and low["recall"] > plain["recall"] + 0.03  # the strongest setting there is
-    assert mixing["recall"] > plain["recall"] and closing["recall"] > plain["recall"] - 0.02
+    assert min(mixing["recall"], closing["recall"]) > plain["recall"] + 0.02
