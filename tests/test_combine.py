@@ -23,6 +23,8 @@ NEAR = [  # each has a meaning, though it is near one that has none
     "{name: recipe, tune: projections, merge: interpolate}",
     "{name: recipe, tune: lora, merge: {kind: interpolate, reference: original}}",
     "{name: vr_lwf, tune: lora}",
+    "{name: recipe, terms: [clip, class_texts, text_rows], rounds: {kind: towers, image: [class_texts], text: [text_rows]}}",
+    "{name: recipe, terms: [clip, proto_triplet], rounds: {kind: towers, image: [], text: [proto_triplet]}}",
     "{name: recipe, rounds: pseudolabels, merge: interpolate}",
     "{name: recipe, rounds: pseudolabels, terms: [clip, infoloob]}",
     "{name: recipe, rounds: {kind: pseudolabels, restart: mixer}, tune: {kind: prompts, form: multimodal}}",

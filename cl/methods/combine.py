@@ -36,14 +36,6 @@ class Refusal(NamedTuple):
     met: Callable[[Parts], bool] | None = None
 
 
-def _nothing(parts: Parts) -> bool:
-    return not parts.terms
-
-
-def _nobody_teaches(parts: Parts) -> bool:
-    return bool(parts.terms) and not any(term.teaches for term in parts.terms)
-
-
 def _twice(parts: Parts) -> bool:
     said = [{name: value for name, value in term.spelled().items() if name not in _STRENGTH} for term in parts.terms]
     return any(said.count(each) > 1 for each in said)
@@ -63,11 +55,6 @@ def _changed_factors(parts: Parts) -> bool:
 def _grown(parts: Parts) -> bool:
     merge, tuner = _merged(parts)
     return merge is not None and merge.spans() and tuner.grows
-
-
-def _nothing_stored(parts: Parts) -> bool:
-    memory = parts.seats.get("memory")
-    return "stored" in parts.kinds() and getattr(memory, "store", "none") != "features"
 
 
 def _along_rounds(parts: Parts) -> bool:
@@ -109,6 +96,13 @@ def _strange_round(parts: Parts) -> bool:
     return any({name, name.rstrip("0123456789")}.isdisjoint(_KINDS) for name in named)  # the second one of a kind has a number behind it
 
 
+def _resting(parts: Parts) -> bool:
+    rounds, kinds = parts.seats.get("rounds"), parts.kinds()
+    of_images = {"identity", "class_texts", "reference", "clusters"} & kinds
+    of_images |= {term.called() for term in parts.terms if getattr(term, "prototypes", "text") == "images"}
+    return isinstance(rounds, TowersConfig) and not (of_images.isdisjoint(rounds.text) and ({"text_rows"} & kinds).isdisjoint(rounds.image))
+
+
 def _no_mixer(parts: Parts) -> bool:
     rounds, tuner = parts.seats.get("rounds"), parts.seats["tune"]
     return getattr(rounds, "restart", None) == "mixer" and getattr(tuner, "form", None) != "multimodal"
@@ -119,13 +113,13 @@ REFUSALS = (
         "terms that all weigh 0",
         "every term weighs 0, so that nothing would be minimised; give one a weight",
         "{name: recipe, terms: [{kind: clip, weight: 0}]}",
-        _nothing,
+        lambda parts: not parts.terms,
     ),
     Refusal(
         "only terms that hold back",
         "none of the terms teaches, and those that hold back have nothing to hold; put an objective beside them, such as clip",
         "{name: recipe, terms: [vocabulary, l2]}",
-        _nobody_teaches,
+        lambda parts: not any(term.teaches for term in parts.terms),
     ),
     Refusal(
         "one term twice",
@@ -200,7 +194,7 @@ REFUSALS = (
         "`stored` without stored features",
         "the term stored compares with what a memory keeps beside its images; give the recipe a memory with store: features",
         "{name: recipe, terms: [clip, stored], memory: reservoir}",
-        _nothing_stored,
+        lambda parts: "stored" in parts.kinds() and getattr(parts.seats.get("memory"), "store", "none") != "features",
     ),
     Refusal(
         "a mean along a session of rounds",
@@ -248,6 +242,13 @@ REFUSALS = (
         "rounds.image and rounds.text name kinds of terms, and at least one that they name is none; `evergreen parts` lists them",
         "{name: recipe, rounds: {kind: towers, text: [clp]}, terms: [clip, identity]}",
         _strange_round,
+    ),
+    Refusal(
+        "a term in the round of a tower that it is not about",
+        "identity, class_texts, reference, clusters and the prototypes of images are about images, which rest in the round of rounds.text, "
+        "and text_rows about texts, which rest in that of rounds.image; name a term in the other list, or in neither",
+        "{name: recipe, rounds: {kind: towers, image: [], text: [class_texts]}, terms: [clip, class_texts]}",
+        _resting,
     ),
     Refusal(
         "two tuners",
