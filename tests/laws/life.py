@@ -93,19 +93,22 @@ def _lived(settings: dict[str, Any], method: Method, first: Session, second: Ses
 
 
 def _begins(method: Method, session: Session) -> Iterator[str]:
+    wanted = {*method.trainable()}
+    for parameter in method.parameters():  # as the learner does before it asks for rounds
+        parameter.requires_grad_(parameter in wanted)
     if not isinstance(method, Recipe):
         next(iter(method.rounds(session)))
         return
     before = dict(method.tuner.weights())
-    wanted = {kind for term in method._terms() for kind in term.needs().teachers}
+    asked = {kind for term in method._terms() for kind in term.needs().teachers}
     next(iter(method.rounds(session)))
     weights = dict(method.tuner.weights())
     if list(weights) != list(before):
         yield "its weights have other names once a session begins"
     if not method.tuner.grows and any(weights.get(name) is not tensor for name, tensor in before.items()):
         yield "its weights are other tensors once a session begins, and it does not grow"
-    if set(method._teachers) != wanted:
-        yield f"its terms ask for {sorted(wanted)} as teachers, and there are {sorted(method._teachers)}"
+    if set(method._teachers) != asked:
+        yield f"its terms ask for {sorted(asked)} as teachers, and there are {sorted(method._teachers)}"
     moving = {tensor.untyped_storage().data_ptr() for tensor in method.trainable() if tensor.numel()}
     for kind, teacher in method._teachers.items():
         theirs = [*teacher.parameters(), *teacher.buffers(), *teacher.clip.parameters(), *teacher.clip.buffers()]
