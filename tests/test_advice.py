@@ -2,16 +2,22 @@
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
+from cl.data.table import ImageTable, write
 from cl.plain_yaml import parse
 from cl.reports.advice import Facts, Measured, choices, measured, nearest, unlike
+from cl.streams.stream import Stream
 from flows.cli.advise import _rows
 from flows.cli.main import app
+from flows.learn.job import job_of, learnable
+from flows.look.advise import facts, refused, teaches
+from tests import make
 from tests.conftest import lay_out
 from tests.scripts import presets
 
@@ -23,7 +29,9 @@ COLUMNS = {
     "scenes": ("last", "zero-shot drop"),
     "aerial": ("R@10 at the end", "lost of them"),
     "fewshot": ("last", ""),
-    "pseudolabels": ("semi-supervised", ""),
+    "semi_supervised": ("semi-supervised", ""),
+    "transductive": ("transductive", ""),
+    "unsupervised": ("unsupervised", ""),
 }
 
 
@@ -72,6 +80,65 @@ def test_the_choice_follows_from_the_rows() -> None:
     kept = choices(measured()["photos"], images=False)
     assert all(not each.row.images for each in kept) and kept[0].row.recipe == {"name": "vr_lwf", "alpha": 1.0}
     assert choices(measured()["photos"])[0].row.recipe["name"] == "replay"
+
+
+def test_of_a_stream_without_labels_only_what_was_measured_without_any_is_told() -> None:
+    semi, some, none = (measured()[name] for name in ("semi_supervised", "transductive", "unsupervised"))
+    streams = list(measured().values())
+    told = {
+        Facts("nothing", 0.5, None, 4): none,
+        Facts("some labels", 0.3, 2.0, 1): semi,
+        Facts("labels of some classes", 0.3, 60.0, 1): some,
+    }
+    assert [nearest(facts, streams)[0] for facts in told] == [*told.values()]
+    assert [(each.row.recipe["name"], each.row.last) for each in choices(none)] == [("gda", 40.0), ("pseudolabel", 38.4)]
+
+
+def test_what_is_refused_leaves_its_place_to_the_next_best() -> None:
+    semi = measured()["semi_supervised"]
+    assert [each.row.recipe["name"] for each in choices(semi)] == ["gda", "linear_probe"]
+    left = choices(semi, refused=lambda row: row.recipe["name"] in ("gda", "linear_probe"))
+    assert [each.row.last for each in left] == [47.0, 44.9]
+    assert not choices(semi, refused=lambda row: True)
+
+
+@pytest.mark.parametrize(
+    ("labels", "captions", "told"),
+    [
+        ("rrgg", "", "labels"),
+        ("r..g....", "", "some labels"),
+        ("rrr.....", "", "labels of some classes"),
+        ("....", "", "nothing"),
+        ("....", "yy..y", "captions"),
+        ("r.......", "..yyyy", "captions"),
+    ],
+)
+def test_what_most_rows_have_is_what_a_stream_teaches_with(labels: str, captions: str, told: str) -> None:
+    rows = [(label, "y" in captions[place : place + 1]) for place, label in enumerate(labels.ljust(len(captions), "."))]
+    names = {"r": "red", "g": "green", ".": None}
+    data = ImageTable.of(
+        [str(place) for place in range(len(rows))],
+        [make.png(0, place) for place in range(len(rows))],
+        labels=[names[label] for label, _ in rows],
+        captions=[["a square"] if texts else [] for _, texts in rows],
+    )
+    assert teaches(Stream("x", (replace(make.session(1, (0, 1), (0, 1)), data=data),), ())) == told
+
+
+@pytest.mark.parametrize("supervision", ["labels", "captions", "none"])
+def test_no_recipe_is_named_that_the_check_of_a_stream_refuses(project: Path, supervision: str) -> None:
+    config = lay_out(project)
+    splits = {"train": make.table(range(4), 8, captions=True), "test": make.table(range(4), 4, seed=5, captions=True)}
+    write(splits, project / "data" / "colours")
+    job = job_of(str(config), ["method=linear_probe", f"stream.supervision={supervision}", "stream.limit=12"])
+    asked = facts(job)
+    assert asked.teaches == {"none": "nothing"}.get(supervision, supervision)
+    stream, _ = nearest(asked, list(measured().values()))
+    chosen = choices(stream, refused=lambda row: refused(job, row.recipe))
+    assert chosen
+    for each in chosen:
+        learnable(job.settings | {"method": each.row.recipe})
+    assert refused(job, {"name": "linear_probe"}) == (supervision != "labels")
 
 
 def test_a_stream_far_from_all_that_was_measured_is_called_that() -> None:

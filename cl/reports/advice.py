@@ -1,7 +1,7 @@
 """Which recipes to try first on a stream: those that did best on the measured stream most like it, with the rows that say so."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib.resources import files
 from typing import Any, Literal, NamedTuple
 
@@ -10,7 +10,8 @@ from pydantic import Field
 from cl.config import Config, validate
 from cl.plain_yaml import parse
 
-Teaches = Literal["labels", "captions", "nothing"]  # nothing: most rows have neither
+# what most rows have; where that is neither label nor caption: labels of some rows of each class, of some classes alone, or none
+Teaches = Literal["labels", "captions", "some labels", "labels of some classes", "nothing"]
 _APART = 1.0  # how far a stream may be from the nearest measured one before that is said
 
 
@@ -85,21 +86,27 @@ def _apart(facts: Facts, stream: Measured) -> float:
     return math.hypot(level, alone, images)
 
 
-def choices(stream: Measured, *, images: bool = True) -> list[Choice]:
-    """At most three of a stream's rows, those first that more reasons speak for.
+def choices(stream: Measured, *, images: bool = True, refused: Callable[[Row], bool] = lambda row: False) -> list[Choice]:
+    """At most three of a stream's rows, those first that more reasons speak for; none where all are refused.
 
-    `images`: whether images of earlier sessions may be kept.
+    `images`: whether images of earlier sessions may be kept. `refused`: what cannot learn the stream that is asked about; the best alone
+    are asked, and the next best where one of them is refused.
     """
     rows = [row for row in stream.rows if images or not row.images]
-    told: dict[int, list[str]] = {}
-    for why, best in _best(rows):
-        told.setdefault(rows.index(best), []).append(why)
-    order = sorted(told, key=lambda row: -len(told[row]))
-    return [Choice(rows[row], ", ".join(told[row])) for row in order][:3]
+    while True:
+        told: dict[int, list[str]] = {}
+        for why, best in _best(rows):
+            told.setdefault(rows.index(best), []).append(why)
+        order = sorted(told, key=lambda row: -len(told[row]))[:3]
+        out = [row for row in order if refused(rows[row])]
+        if not out:
+            return [Choice(rows[row], ", ".join(told[row])) for row in order]
+        rows = [row for place, row in enumerate(rows) if place not in out]
 
 
 def _best(rows: Sequence[Row]) -> Iterator[tuple[str, Row]]:
-    yield "best on what is taught, at the end", max(rows, key=lambda row: row.last)
+    if rows:
+        yield "best on what is taught, at the end", max(rows, key=lambda row: row.last)
     if kept := [row for row in rows if row.drop is not None]:
         yield "the best trade of what is taught against what is not", max(kept, key=lambda row: row.last - (row.drop or 0.0))
     if steps := [row for row in rows if row.steps]:

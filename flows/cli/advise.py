@@ -25,14 +25,17 @@ def advise(
     begin()
     from cl.reports.advice import choices, measured, nearest, unlike
     from flows.learn.job import job_of
-    from flows.look.advise import facts
+    from flows.look.advise import facts, refused
 
+    job = job_of(config, settings or [], data_root)
     with bar("asking the base model"):
-        stream_facts = facts(job_of(config, settings or [], data_root))
+        stream_facts = facts(job)
     stream, _ = nearest(stream_facts, list(measured().values()))
+    chosen = choices(stream, images=images, refused=lambda row: refused(job, row.recipe))
     out().print(f"Nearest of what was measured ({stream.where}): {stream.what}.", soft_wrap=True)
     out().print(f"What differs: {'; '.join(unlike(stream_facts, stream))}.", soft_wrap=True)
-    chosen = choices(stream, images=images)
+    if not chosen:
+        out().print("None of the recipes measured there can learn this stream with this model and these settings.", soft_wrap=True)
     out().print(
         table("measured there, percent", ["recipe", "taught, at the end", "lost of what is not taught", "why"], _rows(stream, chosen))
     )
