@@ -1,15 +1,22 @@
 """What a method says that it learns from is what its check lets through, and who takes data in or compares is told in time."""
 
+import re
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import pyarrow as pa
 import pytest
 from prefect.futures import PrefectConcurrentFuture
 
+from cl.data.schema import EXTRAS
+from cl.data.table import ImageTable
 from cl.errors import DataError, MethodError
 from cl.methods import CONFIGS
+from cl.methods.describe import learned_from
 from cl.run_config import CompareConfig
 from flows.intake.ingest import Source, ingest
 from flows.settings import Place
@@ -18,26 +25,46 @@ from tests.conftest import lay_out
 from tests.test_ingest import photos, take
 
 
-@pytest.mark.parametrize("name", CONFIGS)
-def test_a_method_takes_just_the_sessions_that_it_says_it_learns_from(name: str) -> None:
-    config = CONFIGS[name]()
+def printed(name: str) -> Iterator[tuple[dict[str, str], tuple[str, ...]]]:
+    """What `evergreen methods` says that a method learns from: settings, and what a session must hold some of."""
+    own, _, aside = learned_from(CONFIGS[name]).partition(" (")
+    kinds = tuple(own.split(" or "))
+    yield {}, kinds
+    for setting, words, also, told in re.findall(r"(\w+): ([\w ]+): (also )?([\w ]+?)(?: alone)?[;)]", aside):
+        for word in words.split(" or "):
+            yield {setting: word}, (*(kinds if also else ()), *told.split(" or "))
+
+
+PRINTED = [(name, *each) for name in CONFIGS for each in printed(name)]
+
+
+@pytest.mark.parametrize(("name", "settings", "kinds"), PRINTED, ids=lambda each: each if isinstance(each, str) else "")
+def test_a_method_takes_just_the_sessions_that_it_says_it_learns_from(name: str, settings: dict[str, str], kinds: tuple[str, ...]) -> None:
+    config = CONFIGS[name].model_validate(settings)
     taken = []
     for kind in ("labels", "captions", "unlabelled"):
         session = make.session(1, [0, 1], [0, 1], labels=kind == "labels", captions=kind == "captions")
+        data = session.data
         if kind == "unlabelled":  # classes are known by name, and no image has one
             session = make.session(1, [0, 1], [0, 1])
-            session = type(session)(
-                session.index, session.name, session.data.without("label"), session.tests, session.classes, session.vocabulary
-            )
-        if name == "pseudolabel" and kind == "labels":  # pseudolabels are for the rows without
-            data = session.data.unlabelled(range(4))
-            session = type(session)(session.index, session.name, data, session.tests, session.classes, session.vocabulary)
+            data = session.data.without("label")
+        if name == "pseudolabel" and kind == "labels":  # pseudolabels are for the rows without: of every class, or all of one
+            data = data.unlabelled(range(8 if settings.get("paradigm") == "trzsl" else 4))
+        if settings.get("by") == "identity":
+            things = pa.array([f"thing {row // 2}" for row in range(len(data))])
+            data = ImageTable(data.table.append_column(EXTRAS.field("identity"), things))
         try:
-            config.build(make.tiny(), 0).check(session)
+            config.build(make.tiny(), 0).check(replace(session, data=data))
         except MethodError:
             continue
         taken.append(kind)
-    assert tuple(taken) == config.wants()
+    assert tuple(taken) == config.wants() == kinds
+
+
+def test_settings_that_change_what_is_learned_from_are_told_beside() -> None:
+    assert learned_from(CONFIGS["lwf"]) == "labels"
+    assert learned_from(CONFIGS["gda"]) == "labels (unlabelled: em: also unlabelled)"
+    assert {name for name, settings, _ in PRINTED if settings} == {"gda", "ncm", "slda", "pseudolabel", "retrieve_then_align"}
 
 
 CONFIG = """

@@ -4,13 +4,15 @@ from collections.abc import Container, Iterator
 from typing import Any, Literal, NamedTuple, get_args, get_origin
 
 import yaml
+from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import to_jsonable_python
 
 from cl.config import Config
 from cl.errors import ConfigError
 from cl.methods import CONFIGS, PARTS
-from cl.methods.compose import PresetConfig
+from cl.methods.base import MethodConfig
+from cl.methods.compose import PresetConfig, RecipeConfig
 from cl.methods.part import PartConfig
 from cl.text import did_you_mean
 
@@ -56,6 +58,31 @@ def _parts() -> dict[str, tuple[str, type[PartConfig]]]:
 def _elsewhere(name: str, command: Literal["methods", "parts"], known: Container[str]) -> str:
     """Where a name is at home that was asked for in the wrong place."""
     return f", but a {command[:-1]}: `evergreen {command} {name}`" if name in known else ""
+
+
+def learned_from(config: type[MethodConfig]) -> str:
+    """What a session must hold some of, as its check has it; in brackets the settings that change that."""
+    own, changed = config().wants(), dict[tuple[str, str], list[str]]()
+    for name, word in _choices(config):
+        try:
+            other = config.model_validate({name: word}).wants()
+        except ValidationError:  # it wants another setting beside it
+            continue
+        more = " or ".join(each for each in other if each not in own)
+        told = f"also {more}" if set(own) < set(other) else f"{' or '.join(other)} alone"
+        if other != own:
+            changed.setdefault((name, told), []).append(word)
+    aside = [f"{name}: {' or '.join(words)}: {told}" for (name, told), words in changed.items()]
+    if config is RecipeConfig:
+        aside.append("or what all its parts can use")
+    return " or ".join(own) + (f" ({'; '.join(aside)})" if aside else "")
+
+
+def _choices(config: type[Config]) -> Iterator[tuple[str, str]]:
+    """Each setting that is one of a list of words, and each word that is not its default."""
+    for name, field in config.model_fields.items():
+        if name not in _OF_ALL | {*PARTS} and get_origin(field.annotation) is Literal:
+            yield from ((name, word) for word in _words(field.annotation) if word != field.default)
 
 
 def settings(config: type[Config]) -> list[Setting]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from cl.methods import CONFIGS, PARTS
 from cl.methods.base import MethodConfig
 from cl.methods.compose import PresetConfig
-from cl.methods.describe import as_yaml, sentence, settings
+from cl.methods.describe import as_yaml, learned_from, sentence, settings
 from docs.make.results import measured
 
 SEATS = {
@@ -56,7 +56,7 @@ def _preset(name: str, config: type[MethodConfig]) -> str:
     return "\n".join(
         [
             f"# {name}\n\n{prose(config)}\n",
-            f"{kind}. It learns from {' or '.join(config.learns)}.\n",
+            f"{kind}. It learns from {learned_from(config)}.\n",
             f"## Settings\n\n{table(config)}",
             f"## In full\n\nWhat `evergreen methods {name}` prints, to paste into a config and change:\n\n```yaml\n{as_yaml(name)}\n```\n",
             f"## Measured\n\n{measured(name, 'method')}",
@@ -77,7 +77,7 @@ def _part(seat: str, kind: str, config: type) -> str:
 
 
 def _presets() -> str:
-    rows = [f"| [`{name}`]({name}.md) | {' or '.join(config.learns)} | {linked(sentence(config))} |" for name, config in CONFIGS.items()]
+    rows = [f"| [`{name}`]({name}.md) | {learned_from(config)} | {linked(sentence(config))} |" for name, config in CONFIGS.items()]
     told = "# Methods\n\nEach page has what a method does, its paper, every setting with its default, and what was measured of it.\n"
     more = "`joint` learns the data of all sessions at once, by any of them: the usual upper bound.\n"
     return "\n".join([told, "| method | learns from | what it does |", "|---|---|---|", *rows, "", more])

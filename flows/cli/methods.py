@@ -17,12 +17,12 @@ def methods(name: Method = None) -> None:
     """List the methods there are, and what a session must hold for each: labels, captions, or neither; or print one as YAML."""
     begin(writes=False)
     from cl.methods import CONFIGS
-    from cl.methods.describe import as_yaml, sentence
+    from cl.methods.describe import as_yaml, learned_from, sentence
 
     if name is not None:
         out().print(as_yaml(name), soft_wrap=True, markup=False, highlight=False)
         return
-    rows = [(name, " or ".join(config.learns), sentence(config)) for name, config in CONFIGS.items()]
+    rows = [(name, learned_from(config), sentence(config)) for name, config in CONFIGS.items()]
     out().print(table("", ["method", "learns from", "what it does"], rows))
 
 

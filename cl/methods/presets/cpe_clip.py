@@ -1,6 +1,6 @@
 """CPE-CLIP: one prompt tensor for both towers, trained on through all sessions in ever smaller steps (arXiv:2303.04751)."""
 
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
@@ -31,8 +31,6 @@ class CPEClipConfig(PresetConfig):
     as in the authors' code (CUB-200: train.epochs 6 and train.batch_size 4), but that from the second session on the learning rate is
     scaled in place of the gradient, and with it the decay of weights; `scale_target: grad` is theirs.
     """
-
-    learns: ClassVar[tuple[str, ...]] = ("labels",)
 
     name: Literal["cpe_clip"] = "cpe_clip"
     depth: PositiveInt = Field(12, description="layers that get prompts; at most as many as the towers have")

@@ -1,6 +1,6 @@
 """A linear probe: one trained weight row per class over frozen image features, grown as classes arrive."""
 
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
@@ -20,8 +20,6 @@ class LinearProbeConfig(PresetConfig):
     Its learning rate is its own: in sessions of 1,200 glyphs 0.1 is best and at fine-tuning's 0.001 it learns next to nothing, over
     few shots 0.001 (RESULTS, a and d). Give it `train: {lr: ...}`.
     """
-
-    learns: ClassVar[tuple[str, ...]] = ("labels",)
 
     name: Literal["linear_probe"] = "linear_probe"
     init: Literal["text", "zeros"] = "text"  # what the row of a new class begins with
@@ -43,8 +41,6 @@ class RealLinearConfig(PresetConfig):
 
     REAL-Linear without its retrieval of images from the pretraining data: it learns from the session's. The scale is fixed at 100.
     """
-
-    learns: ClassVar[tuple[str, ...]] = ("labels",)
 
     name: Literal["real_linear"] = "real_linear"
     average: float = Field(0.5, ge=0, le=1, description="share of what was trained in the rows that a session brings; the rest is text")

@@ -1,6 +1,6 @@
 """Long-CLIP: contrast with long captions, and of what a picture mostly shows with their first sentences (arXiv:2403.15378)."""
 
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveInt
 
@@ -18,8 +18,6 @@ class LongCLIPConfig(PresetConfig):
     The model reads 77 tokens unless its `context` says more: Long-CLIP's is `model: {context: 248}`. The first 20 positions move with all
     the rest, where the authors hold them.
     """
-
-    learns: ClassVar[tuple[str, ...]] = ("captions",)
 
     name: Literal["long_clip"] = "long_clip"
     primary: NonNegativeFloat = 1.0

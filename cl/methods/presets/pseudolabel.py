@@ -1,6 +1,6 @@
 """Prompt tuning on pseudolabels: FPL, IFPL and GRIP over text, visual and multimodal prompts (arXiv:2306.01669)."""
 
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 from pydantic import Field, PositiveInt, field_validator
 
@@ -38,8 +38,6 @@ class PseudolabelConfig(PresetConfig):
     The presets `papers/pseudolabel_*` set what the authors' code does instead. `train` is laid over the authors' settings, which hold
     for every round.
     """
-
-    learns: ClassVar[tuple[str, ...]] = ("labels", "unlabelled")
 
     name: Literal["pseudolabel"] = "pseudolabel"
     paradigm: Literal["auto", "ssl", "trzsl", "ul"] = "auto"  # auto: as each session's labels say

@@ -70,6 +70,11 @@ class PseudolabelsConfig(RoundsConfig):
         "template", description="what the first round asks with; official: 'a photo of a {}daisy', as the authors' code does"
     )
 
+    def wants(self) -> tuple[str, ...]:
+        """Labels or none, unless the strategy leaves rows without out, or the paradigm says which."""
+        labels = self.strategy == "none" or self.paradigm in ("ssl", "trzsl")
+        return ("labels",) if labels else ("unlabelled",) if self.paradigm == "ul" else self.learns
+
     def build(self, tuner: Tuner, seed: int) -> "Pseudolabels":
         """The rounds, before any session."""
         return Pseudolabels(self, seed)
