@@ -16,6 +16,7 @@ import yaml
 
 import cl
 from cl.methods import CONFIGS, PARTS
+from cl.methods.terms.objective import Objective, ObjectiveConfig
 from cl.run_config import parse_config
 from docs.make import methods, notebooks, reference, results, site
 from tests.browser import PROGRAM, Page, browser
@@ -63,10 +64,24 @@ def test_every_method_and_part_has_a_page_with_its_settings_and_its_measured_row
     table = (ROOT / "RESULTS.md").read_text(encoding="utf-8")
     (row,) = re.findall(r"^\| `vr_lwf` \|.*\|$", table, re.M)
     assert row in vr_lwf and vr_lwf.count("results.md#") >= 4
-    assert "Not measured" in made["parts/hold.md"] and "Not measured" not in made["presets/pseudolabel.md"]
+    assert "Measured as part of the preset [`ewc`](../presets/ewc.md).\n" in made["parts/hold.md"]
+    assert "Not measured" not in made["presets/pseudolabel.md"]
+    assert "[`zscl`](../presets/zscl.md)" in made["parts/ensemble.md"], "as a part where the tables' configs have it, though not by default"
+    assert "In recipes of [g. " in made["parts/names.md"] and "`replay of names + projections`" in made["parts/names.md"]
+    assert " methods of [g. " in made["presets/recipe.md"]
+    bare = {kind for kinds in PARTS.values() for kind in kinds if "Not measured" in made[f"parts/{kind}.md"]}
+    assert bare == {"stored", "regress", "anchor", "proto_triplet", "counterfactual", "alip", "clusters"}
     assert "| replay + l2 |" in made["parts/l2.md"] and "| replay + ties |" in made["presets/replay.md"]
     waiting = [name for name in CONFIGS if "Not measured" in made[f"presets/{name}.md"]]
-    assert waiting == ["rail", "recipe"]
+    assert waiting == ["rail"]
+
+
+def test_what_is_said_of_labels_holds_for_every_objective() -> None:
+    objectives = [config for config in PARTS["terms"].values() if issubclass(config, ObjectiveConfig)]
+    (said,) = {config.model_fields["labels"].description or "" for config in objectives}
+    leave = [config.called() for config in objectives if getattr(config.makes(), "classify") is Objective.classify]  # noqa: B009
+    assert f"({' and '.join(leave)} leave them to other terms)" in said
+    assert [config.called() for config in objectives if "labels" in config().wants()] == ["clip"] and "all but clip want captioned" in said
 
 
 def test_every_system_of_the_field_has_its_line_and_every_part_its_system() -> None:

@@ -9,6 +9,7 @@ from cl.methods.base import MethodConfig
 from cl.methods.compose import PresetConfig
 from cl.methods.describe import as_yaml, learned_from, sentence, settings
 from docs.make.results import measured
+from docs.make.within import of_part, of_recipes
 
 SEATS = {
     "terms": "Terms: what is minimised",
@@ -59,7 +60,7 @@ def _preset(name: str, config: type[MethodConfig]) -> str:
             f"{kind}. It learns from {learned_from(config)}.\n",
             f"## Settings\n\n{table(config)}",
             f"## In full\n\nWhat `evergreen methods {name}` prints, to paste into a config and change:\n\n```yaml\n{as_yaml(name)}\n```\n",
-            f"## Measured\n\n{measured(name, 'method')}",
+            f"## Measured\n\n{of_recipes() if name == 'recipe' else measured(name, 'method')}",
         ]
     )
 
@@ -71,7 +72,7 @@ def _part(seat: str, kind: str, config: type) -> str:
             f"# {kind}\n\n{prose(config)}\n",
             f"{SEATS[seat]}. In a recipe: `{where}`.\n",
             f"## Settings\n\n{table(config)}",
-            f"## Measured\n\n{measured(kind, 'part')}",
+            f"## Measured\n\n{of_part(kind)}",
         ]
     )
 

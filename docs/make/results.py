@@ -64,6 +64,11 @@ def measured(name: str, kind: str = "preset") -> str:
     return "\n".join(told)
 
 
+def has_rows(name: str) -> bool:
+    """Whether a table has a row about a preset or a part."""
+    return any(_about(name, row.cells[0]) for row in rows())
+
+
 def _about(name: str, cell: str) -> bool:
     # a combination is called by its parts: "replay + l2"
     return f"`{name}`" in cell or name in cell.split(" + ") or cell.split(",")[0] in CALLED.get(name, ())
