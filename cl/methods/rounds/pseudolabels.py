@@ -55,7 +55,9 @@ class PseudolabelsConfig(RoundsConfig):
     iterations: PositiveInt = Field(10, description="rounds of ifpl and grip")
     selector: Rule = "topk_per_class"
     weighting: Weighting = Field(
-        "official_iterative", description="balanced weighs labelled rows up in every round, by which many rounds overfit them"
+        "official_iterative",
+        description="balanced, as it was meant: labelled rows weigh more in every round, by which many rounds overfit them; "
+        "official_iterative, as in the authors' code: in ifpl and grip the ratio is upside down",
     )
     root: bool = Field(False, description="weigh by the square root of the balanced ratio, as with prompts of both towers")
     hold_out: float = Field(
