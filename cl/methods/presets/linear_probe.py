@@ -17,8 +17,8 @@ TRAIN: dict[str, Any] = {"epochs": 10, "batch_size": 32, "lr": 1e-4, "weight_dec
 class LinearProbeConfig(PresetConfig):
     """A linear classifier on frozen features, by gradient descent.
 
-    Its learning rate is its own: in sessions of 1,200 glyphs 0.1 is best and at fine-tuning's 0.001 it learns next to nothing, over
-    few shots 0.001 (RESULTS, a and d). Give it `train: {lr: ...}`.
+    Its learning rate is its own: in sessions of 1,200 glyphs 0.1 is best and at fine-tuning's 0.001 it learns next to nothing; over few
+    shots 0.001 is best of letters, and of photographs none is above zero-shot (RESULTS, a and d). Give it `train: {lr: ...}`.
     """
 
     name: Literal["linear_probe"] = "linear_probe"

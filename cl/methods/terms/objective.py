@@ -26,7 +26,8 @@ class ObjectiveConfig(TermConfig):
 
     labels: Literal["classify", "pairs"] = Field(
         "classify",
-        description="rows with a label: cross-entropy over class prompts, or pairs with their class's prompt, among captioned rows",
+        description="classify: rows with a label by cross-entropy over class prompts (gap and m2mix leave them to other terms), where all "
+        "but clip want captioned rows too; pairs: as pairs with their class's prompt, among captioned rows",
     )
     weight: NonNegativeFloat = Field(1.0, description="of this loss in the sum")
 
