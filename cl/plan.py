@@ -20,6 +20,9 @@ from cl.evaluation.cells import measured
 from cl.learning.defaults import settled, told
 from cl.methods import Method, MethodConfig
 from cl.methods.closed_form.zero_shot import ZeroShotConfig
+from cl.methods.compose import PresetConfig, RecipeConfig
+from cl.methods.part import PartConfig
+from cl.methods.terms.objective import ObjectiveConfig
 from cl.models.clip import Clip, ModelConfig, load
 from cl.models.source import find
 from cl.release import code_version, made_with
@@ -148,9 +151,19 @@ def check_wants(config: RunConfig, root: Path) -> None:
     if kinds and not held & set(wants):
         raise MethodError(
             f"{config.name}: {config.method.title()} learns from {' or '.join(wants)}, and the stream teaches with {some(sorted(held))} "
-            f"(stream.supervision: {some(kinds)}); choose another method or other terms (objectives take labels with labels: pairs), or "
-            "give the sessions what these want"
+            f"(stream.supervision: {some(kinds)}); {_culprits(config.method, held)}choose another method or other terms, or give "
+            "the sessions what these want"
         )
+
+
+def _culprits(method: MethodConfig, held: set[str]) -> str:
+    # parts that cannot use what the stream teaches with, where a recipe could without them
+    recipe = method.expanded() if isinstance(method, PresetConfig) else method
+    parts = recipe.parts() if isinstance(recipe, RecipeConfig) else []
+    narrow = [part for part in parts if not part.absent() and part.wants() != PartConfig.learns and not held & set(part.wants())]
+    pairs = [part.called() for part in narrow if isinstance(part, ObjectiveConfig) and "labels" in held]
+    remedy = f"set labels: pairs on {some(pairs)}, or " if pairs else ""
+    return f"{some([part.called() for part in narrow])} cannot use that: {remedy}" if narrow else ""
 
 
 def check_session(config: MethodConfig, method: Method, session: Session, train: TrainConfig) -> None:

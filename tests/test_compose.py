@@ -103,6 +103,7 @@ WRONG = [
     ("{name: recipe, terms: [3]}", r"here: method\.terms\.0: expected a group of settings, such as \{kind: \w+\} \(found 3\)$"),
     ("{name: recipe, terms: []}", r"method\.terms: none given, and at least 1 is needed"),
     ("{name: recipe, term: [clip]}", r"method\.term: unknown setting, did you mean terms\?"),
+    ("{name: mod_x, teacher: original}", r"no setting teacher, and its term align has; .* terms: \[\{kind: align, teacher: original\}\]$"),
     ("{name: vr_lwf, tune: {kind: lorra}}", r"method\.tune\.kind: there is no 'lorra'"),
     ("{name: recipe, tune: {kind: whole, train: {lrr: 1}}}", r"method\.tune\.train: lrr: unknown setting, did you mean lr\?$"),
     ("{name: finetune, train: {lr: -1}}", r"method\.train: lr: expected a number above 0 \(found -1\)$"),

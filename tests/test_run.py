@@ -236,12 +236,15 @@ def test_joint_learns_everything_at_once_and_is_asked_what_the_stream_asks(data,
 
 
 PAIRS = {"name": "recipe", "terms": ["infoloob"]}
+BESIDE = {"name": "recipe", "terms": ["clip", "infoloob", "gap"]}
 
 
 @pytest.mark.parametrize(
     ("method", "stream", "told"),
     [
         (PAIRS, {}, "infoloob / whole learns from captions, and the stream teaches with labels .*labels: pairs"),
+        (BESIDE, {}, "; infoloob, gap cannot use that: set labels: pairs on infoloob, gap, or choose another method"),
+        ("lwf", {"supervision": "captions"}, "lwf learns from labels, .*; class_texts cannot use that: choose another method"),
         ("ridge", {"supervision": "captions"}, "ridge learns from labels, and the stream teaches with captions"),
         ("finetune", {"supervision": "none"}, "learns from labels or captions, and the stream teaches with unlabelled"),
     ],

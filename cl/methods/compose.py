@@ -119,6 +119,19 @@ class PresetConfig(Composed):
             return f"{name} has no place for {part}"
         return f"{name} keeps the terms of its paper; `evergreen methods {name}` prints it as a recipe, whose terms can be changed"
 
+    @model_validator(mode="before")
+    @classmethod
+    def _of_its_terms(cls, given: Any) -> Any:
+        # a setting of one of its terms that the preset leaves where it is: only the recipe has it
+        for name in [name for name in given if name not in cls.model_fields and name != "kind"] if isinstance(given, dict) else ():
+            if terms := [term.called() for term in cls().recipe().terms if name in type(term).model_fields]:
+                value = given[name] if isinstance(given[name], int | float | str) and len(str(given[name])) < 40 else "..."
+                raise told(
+                    f"{cls.called()} has no setting {name}, and its term {terms[0]} has; `evergreen methods {cls.called()}` prints it as a "
+                    f"recipe, in which that is terms: [{{kind: {terms[0]}, {name}: {value}}}]"
+                )
+        return given
+
     @abstractmethod
     def recipe(self) -> RecipeConfig:
         """The recipe that these settings stand for."""
