@@ -27,6 +27,7 @@ from cl.names import usable
 from cl.plain_yaml import LARGEST, parse
 
 Name = Annotated[str, AfterValidator(usable)]  # what a config calls a set, a session, a method
+Count = Annotated[PositiveInt, Field(le=10**9)]  # of rows or steps, of which there are as many as there are
 Augment = bool | Literal["crop_and_mirror"]
 
 
@@ -93,9 +94,9 @@ class TrainConfig(Config):
     What is null is chosen by method and model (`cl.learning.defaults`), and told with its reason.
     """
 
-    epochs: PositiveInt = 5
-    batch_size: PositiveInt = 64
-    max_steps: PositiveInt | None = Field(None, description="optimizer steps per session; overrides epochs")
+    epochs: Count = 5
+    batch_size: Count = 64
+    max_steps: Count | None = Field(None, description="optimizer steps per session; overrides epochs")
     optimizer: Literal["adamw", "sgd"] = "adamw"
     lr: PositiveFloat | None = Field(None, description="default: what does weights of that number no harm, 1e-5 or 1e-4")
     lr_epochs: tuple[PositiveFloat, ...] | None = Field(None, min_length=1, description="of each epoch, the last goes on; instead of lr")
@@ -109,7 +110,7 @@ class TrainConfig(Config):
         "cosine", description="cosine_epochs: one rate for each epoch, rising from zero in the first, as in the pseudolabel code"
     )
     clip_grad: PositiveFloat | None = 1.0
-    accumulate: PositiveInt = Field(
+    accumulate: Count = Field(
         1,
         description="batches per step; each competes among its own rows alone: for a large batch in little memory, chunk",
     )
@@ -129,12 +130,12 @@ class TrainConfig(Config):
         "a random crop of it, mirrored half of the time, as in VR-LwF's code",
     )
     captions: Captions = Captions()
-    devices: PositiveInt = Field(1, description="processes that learn together, each with a GPU of its own or a share of the CPU's threads")
+    devices: Count = Field(1, description="processes that learn together, each with a GPU of its own or a share of the CPU's threads")
     strategy: Literal["ddp"] = "ddp"  # of Lightning, among devices
-    chunk: PositiveInt | None = Field(
+    chunk: Count | None = Field(
         None, description="images or texts encoded at a time: large batches in little memory, exactly, for one more forward pass"
     )
-    workers: NonNegativeInt = 0
+    workers: NonNegativeInt = Field(0, le=256)
     checkpoint: NonNegativeFloat = Field(60.0, description="seconds between checkpoints within a session; 0: none")
     device: Literal["auto", "cpu", "gpu"] = "auto"
 
@@ -153,10 +154,10 @@ Overlay = Annotated[dict[str, Any], AfterValidator(_overlay)]  # some training s
 class EvalConfig(Config):
     """How a matrix row is measured."""
 
-    batch_size: PositiveInt = 256
-    limit: PositiveInt | None = Field(None, description="at most this many test images per evaluation set, evenly spread")
+    batch_size: Count = 256
+    limit: Count | None = Field(None, description="at most this many test images per evaluation set, evenly spread")
     precision: Literal["32", "bf16"] = "32"
-    geometry: NonNegativeInt = Field(32, description="image-text pairs per set whose angles to the start are measured; 0: none")
+    geometry: NonNegativeInt = Field(32, le=10**9, description="image-text pairs per set whose angles to the start are measured; 0: none")
     alike: bool = Field(
         False, description="of a set with labels also recall at 1 and mean average precision of an image's class among its other images"
     )

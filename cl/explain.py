@@ -84,7 +84,10 @@ def _wanted(problem: ErrorDetails) -> str:
         return "" if problem["loc"][-1] == "kind" else either(_words(problem))
     if kind in _MAPS and _chosen(problem["loc"]):
         return "a group of settings"
-    return _WANTED.get(kind, "").format(**{name: f"{bound:,g}" for name, bound in bounds.items() if isinstance(bound, int | float)})
+    numbers = {name: bound for name, bound in bounds.items() if isinstance(bound, int | float)}
+    return _WANTED.get(kind, "").format(
+        **{name: f"{bound:,}" if isinstance(bound, int) else f"{bound:,g}" for name, bound in numbers.items()}
+    )
 
 
 def _chosen(loc: Sequence[str | int]) -> bool:

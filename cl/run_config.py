@@ -60,7 +60,9 @@ class RunConfig(Config):
     name: str = Field(pattern=r"^[\w][\w .-]*$", max_length=100)  # of a model, an experiment, and of locks
     seed: NonNegativeInt = 0
     joint: bool = Field(False, description="learn all sessions' data at once: the usual upper bound")
-    threads: PositiveInt | None = Field(None, description="CPU threads; their number decides how sums are rounded; default: torch's")
+    threads: PositiveInt | None = Field(
+        None, le=4096, description="CPU threads; their number decides how sums are rounded; default: torch's"
+    )
     model: ModelConfig = ModelConfig()
     pretrain: PretrainConfig | None = Field(
         None, description="where model is a local-dir that is not there: train one on the first session"

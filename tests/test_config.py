@@ -3,15 +3,19 @@
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, get_args
 
 import pytest
-from pydantic import BaseModel
+import yaml
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from cl.config import TrainConfig, override, read_yaml, validate
-from cl.errors import ConfigError
+from cl.config import EvalConfig, TrainConfig, override, read_yaml, validate
+from cl.errors import ConfigError, MethodError
 from cl.explain import models_in
-from cl.run_config import RunConfig, label, parse_config, variants
+from cl.methods import CONFIGS, PARTS
+from cl.plan import build_method
+from cl.run_config import RunConfig, label, parse_config, parse_method, variants
+from tests import make
 
 
 def test_a_misspelt_setting_is_told_by_its_path(tmp_path: Path) -> None:
@@ -168,3 +172,55 @@ def test_variables_come_from_the_environment_or_their_default(tmp_path: Path, mo
     assert read_yaml(path) == {"a": "here/b"}
     monkeypatch.setenv("SOME_ROOT", "there")
     assert read_yaml(path) == {"a": "there/b"}
+
+
+def _whole(schema: type[BaseModel]) -> Iterator[tuple[str, Any]]:
+    """The settings of a group that hold a whole number, and what checks them."""
+    for name, field in schema.model_fields.items():
+        if {int, bool} & {*_kinds(field.annotation)} == {int}:
+            yield name, TypeAdapter(Annotated[field.annotation, field])
+
+
+def _kinds(annotation: Any) -> Iterator[Any]:
+    yield annotation
+    for part in get_args(annotation):
+        yield from _kinds(part)
+
+
+GROUPS = {
+    **{f"method {name}": schema for name, schema in CONFIGS.items()},
+    **{f"{seat} {kind}": schema for seat, kinds in PARTS.items() for kind, schema in kinds.items()},
+    "train": TrainConfig,
+    "evaluate": EvalConfig,
+}
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_no_whole_number_is_without_an_upper_bound(group: str) -> None:
+    for name, adapter in _whole(GROUPS[group]):
+        with pytest.raises(ValidationError, match="less than or equal"):
+            pytest.fail(f"{name}: {adapter.validate_python(10**12)}")
+
+
+@pytest.mark.parametrize(
+    ("method", "told"),
+    [
+        ("{name: vr_lwf, texts: 1000000000000}", "method.texts: expected a number of at most 100,000 (found 1000000000000)"),
+        (
+            "{name: recipe, terms: [clip, {kind: vocabulary, length: 1000000}]}",
+            "length: expected a number of at most 10,000",
+        ),
+        ("{name: ridge, projection: 1000000}", "projection: expected a number of at most 50,000 (found 1000000)"),
+        ("{name: replay, capacity: 1000000000000}", "capacity: expected a number of at most 1,000,000,000 (found 1000000000000)"),
+    ],
+)
+def test_a_size_that_no_memory_has_room_for_is_refused_where_it_is_read(method: str, told: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_method(yaml.safe_load(method), "here")
+    assert told in str(caught.value)
+
+
+def test_a_rank_above_that_of_every_matrix_is_refused() -> None:
+    method = parse_method({"name": "recipe", "tune": {"kind": "lora", "rank": 100_000}}, "here")
+    with pytest.raises(MethodError, match=r"rank 100,000 is more than any matrix has .* give at most \d+"):
+        build_method(method, make.tiny(), 0)

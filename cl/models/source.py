@@ -37,7 +37,9 @@ class ModelConfig(Config):
     name: str = Field("glyph_base", description="glyph_base, tiny, local-dir:PATH, hf-hub:ORG/REPO or an open_clip name such as ViT-B-32")
     pretrained: str | None = Field(None, description="an open_clip tag, `random`, or the path of a safetensors file")
     seed: int = Field(0, description="for random weights")
-    context: PositiveInt | None = Field(None, description="tokens of a text, such as 248: its own positions stretched; default: its own")
+    context: PositiveInt | None = Field(
+        None, le=10_000, description="tokens of a text, such as 248: its own positions stretched; default: its own"
+    )
 
 
 class Source(NamedTuple):

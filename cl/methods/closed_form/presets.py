@@ -2,8 +2,9 @@
 
 from typing import Any, Literal
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, PositiveFloat
 
+from cl.config import Count
 from cl.methods.closed_form.gda import GDAConfig, GDASettings, Share
 from cl.methods.closed_form.ridge import RidgeConfig, RidgeSettings
 
@@ -46,7 +47,7 @@ class RanPACConfig(RidgeSettings):
     """
 
     name: Literal["ranpac"] = "ranpac"
-    projection: PositiveInt | None = Field(10_000, description=_PROJECTION)
+    projection: Count | None = Field(10_000, le=50_000, description=_PROJECTION)
 
     def spelled(self) -> dict[str, Any]:
         """As `ridge` with these settings."""
@@ -61,7 +62,7 @@ class RAILConfig(RidgeSettings):
     """
 
     name: Literal["rail"] = "rail"
-    projection: PositiveInt | None = Field(15_000, description=_PROJECTION)
+    projection: Count | None = Field(15_000, le=50_000, description=_PROJECTION)
     penalty: Literal["auto"] | PositiveFloat = Field(0.0205, description=_PENALTY)
 
     def spelled(self) -> dict[str, Any]:

@@ -6,9 +6,10 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Bool, Float
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat
 from torch import Tensor
 
+from cl.config import Count
 from cl.data.classes import ClassName
 from cl.methods.closed_form.folds import Folds
 from cl.methods.closed_form.judging import Looked
@@ -31,8 +32,8 @@ class RidgeSettings(SumsConfig):
         description="times the squared weights, where features have length 1; auto: of 1e-6, 1e-5, ... 100 that under which folds are "
         "told best by each other",
     )
-    projection: PositiveInt | None = Field(
-        2000, description="random features (RanPAC), of which memory and time grow with the square and the cube; null: none"
+    projection: Count | None = Field(
+        2000, le=50_000, description="random features (RanPAC), of which memory and time grow with the square and the cube; null: none"
     )
     folds: int = Field(2, ge=2, le=10, description="auto: into how many rows fall, each by its own bytes; memory grows with them")
 

@@ -5,9 +5,10 @@ from typing import Any, ClassVar, Literal, Self
 
 import torch
 from jaxtyping import Float
-from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeFloat, model_validator
 from torch import Tensor, nn
 
+from cl.config import Count
 from cl.data.classes import ClassName
 from cl.data.table import ImageTable
 from cl.explain import told
@@ -37,7 +38,7 @@ class TipConfig(MethodConfig):
         1.0, description="weight beside zero-shot; auto: by leave-one-out over what is kept, as beta"
     )
     beta: NonNegativeFloat | Literal["auto"] = Field(5.5, description="how fast a vote fades with distance: exp(-beta (1 - cosine))")
-    shots: PositiveInt | None = Field(16, description="images kept of a class, by the hash of their bytes; null: all, and memory grows")
+    shots: Count | None = Field(16, description="images kept of a class, by the hash of their bytes; null: all, and memory grows")
     captions: float = Field(0.0, ge=0, le=1, description="share of its caption's feature in a key; without a caption, its class's prompts")
     keys: Literal["kept", "trained"] = Field("kept", description="trained: those of a session move in it, as in Tip-Adapter-F")
 

@@ -6,9 +6,10 @@ from typing import Literal
 
 import torch
 from jaxtyping import UInt8
-from pydantic import Field, PositiveInt
+from pydantic import Field
 from torch import Tensor
 
+from cl.config import Count
 from cl.data.table import ImageTable, concat
 from cl.methods.buffer import Exemplars, Policy, packed, unpacked, update
 from cl.methods.lesson import Lesson
@@ -25,8 +26,8 @@ class ExemplarsConfig(MemoryConfig):
     """How many images are kept, and how often each comes back; a subclass says which."""
 
     kind: Policy = "reservoir"
-    capacity: PositiveInt = Field(500, description="images kept at most")
-    repeat: PositiveInt = Field(1, description="how often each exemplar stands among the rows of a session")
+    capacity: Count = Field(500, description="images kept at most")
+    repeat: Count = Field(1, le=1000, description="how often each exemplar stands among the rows of a session")
     store: Literal["none", "features"] = Field(
         "none", description="features: beside each image what its own session's model made of it and of its text, for the term stored"
     )

@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from typing import Literal
 
 import torch
-from pydantic import Field, PositiveInt
+from pydantic import Field
 from torch import Tensor, nn
 
+from cl.config import Count
 from cl.methods.merges.base import Merge, MergeConfig
 from cl.methods.tuners.base import Tuner
 from cl.methods.view import Site
@@ -17,7 +18,7 @@ class EnsembleConfig(MergeConfig):
     """A session ends with the mean of its start, of every so many steps, and of its last (arXiv:2303.06628)."""
 
     kind: Literal["ensemble"] = "ensemble"
-    every: PositiveInt = Field(100, description="steps from one that counts to the next (the authors: a tenth of a session's)")
+    every: Count = Field(100, description="steps from one that counts to the next (the authors: a tenth of a session's)")
 
     def build(self, tuner: Tuner, seed: int) -> "Ensemble":
         """The running mean."""

@@ -2,8 +2,9 @@
 
 from typing import Any, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat
 
+from cl.config import Count
 from cl.methods.compose import PresetConfig, RecipeConfig
 from cl.methods.prompts import Share
 from cl.methods.terms.fit import FitConfig
@@ -33,8 +34,8 @@ class CPEClipConfig(PresetConfig):
     """
 
     name: Literal["cpe_clip"] = "cpe_clip"
-    depth: PositiveInt = Field(12, description="layers that get prompts; at most as many as the towers have")
-    length: PositiveInt = Field(2, description="prompt tokens per layer")
+    depth: Count = Field(12, description="layers that get prompts; at most as many as the towers have")
+    length: Count = Field(2, le=10_000, description="prompt tokens per layer")
     text_mode: TextMode = "replace"
     vision_mode: VisionMode | Literal["none"] = "accumulate"  # replace: the "no accumulation" ablation; none: text prompts only
     template: str = "{}."

@@ -2,8 +2,9 @@
 
 from typing import Literal
 
-from pydantic import Field, NonNegativeFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat
 
+from cl.config import Count
 from cl.methods.compose import PresetConfig, RecipeConfig
 from cl.methods.terms.fit import FitConfig
 from cl.methods.terms.hold import HoldConfig
@@ -17,7 +18,7 @@ class EWCConfig(PresetConfig):
     part: Part = "whole"
     weight: NonNegativeFloat = Field(1000.0, description="lambda, the strength of the hold; its scale depends on model and data: search it")
     decay: float = Field(1.0, ge=0, le=1, description="share of the importance so far that a session keeps; below 1: online EWC")
-    samples: PositiveInt | None = Field(256, description="rows of a session, drawn at random, that tell the importance; null: all")
+    samples: Count | None = Field(256, description="rows of a session, drawn at random, that tell the importance; null: all")
 
     def recipe(self) -> RecipeConfig:
         """CLIP's objective and the hold, over the model's own weights."""

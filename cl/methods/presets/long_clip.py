@@ -2,8 +2,9 @@
 
 from typing import Any, Literal
 
-from pydantic import Field, NonNegativeFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat
 
+from cl.config import Count
 from cl.methods.compose import PresetConfig, RecipeConfig
 from cl.methods.terms.fit import FitConfig
 from cl.methods.terms.primary import PrimaryConfig
@@ -21,7 +22,7 @@ class LongCLIPConfig(PresetConfig):
 
     name: Literal["long_clip"] = "long_clip"
     primary: NonNegativeFloat = 1.0
-    components: PositiveInt = 32
+    components: Count = 32
     smoothing: float = Field(0.1, ge=0, lt=1, description="label smoothing of what belongs together, for both")
 
     def recipe(self) -> RecipeConfig:

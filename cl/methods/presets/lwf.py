@@ -3,8 +3,9 @@
 from abc import abstractmethod
 from typing import Any, Literal
 
-from pydantic import Field, NonNegativeFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat
 
+from cl.config import Count
 from cl.methods.compose import PresetConfig, RecipeConfig
 from cl.methods.merges.ensemble import EnsembleConfig
 from cl.methods.terms.class_texts import BothWaysConfig, ClassTextsConfig
@@ -24,7 +25,7 @@ class DistillingConfig(PresetConfig):
     text_weight: NonNegativeFloat = Field(1.0, description="weight of keeping each text's distribution over the batch of images")
     smoothing: float = Field(0.2, ge=0, lt=1, description="label smoothing of the class targets")
     teacher: Kind = Field("session", description=TEACHER)
-    ensemble: PositiveInt | None = Field(
+    ensemble: Count | None = Field(
         None,
         description="end a session with the mean of its start and of every so many steps (the authors: a tenth of them)",
     )

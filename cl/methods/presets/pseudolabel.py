@@ -2,8 +2,9 @@
 
 from typing import Any, Literal
 
-from pydantic import Field, PositiveInt, field_validator
+from pydantic import Field, field_validator
 
+from cl.config import Count
 from cl.methods.compose import PresetConfig, RecipeConfig
 from cl.methods.prompts import Mixing
 from cl.methods.rounds.picks import Rule, Weighting
@@ -44,8 +45,8 @@ class PseudolabelConfig(PresetConfig):
     paradigm: Literal["auto", "ssl", "trzsl", "ul"] = "auto"  # auto: as each session's labels say
     modality: Literal["text", "visual", "multimodal"] = "text"
     strategy: Literal["none", "fpl", "ifpl", "grip"] = "grip"  # none: the labelled rows alone (CoOp, VPT, UPT)
-    k: PositiveInt = Field(16, description="images per class in fpl and ifpl; grip takes ever more")
-    iterations: PositiveInt = Field(10, description="rounds of ifpl and grip")
+    k: Count = Field(16, description="images per class in fpl and ifpl; grip takes ever more")
+    iterations: Count = Field(10, le=1000, description="rounds of ifpl and grip")
     selector: Rule = "topk_per_class"
     weighting: Weighting = Field(
         "official_iterative",
@@ -64,7 +65,7 @@ class PseudolabelConfig(PresetConfig):
     )
     sessions: Literal["continue", "fresh"] = "continue"  # what a session begins with: the last one's prompts, or new ones
     reg: Literal["none", "balance"] = "none"  # balance: later sessions take smaller steps, as in CPE-CLIP
-    length: PositiveInt | None = Field(None, description="prompt tokens; default 16, multimodal 4 per tower")
+    length: Count | None = Field(None, le=10_000, description="prompt tokens; default 16, multimodal 4 per tower")
     mixing: Mixing = "joint8"
     template: str | None = Field(None, description="of fixed class texts, such as 'a photo of a {}'; default: the stream's prompts")
     first_texts: Literal["template", "official"] = Field(

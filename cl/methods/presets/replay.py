@@ -2,8 +2,9 @@
 
 from typing import Literal
 
-from pydantic import Field, PositiveInt
+from pydantic import Field
 
+from cl.config import Count
 from cl.methods.buffer import Policy
 from cl.methods.compose import PresetConfig, RecipeConfig
 from cl.methods.memories.exemplars import CHOSEN
@@ -16,9 +17,9 @@ class ReplayConfig(PresetConfig):
 
     name: Literal["replay"] = "replay"
     part: Part = "whole"
-    capacity: PositiveInt = Field(500, description="images kept at most")
+    capacity: Count = Field(500, description="images kept at most")
     policy: Policy = Field("reservoir", description="which stay: any of all seen alike, as many of each class, or of each session")
-    repeat: PositiveInt = Field(1, description="how often each exemplar stands among the rows of a session")
+    repeat: Count = Field(1, le=1000, description="how often each exemplar stands among the rows of a session")
 
     def recipe(self) -> RecipeConfig:
         """CLIP's objective over the model's own weights, with a memory of images."""

@@ -25,9 +25,9 @@ class VRLwFConfig(PresetConfig):
     part: Part = "whole"
     alpha: NonNegativeFloat = Field(1.0, description="weight of the distillation terms (the authors use 0.5 to 2)")
     texts: NonNegativeInt = Field(
-        100, description="random texts per step; 0: only class names, from the first session on (the authors' LwF)"
+        100, le=100_000, description="random texts per step; 0: only class names, from the first session on (the authors' LwF)"
     )
-    length: int = Field(10, ge=3, description="tokens per random text, start and end included")
+    length: int = Field(10, ge=3, le=10_000, description="tokens per random text, start and end included")
     temperature: float = Field(1.0, gt=0, description="what logits are divided by before they are compared; above 1: softer")
     teacher: Kind = Field("session", description=TEACHER)
     lwf: bool = Field(False, description="from the second session on, distil over the class names seen so far as well")

@@ -3,8 +3,9 @@
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import Field, NonNegativeFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat
 
+from cl.config import Count
 from cl.methods.presets.lwf import DistillingConfig
 from cl.methods.terms.earlier import TEACHER
 from cl.methods.terms.reference import AskedConfig, ReferenceConfig, rooted
@@ -32,7 +33,7 @@ class ZSCLConfig(AskingConfig):
 
     name: Literal["zscl"] = "zscl"
     teacher: Kind = Field("original", description=TEACHER)
-    ensemble: PositiveInt | None = Field(100, description="steps between the weights that are averaged; null: none are")
+    ensemble: Count | None = Field(100, description="steps between the weights that are averaged; null: none are")
     l2: NonNegativeFloat = 1.0
 
 

@@ -7,9 +7,10 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import torch
 from jaxtyping import Float
-from pydantic import Field, PositiveInt
+from pydantic import Field
 from torch import Tensor
 
+from cl.config import Count
 from cl.data.classes import ClassName
 from cl.data.table import ImageTable, concat
 from cl.errors import MethodError
@@ -51,8 +52,8 @@ class PseudolabelsConfig(RoundsConfig):
     strategy: Literal["none", "fpl", "ifpl", "grip"] = Field(
         "grip", description="one round, several, or several on ever more images; none: the labelled rows alone"
     )
-    k: PositiveInt = Field(16, description="images per class in fpl and ifpl; grip takes ever more")
-    iterations: PositiveInt = Field(10, description="rounds of ifpl and grip")
+    k: Count = Field(16, description="images per class in fpl and ifpl; grip takes ever more")
+    iterations: Count = Field(10, le=1000, description="rounds of ifpl and grip")
     selector: Rule = "topk_per_class"
     weighting: Weighting = Field(
         "official_iterative",

@@ -4,9 +4,10 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Bool, Float, UInt8
-from pydantic import BeforeValidator, Field, NonNegativeFloat, NonNegativeInt, PositiveInt
+from pydantic import BeforeValidator, Field, NonNegativeFloat, NonNegativeInt
 from torch import Tensor
 
+from cl.config import Count
 from cl.data.table import ImageTable, fingerprint
 from cl.explain import told
 from cl.methods.losses import distillation, similarities
@@ -32,9 +33,9 @@ class AnchorConfig(TermConfig):
     kind: Literal["anchor"] = "anchor"
     weight: NonNegativeFloat = Field(1.0, description="of this loss in the sum")
     teacher: Annotated[str, BeforeValidator(_lasting)] = Field("original", description=EARLIER)
-    rows: PositiveInt = Field(500, description="images of earlier sessions whose vector is kept, and that of their text; no image is")
-    texts: NonNegativeInt = Field(100, description="random texts per step that are held too")
-    length: int = Field(10, ge=3, description="tokens per random text, start and end included")
+    rows: Count = Field(500, le=500_000, description="images of earlier sessions whose vector is kept, and that of their text; no image is")
+    texts: NonNegativeInt = Field(100, le=100_000, description="random texts per step that are held too")
+    length: int = Field(10, ge=3, le=10_000, description="tokens per random text, start and end included")
 
     def build(self, tuner: Tuner, seed: int) -> "Anchor":
         """The term, with no vector yet."""

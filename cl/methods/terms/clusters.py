@@ -5,10 +5,11 @@ from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, PositiveFloat
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
+from cl.config import Count
 from cl.data.table import ImageTable
 from cl.errors import MethodError
 from cl.methods.losses import similarities
@@ -30,8 +31,8 @@ class ClustersConfig(TermConfig):
 
     kind: Literal["clusters"] = "clusters"
     weight: NonNegativeFloat = Field(1.0, description="of this loss in the sum")
-    count: PositiveInt | None = Field(None, description="clusters of a session; default: the square root of its rows")
-    top: PositiveInt = Field(2, description="nearest clusters that an image is of")
+    count: Count | None = Field(None, description="clusters of a session; default: the square root of its rows")
+    top: Count = Field(2, description="nearest clusters that an image is of")
     scale: PositiveFloat = Field(14.3, description="what cosines are multiplied with")
 
     def build(self, tuner: Tuner, seed: int) -> "Clusters":

@@ -5,9 +5,10 @@ from typing import Literal
 
 import torch
 from jaxtyping import Float
-from pydantic import Field, NonNegativeFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat
 from torch import Tensor, nn
 
+from cl.config import Count
 from cl.data.table import ImageTable
 from cl.errors import MethodError
 from cl.methods.losses import classification, pair_losses
@@ -27,7 +28,7 @@ class HoldConfig(TermConfig):
     kind: Literal["hold"] = "hold"
     weight: NonNegativeFloat = Field(1000.0, description="lambda, the strength of the hold; its scale depends on model and data: search it")
     decay: float = Field(1.0, ge=0, le=1, description="share of the importance so far that a session keeps; below 1: online EWC")
-    samples: PositiveInt | None = Field(256, description="rows of a session, drawn at random, that tell the importance; null: all")
+    samples: Count | None = Field(256, description="rows of a session, drawn at random, that tell the importance; null: all")
 
     def build(self, tuner: Tuner, seed: int) -> "Hold":
         """The hold over what the tuner moves."""

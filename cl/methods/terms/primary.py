@@ -4,9 +4,10 @@ from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float
-from pydantic import Field, NonNegativeFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat
 from torch import Tensor
 
+from cl.config import Count
 from cl.data.table import ImageTable
 from cl.errors import MethodError
 from cl.methods.lesson import equal
@@ -30,7 +31,7 @@ class PrimaryConfig(TermConfig):
 
     kind: Literal["primary"] = "primary"
     weight: NonNegativeFloat = Field(1.0, description="of this loss in the sum")
-    components: PositiveInt = Field(32, description="how many of an image feature are kept beside the mean")
+    components: Count = Field(32, description="how many of an image feature are kept beside the mean")
     smoothing: float = Field(0.1, ge=0, lt=1, description="label smoothing of what belongs together")
 
     def build(self, tuner: Tuner, seed: int) -> "Primary":

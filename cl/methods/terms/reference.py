@@ -5,10 +5,10 @@ from typing import Literal, Self
 
 import torch
 from jaxtyping import Float, Int
-from pydantic import Field, PositiveInt
+from pydantic import Field
 from torch import Tensor
 
-from cl.config import Config
+from cl.config import Config, Count
 from cl.data.formats import read
 from cl.data.table import ImageTable
 from cl.errors import MethodError
@@ -28,9 +28,9 @@ class AskedConfig(Config):
     sentences: str | None = Field(
         None, description="data whose train captions are the texts; default: the reference's, random texts where it has none"
     )
-    captions: PositiveInt = Field(20_000, description="at most this many of those captions, drawn anew each session")
-    texts: PositiveInt = Field(1000, description="random texts per session")
-    length: int = Field(12, ge=3, description="tokens per random text, start and end included")
+    captions: Count = Field(20_000, description="at most this many of those captions, drawn anew each session")
+    texts: Count = Field(1000, le=100_000, description="random texts per session")
+    length: int = Field(12, ge=3, le=10_000, description="tokens per random text, start and end included")
 
 
 class ReferenceConfig(AskedConfig, BothWaysConfig):

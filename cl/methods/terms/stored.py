@@ -4,9 +4,10 @@ from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
-from pydantic import Field, NonNegativeFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat
 from torch import Tensor
 
+from cl.config import Count
 from cl.methods.losses import divergence, log_shares, similarities
 from cl.methods.stored import Features
 from cl.methods.terms.base import Term, TermConfig
@@ -19,7 +20,7 @@ class StoredConfig(TermConfig):
 
     kind: Literal["stored"] = "stored"
     weight: NonNegativeFloat = Field(1.0, description="of this loss in the sum")
-    rows: PositiveInt = Field(32, description="exemplars per step, all of one session: cosines of two models mean nothing together")
+    rows: Count = Field(32, description="exemplars per step, all of one session: cosines of two models mean nothing together")
 
     def build(self, tuner: Tuner, seed: int) -> "Stored":
         """The distillation."""

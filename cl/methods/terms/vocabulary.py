@@ -4,9 +4,10 @@ from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
-from pydantic import Field, NonNegativeFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat
 from torch import Tensor
 
+from cl.config import Count
 from cl.data.table import ImageTable
 from cl.errors import MethodError, ModelError
 from cl.methods.lesson import Reader
@@ -24,8 +25,8 @@ class VocabularyConfig(TermConfig):
 
     kind: Literal["vocabulary"] = "vocabulary"
     alpha: NonNegativeFloat = Field(1.0, description="weight (the authors use 0.5 to 2)")
-    texts: PositiveInt = Field(100, description="random texts per step")
-    length: int = Field(10, ge=3, description="tokens per random text, start and end included")
+    texts: Count = Field(100, le=100_000, description="random texts per step")
+    length: int = Field(10, ge=3, le=10_000, description="tokens per random text, start and end included")
     temperature: float = Field(1.0, gt=0, description="what logits are divided by before they are compared; above 1: softer")
     teacher: Kind = Field("session", description=TEACHER)
     strict_official: bool = Field(False, description="never draw the last token id, as the authors' off-by-one does")

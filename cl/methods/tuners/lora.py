@@ -8,10 +8,11 @@ from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from cl.config import Count
 from cl.errors import ModelError
 from cl.methods.tuners.base import TOWERS, Tower, Towers, Tuner, TunerConfig
 from cl.models.clip import Clip
@@ -40,7 +41,7 @@ class LoRAConfig(TunerConfig):
     """
 
     kind: Literal["lora"] = "lora"
-    rank: PositiveInt = 4
+    rank: Count = Field(4, description="of each change; at most the shorter side of the largest matrix that it enters")
     alpha: PositiveFloat | None = Field(None, description="the change is scaled by alpha / rank; default: as the rank")
     towers: Towers = "both"
     targets: tuple[Target, ...] = Field(("qkv", "out", "mlp"), min_length=1, description="of each layer (CLIP-LoRA: qkv alone)")
@@ -81,6 +82,9 @@ class LoRA(Tuner):
                 aimed = ", ".join(config.targets)
                 raise ModelError(f"its {tower} tower has no weight for LoRA ({aimed}); choose other targets or towers, or another tuner")
         weights = dict(clip.model.named_parameters())
+        full = max(_full(weights[name].shape, blocks) for tower in moved for name, blocks in stacks[tower].items())
+        if config.rank > full:
+            raise ModelError(f"rank {config.rank:,} is more than any matrix has that LoRA enters here; give at most {full:,}")
         self._sites = {tower: tuple(stacks[tower]) if tower in moved else () for tower in stacks}
         # module names hold no dots
         self.low = nn.ModuleDict(
@@ -175,6 +179,10 @@ def sites(clip: Clip, targets: tuple[Target, ...]) -> dict[Tower, dict[str, int]
         if kind and kind[0] in targets and not name.startswith("text_decoder.") and weight.shape[0] * weight.shape[1] == weight.numel():
             stacks["image" if name.startswith("visual.") else "text"][name] = kind[1]
     return stacks
+
+
+def _full(shape: torch.Size, blocks: int) -> int:
+    return min(shape[0] // blocks, shape[1:].numel())
 
 
 def _key(name: str) -> str:

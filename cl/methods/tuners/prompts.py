@@ -5,9 +5,10 @@ from typing import ClassVar, Literal, Self
 
 import torch
 from jaxtyping import Float, Int
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, PositiveFloat, model_validator
 from torch import Tensor, nn
 
+from cl.config import Count
 from cl.data.classes import ClassName
 from cl.errors import MethodError
 from cl.explain import told
@@ -34,8 +35,10 @@ class PromptsConfig(TunerConfig):
 
     kind: Literal["prompts"] = "prompts"
     form: Form = "bridged"
-    depth: PositiveInt = Field(12, description="layers that get bridged prompts; at most as many as the towers have")
-    length: PositiveInt | None = Field(None, description="tokens per layer; default: bridged 2, text and visual 16, multimodal 4 per tower")
+    depth: Count = Field(12, description="layers that get bridged prompts; at most as many as the towers have")
+    length: Count | None = Field(
+        None, le=10_000, description="tokens per layer; default: bridged 2, text and visual 16, multimodal 4 per tower"
+    )
     text_mode: TextMode = "replace"
     vision_mode: VisionMode | Literal["none"] = Field("accumulate", description="of bridged prompts; none: text prompts alone")
     mixing: Mixing = "joint8"
