@@ -20,7 +20,7 @@ from unittest.mock import patch
 from weakref import WeakKeyDictionary
 
 import numpy as np
-from results import HERE, Kept, cell
+from results import HERE, Kept, at_scale, cell, methods
 
 TRIES = 5
 COLUMNS = ("last", "average", "learned", "forgetting", "zero_shot_drop")
@@ -43,12 +43,13 @@ UNSET = ("zero_shot", "ncm", "gda auto", "ridge auto", "tip_adapter", "gda em") 
 CLASSES = ("stream.labelled={classes: 0.62}",)
 BARE = ("stream.labelled=null", "stream.supervision=none")
 MOVING = ("mod_x", "lwf_vr_zscl", "retrieve_then_align")
+MADE = ("finetune", "ewc", "vr_lwf", "replay", "vr_lwf + ewc", "replay + l2")  # of parts, as in results.yaml
 STREAMS = {
     "photos": Stream("photos", ("lwf_vr_zscl", "long_clip"), held_out="val"),
     "retention": Stream("retention", (*HEADS, *PROBES, "caps_adapter", "ridge on 10,000 features", "rail", *MOVING)),
     "scenes": Stream("scenes", (*HEADS, *PROBES)),
     "aerial": Stream("aerial", ("zero_shot",), held_out="val"),
-    "fewshot": Stream("fewshot_mini_imagenet", (*HEADS, *PROBES)),
+    "fewshot": Stream("fewshot_mini_imagenet", (*HEADS, *PROBES, *MADE)),
     "semi": Stream("pseudolabels_photos", (*HEADS, *PROBES, "gda em"), (STEPS,)),
     "transductive": Stream("pseudolabels_photos", (*HEADS, *PROBES, "gda em"), (*CLASSES, STEPS), carried="semi"),
     "unsupervised": Stream("pseudolabels_photos", ("zero_shot", "gda em"), BARE, carried="semi"),
@@ -60,11 +61,14 @@ STREAMS = {
 
 @cache
 def presets() -> dict[str, dict[str, Any]]:
-    """All of them by label."""
+    """All of them by label; one without a method of its own is what results.yaml has under its label."""
     from cl.plain_yaml import parse
 
     named: dict[str, dict[str, Any]] = parse((HERE / "presets.yaml").read_text(encoding="utf-8"), "presets.yaml")
-    return named
+    return {
+        label: {"method": methods()[label] | {"name": "recipe"}, **preset} if "method" not in preset else preset
+        for label, preset in named.items()
+    }
 
 
 def at(preset: dict[str, Any], value: Any) -> dict[str, Any]:
@@ -74,6 +78,8 @@ def at(preset: dict[str, Any], value: Any) -> dict[str, Any]:
         return method
     if vary == "lr":
         return method | {"train": {"lr": value}}
+    if vary == "scale":
+        return at_scale(method, value)
     return method | (dict(zip(vary, value, strict=True)) if isinstance(vary, list) else {vary: value})
 
 

@@ -48,7 +48,7 @@ RETENTION = "finetune, vr_lwf, wise_ft, infoloob, vr_lwf + wise, vr_lwf + infolo
 SCENES = "finetune, ewc, vr_lwf, replay, vr_lwf + ewc, replay + l2"
 AERIAL = "finetune, ewc, vr_lwf, replay, vr_lwf + replay, replay + l2"
 STREAMS = {
-    "glyphs": Stream("held_out", (3e-4, 1e-3, 3e-3)),
+    "glyphs": Stream("held_out", (3e-4, 1e-3, 3e-3), ahead=10),
     "photos": Stream("val", (3e-5, 1e-4, 3e-4), tuple(PHOTOS.split(", ")), 1),
     "retention": Stream("held_out", (3e-5, 1e-4, 3e-4), tuple(RETENTION.split(", ")), 1),
     "scenes": Stream("held_out", (3e-5, 1e-4, 3e-4), tuple(SCENES.split(", ")), carried="retention"),
