@@ -42,11 +42,14 @@ STEPS = "train.max_steps=100"  # as prompts take a round
 UNSET = ("zero_shot", "ncm", "gda auto", "ridge auto", "tip_adapter", "gda em")  # nothing to search
 CLASSES = ("stream.labelled={classes: 0.62}",)
 BARE = ("stream.labelled=null", "stream.supervision=none")
-MOVING = ("mod_x", "lwf_vr_zscl", "retrieve_then_align")
+HELD = ("mod_x", "lwf", "lwf_vr_zscl", "wise_ft")
 MADE = ("finetune", "ewc", "vr_lwf", "replay", "vr_lwf + ewc", "replay + l2")  # of parts, as in results.yaml
 STREAMS = {
+    "glyphs": Stream("glyphs", ("finetune", *HELD, "zscl")),
     "photos": Stream("photos", ("lwf_vr_zscl", "long_clip"), held_out="val"),
-    "retention": Stream("retention", (*HEADS, *PROBES, "caps_adapter", "ridge on 10,000 features", "rail", *MOVING)),
+    "retention": Stream(
+        "retention", (*HEADS, *PROBES, "caps_adapter", "ridge on 10,000 features", "rail", "retrieve_then_align", *HELD, "zscl every 6")
+    ),
     "scenes": Stream("scenes", (*HEADS, *PROBES)),
     "aerial": Stream("aerial", ("zero_shot",), held_out="val"),
     "fewshot": Stream("fewshot_mini_imagenet", (*HEADS, *PROBES, *MADE)),
