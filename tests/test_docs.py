@@ -62,7 +62,7 @@ def test_every_method_and_part_has_a_page_with_its_settings_and_its_measured_row
     assert "[arXiv:2207.09248](https://arxiv.org/abs/2207.09248)" in vr_lwf and "| `alpha` | `1.0` |" in vr_lwf
     assert "kind: vocabulary" in vr_lwf  # as a recipe
     table = (ROOT / "RESULTS.md").read_text(encoding="utf-8")
-    (row,) = re.findall(r"^\| `vr_lwf` \|.*\|$", table, re.M)
+    (row,) = re.findall(r"^\| `vr_lwf`, alpha 4 \| 13.*\|$", table, re.M)
     assert row in vr_lwf and vr_lwf.count("results.md#") >= 4
     assert "Measured as part of the preset [`ewc`](../presets/ewc.md).\n" in made["parts/hold.md"]
     assert "Not measured" not in made["presets/pseudolabel.md"]
