@@ -9,9 +9,9 @@
 
 The methods stand in results.yaml, the streams in flows/configs/results. A try is a learning rate and a scale of the objective, the
 temperature of its loss: three and two of them, alike for all. Both scales at the middle rate say who gets the other four tries: ten single
-methods and ten combinations on glyphs, and fine-tuning; what falls out there is listed with its two tries. What is best: the mean of the last row over
-all sets, taught and probes alike; where that is at the end of the rates, one more is tried. Each number is written as it is found;
-started again, the script goes on, so that it can take as many sittings as it wants.
+methods and ten combinations on glyphs, and fine-tuning; what falls out there is listed with its two tries. What is best: the mean of the
+last row over all sets, taught and probes alike; where that is at the end of the rates, one more is tried. Each number is written as it is
+found; started again, the script goes on, so that it can take as many sittings as it wants.
 """
 
 import argparse
