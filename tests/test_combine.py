@@ -66,6 +66,14 @@ def test_what_is_near_it_is_taken(text: str) -> None:
     parse_config({**BARE, "method": yaml.safe_load(text)}, "here")
 
 
+@pytest.mark.parametrize("terms", ["[clip]", "[clip, {kind: stored, weight: 0}]"])
+def test_features_that_nothing_reads_are_not_stored(terms: str) -> None:
+    memory = "memory: {kind: reservoir, store: features}"
+    with pytest.raises(ConfigError, match="nothing else reads them; give the recipe both, or neither"):
+        parse_config({**BARE, "method": yaml.safe_load(f"{{name: recipe, terms: {terms}, {memory}}}")}, "here")
+    parse_config({**BARE, "method": yaml.safe_load(f"{{name: recipe, terms: [clip, stored], {memory}}}")}, "here")
+
+
 def test_a_preset_with_a_part_changed_is_held_to_the_table_too() -> None:
     with pytest.raises(ConfigError, match="the mean of two products of factors"):
         parse_config({**BARE, "method": {"name": "wise_ft", "tune": "lora"}}, "here")

@@ -220,5 +220,5 @@ def test_half_precision_is_enough_for_a_feature() -> None:
 
 def test_without_stored_features_it_is_refused_by_name() -> None:
     for memory_of in (None, {"kind": "reservoir"}):
-        with pytest.raises(ValidationError, match="give the recipe a memory with store: features"):
+        with pytest.raises(ValidationError, match="give the recipe both, or neither"):
             TypeAdapter(AnyMethodConfig).validate_python({**SETTINGS, "memory": memory_of})

@@ -191,10 +191,10 @@ REFUSALS = (
         "{name: recipe, tune: {kind: whole, part: text, cache: true}, train: {augment: true}}",
     ),
     Refusal(
-        "`stored` without stored features",
-        "the term stored compares with what a memory keeps beside its images; give the recipe a memory with store: features",
+        "`stored` without stored features, or these without it",
+        "stored compares with features that a memory keeps by store: features; nothing else reads them; give the recipe both, or neither",
         "{name: recipe, terms: [clip, stored], memory: reservoir}",
-        lambda parts: "stored" in parts.kinds() and getattr(parts.seats.get("memory"), "store", "none") != "features",
+        lambda parts: ("stored" in parts.kinds()) != (getattr(parts.seats.get("memory"), "store", "none") == "features"),
     ),
     Refusal(
         "a mean along a session of rounds",

@@ -23,7 +23,6 @@ _SMALL: dict[str, Any] = {
 }  # only make it cheaper
 _SMALL["wrong"] = "words"  # those that every session of the laws has
 _SMALL |= {"image": (), "text": ()}  # rounds over towers: every term is asked in both
-_SMALL["store"] = "features"  # a memory that keeps more does all that one does that keeps less
 _PARTNERS = {"stored": {"memory": {"kind": "reservoir", "capacity": 6, "store": "features"}}}  # what a part has no meaning without
 
 
@@ -77,6 +76,8 @@ def recipe(*terms: dict[str, Any], **seats: dict[str, Any]) -> dict[str, Any]:
     """A recipe of these parts, and of what those that weigh something have no meaning without."""
     heavy = [term for term in terms if term.get("weight") != 0]
     partners = {seat: part for term in heavy for seat, part in _PARTNERS.get(term["kind"], {}).items()}
+    if "stored" in [term["kind"] for term in heavy] and "memory" in seats:
+        seats["memory"] = seats["memory"] | {"store": "features"}
     return {"name": "recipe", "terms": list(terms), **partners, **seats}
 
 
@@ -113,6 +114,8 @@ def _made(seat: str, kind: str) -> Any:
 def _parts(row: dict[str, Any]) -> Parts:
     kinds = dict.fromkeys(("clip", row["terms"]))
     seats = {seat: _made(seat, kind) for seat, kind in row.items() if seat in PARTS and seat != "terms" and kind}
+    if row["terms"] == "stored" and "memory" in seats:
+        seats["memory"] = seats["memory"].model_copy(update={"store": "features"})
     return Parts([_made("terms", kind) for kind in kinds], seats)
 
 

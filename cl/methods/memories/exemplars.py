@@ -29,7 +29,7 @@ class ExemplarsConfig(MemoryConfig):
     capacity: Count = Field(500, description="images kept at most")
     repeat: Count = Field(1, le=1000, description="how often each exemplar stands among the rows of a session")
     store: Literal["none", "features"] = Field(
-        "none", description="features: beside each image what its own session's model made of it and of its text, for the term stored"
+        "none", description="features: beside each image what its own session's model made of it and of its text, for the term stored alone"
     )
 
     def build(self, tuner: Tuner, seed: int) -> "Rehearsal":
