@@ -143,6 +143,11 @@ def plain(device: torch.device) -> AbstractContextManager[object]:
     return torch.autocast(device.type, enabled=False) if torch.is_autocast_enabled(device.type) else nullcontext()
 
 
+def mode(device: str) -> tuple[bool, str, torch.dtype, bool]:
+    """Under what something is computed: whether for a gradient, on what kind of device, and in which precision there under autocast."""
+    return torch.is_grad_enabled(), device, torch.get_autocast_dtype(device), torch.is_autocast_enabled(device)
+
+
 def precise(values: Tensor) -> Tensor:
     """The values in at least fp32: sums and exponentials are no place for half precision.
 

@@ -14,6 +14,7 @@ from cl.data.table import ImageTable
 from cl.methods import gather
 from cl.methods.base import Batch, Beside, What
 from cl.methods.lesson import Lesson, Pairs, Reader, Share, equal, placed
+from cl.methods.losses import mode
 from cl.methods.tuners.base import Tuner
 from cl.seeds import generator
 from cl.streams.stream import Session
@@ -27,10 +28,10 @@ Kind = Literal["session", "original"]  # a teacher: the model as this session fo
 class View:
     """A batch under a lesson, as one encoder sees it.
 
-    What is asked later than the step began is computed as if it had been asked then: under the same grad mode and the same autocast.
-    `full` is how many rows a whole batch has, which the last of an epoch may not have. A view `after` another, of the same lesson and
-    with no step between them, takes over what does not depend on the batch. With a `chunk`, what has a gradient is encoded so many at a
-    time and a second time on the way back: the same numbers, with the activations of one chunk in memory.
+    What is asked later than the step began is computed as it would have been then: under the same grad mode and autocast. `full` is how
+    many rows a whole batch has, which the last of an epoch may not have. A view `after` another, of the same lesson and no step later,
+    takes over what does not depend on the batch. With a `chunk`, what has a gradient is encoded so many at a time and a second time on the
+    way back: the same numbers, with the activations of one chunk in memory.
     """
 
     def __init__(
@@ -49,7 +50,7 @@ class View:
         self.batch, self.lesson, self.seed, self.full = share.whole if share else batch, lesson, seed, full or len(batch.labels)
         self._encoder, self._teacher, self._chunk, self._own, self._share = encoder, teacher, chunk, batch, share
         self._known: dict[Any, Any] = {key: after._known[key] for key in _LASTING if key in after._known} if after else {}
-        self._mode = _mode(batch.images.device.type)
+        self._mode = mode(batch.images.device.type)
 
     @property
     def images(self) -> Float[Tensor, "b d"]:
@@ -280,16 +281,11 @@ class View:
     def _once(self, key: Any, make: Callable[[], Any]) -> Any:
         if key not in self._known:
             gradient, device, dtype, cast = self._mode
-            if _mode(device) == self._mode:
+            if mode(device) == self._mode:
+                return self._known.setdefault(key, make())
+            with torch.set_grad_enabled(gradient), torch.autocast(device, dtype, enabled=cast):
                 self._known[key] = make()
-            else:
-                with torch.set_grad_enabled(gradient), torch.autocast(device, dtype, enabled=cast):
-                    self._known[key] = make()
         return self._known[key]
-
-
-def _mode(device: str) -> tuple[bool, str, torch.dtype, bool]:
-    return torch.is_grad_enabled(), device, torch.get_autocast_dtype(device), torch.is_autocast_enabled(device)
 
 
 class Site(NamedTuple):
