@@ -162,10 +162,7 @@ class View:
     @cached_property
     def pairs(self) -> Pairs:
         """The batch as one: labelled rows with the prompt of their class first, then captioned ones with their caption; `some_paired`."""
-        images, texts = [], []
-        if self.some_labelled:
-            images.append(self.labelled_images)
-            texts.append(self.classes[self.targets])
+        images, texts = ([self.labelled_images], [self.classes[self.targets]]) if self.some_labelled else ([], [])
         if self.some_captioned:
             images.append(self.images[self.captioned])
             texts.append(self.captions)
