@@ -1,10 +1,10 @@
 """Which parts have no meaning together: one table, which is what is checked, what is told, and the page about it (docs/make)."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple, get_args
+from typing import NamedTuple
 
 from cl.methods.merges.base import MergeConfig
-from cl.methods.part import PartConfig
+from cl.methods.part import PartConfig, members
 from cl.methods.rounds.towers import TowersConfig
 from cl.methods.terms import AnyTerm, TermConfig
 from cl.methods.terms.objective import ObjectiveConfig
@@ -12,7 +12,7 @@ from cl.methods.tuners.base import Tuner
 
 # terms that nothing but moving features changes; gap and m2mix are so where they leave labels to others
 _FEATURES = {"regress", "anchor", "identity", "counterfactual", "alip", "clusters", "class_texts", "reference", "primary", "stored"}
-_KINDS = {config.called() for config in get_args(get_args(AnyTerm)[0])}
+_KINDS = {config.called() for config in members(AnyTerm)}
 _STRENGTH = ("weight", "alpha")  # by which a term is multiplied
 
 

@@ -1,9 +1,9 @@
 """Recipes as settings: any parts that have a meaning together, and presets, which are recipes with a name and a paper."""
 
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -12,7 +12,7 @@ from cl.methods.base import MethodConfig
 from cl.methods.combine import Parts, refused
 from cl.methods.memories import AnyMemory
 from cl.methods.merges import AnyMerge
-from cl.methods.part import SEATS, PartConfig
+from cl.methods.part import SEATS, PartConfig, members
 from cl.methods.recipe import Candidates, Recipe
 from cl.methods.rounds import AnyRounds
 from cl.methods.terms import AnyTerm, Term
@@ -183,14 +183,7 @@ class PresetConfig(Composed):
 
 def kinds(seat: str) -> dict[str, type[PartConfig]]:
     """What may stand in a field of a recipe, by kind and in the order of its union."""
-    return {part.called(): part for part in _members(RecipeConfig.model_fields[seat].annotation)}
-
-
-def _members(annotation: Any) -> Iterator[type[PartConfig]]:
-    if isinstance(annotation, type) and issubclass(annotation, PartConfig):
-        yield annotation
-    for part in get_args(annotation):
-        yield from _members(part)
+    return {part.called(): part for part in members(RecipeConfig.model_fields[seat].annotation)}
 
 
 def laid_over(*groups: dict[str, Any]) -> dict[str, Any]:

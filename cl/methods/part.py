@@ -1,8 +1,8 @@
 """What every part of a recipe has in common, whatever the part is, and its settings."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Self, get_type_hints
+from typing import Any, ClassVar, Self, get_args, get_type_hints
 
 from pydantic import Field
 from torch import Tensor, nn
@@ -50,6 +50,14 @@ class PartConfig(Config):
     def spelled(self) -> dict[str, Any]:
         """Its kind, and what is not at its default; training settings are told with those of the session."""
         return {"kind": self.called()} | self.changed("kind", "train", "later")
+
+
+def members(annotation: Any) -> Iterator[type[PartConfig]]:
+    """The parts that a union is of, in its order."""
+    if isinstance(annotation, type) and issubclass(annotation, PartConfig):
+        yield annotation
+    for part in get_args(annotation):
+        yield from members(part)
 
 
 class Part(nn.Module):
